@@ -1,0 +1,101 @@
+# The repository's commands. `make` alone lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# The order of a target's prerequisites is the order of the report: tests close it.
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON ?=
+# One per core; a file stays with one worker, so that its servers start once.
+WORKERS ?= auto
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+ARGS ?=
+SOURCES := server tests protos $(wildcard bench)
+
+.PHONY: help setup demo test test-fast lint format typecheck imports gen gen-check \
+	proto-lint proto-breaking lock bench clean
+
+help: ## List these commands
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
+		| awk -F ':.*## ' '{ printf "  \033[1m%-15s\033[0m %s\n", $$1, $$2 }'
+
+setup: $(STAMP) ## Make .venv and install what requirements.lock names, hashes checked
+	@$(if $(filter setup,$(MAKECMDGOALS)),echo "$(VENV) is up to date.",:)
+
+$(STAMP): requirements.lock pyproject.toml
+	@python="$(PYTHON)"; \
+	for candidate in python3.11 python3.12 python3.13 python3; do \
+		[ -n "$$python" ] && break; \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			python="$$candidate"; \
+		fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "Tallygate needs Python 3.11 or newer; name one with: make setup PYTHON=/path" >&2; \
+		exit 1; \
+	fi; \
+	if ! $(BIN)/python -c '' 2>/dev/null; then \
+		echo "Making $(VENV) with $$("$$python" --version)"; \
+		"$$python" -m venv --clear $(VENV); \
+	fi
+	@echo "Installing the packages of requirements.lock (a minute or so, the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5 --timeout 60 \
+		--require-hashes --requirement requirements.lock
+	@echo "Installing tallygate itself, editable"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-index --no-build-isolation --editable .
+	@touch $(STAMP)
+	@echo "Ready: $(BIN)/tallygate"
+
+demo: setup ## Run everything here, send a sample of real traffic, show the figures
+	@$(BIN)/tallygate demo $(ARGS)
+
+test: setup lint typecheck imports gen-check proto-lint proto-breaking ## Run every check, then every test
+	@$(PYTEST) $(ARGS)
+
+test-fast: setup ## Run the tests that are not marked slow
+	@$(PYTEST) -m 'not slow' $(ARGS)
+
+lint: setup ## Check style and formatting
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+
+format: setup ## Format, and fix what can be fixed
+	@$(BIN)/ruff check --fix --exit-zero --quiet $(SOURCES)
+	@$(BIN)/ruff format $(SOURCES)
+
+typecheck: setup ## Check types, strictly
+	@$(BIN)/mypy
+
+imports: setup ## Check that imports point one way
+	@$(BIN)/lint-imports --no-cache
+
+gen: setup ## Generate the stubs from protos/
+	@$(BIN)/python protos/generate.py
+
+gen-check: setup ## Check that the stubs are what protos/ would give
+	@$(BIN)/python protos/generate.py --check
+
+proto-lint: setup ## Lint the protos
+	@$(BIN)/buf lint && echo "The protos are clean."
+
+proto-breaking: setup ## Check that the protos break no caller of the last commit of main
+	@$(BIN)/python protos/breaking.py
+
+lock: setup ## Resolve requirements.lock again, keeping pins that still fit
+	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+		--extra embedded --group dev --generate-hashes --no-header --no-emit-index-url \
+		--no-emit-find-links --output-file requirements.lock $(ARGS)
+
+bench: setup ## Measure speed and memory beside an empty handler; needs h2load
+	@$(BIN)/python -m bench $(ARGS)
+
+clean: ## Remove the environment, caches and build results; data in .tallygate/ stays
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

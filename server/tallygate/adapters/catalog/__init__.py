@@ -1,0 +1,1 @@
+"""The catalog as a YAML document and as a compiled snapshot."""

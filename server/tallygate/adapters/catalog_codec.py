@@ -1,0 +1,145 @@
+"""The compiled catalog: JSON that sidecars read and Postgres keeps.
+
+Guarantees: what is written reads back equal; fields that a later version adds are ignored by this
+one, so that old sidecars live with a new control process.
+Refuses to know: where snapshots lie.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from tallygate.domain.catalog import (
+    Aggregation,
+    Catalog,
+    Destination,
+    Limit,
+    LimitKind,
+    Meter,
+    OnExceed,
+    Override,
+    Plan,
+    Tenant,
+)
+from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
+from tallygate.domain.window import Calendar, Period
+
+# JSON is untyped; what is read from it is checked by building the domain's own types.
+Json = Mapping[str, Any]
+
+FORMAT: Final = 1
+
+
+def catalog_to_json(catalog: Catalog) -> bytes:
+    """Return the catalog as JSON."""
+    return _dump(
+        {
+            "format": FORMAT,
+            "version": catalog.version,
+            "meters": [asdict(meter) for meter in catalog.meters.values()],
+            "plans": [asdict(plan) for plan in catalog.plans.values()],
+            "default_plan": catalog.default_plan,
+            "destinations": [asdict(destination) for destination in catalog.destinations],
+        }
+    )
+
+
+def catalog_from_json(data: bytes | str) -> Catalog:
+    """Return the catalog. Raises ValueError, KeyError or TypeError for what is none."""
+    found = _object(json.loads(data))
+    meters = [_meter(each) for each in found["meters"]]
+    plans = [_plan(each) for each in found["plans"]]
+    return Catalog(
+        version=int(found["version"]),
+        meters={meter.name: meter for meter in meters},
+        plans={plan.name: plan for plan in plans},
+        default_plan=found.get("default_plan"),
+        destinations=tuple(_destination(each) for each in found.get("destinations", ())),
+    )
+
+
+def tenant_to_json(tenant: Tenant) -> bytes:
+    """Return the tenant as JSON, without what is as usual: there may be millions."""
+    usual = asdict(Tenant(tenant.tenant_id, tenant.plan))
+    return _dump(
+        {
+            name: value
+            for name, value in asdict(tenant).items()
+            if name in ("tenant_id", "plan") or value != usual[name]
+        }
+    )
+
+
+def tenant_from_json(data: bytes | str) -> Tenant:
+    """Return the tenant. Raises ValueError, KeyError or TypeError for what is none."""
+    found = _object(json.loads(data))
+    calendar = _object(found.get("calendar", {}))
+    usual = Tenant(TenantId(found["tenant_id"]), PlanName(found["plan"]))
+    return Tenant(
+        tenant_id=usual.tenant_id,
+        plan=usual.plan,
+        calendar=Calendar(
+            calendar.get("time_zone", usual.calendar.time_zone),
+            int(calendar.get("anchor_us", usual.calendar.anchor_us)),
+        ),
+        currency=found.get("currency", usual.currency),
+        stripe_customer_id=found.get("stripe_customer_id", ""),
+        parent=found.get("parent"),
+        overrides=tuple(
+            Override(LimitId(each["limit_id"]), int(each["limit"]), int(each.get("burst", 0)))
+            for each in found.get("overrides", ())
+        ),
+    )
+
+
+def _object(value: object) -> Json:
+    if not isinstance(value, dict):
+        raise TypeError("is not an object")
+    return value
+
+
+def _meter(found: Json) -> Meter:
+    return Meter(
+        name=MeterName(found["name"]),
+        aggregation=Aggregation(found["aggregation"]),
+        unit=found.get("unit", ""),
+        description=found.get("description", ""),
+        late_horizon_us=int(found["late_horizon_us"]),
+    )
+
+
+def _plan(found: Json) -> Plan:
+    return Plan(
+        name=PlanName(found["name"]),
+        limits=tuple(_limit(each) for each in found["limits"]),
+        description=found.get("description", ""),
+    )
+
+
+def _limit(found: Json) -> Limit:
+    return Limit(
+        limit_id=LimitId(found["limit_id"]),
+        meter=MeterName(found["meter"]),
+        kind=LimitKind(found["kind"]),
+        period=Period(found["period"]),
+        limit=int(found["limit"]),
+        burst=int(found.get("burst", 0)),
+        on_exceed=OnExceed(found.get("on_exceed", OnExceed.REFUSE)),
+        warn_at_ppm=tuple(int(ratio) for ratio in found.get("warn_at_ppm", ())),
+    )
+
+
+def _destination(found: Json) -> Destination:
+    return Destination(
+        name=found["name"],
+        kind=found["kind"],
+        url=found["url"],
+        types=tuple(found["types"]),
+        secret_env=found.get("secret_env", ""),
+        secret_file=found.get("secret_file", ""),
+    )
+
+
+def _dump(value: Json) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,0 +1,1 @@
+"""Postgres: the ledger, the outbox, the catalog's versions, and their schema."""

@@ -1,0 +1,143 @@
+"""The messages that a ledger transaction writes to the outbox, built once.
+
+Guarantees: a message and its id never change, so that every attempt at delivery sends the same; it
+is written only where an active destination wants its type.
+Refuses to know: how messages are sent.
+
+Each payload is `{"type", "timestamp", "data"}`. Of `usage.batch`, `data.events` lists the events;
+of `limit.threshold_crossed`, `data` is the crossing. Amounts are integers, times RFC 3339 in UTC.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tallygate.adapters.postgres.pool import Lent
+from tallygate.adapters.postgres.queries import query
+from tallygate.domain.catalog import PPM
+from tallygate.domain.event import ThresholdCrossing, UsageEvent
+from tallygate.domain.window import to_datetime
+
+USAGE_BATCH: Final = "usage.batch"
+THRESHOLD_CROSSED: Final = "limit.threshold_crossed"
+# What receivers take without complaint: most webhook endpoints stop at 1 MiB or less.
+EVENTS_MAX: Final = 500
+PAYLOAD_BYTES_MAX: Final = 256 * 1024
+# What stands around the events of a batch is shorter than this.
+_FRAME_BYTES: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One row of the outbox."""
+
+    aggregatetype: str
+    aggregateid: str
+    type: str
+    payload: bytes
+
+
+async def write(
+    connection: Lent,
+    events: Sequence[UsageEvent],
+    crossings: Sequence[ThresholdCrossing],
+) -> int:
+    """Write the messages about events and crossings; return how many were wanted."""
+    if not events and not crossings:
+        return 0
+    rows = await connection.fetch(query("outbox_subscriptions"))
+    wanted = {kind for row in rows for kind in row["types"]}
+    found: list[Message] = []
+    if USAGE_BATCH in wanted:
+        found += _usage_batches(events)
+    if THRESHOLD_CROSSED in wanted:
+        found += [_crossing(each) for each in crossings]
+    if found:
+        await connection.execute(
+            query("outbox_insert"),
+            [uuid.uuid4() for _ in found],
+            [message.aggregatetype for message in found],
+            [message.aggregateid for message in found],
+            [message.type for message in found],
+            [message.payload for message in found],
+        )
+    return len(found)
+
+
+def as_json(value: object) -> str:
+    """Return a value as compact JSON."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _usage_batches(events: Sequence[UsageEvent]) -> Iterator[Message]:
+    parts: list[str] = []
+    size = _FRAME_BYTES
+    for event in events:
+        part = as_json(_event(event))
+        length = len(part.encode()) + 1  # and a comma
+        if parts and (len(parts) == EVENTS_MAX or size + length > PAYLOAD_BYTES_MAX):
+            yield _usage_batch(parts, events[0].received_at_us)
+            parts, size = [], _FRAME_BYTES
+        parts.append(part)
+        size += length
+    if parts:
+        yield _usage_batch(parts, events[0].received_at_us)
+
+
+def _usage_batch(parts: list[str], at_us: int) -> Message:
+    head = f'{{"type":"{USAGE_BATCH}","timestamp":"{_time(at_us)}","data":{{"events":['
+    payload = f"{head}{','.join(parts)}]}}}}".encode()
+    return Message("usage", "batch", USAGE_BATCH, payload)
+
+
+def _event(event: UsageEvent) -> dict[str, object]:
+    shown: dict[str, object] = {
+        "event_id": event.event_id,
+        "tenant_id": event.tenant_id,
+        "meter": event.meter,
+        "amount": event.amount,
+        "event_time": _time(event.event_time_us),
+        "received_at": _time(event.received_at_us),
+        "operation_id": event.operation_id,
+        "source_id": event.source_id,
+        "source_lane": event.source_lane,
+        "source_seq": event.source_seq,
+    }
+    context = {
+        name: getattr(event.context, name)
+        for name in event.context.__dataclass_fields__
+        if getattr(event.context, name)
+    }
+    if context:
+        shown["context"] = context
+    if event.dimensions:
+        shown["dimensions"] = event.dimensions
+    if event.metadata_json:
+        shown["metadata"] = json.loads(event.metadata_json)
+    return shown
+
+
+def _crossing(crossing: ThresholdCrossing) -> Message:
+    ratio = crossing.ratio_ppm / PPM
+    payload = {
+        "type": THRESHOLD_CROSSED,
+        "timestamp": _time(crossing.crossed_at_us),
+        "data": {
+            "tenant_id": crossing.tenant_id,
+            "limit_id": crossing.limit_id,
+            "meter": crossing.meter,
+            "ratio": f"{ratio:.6f}".rstrip("0").rstrip("."),
+            "threshold": crossing.threshold,
+            "used": crossing.used,
+            "limit": crossing.limit,
+            "window_start": _time(crossing.window_start_us),
+            "window_end": _time(crossing.window_end_us),
+        },
+    }
+    return Message("tenant", crossing.tenant_id, THRESHOLD_CROSSED, as_json(payload).encode())
+
+
+def _time(instant_us: int) -> str:
+    return to_datetime(instant_us).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,141 @@
+"""Connections to Postgres, bounded in number and time, and what its errors mean here.
+
+Guarantees: no statement, lock or idle transaction of ours lasts beyond its bound; errors reach
+callers as domain errors, without addresses, passwords or values.
+Refuses to know: what is asked.
+
+Behind PgBouncer in transaction mode, prepared statements do not hold: the cache is off when the
+address says `statement_cache_size=0`. PgBouncer must be told to `ignore_startup_parameters` of the
+three timeouts below, and then they are set for the role in Postgres instead.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+
+import asyncpg
+
+from tallygate.domain.errors import BackendUnavailable, StorageFault, TallygateError
+from tallygate.ports import UnstorableBatch
+
+LOCK_TIMEOUT_MS: Final = 5_000
+IDLE_TRANSACTION_TIMEOUT_MS: Final = 30_000
+ACQUIRE_TIMEOUT_S: Final = 10.0
+# Two transactions that wait for each other, or saw different pasts: the same work again succeeds.
+_CONTENDED: Final = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.LockNotAvailableError,
+)
+# What a value does to a whole batch: only leaving it out helps.
+_UNSTORABLE: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+)
+
+
+class Contended(BackendUnavailable):
+    """Other transactions were in the way; the same work again succeeds."""
+
+
+# Generic to type checkers only, so it is spelled as text.
+Lent: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How connections are bounded."""
+
+    connections_max: int = 8
+    connect_timeout_ms: int = 5_000
+    statement_timeout_ms: int = 30_000
+
+
+class Postgres:
+    """A pool that opens at first use, so that a process can start while Postgres is away."""
+
+    def __init__(self, dsn: str, options: PoolOptions | None = None) -> None:
+        self._dsn, self._cache_size = _without_cache_size(dsn)
+        self._options = options or PoolOptions()
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._opening = asyncio.Lock()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator["Lent"]:
+        """Lend a connection. What fails meanwhile is raised as the domain error it means."""
+        try:
+            pool = await self._open()
+            async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+                yield connection
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            raise translate(error) from error
+
+    async def close(self) -> None:
+        """Close every connection, waiting briefly for those that are lent."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
+
+    async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=0,
+                    max_size=self._options.connections_max,
+                    timeout=self._options.connect_timeout_ms / 1000,
+                    # The server ends a statement first; this ends one whose server is gone.
+                    command_timeout=self._options.statement_timeout_ms / 1000 + 5,
+                    statement_cache_size=self._cache_size,
+                    server_settings={
+                        "application_name": "tallygate",
+                        "statement_timeout": str(self._options.statement_timeout_ms),
+                        "lock_timeout": str(LOCK_TIMEOUT_MS),
+                        "idle_in_transaction_session_timeout": str(IDLE_TRANSACTION_TIMEOUT_MS),
+                        "timezone": "UTC",
+                    },
+                )
+            return self._pool
+
+
+def translate(error: Exception) -> TallygateError | UnstorableBatch:
+    """Return what an error of asyncpg or of the system means."""
+    if isinstance(error, _CONTENDED) or _partition_moved(error):
+        return Contended()
+    if isinstance(error, _UNSTORABLE):
+        # The class names the rule that was broken; the message could quote the value.
+        return UnstorableBatch(type(error).__name__.removesuffix("Error"))
+    if isinstance(error, asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError):
+        return StorageFault("the schema is missing: run `tallygate migrate`")
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return StorageFault("Postgres refused a statement for lack of privileges")
+    if isinstance(error, asyncpg.SyntaxOrAccessError):
+        return StorageFault("the schema is not the one this code expects")
+    if isinstance(error, TimeoutError):
+        return BackendUnavailable("Postgres did not answer in time")
+    return BackendUnavailable("Postgres cannot be reached or refused to serve")
+
+
+def _partition_moved(error: Exception) -> bool:
+    """Tell a row that was on its way to the default partition when its month got its own.
+
+    A partition's bound has no name, as every check of ours has; tried again, the row finds its way.
+    """
+    return isinstance(error, asyncpg.CheckViolationError) and not error.constraint_name
+
+
+def _without_cache_size(dsn: str) -> tuple[str, int]:
+    parts = urlsplit(dsn)
+    asked = parse_qs(parts.query)
+    size = int(asked.pop("statement_cache_size", ["100"])[0])
+    query = urlencode(asked, doseq=True)
+    return urlunsplit(parts._replace(query=query)) if parts.query else dsn, size

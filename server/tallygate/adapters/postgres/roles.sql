@@ -1,0 +1,45 @@
+-- Group roles, one per process, each with no more than it needs. Run by the schema's owner, who
+-- must be able to create roles; safe to run again. Grant them to login roles of your own:
+--     grant tallygate_ingest to my_ingest_user;
+-- No role may update, delete or truncate events: the ledger is append-only by privilege as well as
+-- by trigger. Rights on partitioned tables are those on the parent; partitions have none.
+
+do $$
+declare
+    name text;
+begin
+    foreach name in array array[
+        'tallygate_ingest', 'tallygate_relay', 'tallygate_control', 'tallygate_read'
+    ] loop
+        begin
+            execute format('create role %I nologin', name);
+        exception
+            when duplicate_object or unique_violation then
+                null;
+        end;
+        execute format('grant usage on schema tallygate to %I', name);
+    end loop;
+end
+$$;
+
+revoke execute on function tallygate.ensure_partitions from public;
+
+grant select, insert on
+    tallygate.event_key, tallygate.usage_event, tallygate.dead_letter,
+    tallygate.threshold_crossing, tallygate.outbox, tallygate.delivery
+    to tallygate_ingest;
+grant select, insert, update on
+    tallygate.usage_minute, tallygate.usage_hour, tallygate.usage_day, tallygate.source_progress
+    to tallygate_ingest;
+grant select on tallygate.destination to tallygate_ingest;
+grant execute on function tallygate.ensure_partitions to tallygate_ingest;
+
+grant select on tallygate.outbox, tallygate.destination to tallygate_relay;
+grant select, update on tallygate.delivery to tallygate_relay;
+
+grant select on all tables in schema tallygate to tallygate_control, tallygate_read;
+grant insert on
+    tallygate.catalog_version, tallygate.tenant_history, tallygate.tenant, tallygate.destination
+    to tallygate_control;
+grant update on tallygate.tenant, tallygate.destination to tallygate_control;
+grant delete on tallygate.destination to tallygate_control;

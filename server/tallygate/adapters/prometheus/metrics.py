@@ -1,0 +1,253 @@
+"""All of Tallygate's metrics, declared and documented here and nowhere else.
+
+Guarantees: names and units follow Prometheus's conventions; no label takes a value that a
+client chooses, so the number of series is bounded; nothing is registered at import.
+Refuses to know how a figure comes about, and how it is served.
+
+A labelled metric is a `Children`, indexed by its label values, as in
+`metrics.decisions["allowed"].inc()`. The child is resolved once and then found by a plain dict
+lookup, as hot paths need.
+"""
+
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+RPC_BUCKETS_S = (
+    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075),
+    *(0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
+)
+"""Fine around 1 to 10 ms, where a decision's median and its p99 live."""
+
+
+OPERATION_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
+"""Powers of two up to the largest batch that settings allow."""
+
+DECISION_OUTCOMES = (
+    *("allowed", "refused", "replayed"),
+    *("recorded", "rejected", "checked", "failed"),
+)
+"""Granted; refused by a limit; answered from the operation record; a fact written down without
+asking; a fact kept as rejected; asked without charging; ended in an error."""
+
+CHILDREN_MAX = 1_000
+"""Label sets of one metric. More means that a label took values from outside: a fault of ours."""
+
+Child = TypeVar("Child", Counter, Gauge, Histogram)
+
+
+class Children(dict[str | tuple[str, ...], Child], Generic[Child]):
+    """A labelled metric's children by label value, or by tuple where there are several labels."""
+
+    def __init__(self, metric: Child) -> None:
+        super().__init__()
+        self._metric: Child = metric
+
+    def __missing__(self, key: str | tuple[str, ...]) -> Child:
+        if len(self) >= CHILDREN_MAX:
+            raise ValueError(f"{self._metric} has {CHILDREN_MAX} label sets; {key!r} is too many")
+        values = (key,) if isinstance(key, str) else key
+        child: Child = self._metric.labels(*values)
+        self[key] = child
+        return child
+
+    def replace(self, values: Mapping[str, float]) -> None:
+        """Set gauges to exactly these values and forget every other label value.
+
+        For figures that are read as a whole, so that a destination that is gone is not shown
+        with its last figure for ever.
+        """
+        for key in [key for key in self if key not in values]:
+            self._metric.remove(*((key,) if isinstance(key, str) else key))
+            del self[key]
+        for name, value in values.items():
+            gauge = self[name]
+            assert isinstance(gauge, Gauge)
+            gauge.set(value)
+
+
+class Metrics:
+    """Every metric, on the registry that it is given."""
+
+    def __init__(self, registry: CollectorRegistry, *, version: str) -> None:
+        self.registry = registry
+        # The text format shows when a series began as a second series of its own, which nobody
+        # asks for. The switch is the library's, for the whole process.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._declare_calls()
+        self._declare_decisions()
+        self._declare_events()
+        self._declare_ingest()
+        self._declare_relay()
+        self._declare_redis()
+        self._declare_process(version)
+
+    def _declare_calls(self) -> None:
+        self.rpc_duration = self._histograms(
+            "rpc_duration_seconds",
+            "Time from a call's arrival to its reply, by full method name and status code.",
+            ("method", "code"),
+            RPC_BUCKETS_S,
+        )
+        self.rpc_in_flight = self._gauge("rpc_in_flight", "Calls that are being answered now.")
+
+    def _declare_decisions(self) -> None:
+        self.decisions = self._counters(
+            "decisions_total",
+            "Operations by outcome: allowed, refused by a limit, replayed from the operation"
+            " record, recorded, rejected, checked only, or failed with an error.",
+            ("outcome",),
+        )
+        self.script_duration = self._histograms(
+            "script_duration_seconds",
+            "Time of one pipeline to Redis and back, by the script that it carries.",
+            ("script",),
+            RPC_BUCKETS_S,
+        )
+        self.script_batch = self._histogram(
+            "script_batch_operations",
+            "Operations that one pipeline carried.",
+            OPERATION_BUCKETS,
+        )
+        self.admit_queue_depth = self._gauge(
+            "admit_queue_depth", "Operations that wait for a pipeline."
+        )
+        self.admit_queue_refused = self._counter(
+            "admit_queue_refused_total", "Operations refused because the queue was full."
+        )
+        self.threshold_crossings = self._counter(
+            "threshold_crossings_total", "Warning thresholds crossed, once per limit and window."
+        )
+        for outcome in DECISION_OUTCOMES:
+            # From the first scrape on, so that rates and ratios have all their terms.
+            self.decisions[outcome].inc(0)
+
+    def _declare_events(self) -> None:
+        self.events_accepted = self._counter(
+            "events_accepted_total", "Usage events that were accepted and answered as such."
+        )
+        self.events_persisted = self._counter(
+            "events_persisted_total", "Usage events that the ledger stored for the first time."
+        )
+        self.events_duplicate = self._counter(
+            "events_duplicate_total", "Usage events that the ledger had already; not stored again."
+        )
+        self.events_dead_letter = self._counters(
+            "events_dead_letter_total",
+            "Stream entries that can never be stored, kept as dead-letter rows, by reason.",
+            ("reason",),
+        )
+        self.completeness_ratio = self._gauge(
+            "completeness_ratio",
+            "Events in the ledger or its dead letters, over events accepted, of all sources; 1 is"
+            " complete.",
+        )
+        self.source_gaps = self._gauge(
+            "source_gaps", "Ranges of sequence numbers that the ledger misses, of all sources."
+        )
+
+    def _declare_ingest(self) -> None:
+        self.ingest_lag = self._gauge(
+            "ingest_lag_seconds",
+            "Age of the oldest accepted event that the ledger lacks; 0 if none.",
+        )
+        self.stream_depth = self._gauges(
+            "stream_depth", "Entries in a shard's stream, stored or not.", ("shard",)
+        )
+        self.stream_pending = self._gauges(
+            "stream_pending", "Entries delivered to an ingester and not acknowledged.", ("shard",)
+        )
+
+        self.stream_groups_recreated = self._counter(
+            "stream_groups_recreated_total",
+            "Times that a stream's consumer group was lost and made anew from the first entry.",
+        )
+        self.stream_taken_over = self._counter(
+            "stream_taken_over_total", "Entries taken over from an ingester that had left them."
+        )
+
+    def _declare_relay(self) -> None:
+        destination = ("destination",)
+        self.deliveries = self._counters(
+            "deliveries_total",
+            "Attempts to deliver, by destination and outcome: sent, retried, parked or stale.",
+            ("destination", "outcome"),
+        )
+        self.outbox_age = self._gauges(
+            "outbox_age_seconds", "Age of the oldest message that is not delivered.", destination
+        )
+        self.outbox_pending = self._gauges(
+            "outbox_pending", "Messages that wait for delivery.", destination
+        )
+        self.outbox_parked = self._gauges(
+            "outbox_parked", "Messages given up on, which an operator has to look at.", destination
+        )
+
+    def _declare_redis(self) -> None:
+        self.redis_posture = self._gauges(
+            "redis_posture",
+            "Whether Redis is set up as quotas need it, by check: 1 it is, 0 it is not.",
+            ("check",),
+        )
+        self.redis_epoch_changes = self._counter(
+            "redis_epoch_changes_total", "Times that Redis was found to have lost its counters."
+        )
+        self.redis_script_reloads = self._counter(
+            "redis_script_reloads_total", "Times that a script had to be loaded again."
+        )
+
+    def _declare_process(self, version: str) -> None:
+        self.catalog_version = self._gauge("catalog_version", "Version of the catalog in use.")
+        self.catalog_age = self._gauge(
+            "catalog_age_seconds", "Time since the catalog in use was last confirmed as current."
+        )
+        self.catalog_tenants_held = self._gauge(
+            "catalog_tenants_held", "Tenants that the sidecar holds in memory."
+        )
+        self.catalog_reads_waiting = self._gauge(
+            "catalog_reads_waiting", "Tenants that are being read from Redis for waiting calls."
+        )
+        self.loop_iterations = self._counters(
+            "loop_iterations_total",
+            "Rounds of the background loops, by loop and outcome: worked, idle or failed.",
+            ("loop", "outcome"),
+        )
+        self._gauges("build_info", "Always 1; its label is the version.", ("version",))[
+            version
+        ].set(1)
+        self.ops_refused = self._counter(
+            "ops_connections_refused_total",
+            "Connections to the ops listener that were cut because it had too many.",
+        )
+        # Resident memory, open files and CPU of this process, under their usual names.
+        ProcessCollector(registry=self.registry)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(f"tallygate_{name}", text, registry=self.registry)
+
+    def _counters(self, name: str, text: str, labels: tuple[str, ...]) -> Children[Counter]:
+        return Children(Counter(f"tallygate_{name}", text, labels, registry=self.registry))
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"tallygate_{name}", text, registry=self.registry)
+
+    def _gauges(self, name: str, text: str, labels: tuple[str, ...]) -> Children[Gauge]:
+        return Children(Gauge(f"tallygate_{name}", text, labels, registry=self.registry))
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"tallygate_{name}", text, buckets=buckets, registry=self.registry)
+
+    def _histograms(
+        self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
+    ) -> Children[Histogram]:
+        return Children(
+            Histogram(f"tallygate_{name}", text, labels, buckets=buckets, registry=self.registry)
+        )

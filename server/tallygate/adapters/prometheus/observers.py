@@ -1,0 +1,68 @@
+"""What the seams tell of themselves, turned into metrics.
+
+Guarantees: each observer costs a dictionary look-up and an addition, as they sit on hot paths.
+Refuses to know who calls: each class has the shape of one observer protocol and imports none.
+"""
+
+import structlog
+
+from tallygate.adapters.prometheus.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+
+class AdmitMetrics:
+    """Counts decisions by their outcome, and accepted events."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._decisions = metrics.decisions
+        self._accepted = metrics.events_accepted
+
+    def decided(self, outcome: str) -> None:
+        """Count an operation that ended."""
+        self._decisions[outcome].inc()
+
+    def accepted(self, events: int) -> None:
+        """Count events that are new in a stream."""
+        self._accepted.inc(events)
+
+
+class StoreMetrics:
+    """Counts what befalls the store's scripts, and sizes its pipelines."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._reloads = metrics.redis_script_reloads
+        self._epochs = metrics.redis_epoch_changes
+        self._batch = metrics.script_batch
+        self._duration = metrics.script_duration["admit"]
+
+    def script_reloaded(self) -> None:
+        """Count a script that a server had forgotten."""
+        self._reloads.inc()
+
+    def epoch_changed(self, shard: int) -> None:
+        """Count a shard whose counters were lost; the log says which."""
+        self._epochs.inc()
+        log.error("redis_epoch_changed", shard=shard)
+
+    def pipeline_finished(self, operations: int, seconds: float) -> None:
+        """Note how many operations one pipeline carried, and how long it took."""
+        self._batch.observe(operations)
+        self._duration.observe(seconds)
+
+
+class EdgeMetrics:
+    """Counts calls in flight, and times each by its method and code."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._in_flight = metrics.rpc_in_flight
+        self._duration = metrics.rpc_duration
+
+    def call_started(self) -> None:
+        """Count a call in."""
+        self._in_flight.inc()
+
+    def call_ended(self, method: str, code: str, seconds: float) -> None:
+        """Count a call out, and note how long it took."""
+        self._in_flight.dec()
+        self._duration[method, code].observe(seconds)

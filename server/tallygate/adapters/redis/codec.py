@@ -1,0 +1,227 @@
+"""What a stream entry holds: usage as protobuf, and what the script says beside it.
+
+Guarantees: `decode_entry` never raises for what an entry holds: what cannot be read becomes a
+rejected event that keeps its bytes and its sequence numbers, so that nothing is dropped unseen.
+Refuses to know: where entries come from and go to.
+
+An entry's fields: `t` the time in us, `s` the source id, `e` the epoch; then per accepted operation
+`uFIRST+COUNT` with a `UsageEventBatch`, or `jFIRST+COUNT` with `REASON|` and a batch that was
+refused; and `xFIRST.N` per crossing, whose last part is the account.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import DecodeError
+
+from tallygate.domain.event import (
+    NO_CONTEXT,
+    EventContext,
+    RejectedEvent,
+    SequenceRange,
+    StreamEntry,
+    ThresholdCrossing,
+    UsageEvent,
+)
+from tallygate.domain.ids import EventId, LimitId, MeterName, OperationId, SourceId, TenantId
+from tallygate.gen.v1 import event_pb2
+
+MALFORMED: Final = "MALFORMED_PAYLOAD"
+
+_NUMBER = re.compile(r"\d{1,16}")
+_RECORD = re.compile(rb"([uj])(\d{1,16})\+(\d{1,6})")
+
+
+class ProtobufEventEncoder:
+    """Encodes one operation's events as a `UsageEventBatch`."""
+
+    def encode(self, events: Sequence[UsageEvent]) -> bytes:
+        """Return the batch's bytes, without what the stream entry says for all.
+
+        The same events give the same bytes, so that a digest of them tells repeats from reuse.
+        """
+        batch = event_pb2.UsageEventBatch()
+        for event in events:
+            _fill(batch.events.add(), event)
+        return batch.SerializeToString(deterministic=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """What an entry says of all its records."""
+
+    at_us: int
+    source_id: SourceId
+    lane: int
+    epoch: str
+
+
+def decode_entry(shard: int, entry_id: str, fields: Mapping[bytes, bytes]) -> StreamEntry:
+    """Return the entry of a shard's stream; the shard is also the source's lane."""
+    try:
+        at_us = int(fields.get(b"t", b"0"))
+    except ValueError:
+        at_us = 0
+    # The id's first half is the time in ms, whatever became of the fields.
+    at_us = at_us or int(entry_id.partition("-")[0]) * 1000
+    source_id = SourceId(_printable(fields.get(b"s", b"")))
+    stamp = _Stamp(at_us, source_id, shard, _printable(fields.get(b"e", b"")))
+    events: list[UsageEvent] = []
+    crossings: list[ThresholdCrossing] = []
+    rejected: list[RejectedEvent] = []
+    ranges: list[SequenceRange] = []
+    for name, value in fields.items():
+        record = _RECORD.fullmatch(name)
+        if record is not None:
+            first, count = int(record[2]), int(record[3])
+            ranges.append(SequenceRange(source_id, shard, first, first + count - 1))
+            found, refused = _read_record(record[1] == b"j", first, count, value, stamp)
+            events += found
+            rejected += refused
+        elif name.startswith(b"x"):
+            crossing = _read_crossing(value, stamp)
+            if crossing is None:
+                rejected.append(_malformed(value, 0, stamp, "unreadable crossing"))
+            else:
+                crossings.append(crossing)
+        elif name not in (b"t", b"s", b"e"):
+            rejected.append(_malformed(name + b"=" + value, 0, stamp, "unknown field"))
+    return StreamEntry(
+        shard=shard,
+        entry_id=entry_id,
+        received_at_us=at_us,
+        events=tuple(events),
+        crossings=tuple(crossings),
+        rejected=tuple(rejected),
+        ranges=tuple(ranges),
+    )
+
+
+def _fill(message: event_pb2.UsageEvent, event: UsageEvent) -> None:
+    message.event_id = event.event_id
+    message.tenant_id = event.tenant_id
+    message.meter = event.meter
+    message.amount = event.amount
+    message.operation_id = event.operation_id
+    message.schema_version = event.schema_version
+    if event.event_time_us:
+        message.event_time.FromMicroseconds(event.event_time_us)
+    if event.dimensions:
+        message.dimensions.update(event.dimensions)
+    if event.metadata_json:
+        ParseDict(json.loads(event.metadata_json), message.metadata)
+    if event.context != NO_CONTEXT:
+        context = message.context
+        for name in EventContext.__dataclass_fields__:
+            value = getattr(event.context, name)
+            if value:
+                setattr(context, name, value)
+
+
+def _read_record(
+    refused: bool, first: int, count: int, value: bytes, stamp: _Stamp
+) -> tuple[list[UsageEvent], list[RejectedEvent]]:
+    reason, payload = "", value
+    if refused:
+        reason_bytes, _, payload = value.partition(b"|")
+        reason = _printable(reason_bytes)
+    try:
+        batch = event_pb2.UsageEventBatch.FromString(payload)
+        if len(batch.events) != count:
+            raise DecodeError(f"{len(batch.events)} events where {count} were announced")
+        events = [
+            _to_event(message, first + index, stamp) for index, message in enumerate(batch.events)
+        ]
+    except (DecodeError, ValueError) as error:
+        return [], [_malformed(value, first, stamp, str(error))]
+    if not refused:
+        return events, []
+    return [], list(_rejected(events, batch, reason, stamp))
+
+
+def _to_event(message: event_pb2.UsageEvent, seq: int, stamp: _Stamp) -> UsageEvent:
+    at_us = stamp.at_us
+    if message.HasField("event_time"):
+        at_us = message.event_time.ToMicroseconds()
+    context = NO_CONTEXT
+    if message.HasField("context"):
+        names = EventContext.__dataclass_fields__
+        context = EventContext(**{name: getattr(message.context, name) for name in names})
+    metadata_json = ""
+    if message.HasField("metadata"):
+        metadata_json = json.dumps(MessageToDict(message.metadata), separators=(",", ":"))
+    return UsageEvent(
+        event_id=EventId(message.event_id),
+        tenant_id=TenantId(message.tenant_id),
+        meter=MeterName(message.meter),
+        amount=message.amount,
+        event_time_us=at_us,
+        operation_id=OperationId(message.operation_id),
+        context=context,
+        dimensions=dict(message.dimensions),
+        metadata_json=metadata_json,
+        received_at_us=stamp.at_us,
+        source_id=stamp.source_id,
+        source_lane=stamp.lane,
+        source_seq=seq,
+        counter_epoch=stamp.epoch,
+        schema_version=message.schema_version,
+    )
+
+
+def _rejected(
+    events: Sequence[UsageEvent], batch: event_pb2.UsageEventBatch, reason: str, stamp: _Stamp
+) -> Iterator[RejectedEvent]:
+    for event, message in zip(events, batch.events, strict=True):
+        yield RejectedEvent(
+            tenant_id=event.tenant_id,
+            event_id=event.event_id,
+            reason=reason,
+            detail="refused when it was recorded",
+            payload=message.SerializeToString(),
+            received_at_us=stamp.at_us,
+            source_id=stamp.source_id,
+            source_lane=stamp.lane,
+            source_seq=event.source_seq,
+        )
+
+
+def _read_crossing(value: bytes, stamp: _Stamp) -> ThresholdCrossing | None:
+    parts = value.decode(errors="replace").split(",", 8)
+    if len(parts) != 9 or not all(_NUMBER.fullmatch(part) for part in parts[2:8]):
+        return None
+    ratio_ppm, threshold, used, limit, starts, ends = (int(part) for part in parts[2:8])
+    return ThresholdCrossing(
+        tenant_id=TenantId(parts[8]),
+        limit_id=LimitId(parts[0]),
+        meter=MeterName(parts[1]),
+        ratio_ppm=ratio_ppm,
+        threshold=threshold,
+        used=used,
+        limit=limit,
+        window_start_us=starts,
+        window_end_us=ends,
+        crossed_at_us=stamp.at_us,
+    )
+
+
+def _malformed(payload: bytes, seq: int, stamp: _Stamp, detail: str) -> RejectedEvent:
+    return RejectedEvent(
+        tenant_id="",
+        event_id="",
+        reason=MALFORMED,
+        detail=_printable(detail.encode())[:256],
+        payload=payload,
+        received_at_us=stamp.at_us,
+        source_id=stamp.source_id,
+        source_lane=stamp.lane,
+        source_seq=seq,
+    )
+
+
+def _printable(value: bytes) -> str:
+    return value.decode(errors="replace").replace("\x00", "�")

@@ -1,0 +1,1 @@
+"""Webhooks: messages sent over HTTP, signed after Standard Webhooks."""

@@ -1,0 +1,1 @@
+"""The edge: gRPC servicers of few lines, conversions, the error table, the ops listener."""

@@ -1,0 +1,254 @@
+"""Between the catalog's protos and the domain, both ways.
+
+Guarantees: what converts is well-formed; whether it holds together is for the catalog's rules.
+Refuses to know: what is done with catalogs.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tallygate.domain import catalog as domain
+from tallygate.domain import ids
+from tallygate.domain.catalog import PPM, Aggregation, Limit, LimitKind, OnExceed
+from tallygate.domain.catalog_diff import Change, ChangeKind
+from tallygate.domain.errors import InvalidField
+from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
+from tallygate.domain.window import DAY_US, Calendar, Period, from_datetime, zone_of
+from tallygate.gen.v1 import admin_pb2, catalog_pb2
+
+Value = TypeVar("Value", bound=StrEnum)
+
+# The bounds of a catalog document, which holds the same values.
+TEXT_LENGTH_MAX: Final = 256
+PROSE_LENGTH_MAX: Final = 1024
+HORIZON_US_MAX: Final = 3_660 * DAY_US
+INSTANT_US_END: Final = from_datetime(datetime(2200, 1, 1, tzinfo=UTC))
+_RATIO: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?|\.[0-9]{1,6}")
+
+CHANGE_KINDS: Final = {
+    ChangeKind.ADDED: admin_pb2.CHANGE_KIND_ADDED,
+    ChangeKind.CHANGED: admin_pb2.CHANGE_KIND_CHANGED,
+    ChangeKind.REMOVED: admin_pb2.CHANGE_KIND_REMOVED,
+}
+_AGGREGATIONS: Final = {
+    Aggregation.COUNT: catalog_pb2.AGGREGATION_COUNT,
+    Aggregation.SUM: catalog_pb2.AGGREGATION_SUM,
+    Aggregation.MAX: catalog_pb2.AGGREGATION_MAX,
+    Aggregation.MIN: catalog_pb2.AGGREGATION_MIN,
+}
+_KINDS: Final = {
+    LimitKind.WINDOW: catalog_pb2.LIMIT_KIND_WINDOW,
+    LimitKind.RATE: catalog_pb2.LIMIT_KIND_RATE,
+}
+_PERIODS: Final = {
+    Period.SECOND: catalog_pb2.PERIOD_SECOND,
+    Period.MINUTE: catalog_pb2.PERIOD_MINUTE,
+    Period.HOUR: catalog_pb2.PERIOD_HOUR,
+    Period.DAY: catalog_pb2.PERIOD_DAY,
+    Period.WEEK: catalog_pb2.PERIOD_WEEK,
+    Period.MONTH: catalog_pb2.PERIOD_MONTH,
+    Period.BILLING_PERIOD: catalog_pb2.PERIOD_BILLING_PERIOD,
+}
+_ON_EXCEED: Final = {
+    OnExceed.REFUSE: catalog_pb2.ON_EXCEED_REFUSE,
+    OnExceed.ALLOW: catalog_pb2.ON_EXCEED_ALLOW,
+    OnExceed.SHADOW: catalog_pb2.ON_EXCEED_SHADOW,
+}
+
+
+def meter(message: catalog_pb2.Meter) -> domain.Meter:
+    """Return the meter. Raises `InvalidField`."""
+    horizon_us = domain.LATE_HORIZON_US
+    if message.HasField("late_horizon"):
+        horizon_us = _horizon_us(message)
+    return domain.Meter(
+        name=MeterName(_name(message.name, "meter.name")),
+        aggregation=_value(_AGGREGATIONS, message.aggregation, "meter.aggregation"),
+        unit=_text(message.unit, "meter.unit"),
+        description=_text(message.description, "meter.description", PROSE_LENGTH_MAX),
+        late_horizon_us=horizon_us,
+    )
+
+
+def meter_message(found: domain.Meter) -> catalog_pb2.Meter:
+    """Return the meter as a message."""
+    message = catalog_pb2.Meter(
+        name=found.name,
+        aggregation=_AGGREGATIONS[found.aggregation],
+        unit=found.unit,
+        description=found.description,
+    )
+    message.late_horizon.FromMicroseconds(found.late_horizon_us)
+    return message
+
+
+def plan(message: catalog_pb2.Plan) -> domain.Plan:
+    """Return the plan. Raises `InvalidField`."""
+    return domain.Plan(
+        name=PlanName(_name(message.name, "plan.name")),
+        limits=tuple(
+            _limit(limit, f"plan.limits[{index}]") for index, limit in enumerate(message.limits)
+        ),
+        description=_text(message.description, "plan.description", PROSE_LENGTH_MAX),
+    )
+
+
+def plan_message(found: domain.Plan) -> catalog_pb2.Plan:
+    """Return the plan as a message."""
+    return catalog_pb2.Plan(
+        name=found.name,
+        limits=[_limit_message(limit) for limit in found.limits],
+        description=found.description,
+    )
+
+
+def tenant(message: catalog_pb2.Tenant) -> domain.Tenant:
+    """Return the tenant. Raises `InvalidField`."""
+    identity = ids.tenant_id(message.tenant_id, "tenant.tenant_id")
+    zone = message.time_zone or "UTC"
+    return domain.Tenant(
+        tenant_id=identity,
+        plan=PlanName(_name(message.plan, "tenant.plan")),
+        calendar=Calendar(zone, _anchor_us(message, zone)),
+        currency=message.currency or "USD",
+        stripe_customer_id=_text(message.stripe_customer_id, "tenant.stripe_customer_id"),
+        parent=ids.tenant_id(message.parent, "tenant.parent") if message.parent else None,
+        overrides=tuple(
+            override(each, f"tenant.overrides[{index}]")
+            for index, each in enumerate(message.overrides)
+        ),
+    )
+
+
+def tenant_message(found: domain.Tenant) -> catalog_pb2.Tenant:
+    """Return the tenant as a message."""
+    message = catalog_pb2.Tenant(
+        tenant_id=found.tenant_id,
+        plan=found.plan,
+        time_zone=found.calendar.time_zone,
+        currency=found.currency,
+        stripe_customer_id=found.stripe_customer_id,
+        parent=found.parent or "",
+        overrides=[override_message(found.tenant_id, each) for each in found.overrides],
+    )
+    message.anchor.FromMicroseconds(found.calendar.anchor_us)
+    return message
+
+
+def override(message: catalog_pb2.Override, path: str = "override") -> domain.Override:
+    """Return the override. Raises `InvalidField`."""
+    return domain.Override(
+        LimitId(_name(message.limit_id, f"{path}.limit_id")), message.limit, message.burst
+    )
+
+
+def override_message(tenant_id: TenantId, found: domain.Override) -> catalog_pb2.Override:
+    """Return the override as a message."""
+    return catalog_pb2.Override(
+        tenant_id=tenant_id, limit_id=found.limit_id, limit=found.limit, burst=found.burst
+    )
+
+
+def change_message(change: Change) -> admin_pb2.CatalogChange:
+    """Return the change as a message."""
+    return admin_pb2.CatalogChange(
+        kind=CHANGE_KINDS[change.kind],
+        path=change.path,
+        before=change.before,
+        after=change.after,
+    )
+
+
+def instant_us(instant: Timestamp, field: str, least_us: int = 0) -> int:
+    """Return microseconds, within the years that every store can hold. Raises `InvalidField`."""
+    try:
+        found_us: int = instant.ToMicroseconds()
+    except ValueError:
+        # Seconds or nanoseconds outside of what the type allows.
+        found_us = INSTANT_US_END
+    if not least_us <= found_us < INSTANT_US_END:
+        raise InvalidField("must be in a year from 1970 to 2199", field=field)
+    return found_us
+
+
+def _horizon_us(message: catalog_pb2.Meter) -> int:
+    try:
+        found_us: int = message.late_horizon.ToMicroseconds()
+    except ValueError:
+        found_us = 0
+    if not 0 < found_us <= HORIZON_US_MAX:
+        raise InvalidField("must be above 0, at most 3660 days", field="meter.late_horizon")
+    return found_us
+
+
+def _limit(message: catalog_pb2.Limit, path: str) -> Limit:
+    kind = _value(_KINDS, message.kind, f"{path}.kind")
+    return Limit(
+        limit_id=LimitId(_name(message.limit_id, f"{path}.limit_id")),
+        meter=MeterName(_name(message.meter, f"{path}.meter")),
+        kind=kind,
+        period=_value(_PERIODS, message.period, f"{path}.period"),
+        limit=message.limit,
+        burst=message.burst or (message.limit if kind is LimitKind.RATE else 0),
+        on_exceed=_value(_ON_EXCEED, message.on_exceed, f"{path}.on_exceed"),
+        warn_at_ppm=tuple(_ratio_ppm(ratio, f"{path}.warn_at") for ratio in message.warn_at),
+    )
+
+
+def _limit_message(limit: Limit) -> catalog_pb2.Limit:
+    return catalog_pb2.Limit(
+        limit_id=limit.limit_id,
+        meter=limit.meter,
+        kind=_KINDS[limit.kind],
+        period=_PERIODS[limit.period],
+        limit=limit.limit,
+        burst=limit.burst,
+        on_exceed=_ON_EXCEED[limit.on_exceed],
+        warn_at=[str(Decimal(ratio) / PPM) for ratio in limit.warn_at_ppm],
+    )
+
+
+def _ratio_ppm(text: str, field: str) -> int:
+    if not _RATIO.fullmatch(text):
+        raise InvalidField("must be a ratio such as 0.8, with at most 6 decimals", field=field)
+    return int(Decimal(text) * PPM)
+
+
+def _value(known: Mapping[Value, int], number: int, field: str) -> Value:
+    for value, found in known.items():
+        if found == number:
+            return value
+    raise InvalidField(f"must be one of {', '.join(known)}", field=field)
+
+
+def _anchor_us(message: catalog_pb2.Tenant, zone: str) -> int:
+    if message.HasField("anchor"):
+        # East of Greenwich, midnight of 1 January 1970 is before the epoch.
+        return instant_us(message.anchor, "tenant.anchor", -DAY_US)
+    try:
+        return from_datetime(datetime(1970, 1, 1, tzinfo=zone_of(zone)))
+    except (KeyError, ValueError, OSError):
+        # Whether it is a zone is for the catalog's rules to tell.
+        return 0
+
+
+def _text(value: str, field: str, length_max: int = TEXT_LENGTH_MAX) -> str:
+    if len(value) > length_max:
+        raise InvalidField(f"must be at most {length_max} characters", field=field)
+    if not value.isprintable():
+        raise InvalidField("holds a character that cannot be printed", field=field)
+    return value
+
+
+def _name(value: str, field: str) -> str:
+    if not value:
+        raise InvalidField("is required", field=field)
+    if not ids.is_name(value):
+        raise InvalidField("is not a name: a-z, 0-9, '_', '.', '-'", field=field)
+    return value

@@ -1,0 +1,75 @@
+"""The QuotaService: ask before costly work.
+
+Guarantees: one request or a thousand take the same way.
+Refuses to know: how decisions are made, and how errors are told.
+"""
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from tallygate.api import convert
+from tallygate.api.edge import remaining_s
+from tallygate.api.lists import answer_each
+from tallygate.api.status import item_error
+from tallygate.domain.errors import TallygateError
+from tallygate.flow.admit import Admit
+from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
+    """Converts, asks `Admit`, converts back."""
+
+    def __init__(self, admit: Admit, default_deadline_s: float) -> None:
+        self._admit = admit
+        self._default_deadline_s = default_deadline_s
+
+    async def CheckAndConsume(  # noqa: N802  the name is the proto's
+        self, request: quota_pb2.CheckAndConsumeRequest, context: Context
+    ) -> quota_pb2.CheckAndConsumeResponse:
+        """Charge every item against every limit that applies, all or nothing."""
+        charge = convert.consume_request(request)
+        [result] = await self._admit.consume([charge], self._expires_at(context))
+        if isinstance(result, TallygateError):
+            raise result
+        return convert.consume_response(result)
+
+    async def BatchCheckAndConsume(  # noqa: N802
+        self, request: quota_pb2.BatchCheckAndConsumeRequest, context: Context
+    ) -> quota_pb2.BatchCheckAndConsumeResponse:
+        """Decide each request of a list by itself."""
+        convert.counted(request.requests)
+        expires_at = self._expires_at(context)
+        results = await answer_each(
+            request.requests,
+            convert.consume_request,
+            lambda charges: self._admit.consume(charges, expires_at),
+        )
+        response = quota_pb2.BatchCheckAndConsumeResponse()
+        for result in results:
+            outcome = response.results.add()
+            if isinstance(result, TallygateError):
+                outcome.error.CopyFrom(item_error(result))
+            else:
+                outcome.response.CopyFrom(convert.consume_response(result))
+        return response
+
+    async def Check(  # noqa: N802
+        self, request: quota_pb2.CheckRequest, context: Context
+    ) -> quota_pb2.CheckResponse:
+        """Answer as CheckAndConsume would, without charging."""
+        question = convert.check_request(request)
+        return convert.check_response(await self._admit.check(question, self._expires_at(context)))
+
+    async def GetQuota(  # noqa: N802
+        self, request: quota_pb2.GetQuotaRequest, context: Context
+    ) -> quota_pb2.GetQuotaResponse:
+        """Read where a tenant stands."""
+        question = convert.quota_request(request)
+        return convert.quota_response(await self._admit.quota(question, self._expires_at(context)))
+
+    def _expires_at(self, context: Context) -> float:
+        return asyncio.get_running_loop().time() + remaining_s(context, self._default_deadline_s)

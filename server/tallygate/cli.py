@@ -1,0 +1,387 @@
+"""The command line: every verb, with its options and its exit code.
+
+Guarantees: settings come from flags, environment and file, in that order; what goes wrong is one
+line on stderr and exit code 1, without a traceback; with `--json`, stdout is JSON.
+Refuses to know: how verbs are done, which is in `commands/`.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tallygate.commands import demo as demos
+from tallygate.commands import doctor as doctors
+from tallygate.commands import usage as usages
+from tallygate.commands.channel import channel
+from tallygate.commands.dev import Dev, development
+from tallygate.commands.import_access_log import AccessLogImport, ImportOptions, ImportReport
+from tallygate.commands.output import (
+    EXIT_FAILED,
+    Sheet,
+    console,
+    errors,
+    fail,
+    progress,
+    run,
+    show,
+)
+from tallygate.commands.processes import run_until_told, stop_signal
+from tallygate.domain import access_log
+from tallygate.domain.errors import CatalogInvalid, TallygateError
+from tallygate.gen.v1 import usage_pb2_grpc
+from tallygate.settings import Settings
+from tallygate.settings_sources import load_settings
+from tallygate.wiring import Role, Running, tools
+from tallygate.wiring.tools import BANNER, configure_logging
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Quota and metering beside each app: decide and record in one atomic step.",
+)
+imports = typer.Typer(no_args_is_help=True, help="Meter what was captured elsewhere.")
+app.add_typer(imports, name="import")
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="A settings file, TOML or YAML.", dir_okay=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+RedisUrl = Annotated[str | None, typer.Option(help="The Redis that counts.")]
+PostgresDsn = Annotated[str | None, typer.Option(help="The Postgres that holds the ledger.")]
+GrpcAddress = Annotated[str | None, typer.Option(help="Where the data plane listens.")]
+OpsAddress = Annotated[str | None, typer.Option(help="Where health and metrics listen.")]
+ControlAddress = Annotated[str | None, typer.Option(help="Where the admin service listens.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where this installation keeps its files.")]
+CatalogFile = Annotated[Path | None, typer.Option(help="A catalog file.", dir_okay=False)]
+
+
+@app.command()
+def serve(
+    *,
+    also: Annotated[
+        str, typer.Option("--with", help="Further roles: ingest, relay, control.")
+    ] = "",
+    grpc_address: GrpcAddress = None,
+    ops_address: OpsAddress = None,
+    redis_url: RedisUrl = None,
+    catalog: CatalogFile = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Run the sidecar: decides and records, needs Redis alone."""
+    settings = _settings(
+        config,
+        grpc_address=grpc_address,
+        ops_address=ops_address,
+        redis_url=redis_url,
+        catalog=catalog,
+        data_dir=data_dir,
+    )
+    further = [name.strip() for name in also.split(",") if name.strip()]
+    unknown = sorted(set(further) - {role.value for role in Role})
+    if unknown:
+        raise typer.BadParameter(f"there is no role {unknown[0]!r}", param_hint="--with")
+    _run_roles(settings, frozenset({Role.SERVE, *(Role(name) for name in further)}))
+
+
+@app.command()
+def ingest(
+    *,
+    ops_address: OpsAddress = None,
+    redis_url: RedisUrl = None,
+    postgres_dsn: PostgresDsn = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Drain the usage streams into the ledger; run as many as you like."""
+    settings = _settings(
+        config,
+        ops_address=ops_address,
+        redis_url=redis_url,
+        postgres_dsn=postgres_dsn,
+        data_dir=data_dir,
+    )
+    _run_roles(settings, frozenset({Role.INGEST}))
+
+
+@app.command()
+def relay(
+    *, ops_address: OpsAddress = None, postgres_dsn: PostgresDsn = None, config: Config = None
+) -> None:
+    """Send what waits in the outbox to its destinations."""
+    settings = _settings(config, ops_address=ops_address, postgres_dsn=postgres_dsn)
+    _run_roles(settings, frozenset({Role.RELAY}))
+
+
+@app.command()
+def control(
+    *,
+    control_address: ControlAddress = None,
+    ops_address: OpsAddress = None,
+    redis_url: RedisUrl = None,
+    postgres_dsn: PostgresDsn = None,
+    config: Config = None,
+) -> None:
+    """Serve the catalog and usage to operators, and hand the catalog to sidecars."""
+    settings = _settings(
+        config,
+        control_address=control_address,
+        ops_address=ops_address,
+        redis_url=redis_url,
+        postgres_dsn=postgres_dsn,
+    )
+    _run_roles(settings, frozenset({Role.CONTROL}))
+
+
+@app.command()
+def dev(
+    *,
+    grpc_address: GrpcAddress = None,
+    ops_address: OpsAddress = None,
+    control_address: ControlAddress = None,
+    catalog: CatalogFile = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Run everything in one process, on an embedded Redis and Postgres, until Ctrl-C."""
+    settings = _settings(
+        config,
+        grpc_address=grpc_address,
+        ops_address=ops_address,
+        control_address=control_address,
+        catalog=catalog,
+        data_dir=data_dir,
+    )
+    configure_logging(level="warning", style="console")
+
+    async def work() -> None:
+        stop = stop_signal()
+        console.print(f"Starting in {settings.data_dir} …")
+        async with development(settings) as running:
+            _announce_dev(running)
+            await stop.wait()
+            console.print("Stopping …")
+
+    run(work())
+
+
+@app.command()
+def demo(*, as_json: Json = False) -> None:
+    """Send a sample of a real access log through real calls, and show what became of it."""
+    configure_logging(level="warning", style="console")
+    free = "127.0.0.1:0"
+
+    async def work(folder: Path) -> list[Sheet]:
+        settings = _settings(
+            None,
+            data_dir=folder,
+            grpc_address=free,
+            ops_address=free,
+            control_address=free,
+            default_deadline_ms=10_000,
+        )
+        errors.print("1/4  Starting Redis, Postgres, sidecar, ingester, relay and control …")
+        async with development(settings) as running:
+            if running.embedded:
+                errors.print(f"     {BANNER}", style="dim")
+            errors.print("2/4  Sending a sample of a real access log, one call a line …")
+            with progress() as bar:
+                task = bar.add_task("calls", total=demos.line_count())
+                address = running.process.grpc_addresses[0]
+                outcome = await demos.send_log(address, lambda: bar.advance(task))
+            errors.print("3/4  Waiting until the ledger has everything …")
+            figures = await demos.settle(running, outcome.events)
+            sheets = await demos.report(running, outcome, figures)
+            errors.print("4/4  Stopping …")
+        return sheets
+
+    with tempfile.TemporaryDirectory(prefix="tallygate-demo-") as folder:
+        sheets = run(work(Path(folder)))
+    show(sheets, as_json=as_json)
+    errors.print(
+        "\nTo look further: `.venv/bin/tallygate dev` keeps everything running; then, beside it,\n"
+        "  .venv/bin/tallygate usage                       usage by tenant and meter\n"
+        "  .venv/bin/tallygate import access-log FILE      meter a log of your own\n"
+        "  curl -s 127.0.0.1:9464/metrics                  lag, completeness, latencies"
+    )
+
+
+@app.command()
+def migrate(
+    *,
+    roles: Annotated[bool, typer.Option(help="Also make the roles of least privilege.")] = False,
+    postgres_dsn: PostgresDsn = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Bring the database to this version's schema."""
+    settings = _settings(config, postgres_dsn=postgres_dsn)
+    if settings.postgres_dsn is None:
+        raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")
+    dsn = settings.postgres_dsn.get_secret_value()
+    applied = run(tools.migrate(dsn))
+    if roles:
+        run(tools.apply_roles(dsn))
+    show([Sheet("applied", ("migration",), [(name,) for name in applied])], as_json=as_json)
+
+
+@app.command()
+def apply(
+    *,
+    file: Annotated[Path, typer.Option("--file", "-f", help="The catalog.", dir_okay=False)],
+    dry_run: Annotated[bool, typer.Option(help="Only validate and compare.")] = False,
+    control_address: ControlAddress = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Validate a catalog, show what it changes, and apply it."""
+    settings = _settings(config, control_address=control_address)
+    try:
+        document = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"cannot be read: {error}", param_hint="--file") from None
+    reply = run(usages.apply(settings.control_address, document, dry_run=dry_run))
+    if reply.faults:
+        show([usages.fault_sheet(reply)], as_json=as_json)
+        raise typer.Exit(EXIT_FAILED)
+    outcome = [(reply.version, reply.applied, reply.change_count)]
+    sheets = [usages.change_sheet(reply)] if reply.changes else []
+    sheets.append(Sheet("catalog", ("version", "applied", "changes"), outcome))
+    show(sheets, as_json=as_json)
+
+
+@app.command()
+def usage(
+    *,
+    tenant: Annotated[str, typer.Option(help="Only this tenant.")] = "",
+    meter: Annotated[str, typer.Option(help="Only this meter.")] = "",
+    by: Annotated[str, typer.Option(help="total, day, hour or minute.")] = "total",
+    rows: Annotated[int, typer.Option(help="How many rows to show.", min=1, max=10_000)] = 20,
+    control_address: ControlAddress = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show usage as the ledger has it."""
+    if by not in ("total", "day", "hour", "minute"):
+        raise typer.BadParameter("must be total, day, hour or minute", param_hint="--by")
+    settings = _settings(config, control_address=control_address)
+    asked = usages.UsageAsked(tenant, meter, by, rows)
+    show(run(usages.usage(settings.control_address, asked)), as_json=as_json)
+
+
+@imports.command("access-log")
+def import_access_log(
+    file: Annotated[Path, typer.Argument(help="A log in NCSA format.", exists=True)],
+    *,
+    shift_to_now: Annotated[
+        bool, typer.Option("--shift-to-now", help="Move times so that the log ends now.")
+    ] = False,
+    grpc_address: GrpcAddress = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Meter a whole access log as usage; run it again and nothing is counted twice."""
+    settings = _settings(config, grpc_address=grpc_address, data_dir=data_dir)
+
+    async def work() -> ImportReport:
+        with file.open("rb") as head, progress() as bar:
+            log = access_log.identity(head.readline()).hex()
+            options = ImportOptions(
+                log=file,
+                progress=settings.data_dir / "imports" / f"{log}.json",
+                now_us=time.time_ns() // 1000 if shift_to_now else 0,
+            )
+            task = bar.add_task(file.name, total=file.stat().st_size)
+            async with channel(settings.grpc_address[0]) as lent:
+                stub = usage_pb2_grpc.UsageServiceStub(lent)
+                importing = AccessLogImport(
+                    options, stub, lambda offset: bar.update(task, completed=offset)
+                )
+                return await importing.run()
+
+    report = run(work())
+    figures = [
+        ("lines read", report.lines),
+        ("lines imported before", report.skipped_lines),
+        ("events accepted", report.accepted),
+        ("events known already", report.known),
+        ("lines rejected", report.rejected_count),
+    ]
+    sheets = [Sheet("import", ("what", "count"), figures)]
+    if report.rejected:
+        rejected = [(each.line, each.reason) for each in report.rejected]
+        sheets.append(Sheet("rejected", ("line", "reason"), rejected))
+    show(sheets, as_json=as_json)
+
+
+@app.command()
+def doctor(*, config: Config = None, as_json: Json = False) -> None:
+    """Check everything that this installation needs; exit 1 when something is wrong."""
+    findings = run(doctors.examine(_settings(config)))
+    rows = [(each.check, each.state, each.detail) for each in findings]
+    show([Sheet("doctor", ("check", "state", "detail"), rows)], as_json=as_json)
+    if any(each.state == "wrong" for each in findings):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("check-config")
+def check_config(
+    *, catalog: CatalogFile = None, config: Config = None, as_json: Json = False
+) -> None:
+    """Check settings and catalog file; show every setting, secrets hidden."""
+    settings = _settings(config, catalog=catalog)
+    if settings.catalog is not None:
+        try:
+            tools.read_catalog(settings.catalog)
+        except CatalogInvalid as error:
+            rows = [(each.line, each.path, each.message, each.suggestion) for each in error.faults]
+            show(
+                [Sheet("faults", ("line", "path", "fault", "did you mean"), rows)], as_json=as_json
+            )
+            raise typer.Exit(EXIT_FAILED) from None
+    show([Sheet("settings", ("name", "value"), [*settings.shown().items()])], as_json=as_json)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the package."""
+    app()
+
+
+def _settings(config: Path | None, **flags: object) -> Settings:
+    try:
+        return load_settings(flags, config=config)
+    except TallygateError as error:
+        fail(error)
+
+
+def _run_roles(settings: Settings, roles: frozenset[Role]) -> None:
+    configure_logging(level=settings.log_level, style=settings.log_format)
+
+    def announce(running: Running) -> None:
+        addresses = [*running.grpc_addresses, *running.control_addresses]
+        errors.print(
+            f"tallygate {'+'.join(sorted(roles))}: {', '.join(addresses) or 'running'};"
+            f" ops on port {running.ops_port}"
+        )
+
+    run(run_until_told(settings, roles, announce))
+
+
+def _announce_dev(dev: Dev) -> None:
+    if dev.embedded:
+        console.print(BANNER, style="dim")
+    host = dev.settings.ops_address.rpartition(":")[0]
+    rows = [
+        ("data plane (gRPC)", ", ".join(dev.process.grpc_addresses)),
+        ("control (gRPC)", ", ".join(dev.process.control_addresses)),
+        ("health and metrics", f"http://{host}:{dev.process.ops_port}/metrics"),
+        ("data", str(dev.settings.data_dir)),
+    ]
+    show([Sheet("tallygate dev is ready; Ctrl-C stops it", ("what", "where"), rows)], as_json=False)
+    sys.stdout.flush()

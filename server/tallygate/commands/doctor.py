@@ -1,0 +1,111 @@
+"""`tallygate doctor`: looks at everything an installation needs, and says what is wrong with it.
+
+Guarantees: it changes nothing, waits for nothing longer than a few seconds, and shows no secret.
+Refuses to know: how to mend things; the detail says what to look at.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tallygate.domain.errors import CatalogInvalid, TallygateError
+from tallygate.settings import Settings
+from tallygate.wiring.tools import pending, read_catalog, redis_facts
+
+CALL_TIMEOUT_S: Final = 3.0
+# Good to have, but a single Redis that a team has chosen is not a fault.
+ADVISED: Final = frozenset({"maxmemory", "min_replicas", "replicas", "version"})
+HINTS: Final = {
+    "appendfsync": "set appendfsync to everysec or always",
+    "maxmemory": "set maxmemory, or the system ends Redis when memory runs out",
+    "min_replicas": "set min-replicas-to-write, to bound what a failover can lose",
+    "noeviction": "set maxmemory-policy to noeviction, or counters are thrown away",
+    "persistence": "set appendonly to yes, or a restart resets every counter",
+    "persistence_healthy": "the last save has failed: look at the disk and at Redis' log",
+    "primary": "this is a replica: it refuses writes",
+    "replicas": "nothing takes over when this Redis fails",
+    "version": "7.2 and later can confirm that a write is on disk",
+}
+# Clocks further apart than this make windows of different sidecars begin visibly apart.
+SKEW_MAX_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: ok, wrong, advised, or skipped because nothing is set up for it."""
+
+    check: str
+    state: str
+    detail: str
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Return a finding for each part of the installation."""
+    findings = [await _server("data plane", address) for address in settings.grpc_address]
+    findings.append(await _server("control", settings.control_address))
+    findings.append(await _server("health and metrics", settings.ops_address))
+    findings += await _redis(settings)
+    findings.append(await _postgres(settings))
+    findings.append(_catalog(settings))
+    return findings
+
+
+async def _server(name: str, address: str) -> Finding:
+    check = f"{name} at {address}"
+    try:
+        async with grpc.aio.insecure_channel(address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            reply = await health.Check(health_pb2.HealthCheckRequest(), timeout=CALL_TIMEOUT_S)
+    except grpc.aio.AioRpcError as error:
+        return Finding(check, "wrong", f"{error.code().name}: nothing healthy answers")
+    serving = reply.status == health_pb2.HealthCheckResponse.SERVING
+    return Finding(check, "ok" if serving else "wrong", "serving" if serving else "not serving")
+
+
+async def _redis(settings: Settings) -> list[Finding]:
+    if settings.redis_url is None:
+        return [Finding("redis", "skipped", "TALLYGATE_REDIS_URL is not set")]
+    try:
+        facts = await redis_facts(settings.redis_url.get_secret_value())
+    except TallygateError as error:
+        return [Finding("redis", "wrong", error.message)]
+    findings = [Finding("redis", "ok", f"version {facts.version}")]
+    near = facts.skew_s <= SKEW_MAX_S
+    findings.append(
+        Finding("redis clock", "ok" if near else "wrong", f"{facts.skew_s * 1000:.0f} ms from ours")
+    )
+    findings += [
+        Finding(f"redis {check}", _state(check, bool(good)), "" if good else HINTS.get(check, ""))
+        for check, good in sorted(facts.posture.items())
+    ]
+    return findings
+
+
+def _state(check: str, good: bool) -> str:
+    if good:
+        return "ok"
+    return "advised" if check in ADVISED else "wrong"
+
+
+async def _postgres(settings: Settings) -> Finding:
+    if settings.postgres_dsn is None:
+        return Finding("postgres", "skipped", "TALLYGATE_POSTGRES_DSN is not set")
+    try:
+        missing = await pending(settings.postgres_dsn.get_secret_value())
+    except TallygateError as error:
+        return Finding("postgres", "wrong", error.message)
+    if missing:
+        return Finding("postgres", "wrong", f"run `tallygate migrate`: {missing[0]} is missing")
+    return Finding("postgres", "ok", "schema is current")
+
+
+def _catalog(settings: Settings) -> Finding:
+    if settings.catalog is None:
+        return Finding("catalog file", "skipped", "TALLYGATE_CATALOG is not set")
+    try:
+        read_catalog(settings.catalog)
+    except CatalogInvalid as error:
+        return Finding("catalog file", "wrong", f"{error.message}; see `tallygate check-config`")
+    return Finding("catalog file", "ok", str(settings.catalog))

@@ -1,0 +1,157 @@
+"""The catalog: meters, plans, limits, tenants, destinations, and the limits that bind a tenant.
+
+Guarantees: a `Catalog` is immutable and complete; its parts refer to each other by name.
+Refuses to know: the document it was read from, and where it is stored.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
+
+from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
+from tallygate.domain.window import DAY_US, Calendar, Period
+
+# 35 days, as far back as Stripe accepts a meter event.
+LATE_HORIZON_US: Final = 35 * DAY_US
+# Ratios are whole parts per million: decimal fractions stay exact without floats.
+PPM: Final = 1_000_000
+LINEAGE_MAX: Final = 8
+THRESHOLDS_MAX: Final = 8
+
+
+class Aggregation(StrEnum):
+    """How a meter's events become one number."""
+
+    COUNT = "count"
+    SUM = "sum"
+    MAX = "max"
+    MIN = "min"
+
+
+class LimitKind(StrEnum):
+    """How a limit measures."""
+
+    WINDOW = "window"
+    RATE = "rate"
+
+
+class OnExceed(StrEnum):
+    """What happens when a limit would be passed."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
+    SHADOW = "shadow"
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """What is counted, in its smallest unit."""
+
+    name: MeterName
+    aggregation: Aggregation = Aggregation.SUM
+    unit: str = ""
+    description: str = ""
+    late_horizon_us: int = LATE_HORIZON_US
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit of a plan. `burst` is 0 but for a rate; `warn_at_ppm` rises and is for windows."""
+
+    limit_id: LimitId
+    meter: MeterName
+    kind: LimitKind
+    period: Period
+    limit: int
+    burst: int = 0
+    on_exceed: OnExceed = OnExceed.REFUSE
+    warn_at_ppm: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A named set of limits."""
+
+    name: PlanName
+    limits: tuple[Limit, ...] = ()
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A number that replaces a plan's for one tenant; `burst` 0 keeps the plan's."""
+
+    limit_id: LimitId
+    limit: int
+    burst: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who uses and pays."""
+
+    tenant_id: TenantId
+    plan: PlanName
+    calendar: Calendar = Calendar()
+    currency: str = "USD"
+    stripe_customer_id: str = ""
+    parent: TenantId | None = None
+    overrides: tuple[Override, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where messages go. `secret_env` or `secret_file` says where the relay finds the secret."""
+
+    name: str
+    kind: str
+    url: str
+    types: tuple[str, ...]
+    secret_env: str = ""
+    secret_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All but the tenants, of which there may be millions."""
+
+    version: int = 0
+    meters: Mapping[MeterName, Meter] = field(default_factory=dict)
+    plans: Mapping[PlanName, Plan] = field(default_factory=dict)
+    default_plan: PlanName | None = None
+    destinations: tuple[Destination, ...] = ()
+
+
+def default_tenant(catalog: Catalog, tenant_id: TenantId) -> Tenant | None:
+    """Return an undeclared tenant as the default plan has it, None where there is none."""
+    if catalog.default_plan is None:
+        return None
+    return Tenant(tenant_id=tenant_id, plan=catalog.default_plan)
+
+
+def limits_of(catalog: Catalog, tenant: Tenant) -> tuple[Limit, ...]:
+    """Return the limits of the tenant's plan with its overrides, in the plan's order.
+
+    A plan that has gone limits nothing more: the catalog's validation keeps plans that are in use.
+    """
+    plan = catalog.plans.get(tenant.plan)
+    if plan is None:
+        return ()
+    overrides = {override.limit_id: override for override in tenant.overrides}
+    return tuple(_overridden(limit, overrides.get(limit.limit_id)) for limit in plan.limits)
+
+
+def thresholds(limit: Limit) -> tuple[tuple[int, int], ...]:
+    """Return each warning's ratio in ppm and the units, at least 1, at which it is crossed."""
+    return tuple((ppm, max(1, -(-limit.limit * ppm // PPM))) for ppm in limit.warn_at_ppm)
+
+
+def _overridden(limit: Limit, override: Override | None) -> Limit:
+    if override is None:
+        return limit
+    burst = override.burst or limit.burst
+    if limit.kind is LimitKind.RATE and not override.burst and limit.burst == limit.limit:
+        # A burst that was left to follow the limit follows it still.
+        burst = override.limit
+    return replace(limit, limit=override.limit, burst=burst)

@@ -1,0 +1,106 @@
+"""What differs between two catalogs, told value by value.
+
+Guarantees: equal catalogs differ in nothing; every other difference is told once, by its path.
+Refuses to know: how values are written.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from tallygate.domain.catalog import Catalog, Tenant
+from tallygate.domain.ids import TenantId
+
+_Name = TypeVar("_Name", bound=str)
+
+
+class ChangeKind(StrEnum):
+    """What a change does."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference. `before` and `after` are as people read them, empty where there is none."""
+
+    kind: ChangeKind
+    path: str
+    before: str
+    after: str
+
+
+def diff(old: Catalog, new: Catalog) -> Iterator[Change]:
+    """Iterate over the differences of all but tenants."""
+    yield from _values("default_plan", old.default_plan, new.default_plan)
+    yield from _mappings("meters", old.meters, new.meters)
+    yield from _plans(old, new)
+    yield from _mappings(
+        "destinations",
+        {destination.name: destination for destination in old.destinations},
+        {destination.name: destination for destination in new.destinations},
+    )
+
+
+def diff_tenants(old: Mapping[TenantId, Tenant], new: Sequence[Tenant]) -> Iterator[Change]:
+    """Iterate over what `new` changes; a tenant that it does not name stays as it is."""
+    for tenant in new:
+        yield from _mappings(
+            "tenants",
+            {tenant.tenant_id: old[tenant.tenant_id]} if tenant.tenant_id in old else {},
+            {tenant.tenant_id: tenant},
+        )
+
+
+def _plans(old: Catalog, new: Catalog) -> Iterator[Change]:
+    for name in sorted({*old.plans, *new.plans}):
+        before, after = old.plans.get(name), new.plans.get(name)
+        if before is None or after is None:
+            yield from _values(f"plans.{name}", before, after)
+            continue
+        yield from _values(f"plans.{name}.description", before.description, after.description)
+        yield from _mappings(
+            f"plans.{name}.limits",
+            {limit.limit_id: limit for limit in before.limits},
+            {limit.limit_id: limit for limit in after.limits},
+        )
+
+
+def _mappings(
+    path: str, old: Mapping[_Name, object], new: Mapping[_Name, object]
+) -> Iterator[Change]:
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if before is None or after is None:
+            yield from _values(f"{path}.{name}", before, after)
+        elif is_dataclass(before) and is_dataclass(after):
+            for field in fields(before):
+                yield from _values(
+                    f"{path}.{name}.{field.name}",
+                    getattr(before, field.name),
+                    getattr(after, field.name),
+                )
+
+
+def _values(path: str, before: object, after: object) -> Iterator[Change]:
+    if before == after:
+        return
+    if before is None:
+        kind = ChangeKind.ADDED
+    else:
+        kind = ChangeKind.REMOVED if after is None else ChangeKind.CHANGED
+    yield Change(kind, path, _shown(before), _shown(after))
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_shown(part) for part in value) + "]"
+    if is_dataclass(value):
+        parts = (f"{field.name}: {_shown(getattr(value, field.name))}" for field in fields(value))
+        return "{" + ", ".join(parts) + "}"
+    return str(value)

@@ -1,0 +1,85 @@
+"""Ids and quantities: their types, their bounds, and how a tenant finds its shard.
+
+Guarantees: what passes here can be a Redis key, a Postgres text and a metric label value.
+Refuses to know: where an id came from.
+"""
+
+import re
+import zlib
+from typing import Final, NewType
+
+from tallygate.domain.errors import InvalidField
+
+TenantId = NewType("TenantId", str)
+MeterName = NewType("MeterName", str)
+LimitId = NewType("LimitId", str)
+PlanName = NewType("PlanName", str)
+EventId = NewType("EventId", str)
+OperationId = NewType("OperationId", str)
+SourceId = NewType("SourceId", str)
+
+ID_LENGTH_MAX: Final = 128
+# The largest integer below which every integer is a double, and so exact in Lua.
+AMOUNT_MAX: Final = 2**53 - 1
+
+# Printable ASCII with no space: an operation id travels in headers, keys and logs.
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.\-]{0,63}")
+
+
+def tenant_id(value: str, field: str = "tenant_id") -> TenantId:
+    """Return `value` as a tenant id: 1 to 128 printable characters with no white space.
+
+    Raises `InvalidField` naming `field`.
+    """
+    _bounded(value, field)
+    # Of all white space, only the plain space counts as printable.
+    if not value.isprintable() or " " in value:
+        raise InvalidField("must be printable, without spaces", field=field)
+    return TenantId(value)
+
+
+def operation_id(value: str, field: str = "operation_id") -> OperationId:
+    """Return `value` as an operation id: 1 to 128 printable ASCII characters.
+
+    Raises `InvalidField` naming `field`.
+    """
+    _bounded(value, field)
+    if not _PRINTABLE.fullmatch(value):
+        raise InvalidField("must be printable ASCII, without spaces", field=field)
+    return OperationId(value)
+
+
+def event_id(value: str, field: str = "event_id") -> EventId:
+    """Return `value` as an event id; the rules are those of an operation id."""
+    return EventId(operation_id(value, field))
+
+
+def is_name(value: str) -> bool:
+    """Say whether `value` may name a meter, a limit or a plan in the catalog."""
+    return _NAME.fullmatch(value) is not None
+
+
+def amount(value: int, field: str = "amount") -> int:
+    """Return `value` if it is an amount: 1 to 2^53 - 1.
+
+    Raises `InvalidField` naming `field`.
+    """
+    if not 1 <= value <= AMOUNT_MAX:
+        raise InvalidField(f"must be from 1 to {AMOUNT_MAX}", field=field)
+    return value
+
+
+def shard_of(root: TenantId, shards: int) -> int:
+    """Return the shard, from 0, of the tenant family whose topmost tenant is `root`.
+
+    CRC-32 as zlib has it: stable over versions and machines, as the answer is stored for ever.
+    """
+    return zlib.crc32(root.encode()) % shards
+
+
+def _bounded(value: str, field: str) -> None:
+    if not value:
+        raise InvalidField("is required", field=field)
+    if len(value) > ID_LENGTH_MAX:
+        raise InvalidField(f"must be at most {ID_LENGTH_MAX} characters", field=field)

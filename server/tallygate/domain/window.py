@@ -1,0 +1,145 @@
+"""Calendar windows: where the second, day, week, month or billing period of an instant ends.
+
+Guarantees: the windows of one calendar and period partition all time; a window contains the
+instant it was asked for, also across DST changes and month ends.
+Refuses to know: what time it is.
+
+Instants are microseconds since the Unix epoch. Seconds, minutes and hours are those of UTC; days,
+weeks (ISO, from Monday) and months begin at local midnight; a billing period begins on the anchor's
+day of the month (the month's last day where it is shorter) at the anchor's local time.
+"""
+
+import calendar
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final, assert_never
+from zoneinfo import ZoneInfo
+
+SECOND_US: Final = 1_000_000
+MINUTE_US: Final = 60 * SECOND_US
+HOUR_US: Final = 60 * MINUTE_US
+DAY_US: Final = 24 * HOUR_US
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Period(StrEnum):
+    """The length of a window, or of a rate's period."""
+
+    SECOND = "second"
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    BILLING_PERIOD = "billing_period"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A half-open stretch of time, `start_us <= instant < end_us`."""
+
+    start_us: int
+    end_us: int
+
+    def holds(self, instant_us: int) -> bool:
+        """Say whether the instant lies in the window."""
+        return self.start_us <= instant_us < self.end_us
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """A tenant's zone, and the instant from which its billing periods count."""
+
+    time_zone: str = "UTC"
+    anchor_us: int = 0
+
+
+def fixed_length_us(period: Period) -> int | None:
+    """Return the length of a period whose windows are all alike, None for the others."""
+    match period:
+        case Period.SECOND:
+            return SECOND_US
+        case Period.MINUTE:
+            return MINUTE_US
+        case Period.HOUR:
+            return HOUR_US
+        case Period.DAY | Period.WEEK | Period.MONTH | Period.BILLING_PERIOD:
+            return None
+        case _:
+            assert_never(period)
+
+
+def window_at(period: Period, of: Calendar, instant_us: int) -> Window:
+    """Return the window of `period` in the calendar `of` that holds `instant_us`."""
+    length = fixed_length_us(period)
+    if length is not None:
+        start = instant_us - instant_us % length
+        return Window(start, start + length)
+    zone = zone_of(of.time_zone)
+    local = to_datetime(instant_us).astimezone(zone)
+    index = _index_of(period, of, local)
+    # Local time can run back over a boundary; the neighbours of the guess are then right.
+    while instant_us < _boundary(period, of, index):
+        index -= 1
+    while instant_us >= _boundary(period, of, index + 1):
+        index += 1
+    return Window(_boundary(period, of, index), _boundary(period, of, index + 1))
+
+
+@lru_cache(maxsize=1024)
+def zone_of(name: str) -> ZoneInfo:
+    """Return the IANA zone of that name.
+
+    Raises `zoneinfo.ZoneInfoNotFoundError` or `ValueError` for a name that is none.
+    """
+    return ZoneInfo(name)
+
+
+def to_datetime(instant_us: int) -> datetime:
+    """Return the instant as an aware datetime in UTC, exact to the microsecond."""
+    return _EPOCH + timedelta(microseconds=instant_us)
+
+
+def from_datetime(moment: datetime) -> int:
+    """Return an aware datetime as microseconds since the epoch, exact."""
+    return (moment.astimezone(UTC) - _EPOCH) // _MICROSECOND
+
+
+def _index_of(period: Period, of: Calendar, local: datetime) -> int:
+    """Return a number that counts the period's windows, right to within one."""
+    if period is Period.DAY:
+        return local.toordinal()
+    if period is Period.WEEK:
+        return (local.toordinal() - 1) // 7
+    if period is Period.MONTH:
+        return local.year * 12 + local.month - 1
+    anchor = to_datetime(of.anchor_us).astimezone(local.tzinfo)
+    return (local.year - anchor.year) * 12 + local.month - anchor.month
+
+
+def _boundary(period: Period, of: Calendar, index: int) -> int:
+    """Return the first instant of the window of that index."""
+    zone = zone_of(of.time_zone)
+    if period is Period.DAY:
+        start = datetime.fromordinal(index)
+    elif period is Period.WEEK:
+        start = datetime.fromordinal(index * 7 + 1)
+    elif period is Period.MONTH:
+        start = datetime(index // 12, index % 12 + 1, 1)  # noqa: DTZ001  zoned below
+    else:
+        return _anniversary(of, index)
+    return from_datetime(start.replace(tzinfo=zone))
+
+
+def _anniversary(of: Calendar, months: int) -> int:
+    anchor = to_datetime(of.anchor_us).astimezone(zone_of(of.time_zone))
+    month = anchor.year * 12 + anchor.month - 1 + months
+    year, month_index = divmod(month, 12)
+    last_day = calendar.monthrange(year, month_index + 1)[1]
+    day = min(anchor.day, last_day)
+    # fold=0: of a time that comes twice, the first; of one that is skipped, the shifted one.
+    return from_datetime(anchor.replace(year=year, month=month_index + 1, day=day, fold=0))

@@ -1,0 +1,234 @@
+"""The one settings object: frozen, every number with its unit and its reason.
+
+Guarantees: a `Settings` that exists is valid; its repr and dumps show no password.
+Refuses to know where values come from (see `settings_sources`) and who uses them.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+REDACTED = "***"
+
+MIB = 1024 * 1024
+
+
+def redact_url(url: str) -> str:
+    """Return the URL with its user and password, and its query, hidden."""
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return REDACTED
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    path, question, query = path.partition("?")
+    hidden = f"{REDACTED}@{host}" if at and user else authority
+    shown_query = query if query.startswith("host=") and "&" not in query else REDACTED
+    return f"{scheme}://{hidden}{slash}{path}{question}{shown_query if question else ''}"
+
+
+class SecretUrl(SecretStr):
+    """A URL that may hold a password: shown without it, given by `get_secret_value()`."""
+
+    def _display(self) -> str:
+        return redact_url(self.get_secret_value())
+
+
+def check_address(address: str) -> str:
+    """Return the listening address as it is; raise ValueError unless `host:port` or `unix:/path`.
+
+    Port 0 asks the system for a free one.
+    """
+    if address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+        if not path.startswith("/"):
+            raise ValueError("a Unix socket needs an absolute path, as in unix:/run/tallygate.sock")
+        return address
+    host, colon, port = address.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    bracketed = host != bare
+    if not colon or not bare or bracketed != (":" in bare):
+        raise ValueError("an address is host:port, [ipv6]:port or unix:/path")
+    if not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise ValueError("a port is a number from 0 to 65535")
+    return address
+
+
+def split_commas(value: object) -> object:
+    """Return a comma-separated text as its parts; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def check_scheme(*schemes: str) -> AfterValidator:
+    """Return a validator that lets only URLs of these schemes pass, and never shows the URL."""
+
+    def check(url: SecretUrl) -> SecretUrl:
+        scheme, mark, rest = url.get_secret_value().partition("://")
+        if not mark or scheme not in schemes or not rest:
+            raise ValueError(f"the URL must begin with {' or '.join(f'{s}://' for s in schemes)}")
+        return url
+
+    return AfterValidator(check)
+
+
+Address = Annotated[str, AfterValidator(check_address)]
+Addresses = Annotated[
+    tuple[Address, ...], NoDecode, BeforeValidator(split_commas), Field(min_length=1)
+]
+RedisUrl = Annotated[SecretUrl, check_scheme("redis", "rediss", "unix")]
+PostgresDsn = Annotated[SecretUrl, check_scheme("postgresql", "postgres")]
+
+
+class Settings(BaseSettings):
+    """Everything that an operator may set. Each field is also `TALLYGATE_` and its name."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+    grpc_address: Addresses = ("127.0.0.1:50051",)
+    """Where the data plane listens; several, comma-separated: `unix:/path,127.0.0.1:50051`."""
+
+    ops_address: Address = "127.0.0.1:9464"
+    """Where health, metrics and reflection listen; a listener of its own, out of overload's way."""
+
+    control_address: Address = "127.0.0.1:50052"
+    """Where the admin service listens."""
+
+    redis_url: RedisUrl | None = None
+    """The Redis that counts: `redis://`, `rediss://` or `unix://`. `dev` starts its own without."""
+
+    postgres_dsn: PostgresDsn | None = None
+    """The Postgres that holds the ledger. `dev` starts its own without."""
+
+    data_dir: Path = Path(".tallygate")
+    """Where this installation keeps its files: embedded servers, the source's id."""
+
+    catalog: Path | None = None
+    """A catalog file to serve from, without Postgres."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severity that is logged."""
+
+    log_format: Literal["json", "console"] = "json"
+    """JSON lines for machines, or coloured lines for people."""
+
+    shards: int = Field(default=16, ge=1, le=256)
+    """Virtual shards, each one stream; fixed at first start. 16 spread over any likely cluster."""
+
+    operation_ttl_s: int = Field(default=15 * 60, ge=60, le=24 * 3600)
+    """How long Redis answers a repeated operation id: beyond any client's retries, and the
+    largest consumer of Redis memory."""
+
+    redis_timeout_ms: int = Field(default=500, ge=1, le=60_000)
+    """For one pipeline's answer: a hundred times its usual time, half the default deadline."""
+
+    postgres_connect_timeout_ms: int = Field(default=5_000, ge=1, le=120_000)
+    """For a connection to Postgres: starting a backend and TLS take tens of milliseconds."""
+
+    postgres_statement_timeout_ms: int = Field(default=30_000, ge=100, le=600_000)
+    """For one statement; a batch of 1,000 events takes 20 ms, a waiting lock the rest."""
+
+    postgres_pool_max: int = Field(default=8, ge=2, le=100)
+    """Connections per process; a hundred processes then stay below a usual max_connections."""
+
+    admit_queue_max: int = Field(default=4_096, ge=1, le=1_000_000)
+    """Calls that may wait for a decision: about a second's worth; one more is refused at once."""
+
+    admit_batch_max: int = Field(default=128, ge=1, le=1_000)
+    """Operations in one pipeline: past 128 the pipeline's own time grows, not its yield."""
+
+    message_max_bytes: int = Field(default=4 * MIB, ge=1024, le=64 * MIB)
+    """The largest message in or out: gRPC's own default, and far above 1,000 items."""
+
+    metadata_max_bytes: int = Field(default=16 * 1024, ge=4096, le=MIB)
+    """The largest set of headers, against header floods."""
+
+    streams_max: int = Field(default=1_000, ge=1, le=100_000)
+    """Calls at once on one connection."""
+
+    default_deadline_ms: int = Field(default=1_000, ge=1, le=60_000)
+    """For calls that come without a deadline: nobody waits longer for permission."""
+
+    drain_grace_ms: int = Field(default=10_000, ge=0, le=600_000)
+    """For calls in flight at shutdown: a third of Kubernetes' 30 s, as the app goes first."""
+
+    loop_stall_ms: int = Field(default=10_000, ge=100, le=600_000)
+    """Without a heartbeat for this long, `/livez` fails: only a restart cures a stalled loop."""
+
+    catalog_poll_ms: int = Field(default=500, ge=10, le=60_000)
+    """Between looks for a new catalog, so that a change is taken over within a second."""
+
+    ingest_batch_max: int = Field(default=1_000, ge=1, le=10_000)
+    """Events in one ledger transaction: the knee of measured throughput is at 500 to 1,000."""
+
+    ingest_block_ms: int = Field(default=200, ge=1, le=10_000)
+    """How long a read waits for events; also how soon an ingester sees that it shall stop."""
+
+    ingest_claim_idle_ms: int = Field(default=60_000, ge=100, le=3_600_000)
+    """When another ingester takes over unacknowledged events; must exceed the longest batch."""
+
+    relay_claim_max: int = Field(default=100, ge=1, le=1_000)
+    """Outbox messages claimed at once: what one relay sends well within its lease."""
+
+    relay_poll_ms: int = Field(default=500, ge=10, le=60_000)
+    """Between looks at an empty outbox."""
+
+    relay_lease_ms: int = Field(default=60_000, ge=1_000, le=3_600_000)
+    """How long a claim holds; must exceed the time to send what was claimed."""
+
+    relay_send_timeout_ms: int = Field(default=10_000, ge=100, le=120_000)
+    """For one delivery: slow receivers answer in seconds, dead ones never."""
+
+    relay_attempts_max: int = Field(default=20, ge=1, le=1_000)
+    """Attempts before a message is parked: with the backoff below, about half a day."""
+
+    relay_backoff_ms: int = Field(default=1_000, ge=1, le=600_000)
+    """The first wait after a failed delivery; each further one doubles, with jitter."""
+
+    relay_backoff_max_ms: int = Field(default=3_600_000, ge=1_000, le=86_400_000)
+    """The longest wait between two attempts."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take only what is given: `Settings()` in a test must not depend on the machine."""
+        # Asked for by name by the library; their values belong to `settings_sources`.
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    def shown(self) -> dict[str, str]:
+        """Return every setting as text that may be printed."""
+        return {
+            name: ",".join(value) if isinstance(value, tuple) else str(value)
+            for name, value in self
+            if value is not None
+        }
+
+    @model_validator(mode="after")
+    def check_together(self) -> Self:
+        """Refuse numbers that are each right and wrong together."""
+        if self.ingest_claim_idle_ms <= self.postgres_statement_timeout_ms:
+            raise ValueError(
+                "ingest_claim_idle_ms must exceed postgres_statement_timeout_ms, or a slow batch"
+                " is taken over while it is being written"
+            )
+        if self.relay_lease_ms <= self.relay_send_timeout_ms:
+            raise ValueError(
+                "relay_lease_ms must exceed relay_send_timeout_ms, or a slow delivery is sent twice"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""Shipped fakes of every port, held to the same contract tests as the real adapters."""

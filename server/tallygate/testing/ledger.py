@@ -1,0 +1,214 @@
+"""A ledger in memory, and what may be read from it.
+
+Guarantees: passes the same contract tests as the ledger in Postgres; refuses the same values.
+Refuses to know: deliveries. Which messages would be written is only counted.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from tallygate.domain.errors import BackendUnavailable
+from tallygate.domain.event import RejectedEvent, ThresholdCrossing, UsageEvent
+from tallygate.domain.ids import EventId, LimitId, MeterName, SourceId, TenantId
+from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US
+from tallygate.ports import (
+    EventKey,
+    LedgerBatch,
+    Persisted,
+    SourceProgress,
+    UnstorableBatch,
+    UsageQuery,
+    UsageRow,
+    UsageTotal,
+)
+
+INT64_MAX: Final = 2**63 - 1
+LENGTHS_US: Final = {"minute": MINUTE_US, "hour": HOUR_US, "day": DAY_US}
+EVENTS_PER_MESSAGE: Final = 500
+
+_CrossingKey = tuple[TenantId, LimitId, int, int]
+_LetterKey = tuple[SourceId, int, int, bytes]
+
+
+class FakeLedger:
+    """The `Ledger` and the `UsageReader` port.
+
+    Set `down` to have no call answered. `wanted` are the message types some destination wants.
+    `committed` is called after each transaction, for a test to break off there.
+    """
+
+    def __init__(self, committed: Callable[[], None] = lambda: None) -> None:
+        self.events: dict[EventKey, UsageEvent] = {}
+        self.crossings: dict[_CrossingKey, ThresholdCrossing] = {}
+        self.dead_letters: dict[_LetterKey, RejectedEvent] = {}
+        self.numbers: dict[tuple[SourceId, int], set[int]] = {}
+        self.wanted: set[str] = set()
+        self.down = False
+        self._committed = committed
+
+    async def persist(self, batch: LedgerBatch) -> Persisted:
+        """Store the batch whole, or raise and store nothing."""
+        self._answer()
+        _check(batch)
+        fresh = 0
+        for event in batch.events:
+            key = EventKey(TenantId(event.tenant_id), EventId(event.event_id))
+            if key not in self.events:
+                self.events[key] = event
+                fresh += 1
+        letters = len(self.dead_letters)
+        for rejected in batch.rejected:
+            digest = hashlib.sha256(rejected.payload).digest()
+            place = (rejected.source_id, rejected.source_lane, rejected.source_seq, digest)
+            self.dead_letters.setdefault(place, rejected)
+        crossings = len(self.crossings)
+        for each in batch.crossings:
+            window = (each.tenant_id, each.limit_id, each.window_start_us, each.ratio_ppm)
+            self.crossings.setdefault(window, each)
+        for part in batch.ranges:
+            seen = self.numbers.setdefault((part.source_id, part.source_lane), set())
+            seen.update(range(part.first_seq, part.last_seq + 1))
+        told = len(self.crossings) - crossings
+        stored = Persisted(
+            events=fresh,
+            duplicates=len(batch.events) - fresh,
+            rejected=len(self.dead_letters) - letters,
+            crossings=told,
+            messages=self._messages(fresh, told),
+        )
+        self._committed()
+        return stored
+
+    async def progress(self) -> list[SourceProgress]:
+        """Return the progress of every source's lane, sorted."""
+        self._answer()
+        return [
+            _progress(source, lane, sorted(seen))
+            for (source, lane), seen in sorted(self.numbers.items())
+            if seen
+        ]
+
+    async def usage(self, query: UsageQuery) -> list[UsageRow]:
+        """Return rows by tenant, meter and bucket, after `query.after`."""
+        self._answer()
+        length_us = LENGTHS_US.get(query.bucket)
+        found: dict[tuple[str, str, int], list[int]] = {}
+        for event in self._of(query):
+            at = event.event_time_us
+            bucket = at - at % length_us if length_us else 0
+            found.setdefault((event.tenant_id, event.meter, bucket), []).append(event.amount)
+        after = query.after and (query.after if length_us else (*query.after[:2], 0))
+        rows = [
+            UsageRow(
+                TenantId(tenant),
+                MeterName(meter),
+                bucket,
+                len(amounts),
+                sum(amounts),
+                max(amounts),
+                min(amounts),
+            )
+            for (tenant, meter, bucket), amounts in sorted(found.items())
+            if after is None or (tenant, meter, bucket) > after
+        ]
+        return rows[: query.limit]
+
+    async def totals(self, query: UsageQuery) -> list[UsageTotal]:
+        """Return totals by meter over all rows the query covers, whatever its limit."""
+        self._answer()
+        found: dict[MeterName, list[UsageEvent]] = {}
+        for event in self._of(query):
+            found.setdefault(event.meter, []).append(event)
+        return [
+            UsageTotal(
+                meter,
+                len({event.tenant_id for event in events}),
+                len(events),
+                sum(event.amount for event in events),
+            )
+            for meter, events in sorted(found.items())
+        ]
+
+    def _of(self, query: UsageQuery) -> Iterator[UsageEvent]:
+        for event in self.events.values():
+            # A bucket is covered when it begins in the stretch, whatever its length.
+            at = event.event_time_us
+            begins = at - at % LENGTHS_US.get(query.bucket, MINUTE_US)
+            if (
+                query.tenant_id in (None, event.tenant_id)
+                and query.meter in (None, event.meter)
+                and (query.from_us is None or begins >= query.from_us)
+                and (query.to_us is None or begins < query.to_us)
+            ):
+                yield event
+
+    def _messages(self, events: int, crossings: int) -> int:
+        batches = -(-events // EVENTS_PER_MESSAGE) if "usage.batch" in self.wanted else 0
+        return batches + (crossings if "limit.threshold_crossed" in self.wanted else 0)
+
+    def _answer(self) -> None:
+        if self.down:
+            raise BackendUnavailable
+
+
+def _check(batch: LedgerBatch) -> None:
+    """Refuse what no table could hold: the values of all parts, before any is stored."""
+    for event in batch.events:
+        _check_texts(_texts(event))
+        if event.amount == 0 or abs(event.amount) > INT64_MAX:
+            raise UnstorableBatch("amount")
+        if event.metadata_json:
+            try:
+                _check_texts(_strings(json.loads(event.metadata_json)))
+            except ValueError as error:
+                raise UnstorableBatch("metadata") from error
+    for crossing in batch.crossings:
+        _check_texts((crossing.tenant_id, crossing.limit_id, crossing.meter))
+        if max(crossing.used, crossing.limit, crossing.threshold) > INT64_MAX:
+            raise UnstorableBatch("crossing")
+    for rejected in batch.rejected:
+        _check_texts((rejected.tenant_id, rejected.event_id, rejected.reason, rejected.detail))
+
+
+def _texts(event: UsageEvent) -> Iterator[str]:
+    yield from (event.event_id, event.tenant_id, event.meter, event.operation_id)
+    yield from (event.source_id, event.counter_epoch, event.metadata_json)
+    yield from (getattr(event.context, name) for name in event.context.__dataclass_fields__)
+    yield from (part for item in event.dimensions.items() for part in item)
+
+
+def _strings(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case list():
+            for each in value:
+                yield from _strings(each)
+        case dict():
+            for key, each in value.items():
+                yield from (key, *_strings(each))
+
+
+def _check_texts(texts: Iterable[str]) -> None:
+    for text in texts:
+        if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise UnstorableBatch("text")
+
+
+def _progress(source: SourceId, lane: int, seen: list[int]) -> SourceProgress:
+    ends = [0, *seen]
+    gaps = tuple(
+        (before + 1, after - 1)
+        for before, after in zip(ends, seen, strict=False)
+        if after > before + 1
+    )
+    return SourceProgress(
+        source_id=source,
+        source_lane=lane,
+        contiguous_seq=gaps[0][0] - 1 if gaps else seen[-1],
+        highest_seq=seen[-1],
+        seen=len(seen),
+        gaps=gaps,
+    )

@@ -1,0 +1,118 @@
+"""One relay for each destination that the catalog names.
+
+Guarantees: a destination that changes gets a new relay; one whose secret cannot be read keeps none
+of the others waiting.
+Refuses to know: how messages are sent.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tallygate.adapters.clock import SystemClock
+from tallygate.adapters.postgres.outbox import PostgresOutbox
+from tallygate.adapters.prometheus.flows import LoopMetrics, RelayMetrics
+from tallygate.adapters.webhook.sender import WebhookOptions, WebhookSender
+from tallygate.domain.catalog import Destination
+from tallygate.domain.errors import TallygateError
+from tallygate.flow.loop import Loop, LoopOptions
+from tallygate.flow.relay import Relay, RelayOptions
+from tallygate.ports import DestinationConfig
+from tallygate.settings import Settings
+
+
+class SecretMissing(TallygateError):
+    """A destination's secret cannot be read."""
+
+    reason = "INVALID_FIELD"
+
+
+class Relays:
+    """One relay for each destination of the catalog, as it is now."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        outbox: PostgresOutbox,
+        observer: RelayMetrics,
+        clock: SystemClock,
+        loops: LoopMetrics,
+    ) -> None:
+        self._settings = settings
+        self._outbox = outbox
+        self._observer = observer
+        self._clock = clock
+        self._loops = loops
+        self._running: dict[Destination, tuple[asyncio.Event, asyncio.Task[None]]] = {}
+
+    async def fit(self, destinations: Sequence[Destination]) -> None:
+        """Start what is new or has changed, and end what is gone.
+
+        Raises `SecretMissing` when a secret cannot be read; the other destinations go on.
+        """
+        for gone in self._running.keys() - set(destinations):
+            await self._end(gone)
+        faults: list[TallygateError] = []
+        for destination in destinations:
+            if destination in self._running:
+                continue
+            try:
+                self._start(destination)
+            except TallygateError as error:
+                faults.append(error)
+        if faults:
+            raise faults[0]
+
+    async def close(self) -> None:
+        """End every relay; what is being sent is finished first."""
+        for destination in [*self._running]:
+            await self._end(destination)
+
+    def _start(self, destination: Destination) -> None:
+        settings = self._settings
+        config = DestinationConfig(destination, _secret(destination))
+        options = WebhookOptions(timeout_ms=settings.relay_send_timeout_ms)
+        sender = WebhookSender(config, self._clock, options)
+        relay = Relay(
+            self._outbox,
+            sender,
+            RelayOptions(
+                claim_max=settings.relay_claim_max,
+                lease_ms=settings.relay_lease_ms,
+                send_timeout_ms=settings.relay_send_timeout_ms,
+                attempts_max=settings.relay_attempts_max,
+                backoff_ms=settings.relay_backoff_ms,
+                backoff_max_ms=settings.relay_backoff_max_ms,
+            ),
+            self._observer,
+        )
+        stop = asyncio.Event()
+        pace = LoopOptions(idle_ms=settings.relay_poll_ms)
+        loop = Loop(f"relay:{destination.name}", relay, self._clock, self._loops, pace)
+
+        async def run() -> None:
+            await loop.run(stop)
+            await sender.close()
+
+        self._running[destination] = (stop, asyncio.create_task(run(), name=loop.name))
+
+    async def _end(self, destination: Destination) -> None:
+        stop, task = self._running.pop(destination)
+        stop.set()
+        await task
+
+
+def _secret(destination: Destination) -> str:
+    """Return the destination's secret from where the catalog says it is."""
+    path = f"destinations.{destination.name}.secret"
+    if destination.secret_env:
+        value = os.environ.get(destination.secret_env, "")
+    else:
+        try:
+            value = Path(destination.secret_file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SecretMissing("the secret's file cannot be read", field=path) from error
+    if not value:
+        raise SecretMissing("the secret is empty or not set", field=path)
+    return value

@@ -1,0 +1,88 @@
+"""What the command line needs of adapters besides running processes.
+
+Guarantees: nothing here outlives its call or its `async with`.
+Refuses to know: how results are shown.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+from redis.exceptions import RedisError
+
+from tallygate.adapters.catalog.document import parse
+from tallygate.adapters.embedded import BANNER, EmbeddedPostgres, EmbeddedRedis
+from tallygate.adapters.log import configure_logging
+from tallygate.adapters.postgres.migrate import apply_roles, migrate, pending
+from tallygate.adapters.redis import layout
+from tallygate.adapters.redis.client import connect, translate
+from tallygate.adapters.redis.posture import read_posture
+from tallygate.domain.errors import CatalogInvalid, Fault
+from tallygate.settings import SecretUrl, Settings
+
+__all__ = [
+    "BANNER",
+    "RedisFacts",
+    "apply_roles",
+    "configure_logging",
+    "embedded_servers",
+    "migrate",
+    "pending",
+    "read_catalog",
+    "redis_facts",
+]
+
+REDIS_TIMEOUT_MS: Final = 3_000
+
+
+@dataclass(frozen=True, slots=True)
+class RedisFacts:
+    """What a Redis says of itself; `skew_s` is how far its clock is from ours."""
+
+    version: str
+    skew_s: float
+    posture: dict[str, float]
+
+
+@asynccontextmanager
+async def embedded_servers(settings: Settings) -> AsyncIterator[Settings]:
+    """Start an embedded server for each address that is not set; lend the settings with all."""
+    found: dict[str, SecretStr] = {}
+    async with AsyncExitStack() as stack:
+        if settings.redis_url is None:
+            redis = await stack.enter_async_context(EmbeddedRedis(settings.data_dir / "redis"))
+            found["redis_url"] = SecretUrl(redis.url)
+        if settings.postgres_dsn is None:
+            folder = settings.data_dir / "postgres"
+            postgres = await stack.enter_async_context(EmbeddedPostgres(folder))
+            found["postgres_dsn"] = SecretUrl(postgres.dsn)
+        yield settings.model_copy(update=found)
+
+
+def read_catalog(path: Path) -> str:
+    """Return a catalog file's text, checked. Raises `CatalogInvalid` with every fault."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        fault = Fault(0, str(path), f"cannot be read: {type(error).__name__}")
+        raise CatalogInvalid((fault,)) from None
+    parse(text)
+    return text
+
+
+async def redis_facts(url: str) -> RedisFacts:
+    """Ask a Redis about itself. Raises `BackendUnavailable` when it does not answer."""
+    client = connect(url, REDIS_TIMEOUT_MS)
+    try:
+        version = await layout.server_version(client)
+        seconds, microseconds = await client.time()
+        skew_s = abs(time.time() - seconds - microseconds / 1e6)
+        return RedisFacts(version, skew_s, await read_posture(client))
+    except (RedisError, OSError) as error:
+        raise translate(error) from error
+    finally:
+        await client.aclose()

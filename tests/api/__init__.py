@@ -1,0 +1,1 @@
+"""The edge over a real channel."""

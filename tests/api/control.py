@@ -1,0 +1,97 @@
+"""An admin service over a real channel, a store and books in memory.
+
+Guarantees: everything between the channel and the ports is what is shipped.
+Refuses to know Postgres.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from google.protobuf.message import Message
+
+from tallygate.adapters.catalog.document import YamlCatalogDocuments
+from tallygate.api.admin import AdminServicer
+from tallygate.api.edge import EdgeOptions
+from tallygate.api.server import Server, ServerOptions
+from tallygate.domain.ids import MeterName
+from tallygate.flow.apply import Apply
+from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
+from tallygate.ports import UsageQuery, UsageRow, UsageTotal
+from tallygate.testing.catalog import FakeCatalogStore
+from tests.catalog.documents import GOOD
+from tests.sidecar import MESSAGE_BYTES_MAX, SilentEdge, channel
+
+NOW = 1_700_000_040_000_000
+MINUTE = 60_000_000
+ADMIN = "tallygate.v1.AdminService"
+
+
+@dataclass
+class Books:
+    """Usage that tests make up: a row per tenant, and what was asked."""
+
+    rows: list[UsageRow] = field(default_factory=list)
+    asked: list[UsageQuery] = field(default_factory=list)
+
+    async def usage(self, query: UsageQuery) -> list[UsageRow]:
+        """Return the rows after a position."""
+        self.asked.append(query)
+        after = query.after or ("", "", -1)
+        found = [row for row in self.rows if (row.tenant_id, row.meter, row.bucket_us) > after]
+        return found[: query.limit]
+
+    async def totals(self, query: UsageQuery) -> list[UsageTotal]:
+        """Return one total over all rows."""
+        used = sum(row.sum for row in self.rows)
+        return [UsageTotal(MeterName("requests"), len(self.rows), len(self.rows), used)]
+
+
+@dataclass
+class Control:
+    """An admin service, its store and books, and a stub of it."""
+
+    stub: "admin_pb2_grpc.AdminServiceAsyncStub"
+    store: FakeCatalogStore
+    books: Books
+
+    def now_us(self) -> int:
+        """Return the time."""
+        return NOW
+
+    def monotonic(self) -> float:
+        """Return the time in seconds."""
+        return NOW / 1e6
+
+    async def apply(self, document: str, **fields: object) -> admin_pb2.ApplyCatalogResponse:
+        """Apply a document."""
+        # The fields are given by name, as the message takes them.
+        request = admin_pb2.ApplyCatalogRequest(**fields)  # type: ignore[arg-type]
+        request.document = document
+        return await self.stub.ApplyCatalog(request)
+
+    async def call(self, request: Message) -> Message:
+        """Call the method that takes this request."""
+        name = type(request).__name__.removesuffix("Request")
+        answer: Message = await getattr(self.stub, name)(request)
+        return answer
+
+
+@asynccontextmanager
+async def controlled() -> AsyncIterator[Control]:
+    """Serve a control with the good document applied."""
+    store, books = FakeCatalogStore(), Books()
+    found = Control(None, store, books)  # type: ignore[arg-type]  # set below
+    apply = Apply(store, YamlCatalogDocuments(), found)
+    servicer = AdminServicer(apply, store, books)
+    server = Server(
+        ServerOptions(["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(10.0, SilentEdge())),
+        {ADMIN: partial(admin_pb2_grpc.add_AdminServiceServicer_to_server, servicer)},
+    )
+    await server.start()
+    async with channel(server.addresses[0]) as opened:
+        found.stub = admin_pb2_grpc.AdminServiceStub(opened)
+        await found.apply(GOOD)
+        yield found
+    await server.stop(1.0)

@@ -1,0 +1,1 @@
+"""The catalog document, its rules, its file, and what applying it does."""

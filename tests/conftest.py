@@ -1,0 +1,132 @@
+"""Fixtures for every test: real servers, one of each per worker, and hypothesis profiles.
+
+`redis_url` and `own_redis` run a test once per Redis server found; `postgres_dsn` is a migrated
+database of the test's own. All are synchronous, so that any kind of test can ask for them.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tallygate.adapters.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests.servers import Databases, RedisBinary, flush, redis_binaries, run
+
+REDIS_BINARIES = redis_binaries()
+
+SLOW_MACHINES = [HealthCheck.too_slow]
+settings.register_profile(
+    "dev", max_examples=50, deadline=None, suppress_health_check=SLOW_MACHINES
+)
+settings.register_profile(
+    "ci",
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=SLOW_MACHINES,
+)
+settings.register_profile(
+    "nightly",
+    max_examples=5_000,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=SLOW_MACHINES,
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_report_header() -> list[str]:
+    """Name the servers that this run is against."""
+    return [
+        "redis: " + ", ".join(f"{each.label} ({each.path})" for each in REDIS_BINARIES),
+        "postgres: 18, embedded",
+    ]
+
+
+@pytest.fixture(scope="session", params=REDIS_BINARIES, ids=lambda binary: binary.label)
+def redis_binary(request: pytest.FixtureRequest) -> RedisBinary:
+    """Each redis-server found, in turn."""
+    binary: RedisBinary = request.param
+    return binary
+
+
+@pytest.fixture(scope="session")
+def redis_server(
+    redis_binary: RedisBinary, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedRedis]:
+    """The worker's shared Redis; ask for `redis_url` instead, which empties it."""
+    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"), binary=redis_binary.path)
+    run(server.start())
+    yield server
+    run(server.stop())
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """The address of an empty Redis without scripts; no other test uses it meanwhile."""
+    run(flush(redis_server.url))
+    return redis_server.url
+
+
+@pytest.fixture
+def own_redis(
+    redis_binary: RedisBinary, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedRedis]:
+    """A Redis for this test alone, to configure, kill and restart."""
+    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"), binary=redis_binary.path)
+    run(server.start())
+    yield server
+    run(server.stop())
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """The worker's shared Postgres; ask for `postgres_dsn` instead."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), unsafe_fast=True)
+    run(server.start())
+    yield server
+    run(server.stop())
+
+
+@pytest.fixture(scope="session")
+def databases(postgres_server: EmbeddedPostgres) -> Databases:
+    """Makes databases on the worker's Postgres."""
+    return Databases(postgres_server)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(databases: Databases) -> str:
+    """The name of a database with today's schema, to copy."""
+    # Here and not above, so that tests of the embedded servers need no schema.
+    from tallygate.adapters.postgres.migrate import migrate  # noqa: PLC0415
+
+    name = run(databases.create())
+    run(migrate(databases.dsn(name)))
+    return name
+
+
+@pytest.fixture
+def postgres_dsn(databases: Databases, migrated_template: str) -> Iterator[str]:
+    """The address of a migrated database for this test alone."""
+    name = run(databases.create(migrated_template))
+    yield databases.dsn(name)
+    run(databases.drop(name))
+
+
+@pytest.fixture
+def empty_postgres_dsn(databases: Databases) -> Iterator[str]:
+    """The address of a database without any schema, for this test alone."""
+    name = run(databases.create())
+    yield databases.dsn(name)
+    run(databases.drop(name))
+
+
+@pytest.fixture
+def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A Postgres for this test alone, to kill and restart; not migrated."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), unsafe_fast=True)
+    run(server.start())
+    yield server
+    run(server.stop())

@@ -1,0 +1,1 @@
+"""One suite per port, which the fake and the real adapters pass alike."""

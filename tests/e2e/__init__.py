@@ -1,0 +1,1 @@
+"""The installed command, from outside: real processes, real servers, real crashes."""

@@ -1,0 +1,1 @@
+"""The bad day: crashes, lost servers, repeats."""

@@ -1,0 +1,67 @@
+"""What the fault tests of Redis share: a store that counts what befell it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from tallygate.adapters.redis import keys
+from tallygate.adapters.redis.client import connect
+from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
+from tallygate.domain.ids import SourceId
+from tests.builders import MEMORY_MS, SHARDS
+
+SHARD = 3
+TIMEOUT_MS = 2_000
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts what the store tells of itself."""
+
+    reloads: int = 0
+    epochs: int = 0
+
+    def script_reloaded(self) -> None:
+        """Count it."""
+        self.reloads += 1
+
+    def epoch_changed(self, shard: int) -> None:
+        """Count it."""
+        self.epochs += 1
+
+    def pipeline_finished(self, operations: int, seconds: float) -> None:
+        """Ignore it."""
+
+
+@dataclass(slots=True)
+class Rig:
+    """A store, its own connection, and one beside it to look and to disturb with."""
+
+    store: RedisQuotaStore
+    beside: Redis
+    tally: Tally
+
+    async def stored(self) -> dict[bytes, bytes | None]:
+        """Return every key of the shards with its contents as the server dumps them."""
+        names = sorted([key async for key in self.beside.scan_iter("{tg:0*")])
+        return {name: await self.beside.dump(name) for name in names}
+
+    async def stream_length(self, shard: int = SHARD) -> int:
+        """Return how many entries the shard's stream holds."""
+        return int(await self.beside.xlen(keys.stream(shard)))
+
+
+@asynccontextmanager
+async def rig(url: str, timeout_ms: int = TIMEOUT_MS, source: str = "a") -> AsyncIterator[Rig]:
+    """Open a store on a Redis."""
+    tally = Tally()
+    client, beside = connect(url, timeout_ms), connect(url, TIMEOUT_MS)
+    store = RedisQuotaStore(client, StoreOptions(SourceId(source), SHARDS, MEMORY_MS), tally)
+    try:
+        await store.open()
+        yield Rig(store, beside, tally)
+    finally:
+        await client.aclose()
+        await beside.aclose()

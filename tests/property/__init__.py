@@ -1,0 +1,1 @@
+"""Property tests: the Lua is held to its specification."""

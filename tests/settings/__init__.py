@@ -1,0 +1,1 @@
+"""Settings: their precedence, their faults and their secrets."""

@@ -1,0 +1,171 @@
+"""A sidecar inside a test: the real server, admit, gather and Redis store over a small catalog.
+
+Guarantees: everything between the channel and Redis is what is shipped.
+Refuses to know how catalogs are stored, and settings.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from tallygate.adapters.clock import SystemClock
+from tallygate.adapters.redis.client import connect
+from tallygate.adapters.redis.codec import ProtobufEventEncoder
+from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
+from tallygate.api.edge import EdgeOptions
+from tallygate.api.quota import QuotaServicer
+from tallygate.api.server import Server, ServerOptions
+from tallygate.api.usage import UsageServicer
+from tallygate.domain.ids import SourceId
+from tallygate.flow.admit import Admit, AdmitParts
+from tallygate.flow.gather import Gather
+from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc, usage_pb2_grpc
+from tallygate.ports import CatalogView, QuotaStore
+from tests.builders import SHARDS
+
+QUOTA = "tallygate.v1.QuotaService"
+USAGE = "tallygate.v1.UsageService"
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+GRACE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What a test may set of a sidecar."""
+
+    source: str = "a"
+    queue_max: int = 20_000
+    batch_max: int = 256
+    default_deadline_s: float = 10.0
+    redis_timeout_ms: int = 5_000
+
+
+class SilentEdge:
+    """Hears nothing of calls and decisions."""
+
+    def call_started(self) -> None:
+        """Ignore it."""
+
+    def call_ended(self, method: str, code: str, seconds: float) -> None:
+        """Ignore it."""
+
+    def decided(self, outcome: str) -> None:
+        """Ignore it."""
+
+    def accepted(self, events: int) -> None:
+        """Ignore it."""
+
+
+@asynccontextmanager
+async def serving(store: QuotaStore, view: CatalogView, tuning: Tuning) -> AsyncIterator[str]:
+    """Serve over a store; give the address."""
+    silent, clock = SilentEdge(), SystemClock()
+    gather = Gather(store, clock, queue_max=tuning.queue_max, batch_max=tuning.batch_max)
+    admit = Admit(AdmitParts(view, gather, clock, ProtobufEventEncoder(), silent, SHARDS))
+    deadline_s = tuning.default_deadline_s
+    quota, usage = QuotaServicer(admit, deadline_s), UsageServicer(admit, deadline_s)
+    server = Server(
+        ServerOptions(["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(deadline_s, silent)),
+        {
+            QUOTA: partial(quota_pb2_grpc.add_QuotaServiceServicer_to_server, quota),
+            USAGE: partial(usage_pb2_grpc.add_UsageServiceServicer_to_server, usage),
+        },
+    )
+    running = asyncio.create_task(gather.run())
+    await server.start()
+    try:
+        yield server.addresses[0]
+    finally:
+        await server.stop(GRACE_S)
+        gather.close()
+        await running
+
+
+@asynccontextmanager
+async def sidecar(url: str, view: CatalogView, tuning: Tuning | None = None) -> AsyncIterator[str]:
+    """Serve over a Redis; give the address."""
+    tuned = tuning or Tuning()
+    client = connect(url, tuned.redis_timeout_ms)
+    store = RedisQuotaStore(client, StoreOptions(SourceId(tuned.source), SHARDS, 900_000))
+    try:
+        await store.open()
+        async with serving(store, view, tuned) as address:
+            yield address
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
+    """Open a channel with a connection of its own that never retries by itself."""
+    options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(address, options=options) as opened:
+        yield opened
+
+
+def charge(
+    operation_id: str = "", *amounts: int, tenant: str = "acme", meter: str = "requests"
+) -> quota_pb2.CheckAndConsumeRequest:
+    """Return a request to charge one item per amount, one of 1 where none is given."""
+    return quota_pb2.CheckAndConsumeRequest(
+        tenant_id=tenant,
+        operation_id=operation_id,
+        items=[quota_pb2.Item(meter=meter, amount=amount) for amount in amounts or (1,)],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a call failed, as its status and details say."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    fields: Sequence[str]
+    retry_us: int | None
+    pushback_ms: str | None
+    reference: str
+
+
+async def failure(call: Awaitable[object]) -> Failure:
+    """Return how the call failed. Every failure must say its reason in an ErrorInfo."""
+    error = await refused(call)
+    trailers = dict(error.trailing_metadata() or ())
+    details = trailers["grpc-status-details-bin"]
+    assert isinstance(details, bytes)
+    status = status_pb2.Status.FromString(details)
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    retry = error_details_pb2.RetryInfo()
+    found = {
+        message.DESCRIPTOR.name
+        for message in (info, bad, retry)
+        for detail in status.details
+        if detail.Unpack(message)
+    }
+    assert "ErrorInfo" in found
+    assert info.domain == "tallygate"
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    pushback = trailers.get("grpc-retry-pushback-ms")
+    return Failure(
+        code=error.code(),
+        message=error.details() or "",
+        reason=info.reason,
+        fields=[violation.field for violation in bad.field_violations],
+        retry_us=retry.retry_delay.ToMicroseconds() if "RetryInfo" in found else None,
+        pushback_ms=str(pushback) if pushback is not None else None,
+        reference=info.metadata.get("reference", ""),
+    )
+
+
+async def refused(call: Awaitable[object]) -> grpc.aio.AioRpcError:
+    """Return the error that the call ends with."""
+    try:
+        reply = await call
+    except grpc.aio.AioRpcError as error:
+        return error
+    raise AssertionError(f"the call was answered: {reply}")

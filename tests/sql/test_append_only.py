@@ -1,0 +1,134 @@
+"""The ledger is append-only: by trigger for everybody, by privileges for our own roles."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+
+from tallygate.adapters.postgres.ledger import PostgresLedger
+from tallygate.adapters.postgres.migrate import apply_roles
+from tallygate.adapters.postgres.pool import Postgres
+from tallygate.ports import LedgerBatch, Persisted
+from tests.servers import connection, eventually
+from tests.usage_events import crossing, event, rejected, span
+
+Admin: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+EVENT_TABLES = ("tallygate.usage_event", "tallygate.event_key")
+
+
+@pytest.fixture
+async def admin(postgres_dsn: str) -> AsyncIterator[Admin]:
+    """A superuser's connection to a ledger with one event, with the roles made."""
+    await apply_roles(postgres_dsn)
+    await apply_roles(postgres_dsn)
+    postgres = Postgres(postgres_dsn)
+    today = int(datetime.now(UTC).timestamp() * 1e6)
+    await PostgresLedger(postgres).persist(LedgerBatch((event(1, event_time_us=today),)))
+    await postgres.close()
+    async with connection(postgres_dsn) as opened:
+        yield opened
+
+
+async def leaves(admin: Admin) -> list[str]:
+    """Return the tables of events and keys, and the partitions that hold the event."""
+    rows = await admin.fetch(
+        "select tableoid::regclass::text as leaf from tallygate.usage_event"
+        " union select tableoid::regclass::text from tallygate.event_key"
+    )
+    return [*EVENT_TABLES, *(row["leaf"] for row in rows)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["update {} set event_id = 'x'", "delete from {}", "truncate {}", "truncate {} cascade"],
+)
+async def test_nobody_edits_events(admin: Admin, statement: str) -> None:
+    """Even a superuser's edit is refused, on the whole table and on a partition."""
+    found = await leaves(admin)
+    assert len(found) == 4
+    for leaf in found:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
+            await admin.execute(statement.format(leaf))
+
+
+@pytest.mark.parametrize(
+    "role", ["tallygate_ingest", "tallygate_relay", "tallygate_control", "tallygate_read"]
+)
+async def test_no_role_may_edit_events(admin: Admin, role: str) -> None:
+    """No role of ours has the privilege, whatever the triggers say."""
+    for leaf in await leaves(admin):
+        for right in ("update", "delete", "truncate"):
+            assert not await admin.fetchval(
+                "select has_table_privilege($1, $2, $3)", role, leaf, right
+            )
+
+
+async def test_ingest_role_can_do_its_work(postgres_dsn: str, admin: Admin) -> None:
+    """The ingester's role stores whole batches, makes partitions and reads progress."""
+    separator = "&" if "?" in postgres_dsn else "?"
+    postgres = Postgres(f"{postgres_dsn}{separator}options=-c%20role%3Dtallygate_ingest")
+    ledger = PostgresLedger(postgres)
+    await admin.execute(
+        "insert into tallygate.destination (name, kind, url, types)"
+        " values ('hook', 'webhook', 'http://127.0.0.1', '{usage.batch}')"
+    )
+    batch = LedgerBatch((event(2),), (crossing(),), (rejected(),), (span(1, 3),))
+    stored = await ledger.persist(batch)
+    assert stored == Persisted(events=1, rejected=1, crossings=1, messages=1)
+    assert [each.seen for each in await ledger.progress()] == [3]
+    async with postgres.connection() as lent:
+        assert await lent.fetchval("select current_user") == "tallygate_ingest"
+    await postgres.close()
+
+
+async def test_months_get_their_partitions(admin: Admin) -> None:
+    """The months around today have partitions; events of others lie in the default one."""
+    rows = await admin.fetch("select tableoid::regclass::text as leaf from tallygate.usage_event")
+    assert [row["leaf"] for row in rows] == [f"tallygate.usage_event_{datetime.now(UTC):%Y%m}"]
+    ahead = datetime.now(UTC) + timedelta(days=70)
+    assert await admin.fetchval(
+        "select to_regclass($1) is not null", f"tallygate.usage_event_{ahead:%Y%m}"
+    )
+    assert (
+        await admin.fetchval("select tallygate.ensure_partitions(current_date, current_date)") == 0
+    )
+
+
+async def test_event_of_any_time_is_stored(postgres_dsn: str, admin: Admin) -> None:
+    """A month without a partition is no reason to refuse, and then stays in the default one."""
+    postgres = Postgres(postgres_dsn)
+    stored = await PostgresLedger(postgres).persist(LedgerBatch((event(9, event_time_us=1),)))
+    assert stored.events == 1
+    await postgres.close()
+    made = await admin.fetchval("select tallygate.ensure_partitions('1970-01-01', '1970-02-01')")
+    assert made == 1
+
+
+async def test_new_partition_turns_no_event_away(postgres_dsn: str, admin: Admin) -> None:
+    """An event that was on its way to the default partition when its month came is stored."""
+    postgres = Postgres(postgres_dsn)
+    ledger = PostgresLedger(postgres)
+    assert (await ledger.persist(LedgerBatch((event(1),)))).duplicates == 1
+    long_ago = event(2, event_time_us=86_400_000_000)
+    async with admin.transaction():
+        made = await admin.fetchval(
+            "select tallygate.ensure_partitions('1970-01-01', '1970-01-31')"
+        )
+        assert made == 1
+        storing = asyncio.create_task(ledger.persist(LedgerBatch((long_ago,))))
+        await eventually(
+            lambda: admin.fetchval(
+                "select count(*) from pg_stat_activity"
+                " where datname = current_database() and wait_event_type = 'Lock'"
+            ),
+            what="an insert that waits for the partition",
+        )
+    assert (await storing).events == 1
+    await postgres.close()
+    leaf = await admin.fetchval(
+        "select tableoid::regclass::text from tallygate.usage_event where event_id = 'event-2'"
+    )
+    assert leaf == "tallygate.usage_event_197001"

@@ -1,0 +1,26 @@
+"""Every named query is one that the schema can run, and says what it is for."""
+
+import re
+
+import pytest
+
+from tallygate.adapters.postgres.queries import names, query
+from tests.servers import connection
+
+
+@pytest.mark.parametrize("name", names())
+async def test_query_prepares(name: str, postgres_dsn: str) -> None:
+    """The query is one statement that the migrated schema accepts."""
+    async with connection(postgres_dsn) as admin:
+        await admin.prepare(query(name))
+
+
+@pytest.mark.parametrize("name", names())
+def test_query_says_its_purpose(name: str) -> None:
+    """The first line is a comment of one sentence."""
+    assert re.match(r"-- [A-Z].*[.;:,\w]\n", query(name))
+
+
+def test_every_query_file_is_found() -> None:
+    """The loader finds the files it is meant to find."""
+    assert "ledger_insert_events" in names()

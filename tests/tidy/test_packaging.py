@@ -1,0 +1,115 @@
+"""What the project needs is named with its reason, and locked with its hashes."""
+
+import re
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from . import text_rules
+from .tree import Source, sources
+
+PIN = re.compile(
+    r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?P<rest>[^\n]*)$", re.MULTILINE
+)
+# What requirements.lock is for: the service, its embedded servers, and the tools.
+LOCKED_EXTRAS = ("embedded",)
+LOCKED_GROUPS = ("dev",)
+
+
+def test_requirements_have_reasons() -> None:
+    """Every requirement in pyproject.toml stands under the reason for it."""
+    source = _read("pyproject.toml")
+    faults = [str(each) for each in text_rules.requirement_reasons(source, _all(source))]
+    assert not faults, "\n" + "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'x = [\n    "redis>=8",\n]',
+        'x = [\n    #\n    "redis>=8",\n]',
+        '# The Redis client.\n\n"redis>=8"',
+    ],
+)
+def test_missing_reason_is_found(text: str) -> None:
+    """A requirement without a comment right above it is a fault."""
+    assert list(text_rules.requirement_reasons(Source("pyproject.toml", text), ["redis>=8"]))
+
+
+def test_lock_covers_the_project() -> None:
+    """Every requirement that the lock is for is pinned to a version it allows."""
+    faults = _uncovered(_locked(_read("pyproject.toml")), _pins(_read("requirements.lock")))
+    assert not faults, f"run `make lock`: {faults}"
+
+
+def test_uncovered_requirement_is_found() -> None:
+    """A requirement that is not pinned, or pinned to a version too old, is a fault."""
+    pins = {"redis": ["7.0"]}
+    assert _uncovered(["redis>=8", "asyncpg"], pins) == ["redis>=8", "asyncpg"]
+    assert _uncovered(["redis[hiredis]>=7"], pins) == []
+
+
+def test_every_pin_has_hashes() -> None:
+    """The lock pins exact versions, each with hashes."""
+    text = _read("requirements.lock").text
+    pins = list(PIN.finditer(text))
+    assert pins
+    blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
+    bare = [block for block in blocks if block.strip() and "--hash=sha256:" not in block]
+    assert bare == []
+    assert len(blocks) - 1 == len(pins)
+
+
+def test_lock_names_no_machine() -> None:
+    """The lock says what to install and not from where."""
+    lock = _read("requirements.lock")
+    assert not list(text_rules.machine_traces(lock))
+    assert not re.search(r"://|^\s*--(?!hash)", lock.text, re.MULTILINE)
+
+
+def _read(path: str) -> Source:
+    (source,) = sources(below=path, generated=True)
+    return source
+
+
+def _all(source: Source) -> list[str]:
+    document = tomllib.loads(source.text)
+    project = document["project"]
+    lists = [
+        document["build-system"]["requires"],
+        project["dependencies"],
+        *project["optional-dependencies"].values(),
+        *document["dependency-groups"].values(),
+    ]
+    return [requirement for each in lists for requirement in each]
+
+
+def _locked(source: Source) -> list[str]:
+    document = tomllib.loads(source.text)
+    project = document["project"]
+    lists = [
+        project["dependencies"],
+        *(project["optional-dependencies"][extra] for extra in LOCKED_EXTRAS),
+        *(document["dependency-groups"][group] for group in LOCKED_GROUPS),
+    ]
+    return [requirement for each in lists for requirement in each]
+
+
+def _pins(source: Source) -> dict[str, list[str]]:
+    """Read the pins: canonical name to versions, as a marker may choose between several."""
+    found: dict[str, list[str]] = {}
+    for pin in PIN.finditer(source.text):
+        found.setdefault(canonicalize_name(pin["name"]), []).append(pin["version"])
+    return found
+
+
+def _uncovered(requirements: list[str], pins: dict[str, list[str]]) -> list[str]:
+    missing = []
+    for line in requirements:
+        requirement = Requirement(line)
+        versions = pins.get(canonicalize_name(requirement.name), [])
+        if not versions or not all(map(requirement.specifier.contains, versions)):
+            missing.append(line)
+    return missing
