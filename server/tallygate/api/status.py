@@ -46,6 +46,10 @@ CODES: Final = {
     "UNKNOWN_METHOD": grpc.StatusCode.UNIMPLEMENTED,
     "COUNTER_OVERFLOW": grpc.StatusCode.OUT_OF_RANGE,
     "CANCELLED": grpc.StatusCode.CANCELLED,
+    "TENANT_SUSPENDED": grpc.StatusCode.FAILED_PRECONDITION,
+    "RESERVATION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "EVENT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "REFUND_TOO_LARGE": grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

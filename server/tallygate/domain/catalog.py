@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
+from tallygate.domain.ids import AMOUNT_MAX, LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.window import DAY_US, Calendar, Period
 
 # 35 days, as far back as Stripe accepts a meter event.
@@ -18,6 +18,8 @@ LATE_HORIZON_US: Final = 35 * DAY_US
 PPM: Final = 1_000_000
 LINEAGE_MAX: Final = 8
 THRESHOLDS_MAX: Final = 8
+# No counter can pass it, so a limit of that many units never refuses.
+UNLIMITED: Final = AMOUNT_MAX
 
 
 class Aggregation(StrEnum):
@@ -33,7 +35,10 @@ class LimitKind(StrEnum):
     """How a limit measures."""
 
     WINDOW = "window"
+    SLIDING = "sliding"
     RATE = "rate"
+    CONCURRENCY = "concurrency"
+    BALANCE = "balance"
 
 
 class OnExceed(StrEnum):
@@ -44,29 +49,68 @@ class OnExceed(StrEnum):
     SHADOW = "shadow"
 
 
+class OnOutage(StrEnum):
+    """What decides while the counters cannot be reached."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
+    LOCAL_BUDGET = "local_budget"
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What one unit of another meter counts as.
+
+    With `by`, the name of a dimension or of a field of the context, its value's entry in `values`
+    counts, and `units` where it has none.
+    """
+
+    meter: MeterName
+    units: int
+    by: str = ""
+    values: tuple[tuple[str, int], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What is counted, in its smallest unit."""
+    """What is counted, in its smallest unit. `weights` let usage of other meters count here too."""
 
     name: MeterName
     aggregation: Aggregation = Aggregation.SUM
     unit: str = ""
     description: str = ""
     late_horizon_us: int = LATE_HORIZON_US
+    weights: tuple[Weight, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit of a plan. `burst` is 0 but for a rate; `warn_at_ppm` rises and is for windows."""
+    """One limit of a plan. `limit` may be `UNLIMITED`; of a balance it is 0.
+
+    `period` is set for windows and rates, `duration_us` for sliding limits, `burst` for rates,
+    `warn_at_ppm` (rising) for windows, `overdraft` and `low_at` (units, falling) for balances.
+
+    Where `per` names a dimension, or a field of the context, each of its values has a counter of
+    its own. `where` keeps the limit to items whose dimensions have one of the values given.
+    `local_budget` is how many units each sidecar may grant in an outage, for `LOCAL_BUDGET`.
+    """
 
     limit_id: LimitId
     meter: MeterName
     kind: LimitKind
-    period: Period
+    period: Period | None
     limit: int
     burst: int = 0
     on_exceed: OnExceed = OnExceed.REFUSE
     warn_at_ppm: tuple[int, ...] = ()
+    duration_us: int = 0
+    overdraft: int = 0
+    low_at: tuple[int, ...] = ()
+    per: str = ""
+    where: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    on_outage: OnOutage = OnOutage.REFUSE
+    local_budget: int = 0
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +124,21 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A number that replaces a plan's for one tenant; `burst` 0 keeps the plan's."""
+    """A number that replaces a plan's for one tenant; `burst` 0 keeps the plan's.
+
+    It counts before `expires_at_us`, 0 for ever. `reason` is for people.
+    """
 
     limit_id: LimitId
     limit: int
     burst: int = 0
+    expires_at_us: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Who uses and pays."""
+    """Who uses and pays. While it is suspended, nothing is granted to it or below it."""
 
     tenant_id: TenantId
     plan: PlanName
@@ -98,6 +147,7 @@ class Tenant:
     stripe_customer_id: str = ""
     parent: TenantId | None = None
     overrides: tuple[Override, ...] = ()
+    suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +180,19 @@ def default_tenant(catalog: Catalog, tenant_id: TenantId) -> Tenant | None:
     return Tenant(tenant_id=tenant_id, plan=catalog.default_plan)
 
 
-def limits_of(catalog: Catalog, tenant: Tenant) -> tuple[Limit, ...]:
-    """Return the limits of the tenant's plan with its overrides, in the plan's order.
+def limits_of(catalog: Catalog, tenant: Tenant, now_us: int = 0) -> tuple[Limit, ...]:
+    """Return the limits of the tenant's plan with the overrides of then, in the plan's order.
 
     A plan that has gone limits nothing more: the catalog's validation keeps plans that are in use.
     """
     plan = catalog.plans.get(tenant.plan)
     if plan is None:
         return ()
-    overrides = {override.limit_id: override for override in tenant.overrides}
+    overrides = {
+        override.limit_id: override
+        for override in tenant.overrides
+        if not override.expires_at_us or now_us < override.expires_at_us
+    }
     return tuple(_overridden(limit, overrides.get(limit.limit_id)) for limit in plan.limits)
 
 

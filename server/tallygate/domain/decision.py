@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tallygate.domain.catalog import OnExceed
-from tallygate.domain.ids import EventId, LimitId, MeterName, OperationId, TenantId
+from tallygate.domain.ids import (
+    AccountId,
+    EventId,
+    LimitId,
+    MeterName,
+    OperationId,
+    ReservationId,
+    TenantId,
+)
 
 
 class Mode(StrEnum):
@@ -19,6 +27,14 @@ class Mode(StrEnum):
     RECORD = "r"
     CHECK = "k"
     REJECT = "j"
+    RESERVE = "v"
+    COMMIT = "m"
+    RELEASE = "l"
+    SETTLE = "p"
+    EXTEND = "x"
+    REFUND = "f"
+    RESET = "z"
+    GRANT = "g"
 
 
 class LimitState(StrEnum):
@@ -58,21 +74,175 @@ class RateRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
-    """One limit as one operation meets it. For a rate, `limit` is the burst.
+class SlidingRule:
+    """A trailing time of `buckets` times `width_us`, counted in buckets of that width.
 
-    `account` is the tenant whose counter it is. `field` names the counter within the account: it
-    changes when the limit comes to measure something else.
+    Usage counts for at least the trailing time and for at most one bucket's width longer: the limit
+    is never passed, but may refuse that much too long.
     """
 
-    account: TenantId
+    width_us: int
+    buckets: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyRule:
+    """Units held at once, by reservations only."""
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceRule:
+    """Prepaid credits. `low_at` are units left, falling, at which a crossing is emitted."""
+
+    overdraft: int
+    low_at: tuple[int, ...] = ()
+
+
+Rule = WindowRule | RateRule | SlidingRule | ConcurrencyRule | BalanceRule
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One limit as one operation meets it. For a rate, `limit` is the burst; for a balance, 0.
+
+    `account` is whose counter it is. `field` names the counter within the account: it changes when
+    the limit comes to measure something else.
+    """
+
+    account: AccountId
     field: str
     limit_id: LimitId
     meter: MeterName
     amount: int
     limit: int
     on_exceed: OnExceed
-    rule: WindowRule | RateRule
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a reservation holds of one counter: so many units, in `slots`.
+
+    A slot is a place and the units in it. The place is a window's start, a sliding bucket's number,
+    0 for concurrency, or the number of a balance's grant (0: overdraft, -1: not funded).
+    """
+
+    field: str
+    slots: tuple[tuple[int, int], ...]
+
+    @property
+    def amount(self) -> int:
+        """The units held."""
+        return sum(units for _, units in self.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a reservation holds of one account."""
+
+    account: AccountId
+    pieces: tuple[Piece, ...]
+
+
+class ReservationState(StrEnum):
+    """What became of a reservation: the letters are those of the script."""
+
+    HELD = "h"
+    COMMITTED = "c"
+    RELEASED = "l"
+    EXPIRED = "e"
+    UNKNOWN = "n"
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A reservation as it is stored. `payload` is its events with the amounts reserved.
+
+    HELD is said of an expired one too: `expires_us` and the store's time tell.
+    """
+
+    state: ReservationState
+    reserved_at_us: int
+    expires_us: int
+    shares: tuple[Share, ...]
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Detail of RESERVE: what is charged is held until it is settled or `ttl_us` have passed."""
+
+    reservation_id: ReservationId
+    ttl_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """How a share is settled: per piece, units used up and units given back; the rest stays."""
+
+    share: Share
+    settled: tuple[int, ...]
+    given_back: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Detail of COMMIT, RELEASE and SETTLE, of which the last leaves the reservation held.
+
+    The operation's charges are of the excess: what was used beyond the reservation. They gate as
+    `CONSUME`, or, with `record_excess`, not at all. When they are refused, the rest is settled.
+    """
+
+    reservation_id: ReservationId
+    portions: tuple[Portion, ...]
+    record_excess: bool = False
+    excess_payload: bytes = b""
+    excess_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """Detail of EXTEND: the reservation ends `ttl_us` from now."""
+
+    reservation_id: ReservationId
+    ttl_us: int
+    shares: tuple[Share, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """Detail of REFUND: takes `units` of an event of `units_max` back."""
+
+    event_id: EventId
+    units: int
+    units_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Credits. `seq` numbers a balance's grants from 1; `expires_us` is AMOUNT_MAX for never."""
+
+    seq: int
+    priority: int
+    starts_us: int
+    expires_us: int
+    granted: int
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Detail of GRANT: grants, by `seq`, of the operation's one charge, a balance.
+
+    Grants that the balance has had are passed over. `owed` is the overdraft in use; it counts only
+    for a balance that has had no grant yet, as after a loss of Redis.
+    """
+
+    grants: tuple[Grant, ...]
+    owed: int = 0
+
+
+Detail = Hold | Settlement | Extension | Refund | Credit
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +250,8 @@ class Operation:
     """One logical call, ready to be decided. `payload` is stored as it is when it is accepted.
 
     Without `operation_id` it is not remembered. `event_time_us` 0 means now. `event_count` is how
-    many sequence numbers the operation takes. `reject_reason` is set in mode REJECT only.
+    many sequence numbers the operation takes. `reject_reason` is set in mode REJECT only, `detail`
+    in the modes that name it.
     """
 
     mode: Mode
@@ -96,12 +267,17 @@ class Operation:
     reject_reason: str = ""
     # Loop time, in seconds, past which nobody waits for the answer; it must not be charged then.
     expires_at: float = float("inf")
+    detail: Detail | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LimitReading:
-    """One limit as it stood when the operation was decided."""
+    """One limit as it stood when the operation was decided. `resets_at_us` is 0 for never.
 
+    `account` is empty in the answer to a repeat when the limits that apply have changed meanwhile.
+    """
+
+    account: AccountId
     limit_id: LimitId
     meter: MeterName
     state: LimitState
@@ -113,7 +289,11 @@ class LimitReading:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """The operation was decided. `first_seq` is 0 when nothing was stored."""
+    """The operation was decided. `first_seq` is 0 when no event was stored.
+
+    Of a COMMIT that is allowed, `refused_by` says that its excess was refused. RESET has two
+    readings per charge, before and after.
+    """
 
     allowed: bool
     at_us: int
@@ -144,10 +324,24 @@ class Overflowed:
 
 
 @dataclass(frozen=True, slots=True)
+class Unresolved:
+    """The reservation is not held any more; nothing was done."""
+
+    state: ReservationState
+
+
+@dataclass(frozen=True, slots=True)
+class RefundExceeds:
+    """The event has only so many units left to refund; nothing was done."""
+
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """A stored value cannot be read; nothing was changed."""
 
     detail: str
 
 
-Outcome = Decided | Reused | Stale | Overflowed | Broken
+Outcome = Decided | Reused | Stale | Overflowed | Unresolved | RefundExceeds | Broken

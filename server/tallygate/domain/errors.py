@@ -94,6 +94,30 @@ class NotFound(TallygateError):
     reason = "NOT_FOUND"
 
 
+class TenantSuspended(TallygateError):
+    """The tenant, or one above it, is suspended."""
+
+    reason = "TENANT_SUSPENDED"
+
+
+class ReservationNotFound(NotFound):
+    """There is no such reservation, or it was resolved too long ago to be known."""
+
+    reason = "RESERVATION_NOT_FOUND"
+
+
+class EventNotFound(NotFound):
+    """The event is not known here, or is too old to be refunded by this call."""
+
+    reason = "EVENT_NOT_FOUND"
+
+
+class RefundTooLarge(TallygateError):
+    """The refund is more than the event has left to refund."""
+
+    reason = "REFUND_TOO_LARGE"
+
+
 class CatalogConflict(TallygateError):
     """The catalog was changed by somebody else meanwhile."""
 

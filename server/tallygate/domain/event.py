@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tallygate.domain.errors import InvalidField
-from tallygate.domain.ids import EventId, LimitId, MeterName, OperationId, SourceId, TenantId
+from tallygate.domain.ids import (
+    EventId,
+    LimitId,
+    MeterName,
+    OperationId,
+    ReservationId,
+    SourceId,
+    TenantId,
+)
 
 SCHEMA_VERSION: Final = 1
 DIMENSIONS_MAX: Final = 16
@@ -44,6 +52,8 @@ NO_CONTEXT: Final = EventContext()
 class UsageEvent:
     """One use of one meter by one tenant. Times are microseconds since the epoch.
 
+    A refund's `amount` is below 0, and `refund_of` names the event it takes back.
+
     `metadata_json` is a JSON object as text, empty for none. The fields from `received_at_us` on
     are set when the event is accepted; `event_time_us` 0 means the moment it is accepted.
     """
@@ -63,6 +73,8 @@ class UsageEvent:
     source_seq: int = 0
     counter_epoch: str = ""
     schema_version: int = SCHEMA_VERSION
+    refund_of: EventId = EventId("")
+    reservation_id: ReservationId = ReservationId("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,25 @@ class ThresholdCrossing:
     window_start_us: int
     window_end_us: int
     crossed_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceBurn:
+    """Units of a balance that were used up, or with a negative amount came back.
+
+    `grant_seq` is the grant's number; 0 is the overdraft, -1 what nothing has funded. The source,
+    its lane, `number` and the entry that it lay in make it one of a kind.
+    """
+
+    tenant_id: TenantId
+    limit_id: LimitId
+    grant_seq: int
+    amount: int
+    source_id: SourceId
+    source_lane: int
+    entry_id: str
+    number: int
+    burned_at_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +151,7 @@ class StreamEntry:
     crossings: tuple[ThresholdCrossing, ...] = ()
     rejected: tuple[RejectedEvent, ...] = ()
     ranges: tuple[SequenceRange, ...] = ()
+    burns: tuple[BalanceBurn, ...] = ()
 
 
 def text(value: str, field_name: str, length_max: int = CONTEXT_LENGTH_MAX) -> str:

@@ -17,6 +17,9 @@ PlanName = NewType("PlanName", str)
 EventId = NewType("EventId", str)
 OperationId = NewType("OperationId", str)
 SourceId = NewType("SourceId", str)
+ReservationId = NewType("ReservationId", str)
+AccountId = NewType("AccountId", str)
+"""Whose counters: a tenant's id, or after it a space and `KEY=VALUE` for one value of `per`."""
 
 ID_LENGTH_MAX: Final = 128
 # The largest integer below which every integer is a double, and so exact in Lua.
@@ -68,6 +71,19 @@ def amount(value: int, field: str = "amount") -> int:
     if not 1 <= value <= AMOUNT_MAX:
         raise InvalidField(f"must be from 1 to {AMOUNT_MAX}", field=field)
     return value
+
+
+def account_of(tenant: TenantId, per: str = "", value: str = "") -> AccountId:
+    """Return the account of a tenant, or of one value of a dimension within it.
+
+    Tenant ids hold no space, so that no two accounts share a name.
+    """
+    return AccountId(f"{tenant} {per}={value}" if per else tenant)
+
+
+def tenant_of(account: AccountId) -> TenantId:
+    """Return the tenant whose account it is."""
+    return TenantId(account.partition(" ")[0])
 
 
 def shard_of(root: TenantId, shards: int) -> int:

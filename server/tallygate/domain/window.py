@@ -35,7 +35,13 @@ class Period(StrEnum):
     DAY = "day"
     WEEK = "week"
     MONTH = "month"
+    QUARTER = "quarter"
+    YEAR = "year"
     BILLING_PERIOD = "billing_period"
+
+
+_MONTHS: Final = {Period.MONTH: 1, Period.QUARTER: 3, Period.YEAR: 12}
+"""The lengths of windows that begin with a month."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +58,14 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """A tenant's zone, and the instant from which its billing periods count."""
+    """A tenant's zone, the instant from which its billing periods count, its fiscal year's month.
+
+    Quarters and years begin with the first day of `fiscal_month`, 1 to 12.
+    """
 
     time_zone: str = "UTC"
     anchor_us: int = 0
+    fiscal_month: int = 1
 
 
 def fixed_length_us(period: Period) -> int | None:
@@ -67,7 +77,14 @@ def fixed_length_us(period: Period) -> int | None:
             return MINUTE_US
         case Period.HOUR:
             return HOUR_US
-        case Period.DAY | Period.WEEK | Period.MONTH | Period.BILLING_PERIOD:
+        case (
+            Period.DAY
+            | Period.WEEK
+            | Period.MONTH
+            | Period.QUARTER
+            | Period.YEAR
+            | Period.BILLING_PERIOD
+        ):
             return None
         case _:
             assert_never(period)
@@ -115,8 +132,9 @@ def _index_of(period: Period, of: Calendar, local: datetime) -> int:
         return local.toordinal()
     if period is Period.WEEK:
         return (local.toordinal() - 1) // 7
-    if period is Period.MONTH:
-        return local.year * 12 + local.month - 1
+    months = _MONTHS.get(period)
+    if months is not None:
+        return (local.year * 12 + local.month - of.fiscal_month) // months
     anchor = to_datetime(of.anchor_us).astimezone(local.tzinfo)
     return (local.year - anchor.year) * 12 + local.month - anchor.month
 
@@ -128,8 +146,9 @@ def _boundary(period: Period, of: Calendar, index: int) -> int:
         start = datetime.fromordinal(index)
     elif period is Period.WEEK:
         start = datetime.fromordinal(index * 7 + 1)
-    elif period is Period.MONTH:
-        start = datetime(index // 12, index % 12 + 1, 1)  # noqa: DTZ001  zoned below
+    elif period in _MONTHS:
+        month = index * _MONTHS[period] + of.fiscal_month - 1
+        start = datetime(month // 12, month % 12 + 1, 1)  # noqa: DTZ001  zoned below
     else:
         return _anniversary(of, index)
     return from_datetime(start.replace(tzinfo=zone))

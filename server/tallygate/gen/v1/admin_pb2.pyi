@@ -945,3 +945,305 @@ class QueryUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryUsageResponse: _TypeAlias = QueryUsageResponse  # noqa: Y015
+
+@_typing.final
+class GrantCreditRequest(_message.Message):
+    """Credits to add."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_ID_FIELD_NUMBER: _builtins.int
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    STARTS_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Who gets them."""
+    limit_id: _builtins.str
+    """A limit of kind balance of the tenant's plan."""
+    grant_id: _builtins.str
+    """Unique per tenant and limit; 1 to 128 printable ASCII characters."""
+    amount: _builtins.int
+    """In the meter's smallest unit, 1 to 2^53 - 1."""
+    priority: _builtins.int
+    """Grants of a lower number are used up first; then those that expire first."""
+    reason: _builtins.str
+    """Why, for people; at most 256 characters."""
+    @_builtins.property
+    def starts_at(self) -> _timestamp_pb2.Timestamp:
+        """From when it may be used; unset means now."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When what is left of it is lost; unset means never."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        limit_id: _builtins.str = ...,
+        grant_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        priority: _builtins.int = ...,
+        starts_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "starts_at", b"starts_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expires_at", b"expires_at", "grant_id", b"grant_id", "limit_id", b"limit_id", "priority", b"priority", "reason", b"reason", "starts_at", b"starts_at", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantCreditRequest: _TypeAlias = GrantCreditRequest  # noqa: Y015
+
+@_typing.final
+class CreditGrant(_message.Message):
+    """One grant of credits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    STARTS_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    grant_id: _builtins.str
+    """Its id."""
+    tenant_id: _builtins.str
+    """Whose."""
+    limit_id: _builtins.str
+    """Of which limit."""
+    amount: _builtins.int
+    """What was granted."""
+    remaining: _builtins.int
+    """What is left of it in the ledger."""
+    priority: _builtins.int
+    """Its place in the burn-down order."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def starts_at(self) -> _timestamp_pb2.Timestamp:
+        """From when it may be used."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When what is left of it is lost; unset means never."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was granted."""
+
+    def __init__(
+        self,
+        *,
+        grant_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        limit_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        remaining: _builtins.int = ...,
+        priority: _builtins.int = ...,
+        starts_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "starts_at", b"starts_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "created_at", b"created_at", "expires_at", b"expires_at", "grant_id", b"grant_id", "limit_id", b"limit_id", "priority", b"priority", "reason", b"reason", "remaining", b"remaining", "starts_at", b"starts_at", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreditGrant: _TypeAlias = CreditGrant  # noqa: Y015
+
+@_typing.final
+class GrantCreditResponse(_message.Message):
+    """The credits were added, now or before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """True when the same grant had been made before."""
+    @_builtins.property
+    def grant(self) -> Global___CreditGrant:
+        """The grant."""
+
+    def __init__(
+        self,
+        *,
+        grant: Global___CreditGrant | None = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantCreditResponse: _TypeAlias = GrantCreditResponse  # noqa: Y015
+
+@_typing.final
+class ListCreditsRequest(_message.Message):
+    """Whose grants to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Whose."""
+    limit_id: _builtins.str
+    """Of one limit; empty means all."""
+    page_size: _builtins.int
+    """At most 1,000; 0 means 100."""
+    page_token: _builtins.str
+    """From the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        limit_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_id", b"limit_id", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCreditsRequest: _TypeAlias = ListCreditsRequest  # noqa: Y015
+
+@_typing.final
+class ListCreditsResponse(_message.Message):
+    """A page of grants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreditGrant]:
+        """In burn-down order, by limit."""
+
+    def __init__(
+        self,
+        *,
+        grants: _abc.Iterable[Global___CreditGrant] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCreditsResponse: _TypeAlias = ListCreditsResponse  # noqa: Y015
+
+@_typing.final
+class ResetLimitRequest(_message.Message):
+    """What to reset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DimensionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_ID_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Whose."""
+    limit_id: _builtins.str
+    """A limit of the tenant's plan, of any kind but balance."""
+    reason: _builtins.str
+    """Why; required, kept in the audit."""
+    actor: _builtins.str
+    """Who asks; required, kept in the audit."""
+    operation_id: _builtins.str
+    """Names this logical call, the same over its retries; required."""
+    @_builtins.property
+    def dimensions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """For a limit per dimension: which value's counter."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        limit_id: _builtins.str = ...,
+        dimensions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "dimensions", b"dimensions", "limit_id", b"limit_id", "operation_id", b"operation_id", "reason", b"reason", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetLimitRequest: _TypeAlias = ResetLimitRequest  # noqa: Y015
+
+@_typing.final
+class ResetLimitResponse(_message.Message):
+    """What was reset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USED_BEFORE_FIELD_NUMBER: _builtins.int
+    USED_AFTER_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    used_before: _builtins.int
+    """What was used before."""
+    used_after: _builtins.int
+    """What is used now: what reservations hold."""
+    replayed: _builtins.bool
+    """True when the same call had reset it before."""
+    def __init__(
+        self,
+        *,
+        used_before: _builtins.int = ...,
+        used_after: _builtins.int = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "used_after", b"used_after", "used_before", b"used_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetLimitResponse: _TypeAlias = ResetLimitResponse  # noqa: Y015

@@ -105,6 +105,21 @@ class AdminServiceStub:
                 request_serializer=tallygate_dot_v1_dot_admin__pb2.QueryUsageRequest.SerializeToString,
                 response_deserializer=tallygate_dot_v1_dot_admin__pb2.QueryUsageResponse.FromString,
                 _registered_method=True)
+        self.GrantCredit = channel.unary_unary(
+                '/tallygate.v1.AdminService/GrantCredit',
+                request_serializer=tallygate_dot_v1_dot_admin__pb2.GrantCreditRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_admin__pb2.GrantCreditResponse.FromString,
+                _registered_method=True)
+        self.ListCredits = channel.unary_unary(
+                '/tallygate.v1.AdminService/ListCredits',
+                request_serializer=tallygate_dot_v1_dot_admin__pb2.ListCreditsRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_admin__pb2.ListCreditsResponse.FromString,
+                _registered_method=True)
+        self.ResetLimit = channel.unary_unary(
+                '/tallygate.v1.AdminService/ResetLimit',
+                request_serializer=tallygate_dot_v1_dot_admin__pb2.ResetLimitRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_admin__pb2.ResetLimitResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -209,6 +224,27 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GrantCredit(self, request, context):
+        """Adds prepaid credits to a tenant's balance; the same `grant_id` adds once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCredits(self, request, context):
+        """Lists the grants of a tenant's balance, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetLimit(self, request, context):
+        """Sets what a tenant has used of a limit to what reservations hold, with a reason for the audit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -281,6 +317,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.QueryUsage,
                     request_deserializer=tallygate_dot_v1_dot_admin__pb2.QueryUsageRequest.FromString,
                     response_serializer=tallygate_dot_v1_dot_admin__pb2.QueryUsageResponse.SerializeToString,
+            ),
+            'GrantCredit': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantCredit,
+                    request_deserializer=tallygate_dot_v1_dot_admin__pb2.GrantCreditRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_admin__pb2.GrantCreditResponse.SerializeToString,
+            ),
+            'ListCredits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCredits,
+                    request_deserializer=tallygate_dot_v1_dot_admin__pb2.ListCreditsRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_admin__pb2.ListCreditsResponse.SerializeToString,
+            ),
+            'ResetLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetLimit,
+                    request_deserializer=tallygate_dot_v1_dot_admin__pb2.ResetLimitRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_admin__pb2.ResetLimitResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -662,6 +713,87 @@ class AdminService:
             '/tallygate.v1.AdminService/QueryUsage',
             tallygate_dot_v1_dot_admin__pb2.QueryUsageRequest.SerializeToString,
             tallygate_dot_v1_dot_admin__pb2.QueryUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GrantCredit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.AdminService/GrantCredit',
+            tallygate_dot_v1_dot_admin__pb2.GrantCreditRequest.SerializeToString,
+            tallygate_dot_v1_dot_admin__pb2.GrantCreditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCredits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.AdminService/ListCredits',
+            tallygate_dot_v1_dot_admin__pb2.ListCreditsRequest.SerializeToString,
+            tallygate_dot_v1_dot_admin__pb2.ListCreditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.AdminService/ResetLimit',
+            tallygate_dot_v1_dot_admin__pb2.ResetLimitRequest.SerializeToString,
+            tallygate_dot_v1_dot_admin__pb2.ResetLimitResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,6 +61,12 @@ class AdminServiceStub:
     """Creates or replaces one override; a limit of 0 units is a limit, not an absence."""
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_admin_pb2.QueryUsageRequest, _admin_pb2.QueryUsageResponse]
     """Reads usage from the ledger's rollups."""
+    GrantCredit: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GrantCreditRequest, _admin_pb2.GrantCreditResponse]
+    """Adds prepaid credits to a tenant's balance; the same `grant_id` adds once."""
+    ListCredits: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListCreditsRequest, _admin_pb2.ListCreditsResponse]
+    """Lists the grants of a tenant's balance, a page at a time."""
+    ResetLimit: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ResetLimitRequest, _admin_pb2.ResetLimitResponse]
+    """Sets what a tenant has used of a limit to what reservations hold, with a reason for the audit."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -95,6 +101,12 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Creates or replaces one override; a limit of 0 units is a limit, not an absence."""
     QueryUsage: _aio.UnaryUnaryMultiCallable[_admin_pb2.QueryUsageRequest, _admin_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Reads usage from the ledger's rollups."""
+    GrantCredit: _aio.UnaryUnaryMultiCallable[_admin_pb2.GrantCreditRequest, _admin_pb2.GrantCreditResponse]  # type: ignore[assignment]
+    """Adds prepaid credits to a tenant's balance; the same `grant_id` adds once."""
+    ListCredits: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListCreditsRequest, _admin_pb2.ListCreditsResponse]  # type: ignore[assignment]
+    """Lists the grants of a tenant's balance, a page at a time."""
+    ResetLimit: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResetLimitRequest, _admin_pb2.ResetLimitResponse]  # type: ignore[assignment]
+    """Sets what a tenant has used of a limit to what reservations hold, with a reason for the audit."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads and changes the catalog, and reads usage. Served on the control listener only."""
@@ -210,5 +222,29 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.QueryUsageResponse, _abc.Awaitable[_admin_pb2.QueryUsageResponse]]:
         """Reads usage from the ledger's rollups."""
+
+    @_abc_1.abstractmethod
+    def GrantCredit(
+        self,
+        request: _admin_pb2.GrantCreditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.GrantCreditResponse, _abc.Awaitable[_admin_pb2.GrantCreditResponse]]:
+        """Adds prepaid credits to a tenant's balance; the same `grant_id` adds once."""
+
+    @_abc_1.abstractmethod
+    def ListCredits(
+        self,
+        request: _admin_pb2.ListCreditsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListCreditsResponse, _abc.Awaitable[_admin_pb2.ListCreditsResponse]]:
+        """Lists the grants of a tenant's balance, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def ResetLimit(
+        self,
+        request: _admin_pb2.ResetLimitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ResetLimitResponse, _abc.Awaitable[_admin_pb2.ResetLimitResponse]]:
+        """Sets what a tenant has used of a limit to what reservations hold, with a reason for the audit."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

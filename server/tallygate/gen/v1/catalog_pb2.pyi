@@ -65,6 +65,12 @@ class _LimitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitKind.V
     """At most `limit` units per calendar window."""
     LIMIT_KIND_RATE: _LimitKind.ValueType  # 2
     """A token bucket: `limit` units per `period`, `burst` at once."""
+    LIMIT_KIND_SLIDING: _LimitKind.ValueType  # 3
+    """At most `limit` units in any trailing `duration`."""
+    LIMIT_KIND_CONCURRENCY: _LimitKind.ValueType  # 4
+    """At most `limit` units held at once by reservations."""
+    LIMIT_KIND_BALANCE: _LimitKind.ValueType  # 5
+    """Prepaid credits: what has been granted and is not used up."""
 
 class LimitKind(_LimitKind, metaclass=_LimitKindEnumTypeWrapper):
     """How a limit measures."""
@@ -75,6 +81,12 @@ LIMIT_KIND_WINDOW: LimitKind.ValueType  # 1
 """At most `limit` units per calendar window."""
 LIMIT_KIND_RATE: LimitKind.ValueType  # 2
 """A token bucket: `limit` units per `period`, `burst` at once."""
+LIMIT_KIND_SLIDING: LimitKind.ValueType  # 3
+"""At most `limit` units in any trailing `duration`."""
+LIMIT_KIND_CONCURRENCY: LimitKind.ValueType  # 4
+"""At most `limit` units held at once by reservations."""
+LIMIT_KIND_BALANCE: LimitKind.ValueType  # 5
+"""Prepaid credits: what has been granted and is not used up."""
 Global___LimitKind: _TypeAlias = LimitKind  # noqa: Y015
 
 class _Period:
@@ -99,6 +111,10 @@ class _PeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Period.ValueTy
     """A calendar month in the tenant's zone."""
     PERIOD_BILLING_PERIOD: _Period.ValueType  # 7
     """A month from the tenant's anchor, in the tenant's zone."""
+    PERIOD_QUARTER: _Period.ValueType  # 8
+    """Three months, from the tenant's fiscal month on, in the tenant's zone."""
+    PERIOD_YEAR: _Period.ValueType  # 9
+    """Twelve months, from the tenant's fiscal month on, in the tenant's zone."""
 
 class Period(_Period, metaclass=_PeriodEnumTypeWrapper):
     """The length of a window, or of a rate's period."""
@@ -119,6 +135,10 @@ PERIOD_MONTH: Period.ValueType  # 6
 """A calendar month in the tenant's zone."""
 PERIOD_BILLING_PERIOD: Period.ValueType  # 7
 """A month from the tenant's anchor, in the tenant's zone."""
+PERIOD_QUARTER: Period.ValueType  # 8
+"""Three months, from the tenant's fiscal month on, in the tenant's zone."""
+PERIOD_YEAR: Period.ValueType  # 9
+"""Twelve months, from the tenant's fiscal month on, in the tenant's zone."""
 Global___Period: _TypeAlias = Period  # noqa: Y015
 
 class _OnExceed:
@@ -149,6 +169,34 @@ ON_EXCEED_SHADOW: OnExceed.ValueType  # 3
 """The call passes; the limit only observes."""
 Global___OnExceed: _TypeAlias = OnExceed  # noqa: Y015
 
+class _OnOutage:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnOutageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnOutage.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_OUTAGE_UNSPECIFIED: _OnOutage.ValueType  # 0
+    """The same as REFUSE."""
+    ON_OUTAGE_REFUSE: _OnOutage.ValueType  # 1
+    """The call fails with `BACKEND_UNAVAILABLE`."""
+    ON_OUTAGE_ALLOW: _OnOutage.ValueType  # 2
+    """The call passes; it is counted after the outage."""
+    ON_OUTAGE_LOCAL_BUDGET: _OnOutage.ValueType  # 3
+    """Each sidecar grants up to `local_budget` units per outage; they are counted after it."""
+
+class OnOutage(_OnOutage, metaclass=_OnOutageEnumTypeWrapper):
+    """What decides while the counters cannot be reached."""
+
+ON_OUTAGE_UNSPECIFIED: OnOutage.ValueType  # 0
+"""The same as REFUSE."""
+ON_OUTAGE_REFUSE: OnOutage.ValueType  # 1
+"""The call fails with `BACKEND_UNAVAILABLE`."""
+ON_OUTAGE_ALLOW: OnOutage.ValueType  # 2
+"""The call passes; it is counted after the outage."""
+ON_OUTAGE_LOCAL_BUDGET: OnOutage.ValueType  # 3
+"""Each sidecar grants up to `local_budget` units per outage; they are counted after it."""
+Global___OnOutage: _TypeAlias = OnOutage  # noqa: Y015
+
 @_typing.final
 class Meter(_message.Message):
     """What is counted."""
@@ -160,6 +208,7 @@ class Meter(_message.Message):
     UNIT_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     LATE_HORIZON_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The meter's name: lower case letters, digits, `_`, `.`, `-`, at most 64."""
     aggregation: Global___Aggregation.ValueType
@@ -172,6 +221,10 @@ class Meter(_message.Message):
     def late_horizon(self) -> _duration_pb2.Duration:
         """How old an event may be; 35 days unless set."""
 
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___Weight]:
+        """Usage of other meters that counts here too, as a rate card does."""
+
     def __init__(
         self,
         *,
@@ -180,20 +233,122 @@ class Meter(_message.Message):
         unit: _builtins.str = ...,
         description: _builtins.str = ...,
         late_horizon: _duration_pb2.Duration | None = ...,
+        weights: _abc.Iterable[Global___Weight] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["late_horizon", b"late_horizon"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "description", b"description", "late_horizon", b"late_horizon", "name", b"name", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "description", b"description", "late_horizon", b"late_horizon", "name", b"name", "unit", b"unit", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Meter: _TypeAlias = Meter  # noqa: Y015
 
 @_typing.final
+class Weight(_message.Message):
+    """What one unit of another meter counts as."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    METER_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    meter: _builtins.str
+    """The other meter."""
+    units: _builtins.int
+    """Units of this meter per unit of the other; 0 counts nothing."""
+    by: _builtins.str
+    """A dimension, or a field of the context, whose value chooses from `values`; empty for none."""
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Units per value of `by`; for other values, `units` counts."""
+
+    def __init__(
+        self,
+        *,
+        meter: _builtins.str = ...,
+        units: _builtins.int = ...,
+        by: _builtins.str = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "meter", b"meter", "units", b"units", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Weight: _TypeAlias = Weight  # noqa: Y015
+
+@_typing.final
+class DimensionValues(_message.Message):
+    """The values of a dimension that a limit is kept to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One of them has to be the item's."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DimensionValues: _TypeAlias = DimensionValues  # noqa: Y015
+
+@_typing.final
 class Limit(_message.Message):
     """One limit of a plan."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class WhereEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___DimensionValues: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___DimensionValues | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     LIMIT_ID_FIELD_NUMBER: _builtins.int
     METER_FIELD_NUMBER: _builtins.int
@@ -203,6 +358,15 @@ class Limit(_message.Message):
     BURST_FIELD_NUMBER: _builtins.int
     ON_EXCEED_FIELD_NUMBER: _builtins.int
     WARN_AT_FIELD_NUMBER: _builtins.int
+    UNLIMITED_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    OVERDRAFT_FIELD_NUMBER: _builtins.int
+    LOW_AT_FIELD_NUMBER: _builtins.int
+    PER_FIELD_NUMBER: _builtins.int
+    WHERE_FIELD_NUMBER: _builtins.int
+    ON_OUTAGE_FIELD_NUMBER: _builtins.int
+    LOCAL_BUDGET_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
     limit_id: _builtins.str
     """The limit's id, unique in its plan; usage is kept under it when plans change."""
     meter: _builtins.str
@@ -212,14 +376,38 @@ class Limit(_message.Message):
     period: Global___Period.ValueType
     """The window's length, or the rate's period."""
     limit: _builtins.int
-    """Units per window or period."""
+    """Units per window, period or duration, or held at once; 0 for a balance."""
     burst: _builtins.int
     """A rate's units at once; the limit itself unless set."""
     on_exceed: Global___OnExceed.ValueType
     """What happens when it would be passed."""
+    unlimited: _builtins.bool
+    """There is no bound; `limit` is ignored. Not for a balance."""
+    overdraft: _builtins.int
+    """How far below zero a balance may go."""
+    per: _builtins.str
+    """A dimension, or a field of the context, each value of which has a counter of its own."""
+    on_outage: Global___OnOutage.ValueType
+    """What decides while the counters cannot be reached."""
+    local_budget: _builtins.int
+    """Units that each sidecar may grant in an outage."""
+    exact: _builtins.bool
+    """Forbids leases: each call is decided by the counters themselves."""
     @_builtins.property
     def warn_at(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ratios of the limit at which a crossing is emitted, as decimal strings, rising."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """The trailing time of a sliding limit."""
+
+    @_builtins.property
+    def low_at(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Units left of a balance at which a crossing is emitted, falling."""
+
+    @_builtins.property
+    def where(self) -> _containers.MessageMap[_builtins.str, Global___DimensionValues]:
+        """The limit counts only items whose dimensions, or context, have one of the values."""
 
     def __init__(
         self,
@@ -232,10 +420,19 @@ class Limit(_message.Message):
         burst: _builtins.int = ...,
         on_exceed: Global___OnExceed.ValueType = ...,
         warn_at: _abc.Iterable[_builtins.str] | None = ...,
+        unlimited: _builtins.bool = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        overdraft: _builtins.int = ...,
+        low_at: _abc.Iterable[_builtins.int] | None = ...,
+        per: _builtins.str = ...,
+        where: _abc.Mapping[_builtins.str, Global___DimensionValues] | None = ...,
+        on_outage: Global___OnOutage.ValueType = ...,
+        local_budget: _builtins.int = ...,
+        exact: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "kind", b"kind", "limit", b"limit", "limit_id", b"limit_id", "meter", b"meter", "on_exceed", b"on_exceed", "period", b"period", "warn_at", b"warn_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "duration", b"duration", "exact", b"exact", "kind", b"kind", "limit", b"limit", "limit_id", b"limit_id", "local_budget", b"local_budget", "low_at", b"low_at", "meter", b"meter", "on_exceed", b"on_exceed", "on_outage", b"on_outage", "overdraft", b"overdraft", "per", b"per", "period", b"period", "unlimited", b"unlimited", "warn_at", b"warn_at", "where", b"where"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -283,6 +480,9 @@ class Override(_message.Message):
     LIMIT_ID_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     BURST_FIELD_NUMBER: _builtins.int
+    UNLIMITED_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Whose limit."""
     limit_id: _builtins.str
@@ -291,6 +491,14 @@ class Override(_message.Message):
     """The number that counts instead."""
     burst: _builtins.int
     """A rate's burst instead; 0 keeps the plan's."""
+    unlimited: _builtins.bool
+    """There is no bound; `limit` is ignored."""
+    reason: _builtins.str
+    """Why, for people."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """From then on the plan's number counts again; unset for never."""
+
     def __init__(
         self,
         *,
@@ -298,10 +506,13 @@ class Override(_message.Message):
         limit_id: _builtins.str = ...,
         limit: _builtins.int = ...,
         burst: _builtins.int = ...,
+        unlimited: _builtins.bool = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "limit", b"limit", "limit_id", b"limit_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "expires_at", b"expires_at", "limit", b"limit", "limit_id", b"limit_id", "reason", b"reason", "tenant_id", b"tenant_id", "unlimited", b"unlimited"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -321,6 +532,8 @@ class Tenant(_message.Message):
     STRIPE_CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
     OVERRIDES_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
+    FISCAL_MONTH_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant's id."""
     plan: _builtins.str
@@ -333,6 +546,10 @@ class Tenant(_message.Message):
     """The customer at Stripe, empty for none."""
     parent: _builtins.str
     """The tenant above, empty for none."""
+    suspended: _builtins.bool
+    """Nothing is granted to it, or below it. Usage is still recorded."""
+    fiscal_month: _builtins.int
+    """The month, 1 to 12, in which its fiscal year begins; 0 means 1."""
     @_builtins.property
     def anchor(self) -> _timestamp_pb2.Timestamp:
         """The instant from which its billing periods count."""
@@ -352,10 +569,12 @@ class Tenant(_message.Message):
         stripe_customer_id: _builtins.str = ...,
         parent: _builtins.str = ...,
         overrides: _abc.Iterable[Global___Override] | None = ...,
+        suspended: _builtins.bool = ...,
+        fiscal_month: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "currency", b"currency", "overrides", b"overrides", "parent", b"parent", "plan", b"plan", "stripe_customer_id", b"stripe_customer_id", "tenant_id", b"tenant_id", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "currency", b"currency", "fiscal_month", b"fiscal_month", "overrides", b"overrides", "parent", b"parent", "plan", b"plan", "stripe_customer_id", b"stripe_customer_id", "suspended", b"suspended", "tenant_id", b"tenant_id", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -144,6 +144,8 @@ class UsageEvent(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    REFUND_OF_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Unique per tenant; travels unchanged to every destination."""
     tenant_id: _builtins.str
@@ -151,7 +153,7 @@ class UsageEvent(_message.Message):
     meter: _builtins.str
     """The meter's name in the catalog."""
     amount: _builtins.int
-    """In the meter's smallest unit, 1 to 2^53 - 1."""
+    """In the meter's smallest unit, 1 to 2^53 - 1; of a refund, as far below 0."""
     source_id: _builtins.str
     """The sidecar that accepted it."""
     source_lane: _builtins.int
@@ -164,6 +166,10 @@ class UsageEvent(_message.Message):
     """The version of this message's meaning; 1."""
     counter_epoch: _builtins.str
     """The epoch of the Redis counters in which it was counted."""
+    refund_of: _builtins.str
+    """Of a refund: the event whose amount it takes back. `amount` is then below 0."""
+    reservation_id: _builtins.str
+    """The reservation under which it was granted; empty for none."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When it was used; decides the billing period."""
@@ -202,10 +208,12 @@ class UsageEvent(_message.Message):
         context: Global___EventContext | None = ...,
         dimensions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        refund_of: _builtins.str = ...,
+        reservation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "event_time", b"event_time", "metadata", b"metadata", "received_at", b"received_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "context", b"context", "counter_epoch", b"counter_epoch", "dimensions", b"dimensions", "event_id", b"event_id", "event_time", b"event_time", "metadata", b"metadata", "meter", b"meter", "operation_id", b"operation_id", "received_at", b"received_at", "schema_version", b"schema_version", "source_id", b"source_id", "source_lane", b"source_lane", "source_seq", b"source_seq", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "context", b"context", "counter_epoch", b"counter_epoch", "dimensions", b"dimensions", "event_id", b"event_id", "event_time", b"event_time", "metadata", b"metadata", "meter", b"meter", "operation_id", b"operation_id", "received_at", b"received_at", "refund_of", b"refund_of", "reservation_id", b"reservation_id", "schema_version", b"schema_version", "source_id", b"source_id", "source_lane", b"source_lane", "source_seq", b"source_seq", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

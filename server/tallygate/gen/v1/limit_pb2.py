@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tallygate/v1/limit.proto\x12\x0ctallygate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x01\n\x0bLimitStatus\x12\x10\n\x08limit_id\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.tallygate.v1.LimitState\x12\x0c\n\x04used\x18\x03 \x01(\x03\x12\r\n\x05limit\x18\x04 \x01(\x03\x12\x11\n\tremaining\x18\x05 \x01(\x03\x12-\n\tresets_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05meter\x18\x07 \x01(\t*\x91\x01\n\nLimitState\x12\x1b\n\x17LIMIT_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eLIMIT_STATE_OK\x10\x01\x12\x17\n\x13LIMIT_STATE_WARNING\x10\x02\x12\x18\n\x14LIMIT_STATE_EXCEEDED\x10\x03\x12\x1f\n\x1bLIMIT_STATE_SHADOW_EXCEEDED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tallygate/v1/limit.proto\x12\x0ctallygate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x01\n\x0bLimitStatus\x12\x10\n\x08limit_id\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.tallygate.v1.LimitState\x12\x0c\n\x04used\x18\x03 \x01(\x03\x12\r\n\x05limit\x18\x04 \x01(\x03\x12\x11\n\tremaining\x18\x05 \x01(\x03\x12-\n\tresets_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05meter\x18\x07 \x01(\t\x12\x11\n\ttenant_id\x18\x08 \x01(\t\x12\r\n\x05scope\x18\t \x01(\t\x12\x11\n\tunlimited\x18\n \x01(\x08*\x91\x01\n\nLimitState\x12\x1b\n\x17LIMIT_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eLIMIT_STATE_OK\x10\x01\x12\x17\n\x13LIMIT_STATE_WARNING\x10\x02\x12\x18\n\x14LIMIT_STATE_EXCEEDED\x10\x03\x12\x1f\n\x1bLIMIT_STATE_SHADOW_EXCEEDED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tallygate.gen.v1.limit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LIMITSTATE']._serialized_start=261
-  _globals['_LIMITSTATE']._serialized_end=406
+  _globals['_LIMITSTATE']._serialized_start=314
+  _globals['_LIMITSTATE']._serialized_end=459
   _globals['_LIMITSTATUS']._serialized_start=76
-  _globals['_LIMITSTATUS']._serialized_end=258
+  _globals['_LIMITSTATUS']._serialized_end=311
 # @@protoc_insertion_point(module_scope)

@@ -63,21 +63,37 @@ class LimitStatus(_message.Message):
     REMAINING_FIELD_NUMBER: _builtins.int
     RESETS_AT_FIELD_NUMBER: _builtins.int
     METER_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    UNLIMITED_FIELD_NUMBER: _builtins.int
     limit_id: _builtins.str
     """The limit's id in the catalog."""
     state: Global___LimitState.ValueType
     """Where the tenant stands."""
     used: _builtins.int
-    """Units used in the current window, after this call where it was granted."""
+    """Units used in the current window, held ones included, after this call where it was granted; of
+    a balance, what has gone from its live grants.
+    """
     limit: _builtins.int
-    """The limit in the meter's smallest unit; for a rate, its burst."""
+    """The limit in the meter's smallest unit; for a rate, its burst; of a balance, its live grants and
+    its overdraft.
+    """
     remaining: _builtins.int
     """Units left, never below 0."""
     meter: _builtins.str
     """The meter it limits."""
+    tenant_id: _builtins.str
+    """Whose limit: the tenant, or one of its parents."""
+    scope: _builtins.str
+    """For a limit per dimension, `KEY=VALUE`; else empty."""
+    unlimited: _builtins.bool
+    """There is no bound; `limit` and `remaining` are 2^53 - 1."""
     @_builtins.property
     def resets_at(self) -> _timestamp_pb2.Timestamp:
-        """When the window ends; for a rate, when the bucket is full again."""
+        """When the window ends; for a rate, when the bucket is full again; for a sliding limit, when the
+        oldest usage leaves it; for concurrency, when the next hold expires; of a balance, when its next
+        grant does. Unset where there is none.
+        """
 
     def __init__(
         self,
@@ -89,10 +105,13 @@ class LimitStatus(_message.Message):
         remaining: _builtins.int = ...,
         resets_at: _timestamp_pb2.Timestamp | None = ...,
         meter: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        unlimited: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resets_at", b"resets_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "limit_id", b"limit_id", "meter", b"meter", "remaining", b"remaining", "resets_at", b"resets_at", "state", b"state", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "limit_id", b"limit_id", "meter", b"meter", "remaining", b"remaining", "resets_at", b"resets_at", "scope", b"scope", "state", b"state", "tenant_id", b"tenant_id", "unlimited", b"unlimited", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

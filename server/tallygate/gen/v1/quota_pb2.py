@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tallygate.gen.v1 import event_pb2 as tallygate_dot_v1_dot_event__pb2
 from tallygate.gen.v1 import limit_pb2 as tallygate_dot_v1_dot_limit__pb2
 from tallygate.gen.v1 import reason_pb2 as tallygate_dot_v1_dot_reason__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tallygate/v1/quota.proto\x12\x0ctallygate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18tallygate/v1/event.proto\x1a\x18tallygate/v1/limit.proto\x1a\x19tallygate/v1/reason.proto\"\x90\x01\n\x04Item\x12\r\n\x05meter\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x03\x12\x36\n\ndimensions\x18\x03 \x03(\x0b\x32\".tallygate.v1.Item.DimensionsEntry\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc3\x01\n\x16\x43heckAndConsumeRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12!\n\x05items\x18\x02 \x03(\x0b\x32\x12.tallygate.v1.Item\x12\x14\n\x0coperation_id\x18\x03 \x01(\t\x12+\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1a.tallygate.v1.EventContext\x12\x30\n\x0emin_durability\x18\x05 \x01(\x0e\x32\x18.tallygate.v1.Durability\"\xec\x01\n\x17\x43heckAndConsumeResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12)\n\x06limits\x18\x02 \x03(\x0b\x32\x19.tallygate.v1.LimitStatus\x12\x12\n\nrefused_by\x18\x03 \x01(\t\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12,\n\ndurability\x18\x06 \x01(\x0e\x32\x18.tallygate.v1.Durability\x12\x11\n\tevent_ids\x18\x07 \x03(\t\"U\n\x1b\x42\x61tchCheckAndConsumeRequest\x12\x36\n\x08requests\x18\x01 \x03(\x0b\x32$.tallygate.v1.CheckAndConsumeRequest\"\x8c\x01\n\x1a\x42\x61tchCheckAndConsumeResult\x12\x39\n\x08response\x18\x01 \x01(\x0b\x32%.tallygate.v1.CheckAndConsumeResponseH\x00\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x17.tallygate.v1.ItemErrorH\x00\x42\t\n\x07outcome\"Y\n\x1c\x42\x61tchCheckAndConsumeResponse\x12\x39\n\x07results\x18\x01 \x03(\x0b\x32(.tallygate.v1.BatchCheckAndConsumeResult\"D\n\x0c\x43heckRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12!\n\x05items\x18\x02 \x03(\x0b\x32\x12.tallygate.v1.Item\"\x8f\x01\n\rCheckResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12)\n\x06limits\x18\x02 \x03(\x0b\x32\x19.tallygate.v1.LimitStatus\x12\x12\n\nrefused_by\x18\x03 \x01(\t\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"4\n\x0fGetQuotaRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06meters\x18\x02 \x03(\t\"d\n\x10GetQuotaResponse\x12)\n\x06limits\x18\x01 \x03(\x0b\x32\x19.tallygate.v1.LimitStatus\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x17\n\x0f\x63\x61talog_version\x18\x03 \x01(\x03\x32\xea\x02\n\x0cQuotaService\x12^\n\x0f\x43heckAndConsume\x12$.tallygate.v1.CheckAndConsumeRequest\x1a%.tallygate.v1.CheckAndConsumeResponse\x12m\n\x14\x42\x61tchCheckAndConsume\x12).tallygate.v1.BatchCheckAndConsumeRequest\x1a*.tallygate.v1.BatchCheckAndConsumeResponse\x12@\n\x05\x43heck\x12\x1a.tallygate.v1.CheckRequest\x1a\x1b.tallygate.v1.CheckResponse\x12I\n\x08GetQuota\x12\x1d.tallygate.v1.GetQuotaRequest\x1a\x1e.tallygate.v1.GetQuotaResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tallygate/v1/quota.proto\x12\x0ctallygate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tallygate/v1/event.proto\x1a\x18tallygate/v1/limit.proto\x1a\x19tallygate/v1/reason.proto\"\x90\x01\n\x04Item\x12\r\n\x05meter\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x03\x12\x36\n\ndimensions\x18\x03 \x03(\x0b\x32\".tallygate.v1.Item.DimensionsEntry\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc3\x01\n\x16\x43heckAndConsumeRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12!\n\x05items\x18\x02 \x03(\x0b\x32\x12.tallygate.v1.Item\x12\x14\n\x0coperation_id\x18\x03 \x01(\t\x12+\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x1a.tallygate.v1.EventContext\x12\x30\n\x0emin_durability\x18\x05 \x01(\x0e\x32\x18.tallygate.v1.Durability\"\xec\x01\n\x17\x43heckAndConsumeResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12)\n\x06limits\x18\x02 \x03(\x0b\x32\x19.tallygate.v1.LimitStatus\x12\x12\n\nrefused_by\x18\x03 \x01(\t\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12,\n\ndurability\x18\x06 \x01(\x0e\x32\x18.tallygate.v1.Durability\x12\x11\n\tevent_ids\x18\x07 \x03(\t\"U\n\x1b\x42\x61tchCheckAndConsumeRequest\x12\x36\n\x08requests\x18\x01 \x03(\x0b\x32$.tallygate.v1.CheckAndConsumeRequest\"\x8c\x01\n\x1a\x42\x61tchCheckAndConsumeResult\x12\x39\n\x08response\x18\x01 \x01(\x0b\x32%.tallygate.v1.CheckAndConsumeResponseH\x00\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x17.tallygate.v1.ItemErrorH\x00\x42\t\n\x07outcome\"Y\n\x1c\x42\x61tchCheckAndConsumeResponse\x12\x39\n\x07results\x18\x01 \x03(\x0b\x32(.tallygate.v1.BatchCheckAndConsumeResult\"D\n\x0c\x43heckRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12!\n\x05items\x18\x02 \x03(\x0b\x32\x12.tallygate.v1.Item\"\x8f\x01\n\rCheckResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12)\n\x06limits\x18\x02 \x03(\x0b\x32\x19.tallygate.v1.LimitStatus\x12\x12\n\nrefused_by\x18\x03 \x01(\t\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xaa\x01\n\x0fGetQuotaRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06meters\x18\x02 \x03(\t\x12\x41\n\ndimensions\x18\x03 \x03(\x0b\x32-.tallygate.v1.GetQuotaRequest.DimensionsEntry\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"d\n\x10GetQuotaResponse\x12)\n\x06limits\x18\x01 \x03(\x0b\x32\x19.tallygate.v1.LimitStatus\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x17\n\x0f\x63\x61talog_version\x18\x03 \x01(\x03\"\xae\x01\n\x11WatchQuotaRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06meters\x18\x02 \x03(\t\x12\x43\n\ndimensions\x18\x03 \x03(\x0b\x32/.tallygate.v1.WatchQuotaRequest.DimensionsEntry\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8f\x01\n\x12WatchQuotaResponse\x12)\n\x06limits\x18\x01 \x03(\x0b\x32\x19.tallygate.v1.LimitStatus\x12\'\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x18.tallygate.v1.WatchCause\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12\x17\n\x0f\x63\x61talog_version\x18\x04 \x01(\x03\"\xb1\x01\n\x0eReserveRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12!\n\x05items\x18\x02 \x03(\x0b\x32\x12.tallygate.v1.Item\x12\x14\n\x0coperation_id\x18\x03 \x01(\t\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x1a.tallygate.v1.EventContext\"\xeb\x01\n\x0fReserveResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12)\n\x06limits\x18\x02 \x03(\x0b\x32\x19.tallygate.v1.LimitStatus\x12\x12\n\nrefused_by\x18\x03 \x01(\t\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12\x16\n\x0ereservation_id\x18\x06 \x01(\t\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x87\x01\n\rCommitRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0ereservation_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61mounts\x18\x03 \x03(\x03\x12\x14\n\x0coperation_id\x18\x04 \x01(\t\x12$\n\x06\x65xcess\x18\x05 \x01(\x0e\x32\x14.tallygate.v1.Excess\"\xe9\x01\n\x0e\x43ommitResponse\x12\x31\n\x07outcome\x18\x01 \x01(\x0e\x32 .tallygate.v1.ReservationOutcome\x12)\n\x06limits\x18\x02 \x03(\x0b\x32\x19.tallygate.v1.LimitStatus\x12\x12\n\nrefused_by\x18\x03 \x01(\t\x12\x12\n\nunrecorded\x18\x04 \x03(\x03\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12,\n\ndurability\x18\x06 \x01(\x0e\x32\x18.tallygate.v1.Durability\x12\x11\n\tevent_ids\x18\x07 \x03(\t\"Q\n\x0eReleaseRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0ereservation_id\x18\x02 \x01(\t\x12\x14\n\x0coperation_id\x18\x03 \x01(\t\"V\n\x0fReleaseResponse\x12\x31\n\x07outcome\x18\x01 \x01(\x0e\x32 .tallygate.v1.ReservationOutcome\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"m\n\x18\x45xtendReservationRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0ereservation_id\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"~\n\x19\x45xtendReservationResponse\x12\x31\n\x07outcome\x18\x01 \x01(\x0e\x32 .tallygate.v1.ReservationOutcome\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\rRefundRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x03\x12\x14\n\x0coperation_id\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x9d\x01\n\x0eRefundResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12,\n\ndurability\x18\x04 \x01(\x0e\x32\x18.tallygate.v1.Durability\x12)\n\x06limits\x18\x05 \x03(\x0b\x32\x19.tallygate.v1.LimitStatus*u\n\nWatchCause\x12\x1b\n\x17WATCH_CAUSE_UNSPECIFIED\x10\x00\x12\x18\n\x14WATCH_CAUSE_SNAPSHOT\x10\x01\x12\x17\n\x13WATCH_CAUSE_CHANGED\x10\x02\x12\x17\n\x13WATCH_CAUSE_CROSSED\x10\x03*\xc3\x02\n\x12ReservationOutcome\x12#\n\x1fRESERVATION_OUTCOME_UNSPECIFIED\x10\x00\x12!\n\x1dRESERVATION_OUTCOME_COMMITTED\x10\x01\x12+\n\'RESERVATION_OUTCOME_COMMITTED_PARTIALLY\x10\x02\x12 \n\x1cRESERVATION_OUTCOME_RELEASED\x10\x03\x12 \n\x1cRESERVATION_OUTCOME_EXTENDED\x10\x04\x12)\n%RESERVATION_OUTCOME_ALREADY_COMMITTED\x10\x05\x12(\n$RESERVATION_OUTCOME_ALREADY_RELEASED\x10\x06\x12\x1f\n\x1bRESERVATION_OUTCOME_EXPIRED\x10\x07*C\n\x06\x45xcess\x12\x16\n\x12\x45XCESS_UNSPECIFIED\x10\x00\x12\x0e\n\nEXCESS_ASK\x10\x01\x12\x11\n\rEXCESS_RECORD\x10\x02\x32\xbd\x06\n\x0cQuotaService\x12^\n\x0f\x43heckAndConsume\x12$.tallygate.v1.CheckAndConsumeRequest\x1a%.tallygate.v1.CheckAndConsumeResponse\x12m\n\x14\x42\x61tchCheckAndConsume\x12).tallygate.v1.BatchCheckAndConsumeRequest\x1a*.tallygate.v1.BatchCheckAndConsumeResponse\x12@\n\x05\x43heck\x12\x1a.tallygate.v1.CheckRequest\x1a\x1b.tallygate.v1.CheckResponse\x12I\n\x08GetQuota\x12\x1d.tallygate.v1.GetQuotaRequest\x1a\x1e.tallygate.v1.GetQuotaResponse\x12Q\n\nWatchQuota\x12\x1f.tallygate.v1.WatchQuotaRequest\x1a .tallygate.v1.WatchQuotaResponse0\x01\x12\x46\n\x07Reserve\x12\x1c.tallygate.v1.ReserveRequest\x1a\x1d.tallygate.v1.ReserveResponse\x12\x43\n\x06\x43ommit\x12\x1b.tallygate.v1.CommitRequest\x1a\x1c.tallygate.v1.CommitResponse\x12\x46\n\x07Release\x12\x1c.tallygate.v1.ReleaseRequest\x1a\x1d.tallygate.v1.ReleaseResponse\x12\x64\n\x11\x45xtendReservation\x12&.tallygate.v1.ExtendReservationRequest\x1a\'.tallygate.v1.ExtendReservationResponse\x12\x43\n\x06Refund\x12\x1b.tallygate.v1.RefundRequest\x1a\x1c.tallygate.v1.RefundResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,28 +38,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ITEM_DIMENSIONSENTRY']._loaded_options = None
   _globals['_ITEM_DIMENSIONSENTRY']._serialized_options = b'8\001'
-  _globals['_ITEM']._serialized_start=154
-  _globals['_ITEM']._serialized_end=298
-  _globals['_ITEM_DIMENSIONSENTRY']._serialized_start=249
-  _globals['_ITEM_DIMENSIONSENTRY']._serialized_end=298
-  _globals['_CHECKANDCONSUMEREQUEST']._serialized_start=301
-  _globals['_CHECKANDCONSUMEREQUEST']._serialized_end=496
-  _globals['_CHECKANDCONSUMERESPONSE']._serialized_start=499
-  _globals['_CHECKANDCONSUMERESPONSE']._serialized_end=735
-  _globals['_BATCHCHECKANDCONSUMEREQUEST']._serialized_start=737
-  _globals['_BATCHCHECKANDCONSUMEREQUEST']._serialized_end=822
-  _globals['_BATCHCHECKANDCONSUMERESULT']._serialized_start=825
-  _globals['_BATCHCHECKANDCONSUMERESULT']._serialized_end=965
-  _globals['_BATCHCHECKANDCONSUMERESPONSE']._serialized_start=967
-  _globals['_BATCHCHECKANDCONSUMERESPONSE']._serialized_end=1056
-  _globals['_CHECKREQUEST']._serialized_start=1058
-  _globals['_CHECKREQUEST']._serialized_end=1126
-  _globals['_CHECKRESPONSE']._serialized_start=1129
-  _globals['_CHECKRESPONSE']._serialized_end=1272
-  _globals['_GETQUOTAREQUEST']._serialized_start=1274
-  _globals['_GETQUOTAREQUEST']._serialized_end=1326
-  _globals['_GETQUOTARESPONSE']._serialized_start=1328
-  _globals['_GETQUOTARESPONSE']._serialized_end=1428
-  _globals['_QUOTASERVICE']._serialized_start=1431
-  _globals['_QUOTASERVICE']._serialized_end=1793
+  _globals['_GETQUOTAREQUEST_DIMENSIONSENTRY']._loaded_options = None
+  _globals['_GETQUOTAREQUEST_DIMENSIONSENTRY']._serialized_options = b'8\001'
+  _globals['_WATCHQUOTAREQUEST_DIMENSIONSENTRY']._loaded_options = None
+  _globals['_WATCHQUOTAREQUEST_DIMENSIONSENTRY']._serialized_options = b'8\001'
+  _globals['_WATCHCAUSE']._serialized_start=3375
+  _globals['_WATCHCAUSE']._serialized_end=3492
+  _globals['_RESERVATIONOUTCOME']._serialized_start=3495
+  _globals['_RESERVATIONOUTCOME']._serialized_end=3818
+  _globals['_EXCESS']._serialized_start=3820
+  _globals['_EXCESS']._serialized_end=3887
+  _globals['_ITEM']._serialized_start=187
+  _globals['_ITEM']._serialized_end=331
+  _globals['_ITEM_DIMENSIONSENTRY']._serialized_start=282
+  _globals['_ITEM_DIMENSIONSENTRY']._serialized_end=331
+  _globals['_CHECKANDCONSUMEREQUEST']._serialized_start=334
+  _globals['_CHECKANDCONSUMEREQUEST']._serialized_end=529
+  _globals['_CHECKANDCONSUMERESPONSE']._serialized_start=532
+  _globals['_CHECKANDCONSUMERESPONSE']._serialized_end=768
+  _globals['_BATCHCHECKANDCONSUMEREQUEST']._serialized_start=770
+  _globals['_BATCHCHECKANDCONSUMEREQUEST']._serialized_end=855
+  _globals['_BATCHCHECKANDCONSUMERESULT']._serialized_start=858
+  _globals['_BATCHCHECKANDCONSUMERESULT']._serialized_end=998
+  _globals['_BATCHCHECKANDCONSUMERESPONSE']._serialized_start=1000
+  _globals['_BATCHCHECKANDCONSUMERESPONSE']._serialized_end=1089
+  _globals['_CHECKREQUEST']._serialized_start=1091
+  _globals['_CHECKREQUEST']._serialized_end=1159
+  _globals['_CHECKRESPONSE']._serialized_start=1162
+  _globals['_CHECKRESPONSE']._serialized_end=1305
+  _globals['_GETQUOTAREQUEST']._serialized_start=1308
+  _globals['_GETQUOTAREQUEST']._serialized_end=1478
+  _globals['_GETQUOTAREQUEST_DIMENSIONSENTRY']._serialized_start=282
+  _globals['_GETQUOTAREQUEST_DIMENSIONSENTRY']._serialized_end=331
+  _globals['_GETQUOTARESPONSE']._serialized_start=1480
+  _globals['_GETQUOTARESPONSE']._serialized_end=1580
+  _globals['_WATCHQUOTAREQUEST']._serialized_start=1583
+  _globals['_WATCHQUOTAREQUEST']._serialized_end=1757
+  _globals['_WATCHQUOTAREQUEST_DIMENSIONSENTRY']._serialized_start=282
+  _globals['_WATCHQUOTAREQUEST_DIMENSIONSENTRY']._serialized_end=331
+  _globals['_WATCHQUOTARESPONSE']._serialized_start=1760
+  _globals['_WATCHQUOTARESPONSE']._serialized_end=1903
+  _globals['_RESERVEREQUEST']._serialized_start=1906
+  _globals['_RESERVEREQUEST']._serialized_end=2083
+  _globals['_RESERVERESPONSE']._serialized_start=2086
+  _globals['_RESERVERESPONSE']._serialized_end=2321
+  _globals['_COMMITREQUEST']._serialized_start=2324
+  _globals['_COMMITREQUEST']._serialized_end=2459
+  _globals['_COMMITRESPONSE']._serialized_start=2462
+  _globals['_COMMITRESPONSE']._serialized_end=2695
+  _globals['_RELEASEREQUEST']._serialized_start=2697
+  _globals['_RELEASEREQUEST']._serialized_end=2778
+  _globals['_RELEASERESPONSE']._serialized_start=2780
+  _globals['_RELEASERESPONSE']._serialized_end=2866
+  _globals['_EXTENDRESERVATIONREQUEST']._serialized_start=2868
+  _globals['_EXTENDRESERVATIONREQUEST']._serialized_end=2977
+  _globals['_EXTENDRESERVATIONRESPONSE']._serialized_start=2979
+  _globals['_EXTENDRESERVATIONRESPONSE']._serialized_end=3105
+  _globals['_REFUNDREQUEST']._serialized_start=3107
+  _globals['_REFUNDREQUEST']._serialized_end=3213
+  _globals['_REFUNDRESPONSE']._serialized_start=3216
+  _globals['_REFUNDRESPONSE']._serialized_end=3373
+  _globals['_QUOTASERVICE']._serialized_start=3890
+  _globals['_QUOTASERVICE']._serialized_end=4719
 # @@protoc_insertion_point(module_scope)

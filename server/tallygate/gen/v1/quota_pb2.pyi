@@ -7,7 +7,9 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tallygate.gen.v1 import event_pb2 as _event_pb2
 from tallygate.gen.v1 import limit_pb2 as _limit_pb2
 from tallygate.gen.v1 import reason_pb2 as _reason_pb2
@@ -21,6 +23,102 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _WatchCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WatchCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WatchCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WATCH_CAUSE_UNSPECIFIED: _WatchCause.ValueType  # 0
+    """Never sent by the service."""
+    WATCH_CAUSE_SNAPSHOT: _WatchCause.ValueType  # 1
+    """The first answer: where the tenant stands."""
+    WATCH_CAUSE_CHANGED: _WatchCause.ValueType  # 2
+    """Usage, a limit or the plan has changed."""
+    WATCH_CAUSE_CROSSED: _WatchCause.ValueType  # 3
+    """As CHANGED, and the state of a limit is another one, as from OK to WARNING."""
+
+class WatchCause(_WatchCause, metaclass=_WatchCauseEnumTypeWrapper):
+    """Why a watch sends."""
+
+WATCH_CAUSE_UNSPECIFIED: WatchCause.ValueType  # 0
+"""Never sent by the service."""
+WATCH_CAUSE_SNAPSHOT: WatchCause.ValueType  # 1
+"""The first answer: where the tenant stands."""
+WATCH_CAUSE_CHANGED: WatchCause.ValueType  # 2
+"""Usage, a limit or the plan has changed."""
+WATCH_CAUSE_CROSSED: WatchCause.ValueType  # 3
+"""As CHANGED, and the state of a limit is another one, as from OK to WARNING."""
+Global___WatchCause: _TypeAlias = WatchCause  # noqa: Y015
+
+class _ReservationOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReservationOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReservationOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESERVATION_OUTCOME_UNSPECIFIED: _ReservationOutcome.ValueType  # 0
+    """Never sent by the service."""
+    RESERVATION_OUTCOME_COMMITTED: _ReservationOutcome.ValueType  # 1
+    """Settled now, in full."""
+    RESERVATION_OUTCOME_COMMITTED_PARTIALLY: _ReservationOutcome.ValueType  # 2
+    """Settled now, but what went beyond the reservation was refused and is not recorded."""
+    RESERVATION_OUTCOME_RELEASED: _ReservationOutcome.ValueType  # 3
+    """Given back now."""
+    RESERVATION_OUTCOME_EXTENDED: _ReservationOutcome.ValueType  # 4
+    """Its end was moved now."""
+    RESERVATION_OUTCOME_ALREADY_COMMITTED: _ReservationOutcome.ValueType  # 5
+    """Nothing done: it had been committed before."""
+    RESERVATION_OUTCOME_ALREADY_RELEASED: _ReservationOutcome.ValueType  # 6
+    """Nothing done: it had been released before."""
+    RESERVATION_OUTCOME_EXPIRED: _ReservationOutcome.ValueType  # 7
+    """Nothing done: it had expired, and its units had come back. Usage may be sent by RecordUsage."""
+
+class ReservationOutcome(_ReservationOutcome, metaclass=_ReservationOutcomeEnumTypeWrapper):
+    """What became of a reservation."""
+
+RESERVATION_OUTCOME_UNSPECIFIED: ReservationOutcome.ValueType  # 0
+"""Never sent by the service."""
+RESERVATION_OUTCOME_COMMITTED: ReservationOutcome.ValueType  # 1
+"""Settled now, in full."""
+RESERVATION_OUTCOME_COMMITTED_PARTIALLY: ReservationOutcome.ValueType  # 2
+"""Settled now, but what went beyond the reservation was refused and is not recorded."""
+RESERVATION_OUTCOME_RELEASED: ReservationOutcome.ValueType  # 3
+"""Given back now."""
+RESERVATION_OUTCOME_EXTENDED: ReservationOutcome.ValueType  # 4
+"""Its end was moved now."""
+RESERVATION_OUTCOME_ALREADY_COMMITTED: ReservationOutcome.ValueType  # 5
+"""Nothing done: it had been committed before."""
+RESERVATION_OUTCOME_ALREADY_RELEASED: ReservationOutcome.ValueType  # 6
+"""Nothing done: it had been released before."""
+RESERVATION_OUTCOME_EXPIRED: ReservationOutcome.ValueType  # 7
+"""Nothing done: it had expired, and its units had come back. Usage may be sent by RecordUsage."""
+Global___ReservationOutcome: _TypeAlias = ReservationOutcome  # noqa: Y015
+
+class _Excess:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExcessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Excess.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXCESS_UNSPECIFIED: _Excess.ValueType  # 0
+    """The same as ASK."""
+    EXCESS_ASK: _Excess.ValueType  # 1
+    """Ask the limits for the difference; if they refuse, it is not recorded and the reply says so."""
+    EXCESS_RECORD: _Excess.ValueType  # 2
+    """The work is done: record it whatever the limits say, as RecordUsage would."""
+
+class Excess(_Excess, metaclass=_ExcessEnumTypeWrapper):
+    """What to do with usage beyond what was reserved."""
+
+EXCESS_UNSPECIFIED: Excess.ValueType  # 0
+"""The same as ASK."""
+EXCESS_ASK: Excess.ValueType  # 1
+"""Ask the limits for the difference; if they refuse, it is not recorded and the reply says so."""
+EXCESS_RECORD: Excess.ValueType  # 2
+"""The work is done: record it whatever the limits say, as RecordUsage would."""
+Global___Excess: _TypeAlias = Excess  # noqa: Y015
 
 @_typing.final
 class Item(_message.Message):
@@ -322,23 +420,49 @@ class GetQuotaRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class DimensionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TENANT_ID_FIELD_NUMBER: _builtins.int
     METERS_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Whose limits."""
     @_builtins.property
     def meters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only the limits of these meters; empty means all."""
 
+    @_builtins.property
+    def dimensions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """For limits per dimension: whose counters to read. Those of other dimensions are left out."""
+
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         meters: _abc.Iterable[_builtins.str] | None = ...,
+        dimensions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["meters", b"meters", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "meters", b"meters", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -375,3 +499,479 @@ class GetQuotaResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetQuotaResponse: _TypeAlias = GetQuotaResponse  # noqa: Y015
+
+@_typing.final
+class WatchQuotaRequest(_message.Message):
+    """What to watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DimensionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    METERS_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Whose limits."""
+    @_builtins.property
+    def meters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only the limits of these meters; empty means all."""
+
+    @_builtins.property
+    def dimensions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """For limits per dimension: whose counters to read."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        meters: _abc.Iterable[_builtins.str] | None = ...,
+        dimensions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "meters", b"meters", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchQuotaRequest: _TypeAlias = WatchQuotaRequest  # noqa: Y015
+
+@_typing.final
+class WatchQuotaResponse(_message.Message):
+    """Where a tenant stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMITS_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    CATALOG_VERSION_FIELD_NUMBER: _builtins.int
+    cause: Global___WatchCause.ValueType
+    """Why it is sent."""
+    plan: _builtins.str
+    """The plan the tenant is on."""
+    catalog_version: _builtins.int
+    """The version of the catalog that says so."""
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[_limit_pb2.LimitStatus]:
+        """Every limit watched, in the catalog's order."""
+
+    def __init__(
+        self,
+        *,
+        limits: _abc.Iterable[_limit_pb2.LimitStatus] | None = ...,
+        cause: Global___WatchCause.ValueType = ...,
+        plan: _builtins.str = ...,
+        catalog_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_version", b"catalog_version", "cause", b"cause", "limits", b"limits", "plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchQuotaResponse: _TypeAlias = WatchQuotaResponse  # noqa: Y015
+
+@_typing.final
+class ReserveRequest(_message.Message):
+    """What to hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Who pays."""
+    operation_id: _builtins.str
+    """Names this logical call, the same over its retries; part of the reservation's id."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]:
+        """1 to 64 items, held together or not at all: what the work costs at most, or is thought to."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """After this long without Commit, Release or ExtendReservation the units come back by themselves.
+        1 ms to 24 h; 60 s unless set.
+        """
+
+    @_builtins.property
+    def context(self) -> _event_pb2.EventContext:
+        """The circumstances, stored with each event."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        items: _abc.Iterable[Global___Item] | None = ...,
+        operation_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        context: _event_pb2.EventContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "items", b"items", "operation_id", b"operation_id", "tenant_id", b"tenant_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveRequest: _TypeAlias = ReserveRequest  # noqa: Y015
+
+@_typing.final
+class ReserveResponse(_message.Message):
+    """What was held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    REFUSED_BY_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    allowed: _builtins.bool
+    """Whether the work may be done. If false, nothing is held."""
+    refused_by: _builtins.str
+    """The id of the first limit that refused; empty when allowed."""
+    replayed: _builtins.bool
+    """True when this is the stored answer of an earlier call with the same operation id."""
+    reservation_id: _builtins.str
+    """Names the reservation in Commit, Release and ExtendReservation; empty when refused."""
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[_limit_pb2.LimitStatus]:
+        """Every limit that applied, in the catalog's order."""
+
+    @_builtins.property
+    def retry_after(self) -> _duration_pb2.Duration:
+        """When the same call could pass; unset when allowed, or when it can never pass."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it expires, on the service's clock; unset when refused."""
+
+    def __init__(
+        self,
+        *,
+        allowed: _builtins.bool = ...,
+        limits: _abc.Iterable[_limit_pb2.LimitStatus] | None = ...,
+        refused_by: _builtins.str = ...,
+        retry_after: _duration_pb2.Duration | None = ...,
+        replayed: _builtins.bool = ...,
+        reservation_id: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "retry_after", b"retry_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "expires_at", b"expires_at", "limits", b"limits", "refused_by", b"refused_by", "replayed", b"replayed", "reservation_id", b"reservation_id", "retry_after", b"retry_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveResponse: _TypeAlias = ReserveResponse  # noqa: Y015
+
+@_typing.final
+class CommitRequest(_message.Message):
+    """What a reservation came to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    EXCESS_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Who pays."""
+    reservation_id: _builtins.str
+    """As Reserve gave it."""
+    operation_id: _builtins.str
+    """Names this logical call, the same over its retries. Empty: made from the reservation's id."""
+    excess: Global___Excess.ValueType
+    """What to do with usage beyond what was reserved."""
+    @_builtins.property
+    def amounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """What was used, one amount per item of the reservation, in its order; 0 for none. Empty: what was
+        reserved.
+        """
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        reservation_id: _builtins.str = ...,
+        amounts: _abc.Iterable[_builtins.int] | None = ...,
+        operation_id: _builtins.str = ...,
+        excess: Global___Excess.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "excess", b"excess", "operation_id", b"operation_id", "reservation_id", b"reservation_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitRequest: _TypeAlias = CommitRequest  # noqa: Y015
+
+@_typing.final
+class CommitResponse(_message.Message):
+    """How a reservation was settled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    REFUSED_BY_FIELD_NUMBER: _builtins.int
+    UNRECORDED_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    outcome: Global___ReservationOutcome.ValueType
+    """What became of it."""
+    refused_by: _builtins.str
+    """Of COMMITTED_PARTIALLY: the first limit that refused the excess."""
+    replayed: _builtins.bool
+    """True when this is the stored answer of an earlier call with the same operation id."""
+    durability: _event_pb2.Durability.ValueType
+    """How safely the events are held; unspecified when there are none."""
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[_limit_pb2.LimitStatus]:
+        """Every limit of the reservation's items as it stands now; empty unless settled now."""
+
+    @_builtins.property
+    def unrecorded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of COMMITTED_PARTIALLY: per item, what was used but not recorded."""
+
+    @_builtins.property
+    def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The events recorded."""
+
+    def __init__(
+        self,
+        *,
+        outcome: Global___ReservationOutcome.ValueType = ...,
+        limits: _abc.Iterable[_limit_pb2.LimitStatus] | None = ...,
+        refused_by: _builtins.str = ...,
+        unrecorded: _abc.Iterable[_builtins.int] | None = ...,
+        replayed: _builtins.bool = ...,
+        durability: _event_pb2.Durability.ValueType = ...,
+        event_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "event_ids", b"event_ids", "limits", b"limits", "outcome", b"outcome", "refused_by", b"refused_by", "replayed", b"replayed", "unrecorded", b"unrecorded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitResponse: _TypeAlias = CommitResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseRequest(_message.Message):
+    """What to give back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Who would have paid."""
+    reservation_id: _builtins.str
+    """As Reserve gave it."""
+    operation_id: _builtins.str
+    """Names this logical call, the same over its retries. Empty: made from the reservation's id."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        reservation_id: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id", "reservation_id", b"reservation_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseRequest: _TypeAlias = ReleaseRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseResponse(_message.Message):
+    """How a reservation was given back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    outcome: Global___ReservationOutcome.ValueType
+    """What became of it."""
+    replayed: _builtins.bool
+    """True when this is the stored answer of an earlier call with the same operation id."""
+    def __init__(
+        self,
+        *,
+        outcome: Global___ReservationOutcome.ValueType = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseResponse: _TypeAlias = ReleaseResponse  # noqa: Y015
+
+@_typing.final
+class ExtendReservationRequest(_message.Message):
+    """What to keep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Who pays."""
+    reservation_id: _builtins.str
+    """As Reserve gave it."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """From now; 1 ms to 24 h; 60 s unless set."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        reservation_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservation_id", b"reservation_id", "tenant_id", b"tenant_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendReservationRequest: _TypeAlias = ExtendReservationRequest  # noqa: Y015
+
+@_typing.final
+class ExtendReservationResponse(_message.Message):
+    """When a reservation ends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    outcome: Global___ReservationOutcome.ValueType
+    """What became of it."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """The new end; unset unless extended."""
+
+    def __init__(
+        self,
+        *,
+        outcome: Global___ReservationOutcome.ValueType = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendReservationResponse: _TypeAlias = ExtendReservationResponse  # noqa: Y015
+
+@_typing.final
+class RefundRequest(_message.Message):
+    """What to take back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Who gets it back."""
+    event_id: _builtins.str
+    """The event, as a reply named it; it has to be younger than the service's memory of operations."""
+    amount: _builtins.int
+    """In the meter's smallest unit, at most what is left of the event; 0 means all that is left."""
+    operation_id: _builtins.str
+    """Names this logical call, the same over its retries; required."""
+    reason: _builtins.str
+    """Why, for people; at most 256 characters."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        operation_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "event_id", b"event_id", "operation_id", b"operation_id", "reason", b"reason", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundRequest: _TypeAlias = RefundRequest  # noqa: Y015
+
+@_typing.final
+class RefundResponse(_message.Message):
+    """What was taken back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """The id of the negative event."""
+    amount: _builtins.int
+    """The units taken back, above 0."""
+    replayed: _builtins.bool
+    """True when this is the stored answer of an earlier call with the same operation id."""
+    durability: _event_pb2.Durability.ValueType
+    """How safely the event is held."""
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[_limit_pb2.LimitStatus]:
+        """The limits as they stand now."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        replayed: _builtins.bool = ...,
+        durability: _event_pb2.Durability.ValueType = ...,
+        limits: _abc.Iterable[_limit_pb2.LimitStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "durability", b"durability", "event_id", b"event_id", "limits", b"limits", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundResponse: _TypeAlias = RefundResponse  # noqa: Y015

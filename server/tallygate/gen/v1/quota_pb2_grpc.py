@@ -59,6 +59,36 @@ class QuotaServiceStub:
                 request_serializer=tallygate_dot_v1_dot_quota__pb2.GetQuotaRequest.SerializeToString,
                 response_deserializer=tallygate_dot_v1_dot_quota__pb2.GetQuotaResponse.FromString,
                 _registered_method=True)
+        self.WatchQuota = channel.unary_stream(
+                '/tallygate.v1.QuotaService/WatchQuota',
+                request_serializer=tallygate_dot_v1_dot_quota__pb2.WatchQuotaRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_quota__pb2.WatchQuotaResponse.FromString,
+                _registered_method=True)
+        self.Reserve = channel.unary_unary(
+                '/tallygate.v1.QuotaService/Reserve',
+                request_serializer=tallygate_dot_v1_dot_quota__pb2.ReserveRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_quota__pb2.ReserveResponse.FromString,
+                _registered_method=True)
+        self.Commit = channel.unary_unary(
+                '/tallygate.v1.QuotaService/Commit',
+                request_serializer=tallygate_dot_v1_dot_quota__pb2.CommitRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_quota__pb2.CommitResponse.FromString,
+                _registered_method=True)
+        self.Release = channel.unary_unary(
+                '/tallygate.v1.QuotaService/Release',
+                request_serializer=tallygate_dot_v1_dot_quota__pb2.ReleaseRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_quota__pb2.ReleaseResponse.FromString,
+                _registered_method=True)
+        self.ExtendReservation = channel.unary_unary(
+                '/tallygate.v1.QuotaService/ExtendReservation',
+                request_serializer=tallygate_dot_v1_dot_quota__pb2.ExtendReservationRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_quota__pb2.ExtendReservationResponse.FromString,
+                _registered_method=True)
+        self.Refund = channel.unary_unary(
+                '/tallygate.v1.QuotaService/Refund',
+                request_serializer=tallygate_dot_v1_dot_quota__pb2.RefundRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_quota__pb2.RefundResponse.FromString,
+                _registered_method=True)
 
 
 class QuotaServiceServicer:
@@ -98,6 +128,48 @@ class QuotaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchQuota(self, request, context):
+        """Sends where a tenant stands, now and within 250 ms of each change, until the caller ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reserve(self, request, context):
+        """Holds units for work whose cost is not known yet. They count against every limit at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Commit(self, request, context):
+        """Settles a reservation with what was used, and records the events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Release(self, request, context):
+        """Gives a reservation back: nothing was used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtendReservation(self, request, context):
+        """Moves the end of a reservation: the heartbeat of work that goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Refund(self, request, context):
+        """Takes back all or part of an event: gives its quota back and records a negative event.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QuotaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -120,6 +192,36 @@ def add_QuotaServiceServicer_to_server(servicer, server):
                     servicer.GetQuota,
                     request_deserializer=tallygate_dot_v1_dot_quota__pb2.GetQuotaRequest.FromString,
                     response_serializer=tallygate_dot_v1_dot_quota__pb2.GetQuotaResponse.SerializeToString,
+            ),
+            'WatchQuota': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchQuota,
+                    request_deserializer=tallygate_dot_v1_dot_quota__pb2.WatchQuotaRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_quota__pb2.WatchQuotaResponse.SerializeToString,
+            ),
+            'Reserve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reserve,
+                    request_deserializer=tallygate_dot_v1_dot_quota__pb2.ReserveRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_quota__pb2.ReserveResponse.SerializeToString,
+            ),
+            'Commit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Commit,
+                    request_deserializer=tallygate_dot_v1_dot_quota__pb2.CommitRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_quota__pb2.CommitResponse.SerializeToString,
+            ),
+            'Release': grpc.unary_unary_rpc_method_handler(
+                    servicer.Release,
+                    request_deserializer=tallygate_dot_v1_dot_quota__pb2.ReleaseRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_quota__pb2.ReleaseResponse.SerializeToString,
+            ),
+            'ExtendReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendReservation,
+                    request_deserializer=tallygate_dot_v1_dot_quota__pb2.ExtendReservationRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_quota__pb2.ExtendReservationResponse.SerializeToString,
+            ),
+            'Refund': grpc.unary_unary_rpc_method_handler(
+                    servicer.Refund,
+                    request_deserializer=tallygate_dot_v1_dot_quota__pb2.RefundRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_quota__pb2.RefundResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -235,6 +337,168 @@ class QuotaService:
             '/tallygate.v1.QuotaService/GetQuota',
             tallygate_dot_v1_dot_quota__pb2.GetQuotaRequest.SerializeToString,
             tallygate_dot_v1_dot_quota__pb2.GetQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tallygate.v1.QuotaService/WatchQuota',
+            tallygate_dot_v1_dot_quota__pb2.WatchQuotaRequest.SerializeToString,
+            tallygate_dot_v1_dot_quota__pb2.WatchQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reserve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.QuotaService/Reserve',
+            tallygate_dot_v1_dot_quota__pb2.ReserveRequest.SerializeToString,
+            tallygate_dot_v1_dot_quota__pb2.ReserveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Commit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.QuotaService/Commit',
+            tallygate_dot_v1_dot_quota__pb2.CommitRequest.SerializeToString,
+            tallygate_dot_v1_dot_quota__pb2.CommitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Release(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.QuotaService/Release',
+            tallygate_dot_v1_dot_quota__pb2.ReleaseRequest.SerializeToString,
+            tallygate_dot_v1_dot_quota__pb2.ReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.QuotaService/ExtendReservation',
+            tallygate_dot_v1_dot_quota__pb2.ExtendReservationRequest.SerializeToString,
+            tallygate_dot_v1_dot_quota__pb2.ExtendReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Refund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.QuotaService/Refund',
+            tallygate_dot_v1_dot_quota__pb2.RefundRequest.SerializeToString,
+            tallygate_dot_v1_dot_quota__pb2.RefundResponse.FromString,
             options,
             channel_credentials,
             insecure,

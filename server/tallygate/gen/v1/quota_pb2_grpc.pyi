@@ -48,6 +48,18 @@ class QuotaServiceStub:
     """Answers as CheckAndConsume would, without charging or recording."""
     GetQuota: _grpc.UnaryUnaryMultiCallable[_quota_pb2.GetQuotaRequest, _quota_pb2.GetQuotaResponse]
     """Reads where a tenant stands against its limits."""
+    WatchQuota: _grpc.UnaryStreamMultiCallable[_quota_pb2.WatchQuotaRequest, _quota_pb2.WatchQuotaResponse]
+    """Sends where a tenant stands, now and within 250 ms of each change, until the caller ends it."""
+    Reserve: _grpc.UnaryUnaryMultiCallable[_quota_pb2.ReserveRequest, _quota_pb2.ReserveResponse]
+    """Holds units for work whose cost is not known yet. They count against every limit at once."""
+    Commit: _grpc.UnaryUnaryMultiCallable[_quota_pb2.CommitRequest, _quota_pb2.CommitResponse]
+    """Settles a reservation with what was used, and records the events."""
+    Release: _grpc.UnaryUnaryMultiCallable[_quota_pb2.ReleaseRequest, _quota_pb2.ReleaseResponse]
+    """Gives a reservation back: nothing was used."""
+    ExtendReservation: _grpc.UnaryUnaryMultiCallable[_quota_pb2.ExtendReservationRequest, _quota_pb2.ExtendReservationResponse]
+    """Moves the end of a reservation: the heartbeat of work that goes on."""
+    Refund: _grpc.UnaryUnaryMultiCallable[_quota_pb2.RefundRequest, _quota_pb2.RefundResponse]
+    """Takes back all or part of an event: gives its quota back and records a negative event."""
 
 @_typing.type_check_only
 class QuotaServiceAsyncStub(QuotaServiceStub):
@@ -69,6 +81,18 @@ class QuotaServiceAsyncStub(QuotaServiceStub):
     """Answers as CheckAndConsume would, without charging or recording."""
     GetQuota: _aio.UnaryUnaryMultiCallable[_quota_pb2.GetQuotaRequest, _quota_pb2.GetQuotaResponse]  # type: ignore[assignment]
     """Reads where a tenant stands against its limits."""
+    WatchQuota: _aio.UnaryStreamMultiCallable[_quota_pb2.WatchQuotaRequest, _quota_pb2.WatchQuotaResponse]  # type: ignore[assignment]
+    """Sends where a tenant stands, now and within 250 ms of each change, until the caller ends it."""
+    Reserve: _aio.UnaryUnaryMultiCallable[_quota_pb2.ReserveRequest, _quota_pb2.ReserveResponse]  # type: ignore[assignment]
+    """Holds units for work whose cost is not known yet. They count against every limit at once."""
+    Commit: _aio.UnaryUnaryMultiCallable[_quota_pb2.CommitRequest, _quota_pb2.CommitResponse]  # type: ignore[assignment]
+    """Settles a reservation with what was used, and records the events."""
+    Release: _aio.UnaryUnaryMultiCallable[_quota_pb2.ReleaseRequest, _quota_pb2.ReleaseResponse]  # type: ignore[assignment]
+    """Gives a reservation back: nothing was used."""
+    ExtendReservation: _aio.UnaryUnaryMultiCallable[_quota_pb2.ExtendReservationRequest, _quota_pb2.ExtendReservationResponse]  # type: ignore[assignment]
+    """Moves the end of a reservation: the heartbeat of work that goes on."""
+    Refund: _aio.UnaryUnaryMultiCallable[_quota_pb2.RefundRequest, _quota_pb2.RefundResponse]  # type: ignore[assignment]
+    """Takes back all or part of an event: gives its quota back and records a negative event."""
 
 class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
     """Decides whether work may be done, and records it in the same atomic step.
@@ -111,5 +135,53 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_quota_pb2.GetQuotaResponse, _abc.Awaitable[_quota_pb2.GetQuotaResponse]]:
         """Reads where a tenant stands against its limits."""
+
+    @_abc_1.abstractmethod
+    def WatchQuota(
+        self,
+        request: _quota_pb2.WatchQuotaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_quota_pb2.WatchQuotaResponse], _abc.AsyncIterator[_quota_pb2.WatchQuotaResponse]]:
+        """Sends where a tenant stands, now and within 250 ms of each change, until the caller ends it."""
+
+    @_abc_1.abstractmethod
+    def Reserve(
+        self,
+        request: _quota_pb2.ReserveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_quota_pb2.ReserveResponse, _abc.Awaitable[_quota_pb2.ReserveResponse]]:
+        """Holds units for work whose cost is not known yet. They count against every limit at once."""
+
+    @_abc_1.abstractmethod
+    def Commit(
+        self,
+        request: _quota_pb2.CommitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_quota_pb2.CommitResponse, _abc.Awaitable[_quota_pb2.CommitResponse]]:
+        """Settles a reservation with what was used, and records the events."""
+
+    @_abc_1.abstractmethod
+    def Release(
+        self,
+        request: _quota_pb2.ReleaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_quota_pb2.ReleaseResponse, _abc.Awaitable[_quota_pb2.ReleaseResponse]]:
+        """Gives a reservation back: nothing was used."""
+
+    @_abc_1.abstractmethod
+    def ExtendReservation(
+        self,
+        request: _quota_pb2.ExtendReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_quota_pb2.ExtendReservationResponse, _abc.Awaitable[_quota_pb2.ExtendReservationResponse]]:
+        """Moves the end of a reservation: the heartbeat of work that goes on."""
+
+    @_abc_1.abstractmethod
+    def Refund(
+        self,
+        request: _quota_pb2.RefundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_quota_pb2.RefundResponse, _abc.Awaitable[_quota_pb2.RefundResponse]]:
+        """Takes back all or part of an event: gives its quota back and records a negative event."""
 
 def add_QuotaServiceServicer_to_server(servicer: QuotaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -70,6 +70,14 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A counter would pass 2^53 - 1, past which it could not be exact. Do not retry."""
     REASON_CANCELLED: _Reason.ValueType  # 22
     """The caller gave up, or its deadline passed, before the reply. Retry with the same operation id."""
+    REASON_TENANT_SUSPENDED: _Reason.ValueType  # 23
+    """The tenant, or one above it, is suspended. Do not retry before the catalog has changed."""
+    REASON_RESERVATION_NOT_FOUND: _Reason.ValueType  # 24
+    """There is no such reservation, or it was resolved too long ago to be known."""
+    REASON_REFUND_TOO_LARGE: _Reason.ValueType  # 25
+    """The refund is more than the event has left to refund. Do not retry."""
+    REASON_EVENT_NOT_FOUND: _Reason.ValueType  # 26
+    """The event is not known here, or is too old to be refunded by this call."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call or an item was not served. `google.rpc.ErrorInfo.reason` holds the name without its
@@ -122,6 +130,14 @@ REASON_COUNTER_OVERFLOW: Reason.ValueType  # 21
 """A counter would pass 2^53 - 1, past which it could not be exact. Do not retry."""
 REASON_CANCELLED: Reason.ValueType  # 22
 """The caller gave up, or its deadline passed, before the reply. Retry with the same operation id."""
+REASON_TENANT_SUSPENDED: Reason.ValueType  # 23
+"""The tenant, or one above it, is suspended. Do not retry before the catalog has changed."""
+REASON_RESERVATION_NOT_FOUND: Reason.ValueType  # 24
+"""There is no such reservation, or it was resolved too long ago to be known."""
+REASON_REFUND_TOO_LARGE: Reason.ValueType  # 25
+"""The refund is more than the event has left to refund. Do not retry."""
+REASON_EVENT_NOT_FOUND: Reason.ValueType  # 26
+"""The event is not known here, or is too old to be refunded by this call."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
