@@ -6,67 +6,79 @@ Refuses to know: Redis, encodings, and real time.
 
 An operation passes whole or not at all. It is evaluated against every counter before the first
 change; a refusal changes nothing and is not remembered, so that a retry after the window can pass.
+What a reservation holds counts as used until it is settled, comes back or expires.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from tallygate.domain.answer import asking, refusal, replayed, shares_told, touched
+from tallygate.domain.balance import Balance, add_grants, read_balance
 from tallygate.domain.decision import (
+    BalanceRule,
+    Broken,
+    Changed,
     Charge,
+    Credit,
     Decided,
+    Extension,
+    Hold,
+    LimitReading,
     Mode,
     Operation,
     Outcome,
     Overflowed,
+    Refund,
+    RefundExceeds,
+    Reservation,
+    ReservationState,
     Reused,
+    Settlement,
+    Share,
     Stale,
+    TooLate,
+    Unresolved,
 )
-from tallygate.domain.ids import LimitId, MeterName, OperationId, SourceId, TenantId
-from tallygate.domain.limit import EMPTY, Counter, Moment, Verdict, evaluate, in_reach
+from tallygate.domain.entry import Burned, Crossed, Entry, Part, Record
+from tallygate.domain.hold import Account, left_of, settle, share_text, shares_of
+from tallygate.domain.ids import (
+    AccountId,
+    EventId,
+    LimitId,
+    OperationId,
+    ReservationId,
+    SourceId,
+    TenantId,
+)
+from tallygate.domain.limit import Verdict, evaluate, in_reach, refund, reset
+from tallygate.domain.verdict import Moment
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """The first answer to an operation, and what it was given for."""
+    """The first answer to an operation, what it was given for, and until when it is kept."""
 
     fingerprint: str
-    at_us: int
+    until_us: int
     answer: Decided
+    payload: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
-class Crossed:
-    """A crossing as the stream has it."""
+class _Kept:
+    """A reservation and until when it is known."""
 
-    account: TenantId
-    limit_id: LimitId
-    meter: MeterName
-    ratio_ppm: int
-    threshold: int
-    used: int
-    limit: int
-    starts_us: int
-    ends_us: int
+    reservation: Reservation
+    until_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One accepted operation in a stream entry. `reject_reason` is empty for usage."""
+@dataclass(slots=True)
+class _Call:
+    """One call of the script: its time and its source, and what its stream entry holds so far."""
 
-    first_seq: int
-    event_count: int
-    payload: bytes
-    reject_reason: str = ""
-    crossings: tuple[Crossed, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One stream entry: what one call of the script has accepted."""
-
-    at_us: int
+    now_us: int
     source_id: SourceId
-    records: tuple[Record, ...]
+    parts: list[Part] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -74,8 +86,10 @@ class Accounts:
     """The state of one shard."""
 
     memory_us: int
-    counters: dict[tuple[TenantId, str], Counter] = field(default_factory=dict)
+    accounts: dict[AccountId, Account] = field(default_factory=dict)
     operations: dict[tuple[TenantId, OperationId], Remembered] = field(default_factory=dict)
+    reservations: dict[tuple[TenantId, ReservationId], _Kept] = field(default_factory=dict)
+    refunded: dict[tuple[TenantId, EventId], int] = field(default_factory=dict)
     sequences: dict[SourceId, int] = field(default_factory=dict)
     stream: list[Entry] = field(default_factory=list)
 
@@ -83,108 +97,275 @@ class Accounts:
         self, operations: Sequence[Operation], source_id: SourceId, now_us: int
     ) -> list[Outcome]:
         """Decide the operations in order, each by itself, and append one entry for all accepted."""
-        records: list[Record] = []
-        outcomes = [
-            self._decide_one(operation, source_id, now_us, records) for operation in operations
-        ]
-        if records:
-            self.stream.append(Entry(now_us, source_id, tuple(records)))
+        call = _Call(now_us, source_id)
+        outcomes = [self._decide_one(operation, call) for operation in operations]
+        if call.parts:
+            self.stream.append(Entry(now_us, source_id, tuple(call.parts)))
         return outcomes
 
-    def _decide_one(
-        self, operation: Operation, source_id: SourceId, now_us: int, records: list[Record]
-    ) -> Outcome:
-        known = self._remembered(operation, now_us)
+    def reservation(
+        self, tenant_id: TenantId, of: ReservationId, now_us: int
+    ) -> Reservation | None:
+        """Return a reservation that is known still."""
+        kept = self.reservations.get((tenant_id, of))
+        return kept.reservation if kept is not None and now_us < kept.until_us else None
+
+    def _account(self, of: AccountId) -> Account:
+        return self.accounts.setdefault(of, Account())
+
+    def _decide_one(self, operation: Operation, call: _Call) -> Outcome:
+        known = self._remembered(operation, call.now_us)
         if known is not None:
             if known.fingerprint != operation.fingerprint:
                 return Reused()
-            return replace(known.answer, replayed=True)
-        if not all(in_reach(charge.rule, now_us) for charge in operation.charges):
-            return Stale(now_us)
-        used_at_us = min(operation.event_time_us or now_us, now_us)
-        moment = Moment(now_us, operation.mode, used_at_us)
-        verdicts = [
-            evaluate(charge, self.counters.get((charge.account, charge.field), EMPTY), moment)
-            for charge in operation.charges
-        ]
+            return replayed(known.answer, operation)
+        if 0 < operation.deadline_us < call.now_us:
+            return TooLate()
+        refused = self._closed(operation, call.now_us)
+        if refused is not None:
+            return refused
+        if not all(in_reach(charge.rule, call.now_us) for charge in operation.charges):
+            return Stale(call.now_us)
+        for of in touched(operation):
+            self._account(of).expire(call.now_us)
+        match operation.detail:
+            case Settlement() as settlement:
+                return self._settle(operation, settlement, call)
+            case Extension() as extension:
+                return self._extend(operation, extension, call)
+            case Refund() as taken:
+                return self._refund(operation, taken, call)
+            case Credit() as credit:
+                return self._credit(operation, credit, call)
+            case Hold() | None:
+                pass
+        if operation.mode is Mode.RESET:
+            return self._reset(operation, call)
+        return self._charge(operation, call)
+
+    def _closed(self, operation: Operation, now_us: int) -> Outcome | None:
+        """Return why a reservation cannot be made, settled or extended, None when it can."""
+        if not isinstance(operation.detail, Hold | Settlement | Extension):
+            return None
+        found = self.reservation(operation.tenant_id, operation.detail.reservation_id, now_us)
+        if isinstance(operation.detail, Hold):
+            return Reused() if found is not None else None
+        if found is None:
+            return Unresolved(ReservationState.UNKNOWN)
+        if found.state is not ReservationState.HELD:
+            return Unresolved(found.state)
+        if found.expires_us <= now_us:
+            return Unresolved(ReservationState.EXPIRED)
+        return None if shares_told(operation) == found.shares else Changed()
+
+    def _verdicts(self, operation: Operation, call: _Call) -> list[Verdict]:
+        used_at_us = min(operation.event_time_us or call.now_us, call.now_us)
+        verdicts: list[Verdict] = []
+        for charge in operation.charges:
+            account = self._account(charge.account)
+            moment = Moment(call.now_us, asking(operation), used_at_us, account.next_hold_us)
+            verdicts.append(evaluate(charge, account.counters.get(charge.field), moment))
+        return verdicts
+
+    def _charge(self, operation: Operation, call: _Call) -> Outcome:
+        verdicts = self._verdicts(operation, call)
         if any(verdict.refuses for verdict in verdicts):
-            return _refusal(operation.charges, verdicts, now_us)
+            return refusal(operation.charges, verdicts, call.now_us)
         for charge, verdict in zip(operation.charges, verdicts, strict=True):
             if verdict.overflow:
                 return Overflowed(charge.limit_id)
         if operation.mode is Mode.CHECK:
-            return Decided(True, now_us, tuple(verdict.before for verdict in verdicts))
-        return self._accept(operation, verdicts, source_id, now_us, records)
+            return Decided(True, call.now_us, tuple(verdict.before for verdict in verdicts))
+        first_seq = 0
+        if isinstance(operation.detail, Hold):
+            self._hold(operation, operation.detail, verdicts, call)
+        else:
+            first_seq = self._append(operation, operation.payload, operation.event_count, call)
+        self._apply(operation.charges, verdicts, call, burns=operation.mode is not Mode.RESERVE)
+        readings = tuple(verdict.after for verdict in verdicts)
+        answer = Decided(True, call.now_us, readings, first_seq=first_seq)
+        return self._answer(operation, answer, operation.payload if first_seq else b"")
 
-    def _accept(
-        self,
-        operation: Operation,
-        verdicts: list[Verdict],
-        source_id: SourceId,
-        now_us: int,
-        records: list[Record],
-    ) -> Decided:
-        crossed: list[Crossed] = []
-        for charge, verdict in zip(operation.charges, verdicts, strict=True):
-            self.counters[charge.account, charge.field] = verdict.counter
-            crossed += _crossed(charge, verdict)
-        first_seq = self.sequences.get(source_id, 0) + 1
-        self.sequences[source_id] = first_seq + operation.event_count - 1
-        records.append(
-            Record(
-                first_seq,
-                operation.event_count,
-                operation.payload,
-                operation.reject_reason,
-                tuple(crossed),
+    def _hold(
+        self, operation: Operation, hold: Hold, verdicts: Sequence[Verdict], call: _Call
+    ) -> None:
+        ends_us = call.now_us + hold.ttl_us
+        shares = shares_of(operation.charges, [verdict.slots for verdict in verdicts])
+        for share in shares:
+            text = share_text(share, hold.reservation_id)
+            self._account(share.account).hold(text, share, ends_us)
+        self._keep(
+            operation.tenant_id,
+            hold.reservation_id,
+            Reservation(ReservationState.HELD, call.now_us, ends_us, shares, operation.payload),
+            ends_us + self.memory_us,
+        )
+
+    def _settle(self, operation: Operation, settlement: Settlement, call: _Call) -> Outcome:
+        key = (operation.tenant_id, settlement.reservation_id)
+        found = self.reservations[key].reservation
+        first_seq = self._append(operation, operation.payload, operation.event_count, call)
+        recorded = operation.payload
+        shares: list[Share] = []
+        for portion in settlement.portions:
+            account = self._account(portion.share.account)
+            account.holds.pop(share_text(portion.share, settlement.reservation_id), None)
+            settled = settle(portion)
+            for each in settled:
+                account.give_back(each.field, each.back)
+                self._burn(portion.share.account, each.field, each.used, call)
+            left = Share(portion.share.account, left_of(settled))
+            if left.pieces:
+                account.hold(share_text(left, settlement.reservation_id), left, found.expires_us)
+                shares.append(left)
+        verdicts = self._verdicts(operation, call)
+        over = [
+            charge.limit_id
+            for charge, verdict in zip(operation.charges, verdicts, strict=True)
+            if verdict.refuses or verdict.overflow
+        ]
+        if not over:
+            count = settlement.excess_count
+            excess_seq = self._append(operation, settlement.excess_payload, count, call)
+            first_seq = first_seq or excess_seq
+            recorded += settlement.excess_payload
+            self._apply(operation.charges, verdicts, call, burns=True)
+        if operation.mode is Mode.SETTLE:
+            kept = replace(found, shares=tuple(shares))
+            self._keep(*key, kept, self.reservations[key].until_us)
+        else:
+            state = ReservationState.COMMITTED
+            if operation.mode is Mode.RELEASE:
+                state = ReservationState.RELEASED
+            self._keep(*key, replace(found, state=state), call.now_us + self.memory_us)
+        readings = tuple(verdict.before if over else verdict.after for verdict in verdicts)
+        refused_by = over[0] if over else None
+        answer = Decided(True, call.now_us, readings, refused_by, first_seq=first_seq)
+        return self._answer(operation, answer, recorded)
+
+    def _extend(self, operation: Operation, extension: Extension, call: _Call) -> Outcome:
+        ends_us = call.now_us + extension.ttl_us
+        key = (operation.tenant_id, extension.reservation_id)
+        for share in extension.shares:
+            text = share_text(share, extension.reservation_id)
+            self._account(share.account).hold(text, share, ends_us)
+        found = self.reservations[key].reservation
+        self._keep(*key, replace(found, expires_us=ends_us), ends_us + self.memory_us)
+        return Decided(True, call.now_us, ())
+
+    def _refund(self, operation: Operation, taken: Refund, call: _Call) -> Outcome:
+        key = (operation.tenant_id, taken.event_id)
+        before = self.refunded.get(key, 0)
+        if before + taken.units > taken.units_max:
+            return RefundExceeds(taken.units_max - before)
+        first_seq = self._append(operation, operation.payload, operation.event_count, call)
+        self.refunded[key] = before + taken.units
+        readings: list[LimitReading] = []
+        for charge in operation.charges:
+            account = self._account(charge.account)
+            used_at_us = min(operation.event_time_us or call.now_us, call.now_us)
+            moment = Moment(call.now_us, operation.mode, used_at_us, account.next_hold_us)
+            slots, state = refund(charge, account.counters.get(charge.field), moment)
+            if state is not None and charge.amount > 0:
+                account.counters[charge.field] = state
+                self._burn(charge.account, charge.field, slots, call)
+            readings.append(self._read(charge, call.now_us))
+        answer = Decided(True, call.now_us, tuple(readings), first_seq=first_seq)
+        return self._answer(operation, answer)
+
+    def _reset(self, operation: Operation, call: _Call) -> Outcome:
+        readings: list[LimitReading] = []
+        for charge in operation.charges:
+            account = self._account(charge.account)
+            readings.append(self._read(charge, call.now_us))
+            stored = account.counters.get(charge.field)
+            state = reset(charge, stored, account.held(charge.field), call.now_us)
+            if state is not None:
+                account.counters[charge.field] = state
+            readings.append(self._read(charge, call.now_us))
+        return self._answer(operation, Decided(True, call.now_us, tuple(readings)))
+
+    def _credit(self, operation: Operation, credit: Credit, call: _Call) -> Outcome:
+        (charge,) = operation.charges
+        account = self._account(charge.account)
+        stored = account.counters.get(charge.field, Balance())
+        if not isinstance(charge.rule, BalanceRule) or not isinstance(stored, Balance):
+            return Broken("the counter is not a balance")
+        added = add_grants(stored, credit, charge.rule, call.now_us)
+        if added is None:
+            return Overflowed(charge.limit_id)
+        slots, balance = added
+        if balance != Balance():
+            account.counters[charge.field] = balance
+        self._burn(charge.account, charge.field, slots, call)
+        reading = read_balance(charge, charge.rule, balance, False, call.now_us)
+        return Decided(True, call.now_us, (reading,))
+
+    def _read(self, charge: Charge, now_us: int) -> LimitReading:
+        account = self._account(charge.account)
+        moment = Moment(now_us, Mode.CHECK, now_us, account.next_hold_us)
+        nothing = replace(charge, amount=0)
+        return evaluate(nothing, account.counters.get(charge.field), moment).before
+
+    def _append(self, operation: Operation, payload: bytes, count: int, call: _Call) -> int:
+        """Append events to the call's entry; return the first one's number, 0 for none."""
+        if count == 0:
+            return 0
+        first_seq = self.sequences.get(call.source_id, 0) + 1
+        self.sequences[call.source_id] = first_seq + count - 1
+        call.parts.append(Record(first_seq, count, payload, operation.reject_reason))
+        return first_seq
+
+    def _apply(
+        self, charges: Sequence[Charge], verdicts: Sequence[Verdict], call: _Call, *, burns: bool
+    ) -> None:
+        for charge, verdict in zip(charges, verdicts, strict=True):
+            if verdict.counter is not None:
+                self._account(charge.account).counters[charge.field] = verdict.counter
+            if burns:
+                self._burn(charge.account, charge.field, verdict.slots, call)
+            call.parts.extend(
+                Crossed(
+                    account=charge.account,
+                    limit_id=charge.limit_id,
+                    meter=charge.meter,
+                    ratio_ppm=crossing.ratio_ppm,
+                    threshold=crossing.threshold,
+                    used=crossing.used,
+                    limit=charge.limit,
+                    starts_us=crossing.starts_us,
+                    ends_us=crossing.ends_us,
+                )
+                for crossing in verdict.crossings
             )
-        )
-        answer = Decided(
-            True, now_us, tuple(verdict.after for verdict in verdicts), first_seq=first_seq
-        )
+
+    def _burn(
+        self, of: AccountId, name: str, slots: Iterable[tuple[int, int]], call: _Call
+    ) -> None:
+        """Tell of units that have left a balance for good; other kinds keep no such book."""
+        limit_id, _, measure = name.partition("/")
+        if measure == "balance":
+            call.parts.extend(Burned(of, LimitId(limit_id), place, units) for place, units in slots)
+
+    def _keep(
+        self, tenant_id: TenantId, of: ReservationId, reservation: Reservation, until_us: int
+    ) -> None:
+        self.reservations[tenant_id, of] = _Kept(reservation, until_us)
+
+    def _answer(self, operation: Operation, answer: Decided, payload: bytes = b"") -> Decided:
+        """Remember the answer, with the events that a refund may name."""
         if operation.operation_id is not None:
+            memory_us = self.memory_us
+            if isinstance(operation.detail, Hold):
+                # As long as its reservation is known.
+                memory_us += operation.detail.ttl_us
             key = (operation.tenant_id, operation.operation_id)
-            self.operations[key] = Remembered(operation.fingerprint, now_us, answer)
+            until_us = answer.at_us + memory_us
+            self.operations[key] = Remembered(operation.fingerprint, until_us, answer, payload)
         return answer
 
     def _remembered(self, operation: Operation, now_us: int) -> Remembered | None:
         if operation.operation_id is None:
             return None
         known = self.operations.get((operation.tenant_id, operation.operation_id))
-        if known is None or now_us - known.at_us >= self.memory_us:
-            return None
-        return known
-
-
-def _refusal(charges: Sequence[Charge], verdicts: Sequence[Verdict], now_us: int) -> Decided:
-    refusing = [
-        (charge.limit_id, verdict.retry_after_us)
-        for charge, verdict in zip(charges, verdicts, strict=True)
-        if verdict.refuses
-    ]
-    waits = [wait for _, wait in refusing if wait is not None]
-    return Decided(
-        allowed=False,
-        at_us=now_us,
-        readings=tuple(verdict.before for verdict in verdicts),
-        refused_by=refusing[0][0],
-        # The call passes when every refusing limit lets it, and never when one never does.
-        retry_after_us=max(waits) if len(waits) == len(refusing) else None,
-    )
-
-
-def _crossed(charge: Charge, verdict: Verdict) -> list[Crossed]:
-    return [
-        Crossed(
-            account=charge.account,
-            limit_id=charge.limit_id,
-            meter=charge.meter,
-            ratio_ppm=crossing.ratio_ppm,
-            threshold=crossing.threshold,
-            used=crossing.used,
-            limit=charge.limit,
-            starts_us=crossing.starts_us,
-            ends_us=crossing.ends_us,
-        )
-        for crossing in verdict.crossings
-    ]
+        return known if known is not None and now_us < known.until_us else None

@@ -267,6 +267,9 @@ class Operation:
     reject_reason: str = ""
     # Loop time, in seconds, past which nobody waits for the answer; it must not be charged then.
     expires_at: float = float("inf")
+    # The same instant on the store's clock, 0 for none: a store that was stalled must not charge
+    # for somebody who has gone. Answers to repeats are given all the same.
+    deadline_us: int = 0
     detail: Detail | None = None
 
 
@@ -331,10 +334,20 @@ class Unresolved:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """The reservation holds something else than was said; nothing was done. Read it again."""
+
+
+@dataclass(frozen=True, slots=True)
 class RefundExceeds:
     """The event has only so many units left to refund; nothing was done."""
 
     left: int
+
+
+@dataclass(frozen=True, slots=True)
+class TooLate:
+    """The operation's deadline had passed when its turn came; nothing was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,4 +357,6 @@ class Broken:
     detail: str
 
 
-Outcome = Decided | Reused | Stale | Overflowed | Unresolved | RefundExceeds | Broken
+Outcome = (
+    Decided | Reused | Stale | Overflowed | Unresolved | Changed | RefundExceeds | TooLate | Broken
+)

@@ -79,7 +79,11 @@ class UsageEvent:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdCrossing:
-    """A limit's warning threshold was reached, once in its window."""
+    """A limit's warning threshold was reached, once in its window.
+
+    Of a balance, `threshold` and `used` are units left, and there is no window. `scope` is
+    `KEY=VALUE` for a limit per dimension.
+    """
 
     tenant_id: TenantId
     limit_id: LimitId
@@ -91,6 +95,7 @@ class ThresholdCrossing:
     window_start_us: int
     window_end_us: int
     crossed_at_us: int
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)

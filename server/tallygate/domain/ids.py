@@ -86,6 +86,11 @@ def tenant_of(account: AccountId) -> TenantId:
     return TenantId(account.partition(" ")[0])
 
 
+def scope_of(account: AccountId) -> str:
+    """Return `KEY=VALUE` of a dimension's account, empty for the tenant's own."""
+    return account.partition(" ")[2]
+
+
 def shard_of(root: TenantId, shards: int) -> int:
     """Return the shard, from 0, of the tenant family whose topmost tenant is `root`.
 

@@ -1,4 +1,4 @@
-"""How one limit measures: windows and token buckets, in exact integers.
+"""How one limit measures: the binding of every kind, and windows, token buckets and concurrency.
 
 Guarantees: every result is an integer below 2^53 where the inputs are, so that Lua's doubles give
 the same. A counter never goes back in time: it keeps the later of its own and the clock's window.
@@ -8,20 +8,38 @@ The bucket is the generic cell rate algorithm (ITU-T I.371, annex A) in its leak
 `debt` drains at a constant rate, and a charge conforms when it fits under the burst.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
-from typing import Final
+from typing import Final, assert_never
 
-from tallygate.domain.catalog import Limit, LimitKind, OnExceed, thresholds
+from tallygate.domain import balance as balances
+from tallygate.domain import sliding
+from tallygate.domain.balance import Balance, evaluate_balance
+from tallygate.domain.catalog import UNLIMITED, Limit, LimitKind, thresholds
 from tallygate.domain.decision import (
+    BalanceRule,
     Charge,
+    ConcurrencyRule,
     LimitReading,
     LimitState,
     Mode,
     RateRule,
+    Rule,
+    SlidingRule,
     WindowRule,
 )
-from tallygate.domain.ids import AMOUNT_MAX, TenantId
+from tallygate.domain.ids import AMOUNT_MAX, AccountId
+from tallygate.domain.sliding import Buckets, evaluate_sliding, sliding_rule
+from tallygate.domain.verdict import (
+    EMPTY,
+    Counter,
+    Crossing,
+    Moment,
+    gates,
+    reading_of,
+    state_of,
+)
 from tallygate.domain.window import (
     DAY_US,
     HOUR_US,
@@ -32,29 +50,8 @@ from tallygate.domain.window import (
     window_at,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Counter:
-    """What is stored of one limit.
-
-    Of a window: its start, the units used, the highest threshold emitted (ppm, 0 for none). Of a
-    bucket: when it was updated, its debt, the weight of a unit then.
-    """
-
-    at_us: int = 0
-    amount: int = 0
-    mark: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Crossing:
-    """A warning threshold, as a ratio of the limit and in units, that a charge has reached."""
-
-    ratio_ppm: int
-    threshold: int
-    used: int
-    starts_us: int
-    ends_us: int
+State = Counter | Buckets | Balance
+"""What is stored of one limit, by its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,28 +59,21 @@ class Verdict:
     """What a charge does to one limit, before it is known whether the operation passes.
 
     `before` is the reading if nothing is charged, `after` if it is; `retry_after_us` is None when
-    the charge can never pass. `overflow`: the counter could not hold the charge exactly.
+    the charge can never pass. `counter` is None when nothing is to be stored. `overflow`: it could
+    not hold the charge exactly. `slots` says where the units are, for a reservation to hold; those
+    of a rate are never given back.
     """
 
     refuses: bool
     before: LimitReading
     after: LimitReading
-    counter: Counter
+    counter: State | None
     retry_after_us: int | None = 0
     crossings: tuple[Crossing, ...] = ()
     overflow: bool = False
+    slots: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """The store's time, what is done, and when the use took place, never after now."""
-
-    now_us: int
-    mode: Mode
-    used_at_us: int
-
-
-EMPTY: Final = Counter()
 RATE_PERIODS_US: Final = {
     Period.SECOND: SECOND_US,
     Period.MINUTE: MINUTE_US,
@@ -98,8 +88,9 @@ def rate_rule(limit: Limit) -> RateRule:
     The catalog refuses periods that are not in `RATE_PERIODS_US`. A rate of 0 never passes
     anything: its burst is 0 too.
     """
+    assert limit.period is not None
     period_us = RATE_PERIODS_US[limit.period]
-    if limit.limit == 0:
+    if limit.limit in (0, UNLIMITED):
         return RateRule(1, 1, period_us)
     divisor = gcd(period_us, limit.limit)
     return RateRule(period_us // divisor, limit.limit // divisor, period_us)
@@ -107,22 +98,45 @@ def rate_rule(limit: Limit) -> RateRule:
 
 def field_of(limit: Limit) -> str:
     """Return the name of the limit's counter within an account."""
-    suffix = "rate" if limit.kind is LimitKind.RATE else limit.period.value
-    return f"{limit.limit_id}/{suffix}"
+    match limit.kind:
+        case LimitKind.WINDOW:
+            assert limit.period is not None
+            measure: str = limit.period.value
+        case LimitKind.SLIDING:
+            measure = f"s{sliding_rule(limit.duration_us).width_us}"
+        case LimitKind.RATE:
+            measure = "rate"
+        case LimitKind.CONCURRENCY:
+            measure = "held"
+        case LimitKind.BALANCE:
+            measure = "balance"
+        case _:
+            assert_never(limit.kind)
+    return f"{limit.limit_id}/{measure}"
 
 
-def charge(limit: Limit, account: TenantId, of: Calendar, amount: int, now_us: int) -> Charge:
+def charge(limit: Limit, account: AccountId, of: Calendar, amount: int, now_us: int) -> Charge:
     """Bind a limit to an account and an amount, with the windows around `now_us`."""
-    rule: WindowRule | RateRule
-    if limit.kind is LimitKind.RATE:
-        rule = rate_rule(limit)
-        # The catalog refuses a burst that is not exact, but a later plan may meet an old override.
-        ceiling = min(limit.burst, AMOUNT_MAX // rule.weight) if limit.limit else 0
-    else:
-        current = window_at(limit.period, of, now_us)
-        following = window_at(limit.period, of, current.end_us)
-        rule = WindowRule(current.start_us, current.end_us, following.end_us, thresholds(limit))
-        ceiling = limit.limit
+    ceiling = limit.limit
+    rule: Rule
+    match limit.kind:
+        case LimitKind.WINDOW:
+            assert limit.period is not None
+            current = window_at(limit.period, of, now_us)
+            following = window_at(limit.period, of, current.end_us)
+            rule = WindowRule(current.start_us, current.end_us, following.end_us, thresholds(limit))
+        case LimitKind.SLIDING:
+            rule = sliding_rule(limit.duration_us)
+        case LimitKind.RATE:
+            rule = rate_rule(limit)
+            ceiling = _burst(limit, rule)
+        case LimitKind.CONCURRENCY:
+            rule = ConcurrencyRule()
+        case LimitKind.BALANCE:
+            rule = BalanceRule(limit.overdraft, limit.low_at)
+            ceiling = 0
+        case _:
+            assert_never(limit.kind)
     return Charge(
         account=account,
         field=field_of(limit),
@@ -135,16 +149,120 @@ def charge(limit: Limit, account: TenantId, of: Calendar, amount: int, now_us: i
     )
 
 
-def in_reach(rule: WindowRule | RateRule, now_us: int) -> bool:
+def _burst(limit: Limit, rule: RateRule) -> int:
+    if limit.limit in (0, UNLIMITED):
+        return limit.limit
+    # The catalog refuses a burst that is not exact, but a later plan may meet an old override.
+    return min(limit.burst, AMOUNT_MAX // rule.weight)
+
+
+def in_reach(rule: Rule, now_us: int) -> bool:
     """Say whether the rule's windows hold the store's time."""
-    return isinstance(rule, RateRule) or rule.starts_us <= now_us < rule.ends_us
+    return not isinstance(rule, WindowRule) or rule.starts_us <= now_us < rule.ends_us
 
 
-def evaluate(charge: Charge, counter: Counter, moment: Moment) -> Verdict:
-    """Say what the charge does to the limit whose counter is `counter`."""
-    if isinstance(charge.rule, WindowRule):
-        return _evaluate_window(charge, charge.rule, counter, moment)
-    return _evaluate_rate(charge, charge.rule, counter, moment)
+def evaluate(charge: Charge, stored: State | None, moment: Moment) -> Verdict:
+    """Say what the charge does to the limit of which `stored` is kept, None for nothing yet."""
+    match charge.rule:
+        case WindowRule() as rule:
+            return _evaluate_window(charge, rule, _counter(stored), moment)
+        case RateRule() as rule:
+            return _evaluate_rate(charge, rule, _counter(stored), moment)
+        case ConcurrencyRule():
+            return _evaluate_concurrency(charge, _counter(stored), moment)
+        case SlidingRule() as rule:
+            slid = evaluate_sliding(charge, rule, _buckets(stored), moment)
+            return Verdict(
+                refuses=slid.refuses,
+                before=slid.before,
+                after=slid.after,
+                counter=slid.buckets,
+                retry_after_us=slid.retry_after_us,
+                overflow=slid.overflow,
+                slots=((slid.place, slid.amount),) if slid.amount else (),
+            )
+        case BalanceRule() as rule:
+            paid = evaluate_balance(charge, rule, _balance(stored), moment)
+            return Verdict(
+                refuses=paid.refuses,
+                before=paid.before,
+                after=paid.after,
+                counter=paid.balance,
+                retry_after_us=paid.retry_after_us,
+                crossings=paid.crossings,
+                overflow=paid.overflow,
+                slots=paid.slots,
+            )
+        case _:
+            assert_never(charge.rule)
+
+
+def give_back(stored: State | None, place: int, units: int) -> State | None:
+    """Return what is stored once a held unit has come back to its place, if that is still there."""
+    match stored:
+        case Counter(at_us, amount, mark):
+            return Counter(at_us, max(0, amount - units), mark) if at_us == place else stored
+        case Buckets():
+            return sliding.add(stored, place, -units)
+        case Balance():
+            return balances.give_back(stored, place, units)
+        case None:
+            return None
+        case _:
+            assert_never(stored)
+
+
+def refund(
+    charge: Charge, stored: State | None, moment: Moment
+) -> tuple[tuple[tuple[int, int], ...], State | None]:
+    """Take the charge's units back from where they were used, if that still counts.
+
+    Returns the balance's slots they went to, as negatives, and what is stored then. A rate's units
+    drain by themselves, and concurrency holds none.
+    """
+    match stored:
+        case Counter(at_us, amount, mark) if isinstance(charge.rule, WindowRule):
+            if moment.used_at_us < at_us:
+                return (), stored
+            return (), Counter(at_us, max(0, amount - charge.amount), mark)
+        case Buckets() if isinstance(charge.rule, SlidingRule):
+            place = moment.used_at_us // charge.rule.width_us
+            return (), sliding.add(stored, place, -charge.amount)
+        case Balance():
+            return balances.refund(stored, charge.amount, moment.now_us)
+        case _:
+            return (), stored
+
+
+def reset(
+    charge: Charge, stored: State | None, held: Sequence[tuple[int, int]], now_us: int
+) -> State | None:
+    """Return what is stored once all that no reservation holds is forgotten. `held` is by place."""
+    match stored:
+        case Counter(at_us, _, mark) if isinstance(charge.rule, RateRule):
+            return Counter(max(now_us, at_us), 0, mark)
+        case Counter(at_us):
+            return Counter(at_us, sum(units for place, units in held if place == at_us), 0)
+        case Buckets():
+            kept = Buckets()
+            for place, units in held:
+                kept = sliding.add(kept, place, units)
+            return kept
+        case _:
+            # A balance is the ledger's: it changes by grants only.
+            return stored
+
+
+def _counter(stored: State | None) -> Counter:
+    return stored if isinstance(stored, Counter) else EMPTY
+
+
+def _buckets(stored: State | None) -> Buckets:
+    return stored if isinstance(stored, Buckets) else Buckets()
+
+
+def _balance(stored: State | None) -> Balance:
+    return stored if isinstance(stored, Balance) else Balance()
 
 
 def _evaluate_window(charge: Charge, rule: WindowRule, counter: Counter, moment: Moment) -> Verdict:
@@ -167,19 +285,20 @@ def _evaluate_window(charge: Charge, rule: WindowRule, counter: Counter, moment:
     if crossings:
         mark = crossings[-1].ratio_ppm
     return Verdict(
-        refuses=over and amount > 0 and _gates(charge, moment),
-        before=_reading(charge, _window_state(charge, rule, over, used), used, end),
-        after=_reading(charge, _window_state(charge, rule, over, would), would, end),
-        counter=Counter(start, would, mark) if amount > 0 else counter,
+        refuses=over and amount > 0 and gates(charge, moment),
+        before=reading_of(charge, _window_state(charge, rule, over, used), used, end),
+        after=reading_of(charge, _window_state(charge, rule, over, would), would, end),
+        counter=Counter(start, would, mark) if amount > 0 else None,
         retry_after_us=max(1, end - moment.now_us) if amount <= charge.limit else None,
         crossings=crossings,
         overflow=would > AMOUNT_MAX,
+        slots=((start, amount),) if amount > 0 else (),
     )
 
 
 def _window_state(charge: Charge, rule: WindowRule, over: bool, used: int) -> LimitState:
     warned = bool(rule.thresholds) and used >= rule.thresholds[0][1]
-    return _state(charge, over, LimitState.WARNING if warned else LimitState.OK)
+    return state_of(charge, over, LimitState.WARNING if warned else LimitState.OK)
 
 
 def _evaluate_rate(charge: Charge, rule: RateRule, counter: Counter, moment: Moment) -> Verdict:
@@ -203,15 +322,15 @@ def _evaluate_rate(charge: Charge, rule: RateRule, counter: Counter, moment: Mom
     else:
         # As a refusing limit would have left it, so that a shadow tells the truth.
         after = debt
-    state = _state(charge, over and amount > 0, LimitState.OK)
+    state = state_of(charge, over and amount > 0)
     wait = None
     if amount <= charge.limit:
         wait = max(1, _ceil(debt + amount * rule.weight - brim, rule.drain))
     return Verdict(
-        refuses=over and amount > 0 and _gates(charge, moment),
+        refuses=over and amount > 0 and gates(charge, moment),
         before=_rate_reading(charge, rule, state, debt, now),
         after=_rate_reading(charge, rule, state, after, now),
-        counter=Counter(now, after, rule.weight) if amount > 0 else counter,
+        counter=Counter(now, after, rule.weight) if amount > 0 else None,
         retry_after_us=wait,
     )
 
@@ -220,30 +339,28 @@ def _rate_reading(
     charge: Charge, rule: RateRule, state: LimitState, debt: int, now_us: int
 ) -> LimitReading:
     used = _ceil(debt, rule.weight)
-    return _reading(charge, state, used, now_us + _ceil(debt, rule.drain))
+    return reading_of(charge, state, used, now_us + _ceil(debt, rule.drain))
 
 
-def _gates(charge: Charge, moment: Moment) -> bool:
-    return charge.on_exceed is OnExceed.REFUSE and moment.mode is not Mode.RECORD
-
-
-def _state(charge: Charge, over: bool, otherwise: LimitState) -> LimitState:
-    if not over:
-        return otherwise
-    if charge.on_exceed is OnExceed.SHADOW:
-        return LimitState.SHADOW_EXCEEDED
-    return LimitState.EXCEEDED
-
-
-def _reading(charge: Charge, state: LimitState, used: int, resets_at_us: int) -> LimitReading:
-    return LimitReading(
-        limit_id=charge.limit_id,
-        meter=charge.meter,
-        state=state,
-        used=used,
-        limit=charge.limit,
-        remaining=max(0, charge.limit - used),
-        resets_at_us=resets_at_us,
+def _evaluate_concurrency(charge: Charge, counter: Counter, moment: Moment) -> Verdict:
+    """Ask for room, and take it for a reservation: a call that holds nothing has ended already."""
+    used, would = counter.amount, counter.amount + charge.amount
+    over = would > charge.limit
+    holds = moment.mode is Mode.RESERVE and charge.amount > 0
+    wait = None
+    if charge.amount <= charge.limit:
+        # By then the first hold has ended, if not sooner.
+        wait = max(1, moment.next_hold_us - moment.now_us)
+    return Verdict(
+        refuses=over and charge.amount > 0 and gates(charge, moment),
+        before=reading_of(charge, state_of(charge, over), used, moment.next_hold_us),
+        after=reading_of(
+            charge, state_of(charge, over), would if holds else used, moment.next_hold_us
+        ),
+        counter=Counter(0, would, 0) if holds else None,
+        retry_after_us=wait,
+        overflow=would > AMOUNT_MAX,
+        slots=((0, charge.amount),) if holds else (),
     )
 
 

@@ -5,26 +5,43 @@ Refuses to know: connections, retries, and other shards.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
-from typing import Final
+from typing import Final, assert_never
 
 from tallygate.adapters.redis import keys
+from tallygate.domain.answer import accounts_of
 from tallygate.domain.catalog import OnExceed
 from tallygate.domain.decision import (
+    BalanceRule,
     Broken,
+    Changed,
     Charge,
+    ConcurrencyRule,
+    Credit,
     Decided,
+    Detail,
+    Extension,
+    Hold,
     LimitReading,
     LimitState,
     Operation,
     Outcome,
     Overflowed,
+    RateRule,
+    Refund,
+    RefundExceeds,
+    ReservationState,
     Reused,
+    Settlement,
+    SlidingRule,
     Stale,
+    TooLate,
+    Unresolved,
     WindowRule,
 )
-from tallygate.domain.ids import LimitId, MeterName, SourceId
+from tallygate.domain.hold import pieces_text
+from tallygate.domain.ids import AccountId, LimitId, MeterName, SourceId
 
 Argument = str | bytes | int
 
@@ -49,9 +66,7 @@ class Frame:
 
 def arguments(frame: Frame, operations: Sequence[Operation]) -> tuple[list[str], list[Argument]]:
     """Return KEYS and ARGV for operations of the frame's shard."""
-    indices: dict[str, int] = {}
-    for key in (keys.meta(frame.shard), keys.stream(frame.shard)):
-        indices[key] = len(indices) + 1
+    found = _Keys(frame.shard)
     args: list[Argument] = [
         frame.now_us,
         frame.epoch,
@@ -61,8 +76,8 @@ def arguments(frame: Frame, operations: Sequence[Operation]) -> tuple[list[str],
         len(operations),
     ]
     for operation in operations:
-        args += _operation(operation, frame.shard, indices)
-    return list(indices), args
+        args += _operation(operation, frame.shard, found)
+    return found.names(), args
 
 
 def outcomes(reply: Sequence[bytes], operations: Sequence[Operation]) -> list[Outcome]:
@@ -75,28 +90,55 @@ def outcomes(reply: Sequence[bytes], operations: Sequence[Operation]) -> list[Ou
     ]
 
 
-def _operation(operation: Operation, shard: int, indices: dict[str, int]) -> Iterator[Argument]:
+class _Keys:
+    """The call's KEYS, each once, and where they stand."""
+
+    def __init__(self, shard: int) -> None:
+        self._shard = shard
+        self._indices: dict[str, int] = {}
+        self.of(keys.meta(shard))
+        self.of(keys.stream(shard))
+
+    def of(self, key: str) -> int:
+        """Return the index of a key, from 1."""
+        return self._indices.setdefault(key, len(self._indices) + 1)
+
+    def account(self, account: AccountId) -> int:
+        """Return the index of an account's counters; its holds follow."""
+        index = self.of(keys.account(self._shard, account))
+        if index == len(self._indices):
+            self.of(keys.holds(self._shard, account))
+        return index
+
+    def names(self) -> list[str]:
+        """Return all keys."""
+        return list(self._indices)
+
+
+def _operation(operation: Operation, shard: int, found: _Keys) -> Iterator[Argument]:
     key_index = 0
     if operation.operation_id is not None:
-        key = keys.operation(shard, operation.tenant_id, operation.operation_id)
-        key_index = indices.setdefault(key, len(indices) + 1)
+        key_index = found.of(keys.operation(shard, operation.tenant_id, operation.operation_id))
     head: tuple[Argument, ...] = (
         operation.mode.value,
         key_index,
         operation.fingerprint,
         operation.event_time_us,
+        operation.deadline_us,
         operation.event_count,
         operation.payload,
         operation.reject_reason,
         len(operation.charges),
     )
-    return chain(head, *(_charge(charge, shard, indices) for charge in operation.charges))
+    charges = (_charge(charge, found) for charge in operation.charges)
+    if operation.detail is None:
+        return chain(head, *charges)
+    return chain(head, *charges, _detail(operation, operation.detail, shard, found))
 
 
-def _charge(charge: Charge, shard: int, indices: dict[str, int]) -> tuple[Argument, ...]:
-    key = keys.account(shard, charge.account)
+def _charge(charge: Charge, found: _Keys) -> tuple[Argument, ...]:
     head = (
-        indices.setdefault(key, len(indices) + 1),
+        found.account(charge.account),
         charge.field,
         charge.limit_id,
         charge.meter,
@@ -104,30 +146,80 @@ def _charge(charge: Charge, shard: int, indices: dict[str, int]) -> tuple[Argume
         charge.limit,
         _ON_EXCEED[charge.on_exceed],
     )
-    rule = charge.rule
-    if isinstance(rule, WindowRule):
-        bounds = (rule.starts_us, rule.turns_us, rule.ends_us, len(rule.thresholds))
-        return (*head, "w", *bounds, *chain.from_iterable(rule.thresholds))
-    return (*head, "g", rule.weight, rule.drain, rule.period_us)
+    match charge.rule:
+        case WindowRule() as rule:
+            bounds = (rule.starts_us, rule.turns_us, rule.ends_us, len(rule.thresholds))
+            return (*head, "w", *bounds, *chain.from_iterable(rule.thresholds))
+        case RateRule() as rule:
+            return (*head, "g", rule.weight, rule.drain, rule.period_us)
+        case SlidingRule() as rule:
+            return (*head, "s", rule.width_us, rule.buckets)
+        case ConcurrencyRule():
+            return (*head, "h")
+        case BalanceRule() as rule:
+            return (*head, "b", rule.overdraft, len(rule.low_at), *rule.low_at)
+        case _:
+            assert_never(charge.rule)
+
+
+def _detail(operation: Operation, detail: Detail, shard: int, found: _Keys) -> Iterator[Argument]:
+    tenant = operation.tenant_id
+    match detail:
+        case Hold(reservation_id, ttl_us):
+            yield from (found.of(keys.reservation(shard, tenant, reservation_id)), reservation_id)
+            yield ttl_us
+        case Settlement():
+            key = keys.reservation(shard, tenant, detail.reservation_id)
+            yield from (found.of(key), detail.reservation_id)
+            yield from (detail.excess_payload, detail.excess_count, int(detail.record_excess))
+            yield len(detail.portions)
+            for portion in detail.portions:
+                yield found.account(portion.share.account)
+                yield pieces_text(portion.share.pieces)
+                pairs = zip(portion.settled, portion.given_back, strict=True)
+                yield from chain.from_iterable(pairs)
+        case Extension(reservation_id, ttl_us, shares):
+            yield from (found.of(keys.reservation(shard, tenant, reservation_id)), reservation_id)
+            yield from (ttl_us, len(shares))
+            for share in shares:
+                yield from (found.account(share.account), pieces_text(share.pieces))
+        case Refund(event_id, units, units_max):
+            yield from (found.of(keys.refunded(shard, tenant, event_id)), units, units_max)
+        case Credit(grants, owed):
+            yield from (owed, len(grants))
+            for grant in grants:
+                yield from (grant.seq, grant.priority, grant.starts_us, grant.expires_us)
+                yield from (grant.granted, grant.remaining)
+        case _:
+            assert_never(detail)
 
 
 def _outcome(answer: str, operation: Operation) -> Outcome:
     verdict, *parts = answer.split(";")
     match verdict:
         case "G" | "P":
-            granted = Decided(
+            return Decided(
                 allowed=True,
                 at_us=int(parts[0]),
-                readings=tuple(_reading(part) for part in parts[2:]),
+                readings=_readings(parts[2:], operation),
                 first_seq=int(parts[1]),
+                replayed=verdict == "P",
             )
-            return replace(granted, replayed=True) if verdict == "P" else granted
+        case "Q" | "p":
+            return Decided(
+                allowed=True,
+                at_us=int(parts[0]),
+                readings=_readings(parts[3:], operation),
+                refused_by=LimitId(parts[3 + int(parts[2])].partition(",")[0]),
+                first_seq=int(parts[1]),
+                replayed=verdict == "p",
+            )
         case "R":
             wait = int(parts[2])
             return Decided(
                 allowed=False,
                 at_us=int(parts[0]),
-                readings=tuple(_reading(part) for part in parts[3:]),
+                readings=_readings(parts[3:], operation),
                 refused_by=operation.charges[int(parts[1])].limit_id,
                 retry_after_us=wait if wait >= 0 else None,
             )
@@ -137,13 +229,28 @@ def _outcome(answer: str, operation: Operation) -> Outcome:
             return Stale(int(parts[0]))
         case "O":
             return Overflowed(operation.charges[int(parts[0])].limit_id)
+        case "T":
+            return Unresolved(ReservationState(parts[0]))
+        case "M":
+            return Changed()
+        case "X":
+            return RefundExceeds(int(parts[0]))
+        case "D":
+            return TooLate()
         case _:
             return Broken("a stored counter or operation record cannot be read")
 
 
-def _reading(text: str) -> LimitReading:
+def _readings(texts: Sequence[str], operation: Operation) -> tuple[LimitReading, ...]:
+    ids = [text.partition(",")[0] for text in texts]
+    accounts = accounts_of(ids, operation)
+    return tuple(_reading(text, account) for text, account in zip(texts, accounts, strict=True))
+
+
+def _reading(text: str, account: AccountId) -> LimitReading:
     limit_id, meter, state, used, limit, remaining, resets_at = text.split(",")
     return LimitReading(
+        account=account,
         limit_id=LimitId(limit_id),
         meter=MeterName(meter),
         state=_STATES[state],

@@ -6,7 +6,8 @@ Refuses to know: where entries come from and go to.
 
 An entry's fields: `t` the time in us, `s` the source id, `e` the epoch; then per accepted operation
 `uFIRST+COUNT` with a `UsageEventBatch`, or `jFIRST+COUNT` with `REASON|` and a batch that was
-refused; and `xFIRST.N` per crossing, whose last part is the account.
+refused; `xN` per crossing and `bN` per part of a balance that has gone, whose last part is the
+account.
 """
 
 import json
@@ -20,6 +21,7 @@ from google.protobuf.message import DecodeError
 
 from tallygate.domain.event import (
     NO_CONTEXT,
+    BalanceBurn,
     EventContext,
     RejectedEvent,
     SequenceRange,
@@ -27,12 +29,25 @@ from tallygate.domain.event import (
     ThresholdCrossing,
     UsageEvent,
 )
-from tallygate.domain.ids import EventId, LimitId, MeterName, OperationId, SourceId, TenantId
+from tallygate.domain.ids import (
+    AccountId,
+    EventId,
+    LimitId,
+    MeterName,
+    OperationId,
+    ReservationId,
+    SourceId,
+    TenantId,
+    scope_of,
+    tenant_of,
+)
 from tallygate.gen.v1 import event_pb2
 
 MALFORMED: Final = "MALFORMED_PAYLOAD"
 
 _NUMBER = re.compile(r"\d{1,16}")
+_SIGNED = re.compile(r"-?\d{1,16}")
+_BURN = re.compile(rb"b\d{1,6}")
 _RECORD = re.compile(rb"([uj])(\d{1,16})\+(\d{1,6})")
 
 
@@ -48,6 +63,15 @@ class ProtobufEventEncoder:
         for event in events:
             _fill(batch.events.add(), event)
         return batch.SerializeToString(deterministic=True)
+
+    def decode(self, payload: bytes, at_us: int) -> list[UsageEvent]:
+        """Return the events of one or more batches, accepted at `at_us`. Raises ValueError."""
+        try:
+            batch = event_pb2.UsageEventBatch.FromString(payload)
+        except DecodeError as error:
+            raise ValueError("the bytes are no batch of events") from error
+        stamp = _Stamp(at_us, SourceId(""), 0, "")
+        return [_to_event(message, 0, stamp) for message in batch.events]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +96,7 @@ def decode_entry(shard: int, entry_id: str, fields: Mapping[bytes, bytes]) -> St
     stamp = _Stamp(at_us, source_id, shard, _printable(fields.get(b"e", b"")))
     events: list[UsageEvent] = []
     crossings: list[ThresholdCrossing] = []
+    burns: list[BalanceBurn] = []
     rejected: list[RejectedEvent] = []
     ranges: list[SequenceRange] = []
     for name, value in fields.items():
@@ -88,6 +113,12 @@ def decode_entry(shard: int, entry_id: str, fields: Mapping[bytes, bytes]) -> St
                 rejected.append(_malformed(value, 0, stamp, "unreadable crossing"))
             else:
                 crossings.append(crossing)
+        elif _BURN.fullmatch(name):
+            burn = _read_burn(int(name[1:]), value, entry_id, stamp)
+            if burn is None:
+                rejected.append(_malformed(value, 0, stamp, "unreadable use of a balance"))
+            else:
+                burns.append(burn)
         elif name not in (b"t", b"s", b"e"):
             rejected.append(_malformed(name + b"=" + value, 0, stamp, "unknown field"))
     return StreamEntry(
@@ -98,6 +129,7 @@ def decode_entry(shard: int, entry_id: str, fields: Mapping[bytes, bytes]) -> St
         crossings=tuple(crossings),
         rejected=tuple(rejected),
         ranges=tuple(ranges),
+        burns=tuple(burns),
     )
 
 
@@ -108,6 +140,8 @@ def _fill(message: event_pb2.UsageEvent, event: UsageEvent) -> None:
     message.amount = event.amount
     message.operation_id = event.operation_id
     message.schema_version = event.schema_version
+    message.refund_of = event.refund_of
+    message.reservation_id = event.reservation_id
     if event.event_time_us:
         message.event_time.FromMicroseconds(event.event_time_us)
     if event.dimensions:
@@ -170,6 +204,8 @@ def _to_event(message: event_pb2.UsageEvent, seq: int, stamp: _Stamp) -> UsageEv
         source_seq=seq,
         counter_epoch=stamp.epoch,
         schema_version=message.schema_version,
+        refund_of=EventId(message.refund_of),
+        reservation_id=ReservationId(message.reservation_id),
     )
 
 
@@ -195,8 +231,9 @@ def _read_crossing(value: bytes, stamp: _Stamp) -> ThresholdCrossing | None:
     if len(parts) != 9 or not all(_NUMBER.fullmatch(part) for part in parts[2:8]):
         return None
     ratio_ppm, threshold, used, limit, starts, ends = (int(part) for part in parts[2:8])
+    account = AccountId(parts[8])
     return ThresholdCrossing(
-        tenant_id=TenantId(parts[8]),
+        tenant_id=tenant_of(account),
         limit_id=LimitId(parts[0]),
         meter=MeterName(parts[1]),
         ratio_ppm=ratio_ppm,
@@ -206,6 +243,24 @@ def _read_crossing(value: bytes, stamp: _Stamp) -> ThresholdCrossing | None:
         window_start_us=starts,
         window_end_us=ends,
         crossed_at_us=stamp.at_us,
+        scope=scope_of(account),
+    )
+
+
+def _read_burn(number: int, value: bytes, entry_id: str, stamp: _Stamp) -> BalanceBurn | None:
+    parts = value.decode(errors="replace").split(",", 3)
+    if len(parts) != 4 or not all(_SIGNED.fullmatch(part) for part in parts[1:3]):
+        return None
+    return BalanceBurn(
+        tenant_id=tenant_of(AccountId(parts[3])),
+        limit_id=LimitId(parts[0]),
+        grant_seq=int(parts[1]),
+        amount=int(parts[2]),
+        source_id=stamp.source_id,
+        source_lane=stamp.lane,
+        entry_id=entry_id,
+        number=number,
+        burned_at_us=stamp.at_us,
     )
 
 

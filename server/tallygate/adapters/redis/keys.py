@@ -8,14 +8,17 @@ Refuses to know: what the keys hold.
 |---|---|---|
 | `{tg:07}:m` | hash | `epoch`, and per source id the last sequence number given out |
 | `{tg:07}:s` | stream | accepted operations, until the ledger has them |
-| `{tg:07}:a:TENANT` | hash | a tenant's counters by limit, and `x`, when the key expires |
-| `{tg:07}:o:TENANT OPERATION` | string | the first answer to an operation |
+| `{tg:07}:a:ACCOUNT` | hash | counters by limit; `x`, when it expires; `h`, when a hold may have |
+| `{tg:07}:h:ACCOUNT` | sorted set | what reservations hold of the account, by when they end |
+| `{tg:07}:o:TENANT OPERATION` | string | the first answer to an operation, and its events |
+| `{tg:07}:r:TENANT RESERVATION` | string | a reservation |
+| `{tg:07}:f:TENANT EVENT` | string | the units of an event that were refunded |
 | `{tg:catalog}:…` | | the published catalog |
 """
 
 from typing import Final
 
-from tallygate.domain.ids import OperationId, TenantId
+from tallygate.domain.ids import AccountId, EventId, OperationId, ReservationId, TenantId
 
 SHARDS_MAX: Final = 256
 CATALOG_TAG: Final = "{tg:catalog}"
@@ -41,9 +44,14 @@ def account_prefix(shard: int) -> str:
     return f"{tag(shard)}:a:"
 
 
-def account(shard: int, tenant: TenantId) -> str:
-    """Return the key of a tenant's counters."""
-    return f"{account_prefix(shard)}{tenant}"
+def account(shard: int, of: AccountId) -> str:
+    """Return the key of an account's counters."""
+    return f"{account_prefix(shard)}{of}"
+
+
+def holds(shard: int, of: AccountId) -> str:
+    """Return the key of what reservations hold of an account."""
+    return f"{tag(shard)}:h:{of}"
 
 
 def operation(shard: int, tenant: TenantId, operation_id: OperationId) -> str:
@@ -52,6 +60,16 @@ def operation(shard: int, tenant: TenantId, operation_id: OperationId) -> str:
     Neither id can hold a space, so that no two pairs share a key.
     """
     return f"{tag(shard)}:o:{tenant} {operation_id}"
+
+
+def reservation(shard: int, tenant: TenantId, reservation_id: ReservationId) -> str:
+    """Return the key of a reservation."""
+    return f"{tag(shard)}:r:{tenant} {reservation_id}"
+
+
+def refunded(shard: int, tenant: TenantId, event_id: EventId) -> str:
+    """Return the key of how much of an event was refunded."""
+    return f"{tag(shard)}:f:{tenant} {event_id}"
 
 
 def layout() -> str:

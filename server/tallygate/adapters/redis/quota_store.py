@@ -25,13 +25,15 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from tallygate.adapters.redis import layout, script
+from tallygate.adapters.redis import keys, layout, script
 from tallygate.adapters.redis.admit_call import EpochDiffers, Frame, arguments, outcomes
 from tallygate.adapters.redis.client import translate
+from tallygate.adapters.redis.records import events_of_record, reservation_from_record
 from tallygate.adapters.redis.wire import Command, exchange
-from tallygate.domain.decision import Operation, Outcome
+from tallygate.domain.decision import Operation, Outcome, Reservation
 from tallygate.domain.errors import BackendUnavailable, TallygateError
 from tallygate.domain.ids import SourceId
+from tallygate.ports import OperationKey, Recorded, ReservationKey
 
 # A script runs alone: 64 operations of a few limits keep others waiting for under 2 ms.
 CHUNK_MAX = 64
@@ -119,6 +121,27 @@ class RedisQuotaStore:
         self._observer.pipeline_finished(len(operations), time.perf_counter() - started)
         return results
 
+    async def reservation(self, key: ReservationKey) -> Reservation | None:
+        """Return a reservation as it stands. See the port."""
+        name = keys.reservation(key.shard, key.tenant_id, key.reservation_id)
+        (record,) = await self._get(name)
+        return reservation_from_record(record) if record is not None else None
+
+    async def recorded(self, key: OperationKey) -> Recorded | None:
+        """Return an event while its operation is remembered. See the port."""
+        record, refunded = await self._get(
+            keys.operation(key.shard, key.tenant_id, key.operation_id),
+            keys.refunded(key.shard, key.tenant_id, key.event_id),
+        )
+        payload, at_us = events_of_record(record) if record is not None else (b"", 0)
+        return Recorded(payload, at_us, int(refunded or 0)) if payload else None
+
+    async def _get(self, *names: str) -> list[bytes | None]:
+        try:
+            return cast(list[bytes | None], await self._client.mget(names))
+        except (RedisError, OSError) as error:
+            raise translate(error) from error
+
     async def open(self) -> None:
         """Agree with the server on shards and epochs, and give it the script.
 
@@ -137,7 +160,7 @@ class RedisQuotaStore:
         await self._load_script()
 
     async def _load_script(self) -> None:
-        self._script = script.load("admit", await layout.server_version(self._client))
+        self._script = script.load(await layout.server_version(self._client))
         await self._client.script_load(self._script.text)
 
     async def _send(

@@ -8,6 +8,7 @@ Refuses to know: what the script does.
 import hashlib
 from dataclasses import dataclass
 from importlib import resources
+from typing import Final
 
 # The first major version that knows the `#!lua` line.
 SHEBANG_MAJOR = 7
@@ -17,14 +18,23 @@ SHEBANG_MAJOR = 7
 class Script:
     """A script's text and the digest under which EVALSHA finds it."""
 
-    name: str
     text: str
     sha: str
 
 
-def load(name: str, redis_version: str) -> Script:
-    """Return the script `lua/NAME.lua` as a server of that version wants it."""
-    body = resources.files("tallygate.adapters.redis.lua").joinpath(f"{name}.lua").read_text()
+# In the order in which they build on each other.
+PARTS: Final = ("state", "limits", "holds", "answer", "modes", "admit")
+
+
+def load(redis_version: str) -> Script:
+    """Return `admit.lua`, joined from its parts, as a server of that version wants it."""
+    folder = resources.files("tallygate.adapters.redis.lua")
+    # Headers are for people: a server would keep and hash them.
+    body = "\n".join(_code(folder.joinpath(f"{part}.lua").read_text()) for part in PARTS)
     if int(redis_version.partition(".")[0]) >= SHEBANG_MAJOR:
         body = f"#!lua\n{body}"
-    return Script(name, body, hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest())
+    return Script(body, hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest())
+
+
+def _code(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if not line.startswith("--"))

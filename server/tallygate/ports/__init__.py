@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tallygate.domain.catalog import Catalog, Destination, Tenant
-from tallygate.domain.decision import Operation, Outcome
-from tallygate.domain.errors import TallygateError
 from tallygate.domain.event import (
     RejectedEvent,
     SequenceRange,
@@ -22,6 +20,10 @@ from tallygate.domain.event import (
     UsageEvent,
 )
 from tallygate.domain.ids import EventId, MeterName, PlanName, SourceId, TenantId
+from tallygate.ports.quota import OperationKey as OperationKey
+from tallygate.ports.quota import QuotaStore as QuotaStore
+from tallygate.ports.quota import Recorded as Recorded
+from tallygate.ports.quota import ReservationKey as ReservationKey
 
 
 class Clock(Protocol):
@@ -43,15 +45,10 @@ class EventEncoder(Protocol):
         """Return the events as one unit of the stream; the same events give the same bytes."""
         ...
 
+    def decode(self, payload: bytes, at_us: int) -> list[UsageEvent]:
+        """Return the events of such a unit, or of several in a row, accepted at `at_us`.
 
-class QuotaStore(Protocol):
-    """Decides operations against counters and appends what it accepts to the stream, at once."""
-
-    async def decide(self, operations: Sequence[Operation]) -> list[Outcome | TallygateError]:
-        """Return one outcome per operation, in order. Operations of one shard run in order.
-
-        A `BackendUnavailable` in the place of an outcome says that this operation may or may not
-        have been applied; asking again with the same operation id tells. Raises nothing.
+        Raises ValueError for bytes that are none.
         """
         ...
 

@@ -1,0 +1,201 @@
+-- Purpose: what each mode does once its accounts are read, as domain/account.py specifies.
+-- KEYS: those of admit.lua.
+-- ARGV: none by itself.
+-- Returns: per mode, the answer as admit.lua has it.
+-- Invariant: a mode checks all that can fail before it changes the first account.
+-- Cost: ZCARD per account to reserve or settle, ZRANGE per account to reset.
+
+local function reserve(operation, verdicts)
+  local ends, shares, order = now + operation.ttl, {}, {}
+  for index, verdict in ipairs(verdicts) do
+    local charge = operation.charges[index]
+    if verdict.slots and #verdict.slots > 0 then
+      if not shares[charge.key] then
+        shares[charge.key] = {}
+        order[#order + 1] = charge.key
+      end
+      table.insert(shares[charge.key], { name = charge.field, slots = verdict.slots })
+    end
+  end
+  local texts = {}
+  for number, index in ipairs(order) do
+    local text = encode_pieces(shares[index])
+    hold(index, text .. '|' .. operation.id, ends)
+    texts[number] = share_record(index, text)
+  end
+  set_reservation(operation.reservation, {
+    state = 'h', expires = ends, at = now, ends = ends + memory_us,
+    shares = table.concat(texts), payload = operation.payload,
+  })
+end
+
+local MODE = {}
+
+local function charge_all(operation)
+  if operation.mode == 'v' then
+    for _, charge in ipairs(operation.charges) do
+      if type(redis.pcall('ZCARD', KEYS[charge.key + 1])) == 'table' then
+        return 'B'
+      end
+    end
+  end
+  local verdicts = verdicts_of(operation)
+  local refused = refusal(verdicts)
+  if refused then
+    return refused
+  end
+  for index, verdict in ipairs(verdicts) do
+    if verdict.overflow then
+      return 'O;' .. whole(index - 1)
+    end
+  end
+  if operation.mode == 'k' then
+    return join({ 'G', whole(now), '0' }, verdicts, 'before')
+  end
+  local first_seq = 0
+  if operation.mode == 'v' then
+    reserve(operation, verdicts)
+  else
+    first_seq = append(operation, operation.payload, operation.events)
+  end
+  apply(operation, verdicts)
+  local answer = join({ 'G', whole(now), whole(first_seq) }, verdicts, 'after')
+  return remember(operation, answer, first_seq > 0 and operation.payload or '')
+end
+
+-- Settles one share; returns what it holds still as text, empty for nothing.
+local function settle_share(operation, share, expires)
+  local account, left = accounts[share.key], {}
+  account.moves[#account.moves + 1] = { 'ZREM', share.text .. '|' .. operation.id }
+  for number, piece in ipairs(share.pieces) do
+    local used, rest = split(piece.slots, share.used[number])
+    local back, held_still = split(reversed(rest), share.back[number])
+    give_back(share.key, piece.name, back)
+    burn(share.key, piece.name, used)
+    if #held_still > 0 then
+      left[#left + 1] = { name = piece.name, slots = reversed(held_still) }
+    end
+  end
+  local text = encode_pieces(left)
+  if text ~= '' then
+    hold(share.key, text .. '|' .. operation.id, expires)
+  end
+  return text
+end
+
+function MODE.m(operation)
+  local found = reservations[operation.reservation]
+  for _, share in ipairs(operation.shares) do
+    if type(redis.pcall('ZCARD', KEYS[share.key + 1])) == 'table' then
+      return 'B'
+    end
+  end
+  local first_seq = append(operation, operation.payload, operation.events)
+  local recorded, shares = operation.payload, {}
+  for _, share in ipairs(operation.shares) do
+    local text = settle_share(operation, share, found.expires)
+    if text ~= '' then
+      shares[#shares + 1] = share_record(share.key, text)
+    end
+  end
+  local verdicts, over = verdicts_of(operation), nil
+  for index, verdict in ipairs(verdicts) do
+    if not over and (verdict.refuses or verdict.overflow) then
+      over = index
+    end
+  end
+  if not over then
+    local excess_seq = append(operation, operation.excess, operation.excess_events)
+    first_seq = first_seq > 0 and first_seq or excess_seq
+    recorded = recorded .. operation.excess
+    apply(operation, verdicts)
+  end
+  local settled = {
+    state = found.state, expires = found.expires, at = found.at, ends = found.ends,
+    shares = found.shares, payload = found.payload,
+  }
+  if operation.mode == 'p' then
+    settled.shares = table.concat(shares)
+  else
+    settled.state, settled.ends = operation.mode == 'm' and 'c' or 'l', now + memory_us
+  end
+  set_reservation(operation.reservation, settled)
+  local head, which = { 'G', whole(now), whole(first_seq) }, 'after'
+  if over then
+    head, which = { 'Q', whole(now), whole(first_seq), whole(over - 1) }, 'before'
+  end
+  return remember(operation, join(head, verdicts, which), recorded)
+end
+
+MODE.l, MODE.p = MODE.m, MODE.m
+
+function MODE.x(operation)
+  local found, expires = reservations[operation.reservation], now + operation.ttl
+  for _, share in ipairs(operation.shares) do
+    hold(share.key, share.text .. '|' .. operation.id, expires)
+  end
+  set_reservation(operation.reservation, {
+    state = 'h', expires = expires, at = found.at, ends = expires + memory_us,
+    shares = found.shares, payload = found.payload,
+  })
+  return 'G;' .. whole(now) .. ';0'
+end
+
+function MODE.f(operation)
+  local tally = tallies[operation.tally] or redis.pcall('GET', KEYS[operation.tally]) or '0'
+  tally = tonumber(tally)
+  if not tally then
+    return 'B'
+  end
+  if tally + operation.units > operation.units_max then
+    return 'X;' .. whole(operation.units_max - tally)
+  end
+  local first_seq = append(operation, operation.payload, operation.events)
+  tallies[operation.tally] = tally + operation.units
+  local readings = { 'G', whole(now), whole(first_seq) }
+  for _, charge in ipairs(operation.charges) do
+    local state = accounts[charge.key].fields[charge.field]
+    if state and charge.amount > 0 then
+      local slots, after = refunded(charge, state, operation.used_at)
+      set_field(charge.key, charge.field, after)
+      burn(charge.key, charge.field, slots)
+    end
+    readings[#readings + 1] = read(charge)
+  end
+  return remember(operation, table.concat(readings, ';'), '')
+end
+
+function MODE.z(operation)
+  local slots = {}
+  for index, charge in ipairs(operation.charges) do
+    slots[index] = held(charge.key, charge.field)
+    if not slots[index] then
+      return 'B'
+    end
+  end
+  local readings = { 'G', whole(now), '0' }
+  for index, charge in ipairs(operation.charges) do
+    readings[#readings + 1] = read(charge)
+    local state = accounts[charge.key].fields[charge.field]
+    if state then
+      set_field(charge.key, charge.field, reset(charge, state, slots[index]))
+    end
+    readings[#readings + 1] = read(charge)
+  end
+  return remember(operation, table.concat(readings, ';'), '')
+end
+
+function MODE.g(operation)
+  local charge = operation.charges[1]
+  local stored = accounts[charge.key].fields[charge.field] or EMPTY_BALANCE
+  local slots, balance = add_grants(charge, stored, operation.owed, operation.grants)
+  if not slots then
+    return 'O;0'
+  end
+  if balance.seq > 0 or balance.owed > 0 then
+    set_field(charge.key, charge.field, balance)
+    keep_until(charge.key, EXACT_MAX)
+  end
+  burn(charge.key, charge.field, slots)
+  return 'G;' .. whole(now) .. ';0;' .. read_balance(charge, balance, false)
+end

@@ -1,0 +1,59 @@
+"""What the script remembers, read back: reservations, and the events of operations.
+
+Guarantees: what the script wrote is read as it was meant, whatever signs its names hold.
+Refuses to know: where records lie, and when they end.
+"""
+
+import re
+
+from tallygate.domain.decision import Reservation, ReservationState, Share
+from tallygate.domain.errors import StorageFault
+from tallygate.domain.hold import pieces_from_text
+from tallygate.domain.ids import AccountId
+
+_RESERVATION = re.compile(rb"([hcl]);(\d+);(\d+);\d+;(\d+):")
+_OPERATION = re.compile(rb"[^;]*;\d+;[GQ];(\d+);[^\n]*\n")
+
+
+def reservation_from_record(record: bytes) -> Reservation:
+    """Return the reservation of a record. Raises `StorageFault`."""
+    head = _RESERVATION.match(record)
+    if head is None:
+        raise StorageFault("a stored reservation cannot be read")
+    end = head.end() + int(head[4])
+    try:
+        shares = _shares(record[head.end() : end])
+    except ValueError as error:
+        raise StorageFault("a stored reservation's shares cannot be read") from error
+    return Reservation(
+        state=ReservationState(head[1].decode()),
+        reserved_at_us=int(head[3]),
+        expires_us=int(head[2]),
+        shares=shares,
+        payload=record[end:],
+    )
+
+
+def events_of_record(record: bytes) -> tuple[bytes, int]:
+    """Return the events of an operation, and when they were accepted. Raises `StorageFault`."""
+    head = _OPERATION.match(record)
+    if head is None:
+        raise StorageFault("a stored operation cannot be read")
+    return record[head.end() :], int(head[1])
+
+
+def _shares(text: bytes) -> tuple[Share, ...]:
+    shares: list[Share] = []
+    while text:
+        account, text = _sized(text)
+        pieces, text = _sized(text)
+        shares.append(Share(AccountId(account.decode()), pieces_from_text(pieces.decode())))
+    return tuple(shares)
+
+
+def _sized(text: bytes) -> tuple[bytes, bytes]:
+    """Return what a length and a comma announce, and the rest."""
+    size, comma, rest = text.partition(b",")
+    if not comma or len(rest) < int(size):
+        raise ValueError("shorter than announced")
+    return rest[: int(size)], rest[int(size) :]

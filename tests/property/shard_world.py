@@ -1,0 +1,394 @@
+"""A shard in Redis and its specification, side by side, driven by chosen steps at a moving time.
+
+Owns the steps, and what must be equal after each. Refuses to know who chooses.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar, cast
+
+from tallygate.adapters.redis import keys
+from tallygate.adapters.redis.client import connect
+from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
+from tallygate.domain.account import Accounts
+from tallygate.domain.catalog import Limit, LimitKind, OnExceed
+from tallygate.domain.decision import (
+    Credit,
+    Decided,
+    Extension,
+    Grant,
+    Hold,
+    Mode,
+    Operation,
+    Portion,
+    Refund,
+    Reservation,
+    Settlement,
+)
+from tallygate.domain.ids import (
+    AMOUNT_MAX,
+    AccountId,
+    EventId,
+    LimitId,
+    MeterName,
+    OperationId,
+    ReservationId,
+    SourceId,
+    TenantId,
+    account_of,
+)
+from tallygate.domain.limit import charge
+from tallygate.domain.window import DAY_US, MINUTE_US, SECOND_US, Calendar, Period
+from tallygate.ports import ReservationKey
+from tests.property.shard_text import Conservation, expected_entry, shown_entry, state_text
+
+SHARD = 3
+SHARDS = 16
+SOURCE = SourceId("source-1")
+MEMORY_MS = 600_000
+METER = MeterName("requests")
+TENANTS = [TenantId("acme"), TenantId("ümläut,;|"), TenantId("203.0.113.7")]
+SCOPED = [account_of(TENANTS[0], "user_id", "a b;|,=\n"), account_of(TENANTS[0], "user_id", "")]
+FAMILIES: list[tuple[AccountId, ...]] = [
+    (account_of(TENANTS[0]),),
+    (account_of(TENANTS[0]), SCOPED[0]),
+    (SCOPED[1], account_of(TENANTS[0])),
+    (account_of(TENANTS[1]),),
+    (account_of(TENANTS[1]), account_of(TENANTS[2])),
+]
+PERIODS = [Period.SECOND, Period.MINUTE, Period.DAY, Period.BILLING_PERIOD]
+
+Choice = TypeVar("Choice")
+
+
+class Chooser(Protocol):
+    """Makes every choice of a run."""
+
+    def one_of(self, options: Sequence[Choice]) -> Choice:
+        """Return one of the options."""
+
+    def integer(self, low: int, high: int) -> int:
+        """Return a number, both ends included."""
+
+
+class World:
+    """One run: Redis, the model, the clock, and the plan in force."""
+
+    def __init__(self, url: str, runner: asyncio.Runner, chooser: Chooser) -> None:
+        self._run = cast(Callable[[Any], Any], runner.run)
+        self._client = connect(url, 5_000)
+        self._run(self._client.flushall())
+        # From now on: keys expire by the server's clock, which the virtual one never falls behind.
+        self.now_us = time.time_ns() // 1000
+        self._store = RedisQuotaStore(
+            self._client, StoreOptions(SOURCE, SHARDS, MEMORY_MS, now_us=lambda: self.now_us)
+        )
+        self._model = Accounts(MEMORY_MS * 1000)
+        self._choose = chooser
+        zone = chooser.one_of(["UTC", "America/Havana", "Asia/Kolkata"])
+        self._calendar = Calendar(zone, self.now_us - 40 * DAY_US)
+        self._plan: list[Limit] = []
+        self._seen = ("-", 0)
+        self._grants = 0
+        self.outcomes: dict[str, int] = {}
+        self._conservation = Conservation()
+        self._change_plan()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._run(self._client.aclose())
+
+    def step(self) -> None:
+        """Do one thing, and compare everything."""
+        does = self._choose.one_of(
+            [
+                *([self._decide] * 14),
+                *([self._time_goes_on] * 4),
+                self._clock_runs_back,
+                self._clock_reaches_a_turn,
+                self._change_plan,
+                self._change_limit,
+                self._restart,
+            ]
+        )
+        does()
+        self._compare()
+
+    def _time_goes_on(self) -> None:
+        steps = [1, 100_000, SECOND_US, SECOND_US, 10 * SECOND_US, MINUTE_US, DAY_US, 30 * DAY_US]
+        self.now_us += self._choose.one_of(steps)
+
+    def _clock_runs_back(self) -> None:
+        """As after a failover."""
+        self.now_us -= self._choose.one_of([1, SECOND_US, 5 * SECOND_US])
+
+    def _clock_reaches_a_turn(self) -> None:
+        """To the instant at which a minute begins, a hold ends, or an operation is forgotten."""
+        ends = [self.now_us + MINUTE_US - self.now_us % MINUTE_US]
+        ends += [each.next_hold_us for each in self._model.accounts.values() if each.next_hold_us]
+        ends += [each.until_us for each in self._model.operations.values()]
+        self.now_us = max(self.now_us, self._choose.one_of(ends[-8:]))
+
+    def _restart(self) -> None:
+        """The server forgets its scripts."""
+        self._run(self._client.script_flush())
+
+    def _change_plan(self) -> None:
+        count = self._choose.integer(1, 5)
+        limits = [self._limit() for _ in range(count)]
+        self._plan = list({limit.limit_id: limit for limit in limits}.values())
+
+    def _change_limit(self) -> None:
+        index = self._choose.integer(0, len(self._plan) - 1)
+        if self._plan[index].kind is LimitKind.BALANCE:
+            overdraft = self._choose.integer(0, 5)
+            self._plan[index] = replace(self._plan[index], overdraft=overdraft)
+        else:
+            self._plan[index] = replace(self._plan[index], limit=self._choose.integer(0, 20))
+
+    def _limit(self) -> Limit:
+        choose = self._choose
+        kind = choose.one_of(list(LimitKind))
+        limit = Limit(
+            limit_id=LimitId(f"{kind.value}-{choose.integer(1, 2)}"),
+            meter=METER,
+            kind=kind,
+            period=None,
+            limit=choose.one_of([*range(21), AMOUNT_MAX]),
+            on_exceed=choose.one_of([*[OnExceed.REFUSE] * 2, *OnExceed]),
+        )
+        match kind:
+            case LimitKind.WINDOW:
+                warnings = [(), (800_000,), (500_000, 750_000, 1_000_000)]
+                return replace(
+                    limit, period=choose.one_of(PERIODS), warn_at_ppm=choose.one_of(warnings)
+                )
+            case LimitKind.RATE:
+                period = choose.one_of([Period.SECOND, Period.MINUTE, Period.DAY])
+                ceiling = choose.one_of([*range(8), AMOUNT_MAX])
+                return replace(limit, period=period, limit=ceiling, burst=choose.integer(1, 9))
+            case LimitKind.SLIDING:
+                durations = [SECOND_US, 10 * SECOND_US, MINUTE_US, 7 * DAY_US, SECOND_US + 7]
+                return replace(limit, duration_us=choose.one_of(durations))
+            case LimitKind.BALANCE:
+                lows = [(), (5,), (10, 3, 0)]
+                overdraft = choose.integer(0, 5)
+                return replace(limit, limit=0, overdraft=overdraft, low_at=choose.one_of(lows))
+            case LimitKind.CONCURRENCY:
+                return limit
+
+    def _decide(self) -> None:
+        operations = [self._operation() for _ in range(self._choose.integer(1, 4))]
+        before = {of: dict(account.holds) for of, account in self._model.accounts.items()}
+        expected = self._model.decide(operations, SOURCE, self.now_us)
+        found = self._run(self._store.decide(operations))
+        assert found == expected, operations
+        for operation, outcome in zip(operations, expected, strict=True):
+            name = f"{operation.mode.name} {type(outcome).__name__}"
+            if isinstance(outcome, Decided):
+                name += " allowed" if outcome.allowed else " refused"
+            self.outcomes[name] = self.outcomes.get(name, 0) + 1
+        self._conservation.now_us = self.now_us
+        self._conservation.decided(operations, expected, before, self._model)
+
+    def _operation(self) -> Operation:
+        makes = self._choose.one_of(
+            [
+                *([self._use] * 8),
+                *([self._reserve] * 4),
+                *([self._resolve] * 5),
+                self._extend,
+                self._refund,
+                self._refund,
+                self._reset,
+                self._credit,
+                self._credit,
+            ]
+        )
+        return makes()
+
+    def _charges(self, family: Sequence[AccountId], amount: int) -> list[Any]:
+        skew_us = self._choose.one_of([*[0] * 12, 900_000, -900_000, 40 * DAY_US, -40 * DAY_US])
+        return [
+            charge(limit, account, self._calendar, amount, self.now_us - skew_us)
+            for account in family
+            for limit in self._plan
+        ]
+
+    def _amount(self) -> int:
+        # Small numbers around small limits meet often; large ones meet the edge of what is exact.
+        small = [*range(1, 7)] * 3
+        return self._choose.one_of([*small, AMOUNT_MAX, 2**52])
+
+    def _named(self, mode: Mode, content: int) -> dict[str, Any]:
+        """Return the id, if any, and the fingerprint of an operation."""
+        identity = self._choose.one_of([None, None, *range(4)])
+        named = OperationId(f"{mode.value}-{identity}") if identity is not None else None
+        return {"operation_id": named, "fingerprint": f"{mode.value}{content:x}"}
+
+    def _use(self) -> Operation:
+        mode = self._choose.one_of([Mode.CONSUME] * 4 + [Mode.RECORD, Mode.CHECK, Mode.REJECT])
+        family, amount = self._choose.one_of(FAMILIES), self._amount()
+        named = self._named(mode, amount)
+        if mode in (Mode.CHECK, Mode.REJECT):
+            named["operation_id"] = None
+        before_us = self._choose.one_of([0, 0, 0, 1, SECOND_US, MINUTE_US, DAY_US, 31 * DAY_US])
+        stores = mode is not Mode.CHECK
+        return Operation(
+            mode=mode,
+            tenant_id=TENANTS[0],
+            shard=SHARD,
+            charges=() if mode is Mode.REJECT else tuple(self._charges(family, amount)),
+            event_count=1 if stores else 0,
+            event_time_us=self.now_us - before_us if before_us else 0,
+            payload=f"payload\nof {amount}".encode() if stores else b"",
+            reject_reason="EVENT_TIME_TOO_OLD" if mode is Mode.REJECT else "",
+            deadline_us=self._choose.one_of([0, 0, 0, self.now_us, self.now_us - 1]),
+            **named,
+        )
+
+    def _reserve(self) -> Operation:
+        family, amount = self._choose.one_of(FAMILIES), self._choose.integer(1, 6)
+        ttl_us = self._choose.one_of([1000, SECOND_US, 10 * SECOND_US, MINUTE_US, DAY_US])
+        of = ReservationId(f"res|{self._choose.integer(0, 9)};")
+        return Operation(
+            mode=Mode.RESERVE,
+            tenant_id=TENANTS[0],
+            shard=SHARD,
+            charges=tuple(self._charges(family, amount)),
+            payload=b"events\nheld",
+            detail=Hold(of, ttl_us),
+            **self._named(Mode.RESERVE, amount),
+        )
+
+    def _known(self) -> tuple[ReservationId, Reservation | None]:
+        """Choose a reservation; both know it alike."""
+        known = [of for _, of in self._model.reservations] or [ReservationId("none")]
+        of = self._choose.one_of(known[-6:])
+        found = self._model.reservation(TENANTS[0], of, self.now_us)
+        if found is not None:
+            assert (
+                self._run(self._store.reservation(ReservationKey(SHARD, TENANTS[0], of))) == found
+            )
+        return of, found
+
+    def _resolve(self) -> Operation:
+        mode = self._choose.one_of([Mode.COMMIT, Mode.COMMIT, Mode.RELEASE, Mode.SETTLE])
+        of, found = self._known()
+        portions: list[Portion] = []
+        for share in found.shares if found is not None else ():
+            used: list[int] = []
+            back: list[int] = []
+            for piece in share.pieces:
+                units = piece.amount
+                used.append(0 if mode is Mode.RELEASE else self._choose.integer(0, units))
+                rest = units - used[-1]
+                back.append(self._choose.integer(0, rest) if mode is Mode.SETTLE else rest)
+            portions.append(Portion(share, tuple(used), tuple(back)))
+        excess = 0 if mode is Mode.RELEASE else self._choose.one_of([0, 0, 1, 5])
+        family = self._choose.one_of(FAMILIES)
+        return Operation(
+            mode=mode,
+            tenant_id=TENANTS[0],
+            shard=SHARD,
+            charges=tuple(self._charges(family, excess)) if mode is not Mode.RELEASE else (),
+            event_count=0 if mode is Mode.RELEASE else 2,
+            payload=b"" if mode is Mode.RELEASE else b"settled",
+            detail=Settlement(
+                of, tuple(portions), self._choose.one_of([True, False]), b"more", min(excess, 1)
+            ),
+            **self._named(mode, excess),
+        )
+
+    def _extend(self) -> Operation:
+        of, found = self._known()
+        ttl_us = self._choose.one_of([1000, SECOND_US, MINUTE_US])
+        shares = found.shares if found is not None else ()
+        extension = Extension(of, ttl_us, shares)
+        return Operation(Mode.EXTEND, TENANTS[0], SHARD, detail=extension)
+
+    def _refund(self) -> Operation:
+        family, units = self._choose.one_of(FAMILIES), self._choose.integer(1, 4)
+        event = EventId(f"event-{self._choose.integer(0, 3)}")
+        before_us = self._choose.one_of([0, 1, SECOND_US, MINUTE_US, DAY_US])
+        return Operation(
+            mode=Mode.REFUND,
+            tenant_id=TENANTS[0],
+            shard=SHARD,
+            charges=tuple(self._charges(family, units)),
+            event_count=1,
+            payload=b"refund",
+            event_time_us=self.now_us - before_us if before_us else 0,
+            detail=Refund(event, units, 9),
+            **self._named(Mode.REFUND, units),
+        )
+
+    def _reset(self) -> Operation:
+        family = self._choose.one_of(FAMILIES)
+        charges = self._charges(family, 0)
+        return Operation(
+            Mode.RESET, TENANTS[0], SHARD, charges=tuple(charges), **self._named(Mode.RESET, 0)
+        )
+
+    def _credit(self) -> Operation:
+        choose = self._choose
+        limit = Limit(
+            limit_id=LimitId(f"balance-{choose.integer(1, 2)}"),
+            meter=METER,
+            kind=LimitKind.BALANCE,
+            period=None,
+            limit=0,
+            overdraft=choose.integer(0, 5),
+            low_at=choose.one_of([(), (5,), (10, 3, 0)]),
+        )
+        grants: list[Grant] = []
+        for _ in range(choose.integer(0, 3)):
+            self._grants += choose.integer(0, 1)
+            granted = choose.one_of([1, 5, 12, 30, AMOUNT_MAX])
+            starts_us = self.now_us + choose.one_of([-DAY_US, 0, SECOND_US])
+            lasts_us = choose.one_of([SECOND_US, MINUTE_US, DAY_US, 0])
+            grants.append(
+                Grant(
+                    seq=self._grants + 1,
+                    priority=choose.integer(-1, 2),
+                    starts_us=starts_us,
+                    expires_us=starts_us + lasts_us if lasts_us else AMOUNT_MAX,
+                    granted=granted,
+                    remaining=choose.one_of([granted, granted, granted // 2]),
+                )
+            )
+        of = choose.one_of(FAMILIES)[0]
+        bound = charge(limit, of, self._calendar, 0, self.now_us)
+        detail = Credit(tuple(grants), choose.one_of([0, 0, 3]))
+        return Operation(Mode.GRANT, TENANTS[0], SHARD, charges=(bound,), detail=detail)
+
+    def _compare(self) -> None:
+        for account, held in self._model.accounts.items():
+            stored = self._run(self._client.hgetall(keys.account(SHARD, account)))
+            stored.pop(b"x", None)
+            expected = {name: state_text(state) for name, state in held.counters.items()}
+            next_hold = int(stored.pop(b"h", b"0"))
+            found = {name.decode(): value.decode() for name, value in stored.items()}
+            assert (found, next_hold) == (expected, held.next_hold_us)
+            members = self._run(
+                self._client.zrange(keys.holds(SHARD, account), 0, -1, withscores=True)
+            )
+            assert {member.decode(): int(score) for member, score in members} == {
+                text: ends for text, (ends, _) in held.holds.items()
+            }
+        for (tenant, event), units in self._model.refunded.items():
+            assert int(self._run(self._client.get(keys.refunded(SHARD, tenant, event)))) == units
+        self._conservation.check(self._model)
+        self._compare_stream()
+
+    def _compare_stream(self) -> None:
+        after, count = self._seen
+        start = "-" if after == "-" else f"({after}"
+        stored = self._run(self._client.xrange(keys.stream(SHARD), start))
+        expected = self._model.stream[count:]
+        shown = [shown_entry(SHARD, SOURCE, dict(fields)) for _, fields in stored]
+        assert shown == [expected_entry(entry) for entry in expected]
+        if stored:
+            self._seen = (stored[-1][0].decode(), count + len(stored))
