@@ -13,6 +13,7 @@ from tallygate.domain.account import Accounts
 from tallygate.domain.balance import Balance
 from tallygate.domain.decision import (
     Decided,
+    Hold,
     Mode,
     Operation,
     Outcome,
@@ -103,23 +104,32 @@ class Conservation:
         now: Accounts,
     ) -> None:
         """Note what a call has granted, settled and given back; `held` is what was held before."""
-        settled: set[str] = set()
+        settled: set[tuple[AccountId, str]] = set()
+        anew: set[tuple[AccountId, str]] = set()
         for operation, outcome in zip(operations, outcomes, strict=True):
             if not isinstance(outcome, Decided) or not outcome.allowed or outcome.replayed:
                 continue
             if operation.mode is Mode.RESERVE:
+                assert isinstance(operation.detail, Hold)
                 for charge in operation.charges:
                     if not isinstance(charge.rule, RateRule):
                         self.open[charge.account, charge.field] += charge.amount
+                key = (operation.tenant_id, operation.detail.reservation_id)
+                shares = now.reservations[key].reservation.shares
+                anew |= {(share.account, share_text(share, key[1])) for share in shares}
             elif isinstance(operation.detail, Settlement):
                 for portion in operation.detail.portions:
-                    settled.add(share_text(portion.share, operation.detail.reservation_id))
+                    text = share_text(portion.share, operation.detail.reservation_id)
+                    settled.add((portion.share.account, text))
                     parts = (portion.share.pieces, portion.settled, portion.given_back)
                     for piece, used, back in zip(*parts, strict=True):
                         self.open[portion.share.account, piece.field] -= used + back
         for account, before in held.items():
-            for text in set(before) - set(now.accounts[account].holds) - settled:
-                self._expired(account, *before[text])
+            for text, (ends_us, share) in before.items():
+                kept = text in now.accounts[account].holds or (account, text) in settled
+                # What is reserved under an old name has to be over first.
+                if not kept or (account, text) in anew:
+                    self._expired(account, ends_us, share)
 
     def _expired(self, account: AccountId, ends_us: int, share: Share) -> None:
         assert ends_us <= self.now_us, "a hold has gone that was neither settled nor over"
@@ -134,7 +144,7 @@ class Conservation:
                 for piece in share.pieces:
                     held[account, piece.field] += piece.amount
         assert +self.open == +held
-        assert not -self.open, "more came back than was granted"
+        assert not -self.open, f"more came back than was granted: {-self.open}"
         for account, found in model.accounts.items():
             for name, state in found.counters.items():
                 if name.endswith("/held"):

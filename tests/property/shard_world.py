@@ -220,7 +220,8 @@ class World:
     def _amount(self) -> int:
         # Small numbers around small limits meet often; large ones meet the edge of what is exact.
         small = [*range(1, 7)] * 3
-        return self._choose.one_of([*small, AMOUNT_MAX, 2**52])
+        amount: int = self._choose.one_of([*small, AMOUNT_MAX, 2**52])
+        return amount
 
     def _named(self, mode: Mode, content: int) -> dict[str, Any]:
         """Return the id, if any, and the fingerprint of an operation."""

@@ -50,7 +50,7 @@ from tallygate.domain.ids import (
     SourceId,
     TenantId,
 )
-from tallygate.domain.limit import Verdict, evaluate, in_reach, refund, reset
+from tallygate.domain.limit import HELD, Verdict, evaluate, in_reach, refund, reset
 from tallygate.domain.verdict import Moment
 
 
@@ -128,6 +128,9 @@ class Accounts:
             return Stale(call.now_us)
         for of in touched(operation):
             self._account(of).expire(call.now_us)
+        if not self._holds(operation):
+            # Its units have come back; a clock that was set back does not take them again.
+            return Unresolved(ReservationState.EXPIRED)
         match operation.detail:
             case Settlement() as settlement:
                 return self._settle(operation, settlement, call)
@@ -157,6 +160,16 @@ class Accounts:
         if found.expires_us <= now_us:
             return Unresolved(ReservationState.EXPIRED)
         return None if shares_told(operation) == found.shares else Changed()
+
+    def _holds(self, operation: Operation) -> bool:
+        """Say whether all that the operation settles or extends is held."""
+        if not isinstance(operation.detail, Settlement | Extension):
+            return True
+        of = operation.detail.reservation_id
+        return all(
+            share_text(share, of) in self._account(share.account).holds
+            for share in shares_told(operation)
+        )
 
     def _verdicts(self, operation: Operation, call: _Call) -> list[Verdict]:
         used_at_us = min(operation.event_time_us or call.now_us, call.now_us)
@@ -209,10 +222,13 @@ class Accounts:
         shares: list[Share] = []
         for portion in settlement.portions:
             account = self._account(portion.share.account)
-            account.holds.pop(share_text(portion.share, settlement.reservation_id), None)
+            del account.holds[share_text(portion.share, settlement.reservation_id)]
             settled = settle(portion)
             for each in settled:
                 account.give_back(each.field, each.back)
+                if each.field.endswith(HELD):
+                    # Concurrency counts what is held: nothing of it is ever used up.
+                    account.give_back(each.field, each.used)
                 self._burn(portion.share.account, each.field, each.used, call)
             left = Share(portion.share.account, left_of(settled))
             if left.pieces:

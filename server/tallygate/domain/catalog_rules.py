@@ -25,7 +25,7 @@ from tallygate.domain.catalog import (
 )
 from tallygate.domain.currency import CURRENCIES
 from tallygate.domain.ids import AMOUNT_MAX, TenantId, is_name
-from tallygate.domain.limit import RATE_PERIODS_US, rate_rule
+from tallygate.domain.limit import BRIM_MAX, RATE_PERIODS_US, rate_rule
 from tallygate.domain.request import LIMITS_MAX
 from tallygate.domain.window import zone_of
 
@@ -146,7 +146,7 @@ def _rate_faults(limit: Limit, path: str) -> Iterator[PathFault]:
         yield PathFault(f"{path}.limit", "of a rate must be at least 1")
     elif limit.burst < 1:
         yield PathFault(f"{path}.burst", "must be at least 1")
-    elif limit.burst * rate_rule(limit).weight > AMOUNT_MAX:
+    elif limit.burst * rate_rule(limit).weight > BRIM_MAX:
         yield PathFault(f"{path}.burst", "is too large to be counted exactly at this rate")
 
 
@@ -211,7 +211,7 @@ def _override_number_faults(limit: Limit, override: Override, path: str) -> Iter
             yield PathFault(f"{path}.burst", "is for limits of kind rate")
         return
     changed = replace(limit, limit=override.limit, burst=override.burst or limit.burst)
-    if limit.period in RATE_PERIODS_US and changed.burst * rate_rule(changed).weight > AMOUNT_MAX:
+    if limit.period in RATE_PERIODS_US and changed.burst * rate_rule(changed).weight > BRIM_MAX:
         yield PathFault(path, "is too large to be counted exactly at this rate")
 
 

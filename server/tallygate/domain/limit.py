@@ -74,6 +74,12 @@ class Verdict:
     slots: tuple[tuple[int, int], ...] = ()
 
 
+HELD: Final = "/held"
+"""How the field of a concurrency limit ends."""
+
+BRIM_MAX: Final = 2**52 - 1
+"""The most that a bucket may hold, in weight: it and one more charge have to add up exactly."""
+
 RATE_PERIODS_US: Final = {
     Period.SECOND: SECOND_US,
     Period.MINUTE: MINUTE_US,
@@ -90,7 +96,7 @@ def rate_rule(limit: Limit) -> RateRule:
     """
     assert limit.period is not None
     period_us = RATE_PERIODS_US[limit.period]
-    if limit.limit in (0, UNLIMITED):
+    if limit.limit == 0:
         return RateRule(1, 1, period_us)
     divisor = gcd(period_us, limit.limit)
     return RateRule(period_us // divisor, limit.limit // divisor, period_us)
@@ -102,12 +108,15 @@ def field_of(limit: Limit) -> str:
         case LimitKind.WINDOW:
             assert limit.period is not None
             measure: str = limit.period.value
+        case LimitKind.RATE if limit.limit == UNLIMITED:
+            assert limit.period is not None
+            measure = limit.period.value
         case LimitKind.SLIDING:
             measure = f"s{sliding_rule(limit.duration_us).width_us}"
         case LimitKind.RATE:
             measure = "rate"
         case LimitKind.CONCURRENCY:
-            measure = "held"
+            return f"{limit.limit_id}{HELD}"
         case LimitKind.BALANCE:
             measure = "balance"
         case _:
@@ -121,10 +130,10 @@ def charge(limit: Limit, account: AccountId, of: Calendar, amount: int, now_us: 
     rule: Rule
     match limit.kind:
         case LimitKind.WINDOW:
-            assert limit.period is not None
-            current = window_at(limit.period, of, now_us)
-            following = window_at(limit.period, of, current.end_us)
-            rule = WindowRule(current.start_us, current.end_us, following.end_us, thresholds(limit))
+            rule = _window_rule(limit, of, now_us)
+        case LimitKind.RATE if limit.limit == UNLIMITED:
+            # What no bucket could hold exactly is counted by the calendar.
+            rule = _window_rule(limit, of, now_us)
         case LimitKind.SLIDING:
             rule = sliding_rule(limit.duration_us)
         case LimitKind.RATE:
@@ -149,11 +158,18 @@ def charge(limit: Limit, account: AccountId, of: Calendar, amount: int, now_us: 
     )
 
 
+def _window_rule(limit: Limit, of: Calendar, now_us: int) -> WindowRule:
+    assert limit.period is not None
+    current = window_at(limit.period, of, now_us)
+    following = window_at(limit.period, of, current.end_us)
+    return WindowRule(current.start_us, current.end_us, following.end_us, thresholds(limit))
+
+
 def _burst(limit: Limit, rule: RateRule) -> int:
-    if limit.limit in (0, UNLIMITED):
-        return limit.limit
+    if limit.limit == 0:
+        return 0
     # The catalog refuses a burst that is not exact, but a later plan may meet an old override.
-    return min(limit.burst, AMOUNT_MAX // rule.weight)
+    return min(limit.burst, BRIM_MAX // rule.weight)
 
 
 def in_reach(rule: Rule, now_us: int) -> bool:

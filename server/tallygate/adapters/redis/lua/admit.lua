@@ -165,7 +165,8 @@ local function decide(operation)
   if not touch(operation) then
     return 'B'
   end
-  return (MODE[operation.mode] or charge_all)(operation)
+  local lost = operation.shares and not_held(operation)
+  return lost or (MODE[operation.mode] or charge_all)(operation)
 end
 
 for index = 1, tonumber(ARGV[6]) do

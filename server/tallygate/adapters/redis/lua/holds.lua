@@ -6,7 +6,7 @@
 -- Invariant: a share's text is `FIELD,PLACE=UNITS+PLACE=UNITS;FIELD,...`; with `|RESERVATION` it is
 --   a member of its account's holds, whose score is when it expires. Units come back only to the
 --   place that they were taken from, if that is still there.
--- Cost: ZRANGEBYSCORE twice where holds have expired.
+-- Cost: ZRANGEBYSCORE twice where holds have expired, ZSCORE per share told of.
 
 local EXPIRED_MAX = 1000
 
@@ -116,6 +116,26 @@ local function hold(index, member, ends)
   local first = account.next_hold
   set_next_hold(index, first > 0 and math.min(first, ends) or ends)
   keep_until(index, ends)
+end
+
+-- Says why an operation cannot settle or extend what it tells of, nil when all of it is held. Units
+-- that have come back stay, though a clock that was set back has the reservation last still.
+local function not_held(operation)
+  for _, share in ipairs(operation.shares) do
+    local member = share.text .. '|' .. operation.id
+    local known = redis.pcall('ZSCORE', KEYS[share.key + 1], member)
+    if type(known) == 'table' then
+      return 'B'
+    end
+    for _, move in ipairs(accounts[share.key].moves) do
+      if move[#move] == member then
+        known = move[1] == 'ZADD'
+      end
+    end
+    if not known then
+      return 'T;e'
+    end
+  end
 end
 
 -- Returns the slots that reservations hold of a counter, as {place, units}, or nil.

@@ -3,7 +3,7 @@
 -- ARGV: none by itself.
 -- Returns: per mode, the answer as admit.lua has it.
 -- Invariant: a mode checks all that can fail before it changes the first account.
--- Cost: ZCARD per account to reserve or settle, ZRANGE per account to reset.
+-- Cost: ZCARD per account to reserve, ZSCORE per share to settle or extend, ZRANGE per account to reset.
 
 local function reserve(operation, verdicts)
   local ends, shares, order = now + operation.ttl, {}, {}
@@ -71,6 +71,10 @@ local function settle_share(operation, share, expires)
     local used, rest = split(piece.slots, share.used[number])
     local back, held_still = split(reversed(rest), share.back[number])
     give_back(share.key, piece.name, back)
+    if string.find(piece.name, '/held$') then
+      -- Concurrency counts what is held: nothing of it is ever used up.
+      give_back(share.key, piece.name, used)
+    end
     burn(share.key, piece.name, used)
     if #held_still > 0 then
       left[#left + 1] = { name = piece.name, slots = reversed(held_still) }
@@ -85,11 +89,6 @@ end
 
 function MODE.m(operation)
   local found = reservations[operation.reservation]
-  for _, share in ipairs(operation.shares) do
-    if type(redis.pcall('ZCARD', KEYS[share.key + 1])) == 'table' then
-      return 'B'
-    end
-  end
   local first_seq = append(operation, operation.payload, operation.events)
   local recorded, shares = operation.payload, {}
   for _, share in ipairs(operation.shares) do
