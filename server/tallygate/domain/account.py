@@ -120,7 +120,7 @@ class Accounts:
                 return Reused()
             return replayed(known.answer, operation)
         if 0 < operation.deadline_us < call.now_us:
-            return TooLate()
+            return TooLate(call.now_us)
         refused = self._closed(operation, call.now_us)
         if refused is not None:
             return refused
@@ -128,6 +128,9 @@ class Accounts:
             return Stale(call.now_us)
         for of in touched(operation):
             self._account(of).expire(call.now_us)
+        return self._do(operation, call)
+
+    def _do(self, operation: Operation, call: _Call) -> Outcome:
         if not self._holds(operation):
             # Its units have come back; a clock that was set back does not take them again.
             return Unresolved(ReservationState.EXPIRED)

@@ -131,7 +131,7 @@ def add_grants(
     """Add the grants that are new; return what repaid the overdraft, None when there is no room."""
     slots: list[tuple[int, int]] = []
     if balance.seq == 0:
-        balance = replace(balance, owed=credit.owed)
+        balance = replace(balance, owed=balance.owed + credit.owed)
     for grant in credit.grants:
         if grant.seq <= balance.seq:
             continue

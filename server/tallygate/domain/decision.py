@@ -234,8 +234,8 @@ class Grant:
 class Credit:
     """Detail of GRANT: grants, by `seq`, of the operation's one charge, a balance.
 
-    Grants that the balance has had are passed over. `owed` is the overdraft in use; it counts only
-    for a balance that has had no grant yet, as after a loss of Redis.
+    Grants that the balance has had are passed over. `owed` is overdraft in use that this balance
+    does not know of; it is added to one that has had no grant yet, as after a loss of Redis.
     """
 
     grants: tuple[Grant, ...]
@@ -347,7 +347,9 @@ class RefundExceeds:
 
 @dataclass(frozen=True, slots=True)
 class TooLate:
-    """The operation's deadline had passed when its turn came; nothing was done."""
+    """The operation's deadline had passed when its turn came, at `now_us`; nothing was done."""
+
+    now_us: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,7 +236,7 @@ def _outcome(answer: str, operation: Operation) -> Outcome:
         case "X":
             return RefundExceeds(int(parts[0]))
         case "D":
-            return TooLate()
+            return TooLate(int(parts[0]))
         case _:
             return Broken("a stored counter or operation record cannot be read")
 

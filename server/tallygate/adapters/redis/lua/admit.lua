@@ -22,7 +22,7 @@
 --     Q;at;first_seq;index[;reading]*    settled, the excess refused     p;... as P
 --     R;at;refusing index;retry_us[;reading]*  refused (retry -1: never)
 --     U reused   S;now stale windows   O;index overflow   B broken value   E;epoch other epoch
---     T;state the reservation is not held   M it holds something else   X;left the refund exceeds   D the deadline has passed
+--     T;state the reservation is not held   M it holds something else   X;left the refund exceeds   D;now the deadline has passed
 --   A reading is limit_id,meter,state,used,limit,remaining,resets_at.
 -- Invariant: nothing is written before every operation is evaluated, and XADD is the first write:
 --   what can fail, for memory or a wrong type, fails with nothing changed. Lua does not roll back.
@@ -153,7 +153,7 @@ local function decide(operation)
     return known
   end
   if operation.deadline > 0 and operation.deadline < now then
-    return 'D'
+    return 'D;' .. whole(now)
   end
   local shut = operation.reservation and closed(operation)
   if shut then

@@ -328,7 +328,7 @@ end
 local function add_grants(charge, stored, owed, grants)
   local balance, slots = new_balance(stored, stored.grants), {}
   if balance.seq == 0 then
-    balance.owed = owed
+    balance.owed = balance.owed + owed
   end
   for _, grant in ipairs(grants) do
     if grant.seq > balance.seq then
