@@ -46,11 +46,51 @@ destinations:
     secret: {env: HOOKS_SECRET}
 """
 
+# Every kind of limit, and every way to narrow or to weigh one.
+KINDS = """\
+version: 1
+meters:
+  search: {}
+  image: {}
+  jobs: {aggregation: count}
+  credits:
+    weights:
+      search: 5
+      image: {by: sku, units: 10, values: {hd: 20, "4K ultra": 40}}
+plans:
+  all:
+    limits:
+      - {id: trailing, meter: search, kind: sliding, duration: 24h, limit: 500}
+      - {id: at-once, meter: jobs, kind: concurrency, limit: 4, on_outage: allow}
+      - {id: prepaid, meter: credits, kind: balance, overdraft: 50, low_at: [100, 10, 0]}
+      - {id: boundless, meter: search, kind: window, period: quarter, limit: unlimited}
+      - {id: rated, meter: search, kind: rate, period: second, limit: 5, burst: 9}
+      - {id: per-user, meter: search, kind: window, period: year, limit: 10, per: user_id}
+      - id: large
+        meter: image
+        kind: window
+        period: day
+        limit: 3
+        where: {region: eu, model: [large, xl]}
+        on_outage: local_budget(1_500)
+        exact: true
+tenants:
+  org: {plan: all, suspended: true, fiscal_month: 4}
+  acme:
+    plan: all
+    time_zone: Europe/Berlin
+    parent: org
+    overrides:
+      trailing: {limit: 900, expires: 2027-01-01, reason: launch week}
+      at-once: {limit: unlimited}
+      rated: {limit: unlimited, expires: 2027-01-01T12:00:00Z}
+"""
 
-def changed(old: str, new: str) -> str:
-    """Return the good document with one part replaced, which must be there once."""
-    assert GOOD.count(old) == 1, f"{GOOD.count(old)} times: {old!r}"
-    return GOOD.replace(old, new)
+
+def changed(old: str, new: str, of: str = GOOD) -> str:
+    """Return a good document with one part replaced, which must be there once."""
+    assert of.count(old) == 1, f"{of.count(old)} times: {old!r}"
+    return of.replace(old, new)
 
 
 def faults(text: str) -> tuple[Fault, ...]:

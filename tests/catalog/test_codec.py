@@ -20,38 +20,64 @@ from tallygate.domain.catalog import (
     LimitKind,
     Meter,
     OnExceed,
+    OnOutage,
     Override,
     Plan,
     Tenant,
+    Weight,
 )
-from tallygate.domain.ids import AMOUNT_MAX, PlanName, TenantId
+from tallygate.domain.ids import AMOUNT_MAX, LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.window import Calendar, Period
 
 names = st.from_regex(r"[a-z0-9][a-z0-9_.\-]{0,8}", fullmatch=True)
 texts = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=8)
 numbers = st.integers(0, AMOUNT_MAX)
-meters = st.builds(Meter, names, st.sampled_from(Aggregation), texts, texts, numbers)
+pairs = st.lists(st.tuples(texts, numbers), max_size=2).map(tuple)
+weights = st.builds(Weight, names, numbers, texts, pairs)
+meters = st.builds(
+    Meter,
+    names,
+    st.sampled_from(Aggregation),
+    texts,
+    texts,
+    numbers,
+    st.lists(weights, max_size=2).map(tuple),
+)
 limits = st.builds(
     Limit,
     names,
     names,
     st.sampled_from(LimitKind),
-    st.sampled_from(Period),
+    st.none() | st.sampled_from(Period),
     numbers,
     numbers,
     st.sampled_from(OnExceed),
     st.lists(st.integers(1, 1_000_000), max_size=3).map(tuple),
+    numbers,
+    numbers,
+    st.lists(numbers, max_size=3).map(tuple),
+    texts,
+    st.lists(st.tuples(names, st.lists(texts, max_size=2).map(tuple)), max_size=2).map(tuple),
+    st.sampled_from(OnOutage),
+    numbers,
+    st.booleans(),
 )
 plans = st.builds(Plan, names, st.lists(limits, max_size=3).map(tuple), texts)
 tenants = st.builds(
     Tenant,
     texts.filter(bool),
     names,
-    st.builds(Calendar, st.sampled_from(["UTC", "Europe/Berlin"]), st.integers(-(10**14), 10**16)),
+    st.builds(
+        Calendar,
+        st.sampled_from(["UTC", "Europe/Berlin"]),
+        st.integers(-(10**14), 10**16),
+        st.integers(1, 12),
+    ),
     st.sampled_from(["USD", "EUR"]),
     texts,
     st.none() | texts.filter(bool),
-    st.lists(st.builds(Override, names, numbers, numbers), max_size=3).map(tuple),
+    st.lists(st.builds(Override, names, numbers, numbers, numbers, texts), max_size=3).map(tuple),
+    st.booleans(),
 )
 destinations = st.builds(
     Destination, names, names, texts, st.lists(names, max_size=2).map(tuple), texts, texts
@@ -117,3 +143,49 @@ def test_a_plain_tenant_is_small() -> None:
     """What is as usual is not written: a million tenants lie in Redis."""
     tenant = Tenant(TenantId("acme"), PlanName("free"))
     assert tenant_to_json(tenant) == b'{"tenant_id":"acme","plan":"free"}'
+
+
+def test_an_override_is_small() -> None:
+    """Of an override, only what it says is written."""
+    tenant = Tenant(TenantId("acme"), PlanName("free"), overrides=(Override(LimitId("a"), 0),))
+    assert b'"overrides":[{"limit_id":"a","limit":0}]' in tenant_to_json(tenant)
+
+
+# As written before there were other kinds than windows and rates.
+EARLIER_CATALOG = """{"format":1,"version":7,"meters":[{"name":"requests","aggregation":"count",
+"unit":"request","description":"","late_horizon_us":3024000000000}],"plans":[{"name":"free",
+"limits":[{"limit_id":"a","meter":"requests","kind":"window","period":"month","limit":100,"burst":0,
+"on_exceed":"refuse","warn_at_ppm":[800000]},{"limit_id":"b","meter":"requests","kind":"rate",
+"period":"second","limit":5,"burst":40,"on_exceed":"allow","warn_at_ppm":[]}],"description":""}],
+"default_plan":"free","destinations":[]}"""
+EARLIER_TENANT = """{"tenant_id":"acme","plan":"free","calendar":{"time_zone":"Europe/Berlin",
+"anchor_us":1706655600000000},"overrides":[{"limit_id":"a","limit":7,"burst":0}]}"""
+
+
+def test_an_earlier_catalog_still_loads() -> None:
+    """A snapshot without the newer fields means what it meant."""
+    monthly = Limit(
+        LimitId("a"),
+        MeterName("requests"),
+        LimitKind.WINDOW,
+        Period.MONTH,
+        100,
+        warn_at_ppm=(800_000,),
+    )
+    rate = Limit(
+        LimitId("b"), MeterName("requests"), LimitKind.RATE, Period.SECOND, 5, 40, OnExceed.ALLOW
+    )
+    found = catalog_from_json(EARLIER_CATALOG)
+    assert found.version == 7
+    assert found.meters[MeterName("requests")].weights == ()
+    assert found.plans[PlanName("free")].limits == (monthly, rate)
+
+
+def test_an_earlier_tenant_still_loads() -> None:
+    """A tenant without the newer fields is not suspended, and its year begins in January."""
+    assert tenant_from_json(EARLIER_TENANT) == Tenant(
+        TenantId("acme"),
+        PlanName("free"),
+        Calendar("Europe/Berlin", 1_706_655_600_000_000),
+        overrides=(Override(LimitId("a"), 7),),
+    )

@@ -11,17 +11,21 @@ from hypothesis import strategies as st
 from tallygate import demo
 from tallygate.adapters.catalog.document import YamlCatalogDocuments, parse
 from tallygate.domain.catalog import (
+    UNLIMITED,
     Aggregation,
+    Limit,
     LimitKind,
     OnExceed,
+    OnOutage,
     Override,
     Tenant,
+    Weight,
     limits_of,
 )
 from tallygate.domain.errors import CatalogInvalid
 from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.window import HOUR_US, Calendar, Period, from_datetime
-from tests.catalog.documents import GOOD, changed, faults
+from tests.catalog.documents import GOOD, KINDS, changed, faults
 
 ACME = TenantId("acme")
 PRO = PlanName("pro")
@@ -72,6 +76,114 @@ def test_tenants_are_read() -> None:
         TenantId("org"),
         (Override(LimitId("egress"), 0),),
     )
+
+
+ALL = {limit.limit_id: limit for limit in parse(KINDS).catalog.plans[PlanName("all")].limits}
+
+# Per limit of the document of all kinds: what it says.
+READ = [
+    Limit(
+        LimitId("trailing"),
+        MeterName("search"),
+        LimitKind.SLIDING,
+        None,
+        500,
+        duration_us=24 * HOUR_US,
+    ),
+    Limit(
+        LimitId("at-once"),
+        MeterName("jobs"),
+        LimitKind.CONCURRENCY,
+        None,
+        4,
+        on_outage=OnOutage.ALLOW,
+    ),
+    Limit(
+        LimitId("prepaid"),
+        MeterName("credits"),
+        LimitKind.BALANCE,
+        None,
+        0,
+        overdraft=50,
+        low_at=(100, 10, 0),
+    ),
+    Limit(LimitId("boundless"), MeterName("search"), LimitKind.WINDOW, Period.QUARTER, UNLIMITED),
+    Limit(LimitId("rated"), MeterName("search"), LimitKind.RATE, Period.SECOND, 5, 9),
+    Limit(
+        LimitId("per-user"),
+        MeterName("search"),
+        LimitKind.WINDOW,
+        Period.YEAR,
+        10,
+        per="user_id",
+    ),
+    Limit(
+        LimitId("large"),
+        MeterName("image"),
+        LimitKind.WINDOW,
+        Period.DAY,
+        3,
+        where=(("model", ("large", "xl")), ("region", ("eu",))),
+        on_outage=OnOutage.LOCAL_BUDGET,
+        local_budget=1_500,
+        exact=True,
+    ),
+]
+
+
+@pytest.mark.parametrize("limit", READ, ids=[limit.limit_id for limit in READ])
+def test_every_kind_of_limit_is_read(limit: Limit) -> None:
+    """A limit has what its kind needs, and nothing else; `where` is in the order of its names."""
+    assert ALL[limit.limit_id] == limit
+
+
+def test_no_kind_of_limit_is_untested() -> None:
+    """The document of all kinds has them all."""
+    assert [*ALL.values()] == READ
+    assert {limit.kind for limit in READ} == {*LimitKind}
+
+
+def test_an_unlimited_rate_has_an_unlimited_burst() -> None:
+    """A burst that is left out follows the rate."""
+    text = changed("limit: 5, burst: 9", "limit: unlimited", KINDS)
+    found = parse(text).catalog.plans[PlanName("all")].limits[4]
+    assert (found.limit, found.burst) == (UNLIMITED, UNLIMITED)
+
+
+def test_a_rate_card_is_read() -> None:
+    """A weight is a number, or one per value, the values in their own order."""
+    found = parse(KINDS).catalog.meters[MeterName("credits")].weights
+    assert found == (
+        Weight(MeterName("search"), 5),
+        Weight(MeterName("image"), 10, "sku", (("4K ultra", 40), ("hd", 20))),
+    )
+
+
+def test_overrides_expire_in_their_tenants_zone() -> None:
+    """An expiry is read as an anchor is: in the zone, unless it names an offset."""
+    found = tenants(KINDS)[ACME].overrides
+    assert found == (
+        Override(
+            LimitId("trailing"),
+            900,
+            expires_at_us=from_datetime(datetime.fromisoformat("2026-12-31T23:00:00+00:00")),
+            reason="launch week",
+        ),
+        Override(LimitId("at-once"), UNLIMITED),
+        Override(
+            LimitId("rated"),
+            UNLIMITED,
+            expires_at_us=from_datetime(datetime.fromisoformat("2027-01-01T12:00:00+00:00")),
+        ),
+    )
+
+
+def test_a_tenant_may_be_suspended_and_have_a_fiscal_year() -> None:
+    """Unless it says so, a tenant is served, and its year begins in January."""
+    found = tenants(KINDS)
+    org, acme = found[TenantId("org")], found[ACME]
+    assert (org.suspended, org.calendar.fiscal_month) == (True, 4)
+    assert (acme.suspended, acme.calendar.fiscal_month) == (False, 1)
 
 
 def test_destinations_name_their_secret() -> None:

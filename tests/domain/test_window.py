@@ -348,21 +348,22 @@ def test_a_billing_period_is_the_one_worked_out_by_hand(
     period=st.sampled_from(list(Period)),
     zone=st.sampled_from(ZONES),
     anchor_us=st.integers(0, CENTURY_US),
+    fiscal_month=st.integers(1, 12),
     instant_us=st.integers(-CENTURY_US // 2, 2 * CENTURY_US),
 )
-@example(Period.DAY, "Pacific/Apia", 0, at("2011-12-30T10:00:00"))
-@example(Period.DAY, "America/St_Johns", 0, at("2010-11-07T02:45:00"))
+@example(Period.DAY, "Pacific/Apia", 0, 1, at("2011-12-30T10:00:00"))
+@example(Period.DAY, "America/St_Johns", 0, 1, at("2010-11-07T02:45:00"))
 @example(
-    Period.BILLING_PERIOD, "Pacific/Apia", at("2011-10-30T20:00:00"), at("2011-12-30T10:00:00")
+    Period.BILLING_PERIOD, "Pacific/Apia", at("2011-10-30T20:00:00"), 1, at("2011-12-30T10:00:00")
 )
 @example(
-    Period.BILLING_PERIOD, "Europe/Berlin", at("2025-10-26T01:30:00"), at("2025-10-26T00:45:00")
+    Period.BILLING_PERIOD, "Europe/Berlin", at("2025-10-26T01:30:00"), 1, at("2025-10-26T00:45:00")
 )
 def test_windows_hold_their_instant_and_leave_no_gap(
-    period: Period, zone: str, anchor_us: int, instant_us: int
+    period: Period, zone: str, anchor_us: int, fiscal_month: int, instant_us: int
 ) -> None:
     """The windows of a calendar partition time: each holds its instant, neighbours touch."""
-    of = Calendar(zone, anchor_us)
+    of = Calendar(zone, anchor_us, fiscal_month)
     found = window_at(period, of, instant_us)
     assert found.holds(instant_us)
     assert window_at(period, of, found.start_us) == found

@@ -6,7 +6,7 @@ Refuses to know: where snapshots lie.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -18,9 +18,11 @@ from tallygate.domain.catalog import (
     LimitKind,
     Meter,
     OnExceed,
+    OnOutage,
     Override,
     Plan,
     Tenant,
+    Weight,
 )
 from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.window import Calendar, Period
@@ -62,13 +64,13 @@ def catalog_from_json(data: bytes | str) -> Catalog:
 def tenant_to_json(tenant: Tenant) -> bytes:
     """Return the tenant as JSON, without what is as usual: there may be millions."""
     usual = asdict(Tenant(tenant.tenant_id, tenant.plan))
-    return _dump(
-        {
-            name: value
-            for name, value in asdict(tenant).items()
-            if name in ("tenant_id", "plan") or value != usual[name]
-        }
-    )
+    found = _unusual(asdict(tenant), usual, ("tenant_id", "plan"))
+    if tenant.overrides:
+        plain = asdict(Override(LimitId(""), 0))
+        found["overrides"] = [
+            _unusual(asdict(each), plain, ("limit_id", "limit")) for each in tenant.overrides
+        ]
+    return _dump(found)
 
 
 def tenant_from_json(data: bytes | str) -> Tenant:
@@ -82,14 +84,13 @@ def tenant_from_json(data: bytes | str) -> Tenant:
         calendar=Calendar(
             calendar.get("time_zone", usual.calendar.time_zone),
             int(calendar.get("anchor_us", usual.calendar.anchor_us)),
+            int(calendar.get("fiscal_month", usual.calendar.fiscal_month)),
         ),
         currency=found.get("currency", usual.currency),
         stripe_customer_id=found.get("stripe_customer_id", ""),
         parent=found.get("parent"),
-        overrides=tuple(
-            Override(LimitId(each["limit_id"]), int(each["limit"]), int(each.get("burst", 0)))
-            for each in found.get("overrides", ())
-        ),
+        overrides=tuple(_override(each) for each in found.get("overrides", ())),
+        suspended=bool(found.get("suspended", False)),
     )
 
 
@@ -99,6 +100,10 @@ def _object(value: object) -> Json:
     return value
 
 
+def _unusual(found: Json, usual: Json, always: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name in always or value != usual[name]}
+
+
 def _meter(found: Json) -> Meter:
     return Meter(
         name=MeterName(found["name"]),
@@ -106,6 +111,16 @@ def _meter(found: Json) -> Meter:
         unit=found.get("unit", ""),
         description=found.get("description", ""),
         late_horizon_us=int(found["late_horizon_us"]),
+        weights=tuple(_weight(each) for each in found.get("weights", ())),
+    )
+
+
+def _weight(found: Json) -> Weight:
+    return Weight(
+        meter=MeterName(found["meter"]),
+        units=int(found["units"]),
+        by=found.get("by", ""),
+        values=tuple((str(value), int(units)) for value, units in found.get("values", ())),
     )
 
 
@@ -122,11 +137,29 @@ def _limit(found: Json) -> Limit:
         limit_id=LimitId(found["limit_id"]),
         meter=MeterName(found["meter"]),
         kind=LimitKind(found["kind"]),
-        period=Period(found["period"]),
+        period=Period(found["period"]) if found["period"] is not None else None,
         limit=int(found["limit"]),
         burst=int(found.get("burst", 0)),
         on_exceed=OnExceed(found.get("on_exceed", OnExceed.REFUSE)),
         warn_at_ppm=tuple(int(ratio) for ratio in found.get("warn_at_ppm", ())),
+        duration_us=int(found.get("duration_us", 0)),
+        overdraft=int(found.get("overdraft", 0)),
+        low_at=tuple(int(units) for units in found.get("low_at", ())),
+        per=found.get("per", ""),
+        where=tuple((str(key), tuple(values)) for key, values in found.get("where", ())),
+        on_outage=OnOutage(found.get("on_outage", OnOutage.REFUSE)),
+        local_budget=int(found.get("local_budget", 0)),
+        exact=bool(found.get("exact", False)),
+    )
+
+
+def _override(found: Json) -> Override:
+    return Override(
+        limit_id=LimitId(found["limit_id"]),
+        limit=int(found["limit"]),
+        burst=int(found.get("burst", 0)),
+        expires_at_us=int(found.get("expires_at_us", 0)),
+        reason=found.get("reason", ""),
     )
 
 

@@ -11,14 +11,25 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final, TypeVar
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tallygate.domain import catalog as domain
 from tallygate.domain import ids
-from tallygate.domain.catalog import PPM, Aggregation, Limit, LimitKind, OnExceed
+from tallygate.domain.catalog import (
+    PPM,
+    UNLIMITED,
+    Aggregation,
+    Limit,
+    LimitKind,
+    OnExceed,
+    OnOutage,
+    Weight,
+)
 from tallygate.domain.catalog_diff import Change, ChangeKind
 from tallygate.domain.errors import InvalidField
 from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
+from tallygate.domain.limit_rules import SUITS
 from tallygate.domain.window import DAY_US, Calendar, Period, from_datetime, zone_of
 from tallygate.gen.v1 import admin_pb2, catalog_pb2
 
@@ -27,7 +38,7 @@ Value = TypeVar("Value", bound=StrEnum)
 # The bounds of a catalog document, which holds the same values.
 TEXT_LENGTH_MAX: Final = 256
 PROSE_LENGTH_MAX: Final = 1024
-HORIZON_US_MAX: Final = 3_660 * DAY_US
+DURATION_US_MAX: Final = 3_660 * DAY_US
 INSTANT_US_END: Final = from_datetime(datetime(2200, 1, 1, tzinfo=UTC))
 _RATIO: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?|\.[0-9]{1,6}")
 
@@ -44,7 +55,10 @@ _AGGREGATIONS: Final = {
 }
 _KINDS: Final = {
     LimitKind.WINDOW: catalog_pb2.LIMIT_KIND_WINDOW,
+    LimitKind.SLIDING: catalog_pb2.LIMIT_KIND_SLIDING,
     LimitKind.RATE: catalog_pb2.LIMIT_KIND_RATE,
+    LimitKind.CONCURRENCY: catalog_pb2.LIMIT_KIND_CONCURRENCY,
+    LimitKind.BALANCE: catalog_pb2.LIMIT_KIND_BALANCE,
 }
 _PERIODS: Final = {
     Period.SECOND: catalog_pb2.PERIOD_SECOND,
@@ -53,6 +67,8 @@ _PERIODS: Final = {
     Period.DAY: catalog_pb2.PERIOD_DAY,
     Period.WEEK: catalog_pb2.PERIOD_WEEK,
     Period.MONTH: catalog_pb2.PERIOD_MONTH,
+    Period.QUARTER: catalog_pb2.PERIOD_QUARTER,
+    Period.YEAR: catalog_pb2.PERIOD_YEAR,
     Period.BILLING_PERIOD: catalog_pb2.PERIOD_BILLING_PERIOD,
 }
 _ON_EXCEED: Final = {
@@ -60,19 +76,27 @@ _ON_EXCEED: Final = {
     OnExceed.ALLOW: catalog_pb2.ON_EXCEED_ALLOW,
     OnExceed.SHADOW: catalog_pb2.ON_EXCEED_SHADOW,
 }
+_ON_OUTAGE: Final = {
+    OnOutage.REFUSE: catalog_pb2.ON_OUTAGE_REFUSE,
+    OnOutage.ALLOW: catalog_pb2.ON_OUTAGE_ALLOW,
+    OnOutage.LOCAL_BUDGET: catalog_pb2.ON_OUTAGE_LOCAL_BUDGET,
+}
 
 
 def meter(message: catalog_pb2.Meter) -> domain.Meter:
     """Return the meter. Raises `InvalidField`."""
     horizon_us = domain.LATE_HORIZON_US
     if message.HasField("late_horizon"):
-        horizon_us = _horizon_us(message)
+        horizon_us = _duration_us(message.late_horizon, "meter.late_horizon")
     return domain.Meter(
         name=MeterName(_name(message.name, "meter.name")),
         aggregation=_value(_AGGREGATIONS, message.aggregation, "meter.aggregation"),
         unit=_text(message.unit, "meter.unit"),
         description=_text(message.description, "meter.description", PROSE_LENGTH_MAX),
         late_horizon_us=horizon_us,
+        weights=tuple(
+            _weight(each, f"meter.weights[{index}]") for index, each in enumerate(message.weights)
+        ),
     )
 
 
@@ -83,6 +107,12 @@ def meter_message(found: domain.Meter) -> catalog_pb2.Meter:
         aggregation=_AGGREGATIONS[found.aggregation],
         unit=found.unit,
         description=found.description,
+        weights=[
+            catalog_pb2.Weight(
+                meter=each.meter, units=each.units, by=each.by, values=dict(each.values)
+            )
+            for each in found.weights
+        ],
     )
     message.late_horizon.FromMicroseconds(found.late_horizon_us)
     return message
@@ -115,7 +145,7 @@ def tenant(message: catalog_pb2.Tenant) -> domain.Tenant:
     return domain.Tenant(
         tenant_id=identity,
         plan=PlanName(_name(message.plan, "tenant.plan")),
-        calendar=Calendar(zone, _anchor_us(message, zone)),
+        calendar=Calendar(zone, _anchor_us(message, zone), message.fiscal_month or 1),
         currency=message.currency or "USD",
         stripe_customer_id=_text(message.stripe_customer_id, "tenant.stripe_customer_id"),
         parent=ids.tenant_id(message.parent, "tenant.parent") if message.parent else None,
@@ -123,6 +153,7 @@ def tenant(message: catalog_pb2.Tenant) -> domain.Tenant:
             override(each, f"tenant.overrides[{index}]")
             for index, each in enumerate(message.overrides)
         ),
+        suspended=message.suspended,
     )
 
 
@@ -136,6 +167,8 @@ def tenant_message(found: domain.Tenant) -> catalog_pb2.Tenant:
         stripe_customer_id=found.stripe_customer_id,
         parent=found.parent or "",
         overrides=[override_message(found.tenant_id, each) for each in found.overrides],
+        suspended=found.suspended,
+        fiscal_month=found.calendar.fiscal_month,
     )
     message.anchor.FromMicroseconds(found.calendar.anchor_us)
     return message
@@ -143,16 +176,32 @@ def tenant_message(found: domain.Tenant) -> catalog_pb2.Tenant:
 
 def override(message: catalog_pb2.Override, path: str = "override") -> domain.Override:
     """Return the override. Raises `InvalidField`."""
+    expires_at_us = 0
+    if message.HasField("expires_at"):
+        # 0 says that there is no end.
+        expires_at_us = instant_us(message.expires_at, f"{path}.expires_at", 1)
     return domain.Override(
-        LimitId(_name(message.limit_id, f"{path}.limit_id")), message.limit, message.burst
+        limit_id=LimitId(_name(message.limit_id, f"{path}.limit_id")),
+        limit=UNLIMITED if message.unlimited else message.limit,
+        burst=message.burst,
+        expires_at_us=expires_at_us,
+        reason=_text(message.reason, f"{path}.reason"),
     )
 
 
 def override_message(tenant_id: TenantId, found: domain.Override) -> catalog_pb2.Override:
     """Return the override as a message."""
-    return catalog_pb2.Override(
-        tenant_id=tenant_id, limit_id=found.limit_id, limit=found.limit, burst=found.burst
+    message = catalog_pb2.Override(
+        tenant_id=tenant_id,
+        limit_id=found.limit_id,
+        limit=found.limit,
+        burst=found.burst,
+        unlimited=found.limit == UNLIMITED,
+        reason=found.reason,
     )
+    if found.expires_at_us:
+        message.expires_at.FromMicroseconds(found.expires_at_us)
+    return message
 
 
 def change_message(change: Change) -> admin_pb2.CatalogChange:
@@ -177,41 +226,95 @@ def instant_us(instant: Timestamp, field: str, least_us: int = 0) -> int:
     return found_us
 
 
-def _horizon_us(message: catalog_pb2.Meter) -> int:
+def _duration_us(duration: Duration, field: str) -> int:
     try:
-        found_us: int = message.late_horizon.ToMicroseconds()
+        found_us: int = duration.ToMicroseconds()
     except ValueError:
         found_us = 0
-    if not 0 < found_us <= HORIZON_US_MAX:
-        raise InvalidField("must be above 0, at most 3660 days", field="meter.late_horizon")
+    if not 0 < found_us <= DURATION_US_MAX:
+        raise InvalidField("must be above 0, at most 3660 days", field=field)
     return found_us
 
 
 def _limit(message: catalog_pb2.Limit, path: str) -> Limit:
     kind = _value(_KINDS, message.kind, f"{path}.kind")
+    number = UNLIMITED if message.unlimited else message.limit
+    if message.unlimited and kind is LimitKind.BALANCE:
+        raise InvalidField("is not for limits of kind balance", field=f"{path}.unlimited")
+    duration_us = 0
+    if message.HasField("duration"):
+        duration_us = _duration_us(message.duration, f"{path}.duration")
     return Limit(
         limit_id=LimitId(_name(message.limit_id, f"{path}.limit_id")),
         meter=MeterName(_name(message.meter, f"{path}.meter")),
         kind=kind,
-        period=_value(_PERIODS, message.period, f"{path}.period"),
-        limit=message.limit,
-        burst=message.burst or (message.limit if kind is LimitKind.RATE else 0),
+        period=_period(message, kind, f"{path}.period"),
+        limit=number,
+        burst=message.burst or (number if kind is LimitKind.RATE else 0),
         on_exceed=_value(_ON_EXCEED, message.on_exceed, f"{path}.on_exceed"),
         warn_at_ppm=tuple(_ratio_ppm(ratio, f"{path}.warn_at") for ratio in message.warn_at),
+        duration_us=duration_us,
+        overdraft=message.overdraft,
+        low_at=tuple(message.low_at),
+        per=_text(message.per, f"{path}.per"),
+        where=_where(message.where, f"{path}.where"),
+        on_outage=_value(
+            _ON_OUTAGE, message.on_outage or catalog_pb2.ON_OUTAGE_REFUSE, f"{path}.on_outage"
+        ),
+        local_budget=message.local_budget,
+        exact=message.exact,
+    )
+
+
+def _period(message: catalog_pb2.Limit, kind: LimitKind, path: str) -> Period | None:
+    if kind not in SUITS["period"] and message.period == catalog_pb2.PERIOD_UNSPECIFIED:
+        return None
+    return _value(_PERIODS, message.period, path)
+
+
+def _where(
+    values: Mapping[str, catalog_pb2.DimensionValues], path: str
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple(
+        (_text(key, path), tuple(_text(value, f"{path}[{key!r}]") for value in values[key].values))
+        for key in sorted(values)
+    )
+
+
+def _weight(message: catalog_pb2.Weight, path: str) -> Weight:
+    for value in message.values:
+        _text(value, f"{path}.values")
+    return Weight(
+        meter=MeterName(_name(message.meter, f"{path}.meter")),
+        units=message.units,
+        by=_text(message.by, f"{path}.by"),
+        values=tuple(sorted(message.values.items())),
     )
 
 
 def _limit_message(limit: Limit) -> catalog_pb2.Limit:
-    return catalog_pb2.Limit(
+    message = catalog_pb2.Limit(
         limit_id=limit.limit_id,
         meter=limit.meter,
         kind=_KINDS[limit.kind],
-        period=_PERIODS[limit.period],
         limit=limit.limit,
         burst=limit.burst,
         on_exceed=_ON_EXCEED[limit.on_exceed],
         warn_at=[str(Decimal(ratio) / PPM) for ratio in limit.warn_at_ppm],
+        unlimited=limit.limit == UNLIMITED,
+        overdraft=limit.overdraft,
+        low_at=limit.low_at,
+        per=limit.per,
+        where={key: catalog_pb2.DimensionValues(values=values) for key, values in limit.where},
+        on_outage=_ON_OUTAGE[limit.on_outage],
+        local_budget=limit.local_budget,
+        exact=limit.exact,
     )
+    if limit.period is not None:
+        message.period = _PERIODS[limit.period]
+    if limit.duration_us:
+        message.duration.FromMicroseconds(limit.duration_us)
+    return message
 
 
 def _ratio_ppm(text: str, field: str) -> int:

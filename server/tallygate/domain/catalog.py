@@ -91,7 +91,7 @@ class Limit:
     `warn_at_ppm` (rising) for windows, `overdraft` and `low_at` (units, falling) for balances.
 
     Where `per` names a dimension, or a field of the context, each of its values has a counter of
-    its own. `where` keeps the limit to items whose dimensions have one of the values given.
+    its own. `where` keeps the limit to items that have one of the values given, per such name.
     `local_budget` is how many units each sidecar may grant in an outage, for `LOCAL_BUDGET`.
     """
 

@@ -7,10 +7,13 @@ Refuses to know: how values are written.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from tallygate.domain.catalog import Catalog, Tenant
+from tallygate.domain.catalog import UNLIMITED, Catalog, Tenant
 from tallygate.domain.ids import TenantId
+
+# Tuples whose parts have a name of their own, in any order.
+_KEYED: Final = {"overrides": "limit_id", "weights": "meter"}
 
 _Name = TypeVar("_Name", bound=str)
 
@@ -78,11 +81,17 @@ def _mappings(
             yield from _values(f"{path}.{name}", before, after)
         elif is_dataclass(before) and is_dataclass(after):
             for field in fields(before):
-                yield from _values(
-                    f"{path}.{name}.{field.name}",
-                    getattr(before, field.name),
-                    getattr(after, field.name),
-                )
+                at = f"{path}.{name}.{field.name}"
+                was, will = getattr(before, field.name), getattr(after, field.name)
+                key = _KEYED.get(field.name)
+                if key is None:
+                    yield from _values(at, was, will)
+                else:
+                    yield from _mappings(at, _by(key, was), _by(key, will))
+
+
+def _by(key: str, parts: Sequence[object]) -> dict[str, object]:
+    return {getattr(part, key): part for part in parts}
 
 
 def _values(path: str, before: object, after: object) -> Iterator[Change]:
@@ -92,15 +101,21 @@ def _values(path: str, before: object, after: object) -> Iterator[Change]:
         kind = ChangeKind.ADDED
     else:
         kind = ChangeKind.REMOVED if after is None else ChangeKind.CHANGED
-    yield Change(kind, path, _shown(before), _shown(after))
+    name = path.rpartition(".")[2]
+    yield Change(kind, path, _shown(before, name), _shown(after, name))
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, name: str = "") -> str:
     if value is None:
         return ""
+    if name == "limit" and value == UNLIMITED:
+        return "unlimited"
     if isinstance(value, tuple):
         return "[" + ", ".join(_shown(part) for part in value) + "]"
     if is_dataclass(value):
-        parts = (f"{field.name}: {_shown(getattr(value, field.name))}" for field in fields(value))
+        parts = (
+            f"{field.name}: {_shown(getattr(value, field.name), field.name)}"
+            for field in fields(value)
+        )
         return "{" + ", ".join(parts) + "}"
     return str(value)

@@ -58,10 +58,11 @@ class CheckRequest:
 
 @dataclass(frozen=True, slots=True)
 class QuotaRequest:
-    """Which limits to read; no meters means all."""
+    """Which limits to read; no meters means all. `dimensions` choose whose counters."""
 
     tenant_id: TenantId
     meters: tuple[MeterName, ...] = ()
+    dimensions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

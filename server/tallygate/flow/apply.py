@@ -15,7 +15,7 @@ from typing import Final
 
 from tallygate.domain.catalog import LINEAGE_MAX, Catalog, Meter, Override, Plan, Tenant
 from tallygate.domain.catalog_diff import Change, diff, diff_tenants
-from tallygate.domain.catalog_rules import PathFault, catalog_faults, tenant_faults
+from tallygate.domain.catalog_rules import catalog_faults, tenant_faults
 from tallygate.domain.errors import (
     CatalogConflict,
     CatalogInvalid,
@@ -24,6 +24,7 @@ from tallygate.domain.errors import (
     NotFound,
 )
 from tallygate.domain.ids import PlanName, TenantId
+from tallygate.domain.path_fault import PathFault
 from tallygate.ports import CatalogChange, CatalogDocuments, CatalogStore, Clock
 
 CHANGES_SHOWN_MAX: Final = 1_000

@@ -13,8 +13,8 @@ from yaml.nodes import Node, ScalarNode
 
 from tallygate.adapters.catalog.nodes import Reader
 from tallygate.domain.catalog import Destination
-from tallygate.domain.catalog_rules import closest
 from tallygate.domain.ids import is_name
+from tallygate.domain.path_fault import closest
 
 MESSAGE_TYPES: Final = ("usage.batch", "limit.threshold_crossed")
 KINDS: Final = ("webhook",)

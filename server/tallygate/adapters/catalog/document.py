@@ -13,23 +13,15 @@ from yaml.nodes import Node
 
 from tallygate.adapters.catalog.compose import compose
 from tallygate.adapters.catalog.destinations import destinations
+from tallygate.adapters.catalog.limits import limit, override
+from tallygate.adapters.catalog.meters import meters
 from tallygate.adapters.catalog.nodes import Reader
-from tallygate.domain.catalog import (
-    LATE_HORIZON_US,
-    Aggregation,
-    Catalog,
-    Limit,
-    LimitKind,
-    Meter,
-    OnExceed,
-    Override,
-    Plan,
-    Tenant,
-)
-from tallygate.domain.catalog_rules import PathFault, catalog_faults, tenant_faults
+from tallygate.domain.catalog import Catalog, Plan, Tenant
+from tallygate.domain.catalog_rules import catalog_faults, tenant_faults
 from tallygate.domain.errors import CatalogInvalid, Fault, InvalidField
-from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId, tenant_id
-from tallygate.domain.window import Calendar, Period
+from tallygate.domain.ids import PlanName, TenantId, tenant_id
+from tallygate.domain.path_fault import PathFault
+from tallygate.domain.window import Calendar
 from tallygate.ports import ParsedCatalog
 
 DOCUMENT_VERSION: Final = "1"
@@ -37,20 +29,14 @@ DOCUMENT_VERSION: Final = "1"
 FAULTS_MAX: Final = 1_000
 
 _ROOT: Final = ("version", "default_plan", "meters", "plans", "tenants", "destinations")
-_METER: Final = ("aggregation", "unit", "description", "late_horizon")
 _PLAN: Final = ("limits", "description")
-_LIMIT: Final = ("id", "meter", "kind", "period", "limit", "burst", "on_exceed", "warn_at")
 _TENANT: Final = (
-    *("plan", "anchor", "time_zone", "currency", "stripe_customer_id", "parent", "overrides"),
+    *("plan", "anchor", "time_zone", "fiscal_month", "currency", "stripe_customer_id", "parent"),
+    *("overrides", "suspended"),
 )
-_OVERRIDE: Final = ("limit", "burst")
 
 # What the format has room for: a document that says it is early, not misspelt.
-_METER_PLANNED: Final = ("group_by", "late_policy")
 _PLAN_PLANNED: Final = ("prices",)
-_LIMIT_PLANNED: Final = ("exact", "on_outage")
-_AGGREGATIONS_PLANNED: Final = ("latest", "unique", "percentile", "time_weighted")
-_KINDS_PLANNED: Final = ("sliding", "concurrency", "balance")
 
 
 class YamlCatalogDocuments:
@@ -95,7 +81,7 @@ class _Document:
         default_plan = self._reader.text(parts.get("default_plan"), "default_plan")
         self.parsed = ParsedCatalog(
             Catalog(
-                meters=self._meters(parts.get("meters")),
+                meters=meters(self._reader, parts.get("meters")),
                 plans=self._plans(parts.get("plans")),
                 default_plan=PlanName(default_plan) if default_plan else None,
                 destinations=destinations(self._reader, parts.get("destinations")),
@@ -123,34 +109,6 @@ class _Document:
         line = self.parsed.line_of(fault.path)
         return Fault(line, fault.path, fault.message, fault.suggestion)
 
-    def _needed(self, parts: dict[str, Node], name: str, node: Node, path: str) -> Node | None:
-        if name not in parts:
-            self._reader.fault(node, f"{path}.{name}", "is required")
-        return parts.get(name)
-
-    def _meters(self, node: Node | None) -> dict[MeterName, Meter]:
-        read = self._reader
-        meters: dict[MeterName, Meter] = {}
-        for name, value in read.mapping(node, "meters").items():
-            path = f"meters.{name}"
-            parts = read.mapping(value, path, _METER, _METER_PLANNED)
-            meters[MeterName(name)] = Meter(
-                name=MeterName(name),
-                aggregation=read.choice(
-                    parts.get("aggregation"),
-                    f"{path}.aggregation",
-                    Aggregation,
-                    default=Aggregation.SUM,
-                    planned=_AGGREGATIONS_PLANNED,
-                ),
-                unit=read.text(parts.get("unit"), f"{path}.unit"),
-                description=read.prose(parts.get("description"), f"{path}.description"),
-                late_horizon_us=read.duration_us(
-                    parts.get("late_horizon"), f"{path}.late_horizon", LATE_HORIZON_US
-                ),
-            )
-        return meters
-
     def _plans(self, node: Node | None) -> dict[PlanName, Plan]:
         read = self._reader
         plans: dict[PlanName, Plan] = {}
@@ -160,42 +118,12 @@ class _Document:
             plans[PlanName(name)] = Plan(
                 name=PlanName(name),
                 limits=tuple(
-                    self._limit(item, at)
+                    limit(read, item, at)
                     for item, at in read.sequence(parts.get("limits"), f"{path}.limits")
                 ),
                 description=read.prose(parts.get("description"), f"{path}.description"),
             )
         return plans
-
-    def _limit(self, node: Node, path: str) -> Limit:
-        read = self._reader
-        parts = read.mapping(node, path, _LIMIT, _LIMIT_PLANNED)
-        for name in ("id", "meter", "kind", "period", "limit"):
-            self._needed(parts, name, node, path)
-        kind = read.choice(
-            parts.get("kind"),
-            f"{path}.kind",
-            LimitKind,
-            default=LimitKind.WINDOW,
-            planned=_KINDS_PLANNED,
-        )
-        # Where no number could be read, one that breaks no other rule stands in.
-        limit = read.integer(parts.get("limit"), f"{path}.limit", 1)
-        rate = kind is LimitKind.RATE
-        return Limit(
-            limit_id=LimitId(read.text(parts.get("id"), f"{path}.id")),
-            meter=MeterName(read.text(parts.get("meter"), f"{path}.meter")),
-            kind=kind,
-            period=read.choice(
-                parts.get("period"), f"{path}.period", Period, default=Period.MINUTE
-            ),
-            limit=limit,
-            burst=read.integer(parts.get("burst"), f"{path}.burst", limit if rate else 0),
-            on_exceed=read.choice(
-                parts.get("on_exceed"), f"{path}.on_exceed", OnExceed, default=OnExceed.REFUSE
-            ),
-            warn_at_ppm=read.ratios_ppm(parts.get("warn_at"), f"{path}.warn_at"),
-        )
 
     def _tenants(self, node: Node | None) -> tuple[Tenant, ...]:
         return tuple(
@@ -210,30 +138,35 @@ class _Document:
         except InvalidField as error:
             read.fault(node, path, error.message)
         parts = read.mapping(node, path, _TENANT)
-        self._needed(parts, "plan", node, path)
+        read.needed(parts, "plan", node, path)
         zone = read.text(parts.get("time_zone"), f"{path}.time_zone") or "UTC"
         parent = read.text(parts.get("parent"), f"{path}.parent")
         overrides = read.mapping(parts.get("overrides"), f"{path}.overrides")
         return Tenant(
             tenant_id=TenantId(name),
             plan=PlanName(read.text(parts.get("plan"), f"{path}.plan")),
-            calendar=Calendar(zone, read.instant_us(parts.get("anchor"), f"{path}.anchor", zone)),
+            calendar=Calendar(
+                zone,
+                read.instant_us(parts.get("anchor"), f"{path}.anchor", zone),
+                read.integer(parts.get("fiscal_month"), f"{path}.fiscal_month", 1),
+            ),
             currency=read.text(parts.get("currency"), f"{path}.currency") or "USD",
             stripe_customer_id=read.text(
                 parts.get("stripe_customer_id"), f"{path}.stripe_customer_id"
             ),
             parent=TenantId(parent) if parent else None,
             overrides=tuple(
-                self._override(limit_id, value, f"{path}.overrides.{limit_id}")
+                override(
+                    read,
+                    limit_id,
+                    value,
+                    path=f"{path}.overrides.{limit_id}",
+                    time_zone=zone,
+                )
                 for limit_id, value in overrides.items()
             ),
+            suspended=read.flag(parts.get("suspended"), f"{path}.suspended"),
         )
-
-    def _override(self, limit_id: str, node: Node, path: str) -> Override:
-        read = self._reader
-        parts = read.mapping(node, path, _OVERRIDE)
-        limit = read.integer(self._needed(parts, "limit", node, path), f"{path}.limit")
-        return Override(LimitId(limit_id), limit, read.integer(parts.get("burst"), f"{path}.burst"))
 
 
 def _follows(path: str, told: Collection[str]) -> bool:
@@ -244,4 +177,4 @@ def _follows(path: str, told: Collection[str]) -> bool:
     if path in told:
         return True
     container = path.rpartition(".")[0]
-    return any(f"{container}.{name}" in told for name in ("kind", "period", "limit"))
+    return any(f"{container}.{name}" in told for name in ("kind", "period", "limit", "duration"))

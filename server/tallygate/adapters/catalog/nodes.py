@@ -9,7 +9,7 @@ quantity ever passes through a float.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -17,10 +17,10 @@ from typing import Final, TypeVar
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from tallygate.domain.catalog import PPM
-from tallygate.domain.catalog_rules import closest
+from tallygate.domain.catalog import PPM, UNLIMITED
 from tallygate.domain.errors import Fault
 from tallygate.domain.ids import AMOUNT_MAX
+from tallygate.domain.path_fault import closest
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, SECOND_US, from_datetime, zone_of
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -85,6 +85,12 @@ class Reader:
                 found[key] = value
         return found
 
+    def needed(self, parts: Mapping[str, Node], name: str, node: Node, path: str) -> Node | None:
+        """Return a part; that there is none is a fault of `node`, which holds the parts."""
+        if name not in parts:
+            self.fault(node, f"{path}.{name}", "is required")
+        return parts.get(name)
+
     def sequence(self, node: Node | None, path: str) -> Iterator[tuple[Node, str]]:
         """Iterate over a list's nodes with their paths."""
         if node is None or _is_null(node):
@@ -130,9 +136,7 @@ class Reader:
         value = self.text(node, path)
         if not value:
             return default
-        if value == "unlimited":
-            self.fault(node, path, "unlimited is reserved: leave the limit out instead")
-        elif not _is_plain(node):
+        if not _is_plain(node):
             self.fault(node, path, f"must be a whole number, without quotes: {value!r}")
         elif not _INTEGER.fullmatch(value):
             self.fault(node, path, f"must be a whole number, not {value!r}")
@@ -141,6 +145,25 @@ class Reader:
         else:
             return number
         return default
+
+    def integers(self, node: Node | None, path: str) -> tuple[int, ...]:
+        """Return a list of whole numbers."""
+        return tuple(self.integer(item, at) for item, at in self.sequence(node, path))
+
+    def quantity(self, node: Node | None, path: str, default: int = 0) -> int:
+        """Return a whole number, or `UNLIMITED` where that is written."""
+        if node is not None and _is_plain(node) and node.value == "unlimited":
+            return UNLIMITED
+        return self.integer(node, path, default)
+
+    def flag(self, node: Node | None, path: str) -> bool:
+        """Return whether it is `true`; nothing means `false`."""
+        if node is None:
+            return False
+        value = self.text(node, path)
+        if value not in ("", "true", "false"):
+            self.fault(node, path, f"must be true or false, not {value!r}")
+        return value == "true"
 
     def choice(
         self,

@@ -1,0 +1,99 @@
+"""The catalog's messages: what goes through them comes back equal; what is malformed is named."""
+
+from collections.abc import Callable
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tallygate.adapters.catalog.document import parse
+from tallygate.api import convert_catalog as convert
+from tallygate.domain.errors import InvalidField
+from tallygate.gen.v1 import catalog_pb2
+from tests.catalog.documents import GOOD, KINDS
+
+
+@pytest.mark.parametrize("text", [GOOD, KINDS], ids=["GOOD", "KINDS"])
+def test_what_a_document_says_a_message_says(text: str) -> None:
+    """Meters, plans and tenants survive the way through their messages, on the wire too."""
+    parsed = parse(text)
+    for meter in parsed.catalog.meters.values():
+        wire = convert.meter_message(meter).SerializeToString()
+        assert convert.meter(catalog_pb2.Meter.FromString(wire)) == meter
+    for plan in parsed.catalog.plans.values():
+        wire = convert.plan_message(plan).SerializeToString()
+        assert convert.plan(catalog_pb2.Plan.FromString(wire)) == plan
+    for tenant in parsed.tenants:
+        wire = convert.tenant_message(tenant).SerializeToString()
+        assert convert.tenant(catalog_pb2.Tenant.FromString(wire)) == tenant
+
+
+def limit(**fields: object) -> catalog_pb2.Limit:
+    """Return a limit of 5 in a trailing minute, with other fields replaced."""
+    values: dict[str, object] = {
+        "limit_id": "a",
+        "meter": "requests",
+        "kind": catalog_pb2.LIMIT_KIND_SLIDING,
+        "duration": Duration(seconds=60),
+        "limit": 5,
+        "on_exceed": catalog_pb2.ON_EXCEED_REFUSE,
+    }
+    return catalog_pb2.Limit(**{**values, **fields})  # type: ignore[arg-type]  # fields by name
+
+
+def in_plan(**fields: object) -> Callable[[], object]:
+    """Return what converts a plan of one limit."""
+    return lambda: convert.plan(catalog_pb2.Plan(name="free", limits=[limit(**fields)]))
+
+
+def in_meter(**fields: object) -> Callable[[], object]:
+    """Return what converts a meter of one weight."""
+    weight = catalog_pb2.Weight(**{"meter": "search", "units": 1, **fields})  # type: ignore[arg-type]
+    meter = catalog_pb2.Meter(
+        name="credits", aggregation=catalog_pb2.AGGREGATION_SUM, weights=[weight]
+    )
+    return lambda: convert.meter(meter)
+
+
+def in_override(**fields: object) -> Callable[[], object]:
+    """Return what converts an override."""
+    values = {"limit_id": "a", "limit": 1, **fields}
+    return lambda: convert.override(catalog_pb2.Override(**values))  # type: ignore[arg-type]
+
+
+AT = "plan.limits[0]"
+# Per case: what converts, the field it is refused for.
+MALFORMED = [
+    (in_plan(duration=Duration()), f"{AT}.duration"),
+    (in_plan(duration=Duration(seconds=-1)), f"{AT}.duration"),
+    (in_plan(duration=Duration(seconds=2**62)), f"{AT}.duration"),
+    (in_plan(period=99), f"{AT}.period"),
+    (in_plan(kind=catalog_pb2.LIMIT_KIND_WINDOW), f"{AT}.period"),
+    (in_plan(kind=catalog_pb2.LIMIT_KIND_BALANCE, unlimited=True), f"{AT}.unlimited"),
+    (in_plan(on_outage=99), f"{AT}.on_outage"),
+    (in_plan(per="a\nb"), f"{AT}.per"),
+    (in_plan(where={"k": catalog_pb2.DimensionValues(values=["\x00"])}), f"{AT}.where['k']"),
+    (in_plan(where={"\x00": catalog_pb2.DimensionValues(values=["v"])}), f"{AT}.where"),
+    (in_meter(meter=""), "meter.weights[0].meter"),
+    (in_meter(by="\x00"), "meter.weights[0].by"),
+    (in_meter(values={"\x00": 1}), "meter.weights[0].values"),
+    (in_override(expires_at=Timestamp()), "override.expires_at"),
+    (in_override(expires_at=Timestamp(seconds=2**40)), "override.expires_at"),
+    (in_override(reason="r" * 257), "override.reason"),
+]
+
+
+@pytest.mark.parametrize(("make", "field"), MALFORMED, ids=[case[1] for case in MALFORMED])
+def test_what_is_malformed_is_refused_by_name(make: Callable[[], object], field: str) -> None:
+    """The error names the field; nothing else is raised."""
+    with pytest.raises(InvalidField) as caught:
+        make()
+    assert caught.value.field == field
+
+
+def test_a_field_of_another_kind_is_left_for_the_rules() -> None:
+    """A period on a sliding limit converts: whether it suits is for the catalog's rules."""
+    plan = convert.plan(
+        catalog_pb2.Plan(name="free", limits=[limit(period=catalog_pb2.PERIOD_DAY)])
+    )
+    assert plan.limits[0].period == "day"
