@@ -11,6 +11,7 @@ Refuses to know: what may be granted.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, Protocol
@@ -90,6 +91,8 @@ class Backlog:
         self._options = options
         self._waiting: dict[Key, Granted] = {}
         self._bytes = 0
+        # A flush may begin while a loop's run is under way.
+        self._turn = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -126,6 +129,27 @@ class Backlog:
 
     async def run_once(self) -> Drained:
         """Hand over the oldest. Raises `BackendUnavailable` when the store takes none of them."""
+        async with self._turn:
+            return await self._hand_over()
+
+    async def flush(self, grace_s: float, probe: Callable[[], Awaitable[None]]) -> int:
+        """Hand over all that the grace allows, probing for the store; return how many are lost."""
+        try:
+            async with asyncio.timeout(grace_s):
+                while self._waiting:
+                    await self._try_once(probe)
+        except TimeoutError:
+            self._parts.observer.lost(len(self._waiting))
+        return len(self._waiting)
+
+    async def _try_once(self, probe: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await probe()
+            await self.run_once()
+        except TallygateError:
+            await asyncio.sleep(FLUSH_PAUSE_S)
+
+    async def _hand_over(self) -> Drained:
         batch = list(islice(self._waiting.items(), self._options.batch_max))
         if not batch:
             return Drained()
@@ -144,22 +168,6 @@ class Backlog:
         if failure is not None and not taken:
             raise failure
         return Drained(taken, more=bool(self._waiting))
-
-    async def flush(self, grace_s: float) -> int:
-        """Hand over all that the grace allows; return how many are lost."""
-        try:
-            async with asyncio.timeout(grace_s):
-                while self._waiting:
-                    await self._try_once()
-        except TimeoutError:
-            self._parts.observer.lost(len(self._waiting))
-        return len(self._waiting)
-
-    async def _try_once(self) -> None:
-        try:
-            await self.run_once()
-        except TallygateError:
-            await asyncio.sleep(FLUSH_PAUSE_S)
 
     def _ungated(self, granted: Granted) -> Operation:
         """Return the operation as it was granted, such that no limit refuses it."""
