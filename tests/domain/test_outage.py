@@ -2,7 +2,7 @@
 
 import pytest
 
-from tallygate.domain.catalog import UNLIMITED, Limit, OnExceed, OnOutage
+from tallygate.domain.catalog import UNLIMITED, Limit, OnExceed, OnOutage, Plan
 from tallygate.domain.decision import Decided, Mode, Operation
 from tallygate.domain.ids import PlanName, TenantId
 from tallygate.domain.outage import (
@@ -15,12 +15,16 @@ from tallygate.domain.outage import (
 from tests.builders import catalog, charges, consume, tenant, window
 
 NOW_US = 1_800_000_000_000_000
-ALLOW = {"on_outage": OnOutage.ALLOW}
 
 
-def budget(units: int) -> dict[str, object]:
-    """Return the fields of a limit with a local budget."""
-    return {"on_outage": OnOutage.LOCAL_BUDGET, "local_budget": units}
+def open_limit(name: str = "monthly", limit: int = 100) -> Limit:
+    """Return a limit that lets everything pass in an outage."""
+    return window(name, limit, on_outage=OnOutage.ALLOW)
+
+
+def budget(units: int, name: str = "monthly", **fields: object) -> Limit:
+    """Return a limit with a local budget."""
+    return window(name, 100, on_outage=OnOutage.LOCAL_BUDGET, local_budget=units, **fields)
 
 
 def judge(
@@ -51,15 +55,15 @@ def allowed(ruling: Decided | Ungranted) -> bool:
     [
         ([], True),
         ([window()], None),
-        ([window(**ALLOW)], True),
-        ([window(**ALLOW), window("two")], None),
-        ([window(**ALLOW), window("two", **budget(1))], True),
-        ([window(**ALLOW), window("two", **budget(0))], False),
+        ([open_limit()], True),
+        ([open_limit(), window("two")], None),
+        ([open_limit(), budget(1, "two")], True),
+        ([open_limit(), budget(0, "two")], False),
         # A limit that refuses to decide goes before one that refuses.
-        ([window(**budget(0)), window("two")], None),
+        ([budget(0), window("two")], None),
         ([window(on_exceed=OnExceed.ALLOW)], True),
         ([window(on_exceed=OnExceed.SHADOW)], True),
-        ([window(on_exceed=OnExceed.ALLOW, **budget(0))], True),
+        ([budget(0, on_exceed=OnExceed.ALLOW)], True),
         ([window(limit=UNLIMITED)], True),
     ],
 )
@@ -74,7 +78,7 @@ def test_every_limit_has_to_agree(limits: list[Limit], passes: bool | None) -> N
 
 def test_a_budget_is_spent_to_its_last_unit_and_not_beyond() -> None:
     """Grants add up to the budget at most; what does not fit is refused, what fits still passes."""
-    grants, limits = LocalGrants(), [window(**budget(10))]
+    grants, limits = LocalGrants(), [budget(10)]
     assert allowed(judge(limits, 7, grants))
     assert not allowed(judge(limits, 4, grants))
     assert allowed(judge(limits, 3, grants))
@@ -86,7 +90,7 @@ def test_a_budget_is_spent_to_its_last_unit_and_not_beyond() -> None:
 def test_budgets_are_debited_for_all_limits_or_for_none() -> None:
     """A call that one budget refuses leaves the other budget as it was."""
     grants = LocalGrants()
-    small, large = window("small", **budget(1)), window("large", **budget(10))
+    small, large = budget(1, "small"), budget(10, "large")
     assert not allowed(judge([large, small], 5, grants))
     assert not grants.granted
     assert allowed(judge([large], 10, grants))
@@ -94,7 +98,7 @@ def test_budgets_are_debited_for_all_limits_or_for_none() -> None:
 
 def test_accounts_have_budgets_of_their_own() -> None:
     """What one tenant has used up another still has."""
-    grants, limit = LocalGrants(), window(**budget(1))
+    grants, limit = LocalGrants(), budget(1)
     rules = [OutageRule(OnOutage.LOCAL_BUDGET, 1)]
     for name in ("one", "two"):
         operation = consume([limit], 1, "op", tenant_id=TenantId(name))
@@ -107,7 +111,7 @@ def test_accounts_have_budgets_of_their_own() -> None:
 def test_a_degraded_reading_tells_what_this_process_has_granted() -> None:
     """Used is what was granted here, this call included; remaining is what is left here."""
     grants = LocalGrants()
-    limits = [window(limit=100, **budget(10)), window("other", limit=50, **ALLOW)]
+    limits = [budget(10), open_limit("other", 50)]
     judge(limits, 3, grants)
     ruling = judge(limits, 4, grants)
     assert isinstance(ruling, Decided)
@@ -120,18 +124,17 @@ def test_a_degraded_reading_tells_what_this_process_has_granted() -> None:
 
 def test_recorded_usage_is_never_refused_and_counts() -> None:
     """A fact passes whatever the limits say, and leaves less of a budget."""
-    grants, limits = LocalGrants(), [window(**budget(5)), window("two")]
+    grants, limits = LocalGrants(), [budget(5), window("two")]
     assert allowed(judge(limits, 9, grants, Mode.RECORD))
-    assert not allowed(judge([window(**budget(5))], 1, grants))
+    assert not allowed(judge([budget(5)], 1, grants))
 
 
 def test_rules_are_those_of_each_tenants_own_plan() -> None:
     """A limit of the same name may have one rule for a tenant and another for its parent."""
-    plans = catalog(window(**ALLOW)).plans | {
-        PlanName("strict"): catalog(window()).plans[PlanName("free")]
-    }
+    free, strict = PlanName("free"), PlanName("strict")
+    plans = {free: Plan(free, (open_limit(),)), strict: Plan(strict, (window(),))}
     known = catalog(plans=plans)
-    lineage = (tenant(parent=TenantId("org")), tenant("org", plan=PlanName("strict")))
+    lineage = (tenant(parent=TenantId("org")), tenant("org", plan=strict))
     both = charges([window()], 1) + charges([window()], 1, TenantId("org"))
     rules = rules_of(known, lineage, both, NOW_US)
     assert [rule.on_outage for rule in rules] == [OnOutage.ALLOW, OnOutage.REFUSE]

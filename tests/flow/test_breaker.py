@@ -124,7 +124,7 @@ async def test_failures_in_a_row_open() -> None:
     for answer in (away, away, lambda _: GRANTED, away, away):
         store.answer = answer
         await it.decide([consume()])
-    assert it.closed
+    assert watched.turns == []
     await it.decide([consume()])
     assert watched.turns == [CircuitState.OPEN]
     assert len(store.calls) == 6

@@ -21,7 +21,7 @@ from tallygate.domain.decision import Decided, Operation, Outcome, Reused, Stale
 from tallygate.domain.errors import BackendUnavailable, TallygateError
 from tallygate.domain.ids import OperationId, TenantId
 from tallygate.domain.limit import in_reach
-from tallygate.ports import Clock, EventDater, QuotaStore
+from tallygate.ports import Clock, QuotaStore
 
 # Python's own cost of an operation, and of a limit of it with its reading: measured.
 ENTRY_BYTES: Final = 1_100
@@ -31,6 +31,14 @@ BATCH_MAX: Final = 128
 FLUSH_PAUSE_S: Final = 0.05
 
 Key = tuple[TenantId, OperationId]
+
+
+class EventDater(Protocol):
+    """Writes a time into encoded events."""
+
+    def dated(self, payload: bytes, at_us: int) -> bytes:
+        """Return the events of a unit of the stream with that time where they name none."""
+        ...
 
 
 class BacklogObserver(Protocol):
