@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from tallygate.adapters.clock import SystemClock
-from tallygate.domain.decision import Decided, Late, Mode, Operation, Outcome
+from tallygate.domain.decision import Decided, Mode, Operation, Outcome, Reservation, TooLate
 from tallygate.domain.errors import BackendUnavailable, NotAsked, TallygateError
+from tallygate.domain.ids import EventId, OperationId, ReservationId, TenantId
 from tallygate.flow.breaker import Breaker, BreakerOptions, CircuitState
+from tallygate.ports import OperationKey, Recorded, ReservationKey
 from tests.builders import consume, now_us
 from tests.servers import eventually
 
@@ -57,6 +59,18 @@ class Scripted:
         self.calls.append(list(operations))
         await self.gate.wait()
         return [self.answer(operation) for operation in operations]
+
+    async def reservation(self, key: ReservationKey) -> Reservation | None:
+        """Know none, once the gate is open."""
+        await self.gate.wait()
+        if isinstance(self.answer(consume()), BackendUnavailable):
+            raise BackendUnavailable
+        return None
+
+    async def recorded(self, key: OperationKey) -> Recorded | None:
+        """Know none, once the gate is open."""
+        await self.gate.wait()
+        return None
 
 
 def away(_: Operation) -> Answer:
@@ -145,7 +159,6 @@ async def test_a_probe_finds_the_store_back() -> None:
     await it.decide([consume()])
     with pytest.raises(BackendUnavailable):
         await it.probe()
-    assert not it.closed
     store.answer = lambda _: GRANTED
     await it.probe()
     assert it.closed
@@ -220,7 +233,7 @@ async def test_a_step_of_the_stores_clock_costs_a_second_try() -> None:
 
     def answer(operation: Operation) -> Answer:
         late = 0 < operation.deadline_us < at_us
-        return Late(at_us) if late else Decided(True, at_us, (), first_seq=1)
+        return TooLate(at_us) if late else Decided(True, at_us, (), first_seq=1)
 
     store = Scripted(answer)
     it, _ = breaker(store)
@@ -233,7 +246,34 @@ async def test_a_step_of_the_stores_clock_costs_a_second_try() -> None:
 
 async def test_what_stays_late_was_surely_not_applied() -> None:
     """A store that keeps coming too late counts as one that does not answer."""
-    it, watched = breaker(Scripted(lambda _: Late(now_us())), failures_max=1)
+    it, watched = breaker(Scripted(lambda _: TooLate(now_us())), failures_max=1)
     [outcome] = await it.decide([consume()])
     assert isinstance(outcome, NotAsked)
+    assert watched.turns == [CircuitState.OPEN]
+
+
+RESERVATION = ReservationKey(0, TenantId("acme"), ReservationId("r"))
+
+
+async def test_readings_are_broken_off_alike() -> None:
+    """A reading waits no longer than a decision, counts as one, and is not tried while open."""
+    store = Scripted()
+    it, watched = breaker(store)
+    assert await it.reservation(RESERVATION) is None
+    store.gate.clear()
+    with pytest.raises(BackendUnavailable, match="hangs"):
+        await it.reservation(RESERVATION)
+    assert watched.turns == [CircuitState.OPEN]
+    with pytest.raises(NotAsked):
+        await it.recorded(OperationKey(0, TenantId("acme"), OperationId("o"), EventId("e")))
+    store.gate.set()
+    await it.close()
+
+
+async def test_readings_that_fail_open() -> None:
+    """Failed readings in a row are as good a reason as failed decisions."""
+    it, watched = breaker(Scripted(away), failures_max=2)
+    for _ in range(2):
+        with pytest.raises(BackendUnavailable):
+            await it.reservation(RESERVATION)
     assert watched.turns == [CircuitState.OPEN]

@@ -11,16 +11,24 @@ Refuses to know: what is decided instead.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
-from tallygate.domain.decision import Decided, Late, Mode, Operation, Outcome, Stale
+from tallygate.domain.decision import (
+    Decided,
+    Mode,
+    Operation,
+    Outcome,
+    Reservation,
+    Stale,
+    TooLate,
+)
 from tallygate.domain.errors import BackendUnavailable, NotAsked, TallygateError
 from tallygate.domain.ids import TenantId
 from tallygate.flow.store_time import S_US, StoreTime
-from tallygate.ports import Clock, QuotaStore
+from tallygate.ports import Clock, OperationKey, QuotaStore, Recorded, ReservationKey
 
 # The last part of the time that an operation has is for the answer's way back.
 ANSWER_SHARE: Final = 0.2
@@ -28,8 +36,10 @@ ANSWER_SHARE: Final = 0.2
 LATE_TRIES_MAX: Final = 2
 HANG_MS: Final = 250
 FAILURES_MAX: Final = 3
+HANGS: Final = "Redis hangs"
 
 Answer = Outcome | TallygateError
+T = TypeVar("T")
 
 
 class CircuitState(StrEnum):
@@ -109,7 +119,7 @@ class Breaker:
         self._observer = observer
         self._circuit = Circuit(options.failures_max, observer)
         self._time = StoreTime()
-        self._calls: set[asyncio.Task[list[Answer]]] = set()
+        self._calls: set[asyncio.Task[Any]] = set()
 
     @property
     def closed(self) -> bool:
@@ -128,12 +138,12 @@ class Breaker:
         """
         if not self.closed:
             return [NotAsked() for _ in operations]
-        call, answers = await self._within_patience(operations)
-        if answers is None:
-            self._circuit.hung()
-            self._observer.hung(len(operations))
+        call = await self._within_patience(self._ask(operations))
+        if not call.done():
+            self._gave_up(len(operations))
             call.add_done_callback(self._came_late)
-            return [BackendUnavailable("Redis hangs") for _ in operations]
+            return [BackendUnavailable(HANGS) for _ in operations]
+        answers = call.result()
         # One unreachable shard of many is no reason to leave the others unasked.
         if _unavailable(answers):
             self._circuit.failed()
@@ -141,23 +151,27 @@ class Breaker:
             self._circuit.succeeded()
         return answers
 
+    async def reservation(self, key: ReservationKey) -> Reservation | None:
+        """Return what the store does. Raises `BackendUnavailable`, and what the store raises."""
+        return await self._read(self._store.reservation(key))
+
+    async def recorded(self, key: OperationKey) -> Recorded | None:
+        """Return what the store does. Raises `BackendUnavailable`, and what the store raises."""
+        return await self._read(self._store.recorded(key))
+
     async def probe(self) -> None:
         """Ask the store, unless it is known to answer. Raises `BackendUnavailable`."""
         if self._circuit.state is not CircuitState.OPEN:
             return
         self._circuit.probing()
-        try:
-            call, answers = await self._within_patience([PROBE])
-        except Exception:
-            self._circuit.failed()
-            raise
-        if answers is not None and not _unavailable(answers):
+        call = await self._within_patience(self._ask([PROBE]))
+        answered = call.done() and call.exception() is None and not _unavailable(call.result())
+        if answered:
             self._circuit.succeeded()
             return
         self._circuit.failed()
-        if answers is None:
-            # One question at a time: the store's own timeout ends this one.
-            await asyncio.wait({call})
+        # One question at a time: the store's own timeout ends one that hangs.
+        await call
         raise BackendUnavailable
 
     async def close(self) -> None:
@@ -165,16 +179,33 @@ class Breaker:
         while self._calls:
             await asyncio.wait(set(self._calls))
 
-    async def _within_patience(
-        self, operations: Sequence[Operation]
-    ) -> tuple[asyncio.Task[list[Answer]], list[Answer] | None]:
-        """Return the call and its answers, None when they are not there in time."""
-        call = asyncio.create_task(self._ask(operations))
+    async def _read(self, asking: Coroutine[Any, Any, T]) -> T:
+        if not self.closed:
+            asking.close()
+            raise NotAsked
+        call = await self._within_patience(asking)
+        if not call.done():
+            self._gave_up(1)
+            call.add_done_callback(_heard)
+            raise BackendUnavailable(HANGS)
+        if isinstance(call.exception(), BackendUnavailable):
+            self._circuit.failed()
+        else:
+            self._circuit.succeeded()
+        return call.result()
+
+    def _gave_up(self, operations: int) -> None:
+        self._circuit.hung()
+        self._observer.hung(operations)
+
+    async def _within_patience(self, asking: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Return the call, ended when that was in time."""
+        call = asyncio.create_task(asking)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         # Given up, it goes on: to break it off would not undo it, and its answer tells the truth.
-        done, _ = await asyncio.wait({call}, timeout=self._hang_s)
-        return call, call.result() if done else None
+        await asyncio.wait({call}, timeout=self._hang_s)
+        return call
 
     async def _ask(self, operations: Sequence[Operation]) -> list[Answer]:
         began_s = self._clock.monotonic()
@@ -192,7 +223,7 @@ class Breaker:
             self._learn(outcomes, sent_s)
             late: list[int] = []
             for place, outcome in zip(waiting, outcomes, strict=True):
-                if isinstance(outcome, Late):
+                if isinstance(outcome, TooLate):
                     late.append(place)
                 else:
                     answers[place] = outcome
@@ -213,11 +244,11 @@ class Breaker:
         received_s = self._clock.monotonic()
         for outcome in outcomes:
             match outcome:
-                case Decided(replayed=False, at_us=store_us) | Late(store_us) | Stale(store_us):
+                case Decided(replayed=False, at_us=store_us) | TooLate(store_us) | Stale(store_us):
                     self._time.learn(store_us, sent_s, received_s)
 
     def _came_late(self, call: asyncio.Task[list[Answer]]) -> None:
-        if call.cancelled() or call.exception() is not None:
+        if not _heard(call):
             return
         granted = sum(
             1
@@ -230,6 +261,11 @@ class Breaker:
 
 PROBE: Final = Operation(Mode.CHECK, TenantId("probe"), 0)
 """A question about nothing: it runs the script and changes nothing."""
+
+
+def _heard(call: asyncio.Task[Any]) -> bool:
+    """Say whether the call ended well; what it raised is nobody's any more."""
+    return not call.cancelled() and call.exception() is None
 
 
 def _unavailable(answers: Sequence[Answer]) -> bool:
