@@ -96,6 +96,7 @@ class RecordResult:
     event_id: EventId
     replayed: bool
     durability: Durability
+    degraded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol, TypeVar
 
+from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.decision import (
     Decided,
     Mode,
@@ -25,10 +26,17 @@ from tallygate.domain.decision import (
     Stale,
     TooLate,
 )
-from tallygate.domain.errors import BackendUnavailable, NotAsked, TallygateError
+from tallygate.domain.errors import BackendUnavailable, CatalogNotLoaded, NotAsked, TallygateError
 from tallygate.domain.ids import TenantId
 from tallygate.flow.store_time import S_US, StoreTime
-from tallygate.ports import Clock, OperationKey, QuotaStore, Recorded, ReservationKey
+from tallygate.ports import (
+    CatalogView,
+    Clock,
+    OperationKey,
+    QuotaStore,
+    Recorded,
+    ReservationKey,
+)
 
 # The last part of the time that an operation has is for the answer's way back.
 ANSWER_SHARE: Final = 0.2
@@ -153,11 +161,11 @@ class Breaker:
 
     async def reservation(self, key: ReservationKey) -> Reservation | None:
         """Return what the store does. Raises `BackendUnavailable`, and what the store raises."""
-        return await self._read(self._store.reservation(key))
+        return await self.read(self._store.reservation(key))
 
     async def recorded(self, key: OperationKey) -> Recorded | None:
         """Return what the store does. Raises `BackendUnavailable`, and what the store raises."""
-        return await self._read(self._store.recorded(key))
+        return await self.read(self._store.recorded(key))
 
     async def probe(self) -> None:
         """Ask the store, unless it is known to answer. Raises `BackendUnavailable`."""
@@ -179,7 +187,11 @@ class Breaker:
         while self._calls:
             await asyncio.wait(set(self._calls))
 
-    async def _read(self, asking: Coroutine[Any, Any, T]) -> T:
+    async def read(self, asking: Coroutine[Any, Any, T]) -> T:
+        """Return what is read from where the store is, with the breaker's patience.
+
+        Raises `BackendUnavailable`, and what the reading raises.
+        """
         if not self.closed:
             asking.close()
             raise NotAsked
@@ -188,7 +200,9 @@ class Breaker:
             self._gave_up(1)
             call.add_done_callback(_heard)
             raise BackendUnavailable(HANGS)
-        if isinstance(call.exception(), BackendUnavailable):
+        error = call.exception()
+        # Without a catalog the store has answered that it has none.
+        if isinstance(error, BackendUnavailable) and not isinstance(error, CatalogNotLoaded):
             self._circuit.failed()
         else:
             self._circuit.succeeded()
@@ -257,6 +271,26 @@ class Breaker:
         )
         if granted:
             self._observer.granted_late(granted)
+
+
+class GuardedCatalog:
+    """The `CatalogView` port in front of a view that reads tenants from where the store is."""
+
+    def __init__(self, view: CatalogView, breaker: Breaker) -> None:
+        self._view = view
+        self._breaker = breaker
+
+    def current(self) -> Catalog:
+        """Return the newest good catalog. Raises `CatalogNotLoaded`."""
+        return self._view.current()
+
+    def lineage_held(self, tenant_id: TenantId) -> tuple[Tenant, ...] | None:
+        """Return the lineage where it is in memory."""
+        return self._view.lineage_held(tenant_id)
+
+    async def lineage(self, tenant_id: TenantId) -> tuple[Tenant, ...]:
+        """Return the lineage. Raises `UnknownTenant`, and `BackendUnavailable` within `hang_ms`."""
+        return await self._breaker.read(self._view.lineage(tenant_id))
 
 
 PROBE: Final = Operation(Mode.CHECK, TenantId("probe"), 0)

@@ -9,14 +9,16 @@ from typing import Final
 
 import structlog
 
+from tallygate.adapters.catalog.file_view import FileCatalogView
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.prometheus.outage import BreakerMetrics, OutageMetrics
+from tallygate.adapters.redis.catalog_view import RedisCatalogView
 from tallygate.adapters.redis.dating import ProtobufEventDater
 from tallygate.flow.backlog import Backlog, BacklogOptions, BacklogParts
-from tallygate.flow.breaker import Breaker, BreakerOptions
+from tallygate.flow.breaker import Breaker, BreakerOptions, GuardedCatalog
 from tallygate.flow.loop import Loop, LoopObserver, LoopOptions
 from tallygate.flow.outage import Decider, OutageGate
-from tallygate.ports import Clock, QuotaStore
+from tallygate.ports import CatalogView, Clock, QuotaStore
 from tallygate.settings import Settings
 from tallygate.wiring.steps import Step
 
@@ -62,12 +64,17 @@ class Outages:
         pace = LoopOptions(idle_ms=BACKLOG_MS)
         yield Loop("backlog", self.backlog, self._clock, observer, pace)
 
-    def flush(self, grace_s: Callable[[], float]) -> Callable[[], Awaitable[None]]:
-        """Return what to do at the end: hand the backlog over as long as there is grace."""
+    def catalog(self, view: FileCatalogView | RedisCatalogView) -> CatalogView:
+        """Return the view such that it does not wait for a store that is away."""
+        return view if isinstance(view, FileCatalogView) else GuardedCatalog(view, self.breaker)
+
+    def flush(self, ends_s: Callable[[], float]) -> Callable[[], Awaitable[None]]:
+        """Return what to do at the end: hand the backlog over until then, by the clock."""
 
         async def end() -> None:
             waiting = len(self.backlog)
-            lost = await self.backlog.flush(grace_s(), self.breaker.probe)
+            grace_s = max(0.0, ends_s() - self._clock.monotonic())
+            lost = await self.backlog.flush(grace_s, self.breaker.probe)
             if waiting and not lost:
                 log.info("outage_backlog_flushed", operations=waiting)
 
