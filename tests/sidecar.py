@@ -1,7 +1,7 @@
 """A sidecar inside a test: the real server, admit, gather and Redis store over a small catalog.
 
 Guarantees: everything between the channel and Redis is what is shipped.
-Refuses to know how catalogs are stored, and settings.
+Refuses to know how catalogs are stored.
 """
 
 import asyncio
@@ -12,8 +12,11 @@ from functools import partial
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
+from prometheus_client import CollectorRegistry
 
 from tallygate.adapters.clock import SystemClock
+from tallygate.adapters.prometheus.flows import LoopMetrics
+from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
@@ -26,6 +29,8 @@ from tallygate.flow.admit import Admit, AdmitParts
 from tallygate.flow.gather import Gather
 from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import CatalogView, QuotaStore
+from tallygate.settings import Settings
+from tallygate.wiring.outage import Outages
 from tests.builders import SHARDS
 
 QUOTA = "tallygate.v1.QuotaService"
@@ -43,6 +48,9 @@ class Tuning:
     batch_max: int = 256
     default_deadline_s: float = 10.0
     redis_timeout_ms: int = 5_000
+    # As long as its calls wait, so that slow machines have no outages that no test is about.
+    hang_ms: int = 10_000
+    backlog_max: int = 100_000
 
 
 class SilentEdge:
@@ -65,8 +73,12 @@ class SilentEdge:
 async def serving(store: QuotaStore, view: CatalogView, tuning: Tuning) -> AsyncIterator[str]:
     """Serve over a store; give the address."""
     silent, clock = SilentEdge(), SystemClock()
-    gather = Gather(store, clock, queue_max=tuning.queue_max, batch_max=tuning.batch_max)
-    admit = Admit(AdmitParts(view, gather, clock, ProtobufEventEncoder(), silent, SHARDS))
+    metrics = Metrics(CollectorRegistry(), version="test")
+    settings = Settings(breaker_hang_ms=tuning.hang_ms, outage_backlog_max=tuning.backlog_max)
+    outages = Outages(settings, store, clock, metrics)
+    gather = Gather(outages.breaker, clock, queue_max=tuning.queue_max, batch_max=tuning.batch_max)
+    gate = outages.gate(gather)
+    admit = Admit(AdmitParts(view, gather, clock, ProtobufEventEncoder(), silent, SHARDS, gate))
     deadline_s = tuning.default_deadline_s
     quota, usage = QuotaServicer(admit, deadline_s), UsageServicer(admit, deadline_s)
     server = Server(
@@ -77,6 +89,8 @@ async def serving(store: QuotaStore, view: CatalogView, tuning: Tuning) -> Async
         },
     )
     running = asyncio.create_task(gather.run())
+    stop = asyncio.Event()
+    loops = [asyncio.create_task(loop.run(stop)) for loop in outages.loops(LoopMetrics(metrics))]
     await server.start()
     try:
         yield server.addresses[0]
@@ -84,6 +98,9 @@ async def serving(store: QuotaStore, view: CatalogView, tuning: Tuning) -> Async
         await server.stop(GRACE_S)
         gather.close()
         await running
+        stop.set()
+        await asyncio.gather(*loops)
+        await outages.breaker.close()
 
 
 @asynccontextmanager

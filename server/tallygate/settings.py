@@ -146,6 +146,24 @@ class Settings(BaseSettings):
     admit_batch_max: int = Field(default=128, ge=1, le=1_000)
     """Operations in one pipeline: past 128 the pipeline's own time grows, not its yield."""
 
+    breaker_hang_ms: int = Field(default=250, ge=5, le=60_000)
+    """How long a decision waits for Redis before the limits' `on_outage` rules decide: a quarter
+    of the default deadline, a hundred times Redis' usual answer."""
+
+    breaker_failures_max: int = Field(default=3, ge=1, le=1_000)
+    """Failed pipelines in a row after which Redis is not asked any more but by probes."""
+
+    outage_backlog_max: int = Field(default=50_000, ge=0, le=10_000_000)
+    """Operations granted without Redis that wait to be counted: ten seconds at 5,000 a second.
+    One more is refused. With 0 nothing is granted without Redis."""
+
+    outage_backlog_max_bytes: int = Field(default=128 * MIB, ge=0, le=16 * 1024 * MIB)
+    """Memory for the same: room for 50,000 operations of two limits each."""
+
+    outage_records: Literal["accept", "refuse"] = "accept"
+    """Whether `RecordUsage` is accepted into memory while Redis is away. `refuse` lets callers keep
+    what they have, as UNAVAILABLE asks of them."""
+
     message_max_bytes: int = Field(default=4 * MIB, ge=1024, le=64 * MIB)
     """The largest message in or out: gRPC's own default, and far above 1,000 items."""
 

@@ -109,6 +109,7 @@ def consume_response(result: ConsumeResult) -> quota_pb2.CheckAndConsumeResponse
         replayed=decision.replayed,
         durability=int(result.durability),  # type: ignore[arg-type]
         event_ids=result.event_ids,
+        degraded=decision.degraded,
     )
     if decision.retry_after_us is not None:
         message.retry_after.FromMicroseconds(decision.retry_after_us)
@@ -142,6 +143,7 @@ def record_response(result: RecordResult) -> usage_pb2.RecordUsageResponse:
         event_id=result.event_id,
         replayed=result.replayed,
         durability=int(result.durability),  # type: ignore[arg-type]
+        degraded=result.degraded,
     )
 
 

@@ -305,6 +305,8 @@ class Decided:
     retry_after_us: int | None = None
     first_seq: int = 0
     replayed: bool = False
+    # Decided without the store, by the limits' rules for an outage.
+    degraded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,10 @@ class BackendUnavailable(TallygateError):
     transient = True
 
 
+class NotAsked(BackendUnavailable):
+    """Redis does not answer and was not asked; nothing was charged."""
+
+
 class CatalogNotLoaded(BackendUnavailable):
     """No catalog has been published yet."""
 

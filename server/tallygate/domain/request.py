@@ -97,6 +97,7 @@ class RecordResult:
     event_id: EventId
     replayed: bool
     durability: Durability
+    degraded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from tallygate.domain.decision import (
     Overflowed,
     Reused,
     Stale,
+    TooLate,
 )
 from tallygate.domain.errors import (
     BackendUnavailable,
@@ -46,6 +47,7 @@ from tallygate.domain.request import (
 from tallygate.flow.bind import amounts_by_meter
 from tallygate.flow.draft import OFFERED, Draft, Drafter
 from tallygate.flow.gather import Gather
+from tallygate.flow.outage import Asked, OutageGate
 from tallygate.ports import CatalogView, Clock, EventEncoder
 
 # A window can turn between two tries, hardly ever twice.
@@ -76,6 +78,7 @@ class AdmitParts:
     encoder: EventEncoder
     observer: AdmitObserver
     shards: int
+    outage: OutageGate
 
 
 class Admit:
@@ -177,17 +180,20 @@ class Admit:
         """Decide the drafts at those places; return the places whose windows had passed."""
         now_us = self._now_us()
         operations: list[tuple[int, Operation]] = []
+        asked: list[Asked] = []
         for place in waiting:
             draft = drafts[place]
             assert isinstance(draft, Draft)
             try:
-                operations.append((place, self._drafter.bound(draft, now_us, expires_at)))
+                operation = self._drafter.bound(draft, now_us, expires_at)
+                operations.append((place, operation))
+                asked.append(Asked(operation, draft.catalog, draft.lineage, draft.undurable))
             except TallygateError as error:
                 self._parts.observer.decided("failed")
                 answers[place] = error
         if not operations:
             return []
-        outcomes = await self._parts.gather.decide([operation for _, operation in operations])
+        outcomes = await self._parts.outage.decide(asked, now_us)
         stale: list[int] = []
         for (place, operation), outcome in zip(operations, outcomes, strict=True):
             if isinstance(outcome, Stale):
@@ -203,7 +209,7 @@ class Admit:
         if isinstance(answer, TallygateError):
             observer.decided("failed")
             return answer
-        if not answer.replayed:
+        if not answer.replayed and not answer.degraded:
             self._learn(answer.at_us)
             if answer.first_seq:
                 observer.accepted(operation.event_count)
@@ -228,7 +234,7 @@ def _answer(operation: Operation, outcome: Outcome | TallygateError) -> Answer:
             return CounterOverflow(f"the counter of limit {limit_id} would pass 2^53 - 1")
         case Broken(detail):
             return StorageFault(detail)
-        case Stale():
+        case Stale() | TooLate():
             return BackendUnavailable("the store's clock moves too fast to decide by")
 
 
@@ -245,7 +251,8 @@ def _consumed(draft: Draft, answer: Answer) -> ConsumeResult | TallygateError:
         return answer
     if not answer.allowed:
         return ConsumeResult(answer, (), Durability.UNSPECIFIED)
-    return ConsumeResult(answer, draft.operation.event_ids, OFFERED)
+    durability = Durability.UNSPECIFIED if answer.degraded else OFFERED
+    return ConsumeResult(answer, draft.operation.event_ids, durability)
 
 
 def _recorded(draft: Draft, answer: Answer) -> RecordResult | TallygateError:
@@ -253,7 +260,8 @@ def _recorded(draft: Draft, answer: Answer) -> RecordResult | TallygateError:
         return answer
     if draft.operation.mode is Mode.REJECT:
         return EventTimeTooOld(field="event_time")
-    return RecordResult(draft.operation.event_ids[0], answer.replayed, OFFERED)
+    durability = Durability.UNSPECIFIED if answer.degraded else OFFERED
+    return RecordResult(draft.operation.event_ids[0], answer.replayed, durability, answer.degraded)
 
 
 def _decided(answer: Answer) -> Decided:

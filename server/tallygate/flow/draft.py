@@ -38,6 +38,8 @@ class Draft:
     catalog: Catalog
     lineage: tuple[Tenant, ...]
     amounts: Mapping[MeterName, int]
+    # Whether the caller is content with an answer that no store has.
+    undurable: bool = True
 
 
 class Drafter:
@@ -76,7 +78,7 @@ class Drafter:
             for index, item in enumerate(request.items)
         ]
         operation = self._operation(Mode.CONSUME, lineage, events, request.operation_id)
-        return Draft(operation, catalog, lineage, amounts)
+        return Draft(operation, catalog, lineage, amounts, _undurable(request.min_durability))
 
     def record(
         self, request: UsageRequest, catalog: Catalog, lineage: tuple[Tenant, ...], now_us: int
@@ -106,7 +108,7 @@ class Drafter:
         # An event is one of a kind by its own id, whichever call brings it.
         memory = OperationId(request.event_id)
         operation = self._operation(Mode.RECORD, lineage, [event], memory)
-        return Draft(operation, catalog, lineage, amounts)
+        return Draft(operation, catalog, lineage, amounts, _undurable(request.min_durability))
 
     def check(
         self,
@@ -147,6 +149,10 @@ def _meter(catalog: Catalog, name: MeterName) -> Meter:
     if meter is None:
         raise UnknownMeter(f"the catalog has no meter {name!r}", field="meter")
     return meter
+
+
+def _undurable(least: Durability) -> bool:
+    return least is Durability.UNSPECIFIED
 
 
 def _offered(least: Durability) -> None:

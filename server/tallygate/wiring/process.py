@@ -31,13 +31,12 @@ from tallygate.adapters.prometheus.flows import (
     StreamMetrics,
 )
 from tallygate.adapters.prometheus.metrics import Metrics
-from tallygate.adapters.prometheus.observers import AdmitMetrics, EdgeMetrics, StoreMetrics
+from tallygate.adapters.prometheus.observers import AdmitMetrics, EdgeMetrics
 from tallygate.adapters.redis.catalog_publisher import RedisCatalogPublisher
 from tallygate.adapters.redis.catalog_view import RedisCatalogView
 from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.posture import read_posture
-from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.adapters.source_id import source_id
 from tallygate.api.admin import AdminServicer
@@ -47,7 +46,7 @@ from tallygate.api.ops_pages import Readiness
 from tallygate.api.quota import QuotaServicer
 from tallygate.api.server import Register, Server, ServerOptions
 from tallygate.api.usage import UsageServicer
-from tallygate.domain.errors import BackendUnavailable, CatalogInvalid
+from tallygate.domain.errors import CatalogInvalid
 from tallygate.flow.admit import Admit, AdmitParts
 from tallygate.flow.apply import Apply
 from tallygate.flow.gather import Gather
@@ -55,10 +54,13 @@ from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts, IngestWatc
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.flow.publish import Publish
 from tallygate.gen.v1 import admin_pb2_grpc, quota_pb2_grpc, usage_pb2_grpc
+from tallygate.ports import QuotaStore
 from tallygate.settings import Settings
+from tallygate.wiring.outage import Outages
 from tallygate.wiring.relays import Relays
 from tallygate.wiring.roles import Role, check_roles
 from tallygate.wiring.steps import Step, ending
+from tallygate.wiring.store import open_store
 
 QUOTA: Final = "tallygate.v1.QuotaService"
 USAGE: Final = "tallygate.v1.UsageService"
@@ -114,6 +116,7 @@ class _Process:
         self._tasks: list[asyncio.Task[None]] = []
         self._components: dict[str, Callable[[], str]] = {}
         self._postgres: Postgres | None = None
+        self._ends_s = float("inf")
 
     async def __aenter__(self) -> Self:
         return self
@@ -121,6 +124,7 @@ class _Process:
     async def __aexit__(self, *_: object) -> None:
         """Servers first, so that nothing new comes; then loops; then connections."""
         self._components["process"] = lambda: "draining"
+        self._ends_s = self._clock.monotonic() + self._settings.drain_grace_ms / 1000
         self._stop.set()
         async with self._connections, self._stack:
             pass
@@ -161,8 +165,10 @@ class _Process:
 
     async def _prepare_serve(self) -> Callable[[], Awaitable[None]]:
         settings, metrics = self._settings, self.running.metrics
-        view = self._start_view()
-        gather = self._start_gather(await self._open_store())
+        client = self._redis(settings.redis_timeout_ms)
+        outages = self._start_outages(await open_store(settings, client, metrics))
+        view = outages.catalog(self._start_view())
+        gather = self._start_gather(outages.breaker)
         posture = self._redis(settings.redis_timeout_ms)
 
         async def watch_posture() -> None:
@@ -177,6 +183,7 @@ class _Process:
                 encoder=ProtobufEventEncoder(),
                 observer=AdmitMetrics(metrics),
                 shards=settings.shards,
+                outage=outages.gate(gather),
             )
         )
         deadline_s = settings.default_deadline_ms / 1000
@@ -227,20 +234,15 @@ class _Process:
         self._loop("catalog", refresh, min(settings.catalog_poll_ms, PUBLISH_MS))
         return view
 
-    async def _open_store(self) -> RedisQuotaStore:
-        settings = self._settings
-        options = StoreOptions(
-            source_id(settings.data_dir), settings.shards, settings.operation_ttl_s * 1000
-        )
-        client = self._redis(settings.redis_timeout_ms)
-        store = RedisQuotaStore(client, options, StoreMetrics(self.running.metrics))
-        try:
-            await store.open()
-        except BackendUnavailable as error:
-            log.warning("redis_away_at_start", detail=error.message)
-        return store
+    def _start_outages(self, store: QuotaStore) -> Outages:
+        outages = Outages(self._settings, store, self._clock, self.running.metrics)
+        for loop in outages.loops(self._loops):
+            self._spawn(loop)
+        self._stack.push_async_callback(outages.flush(lambda: self._ends_s))
+        self._connections.push_async_callback(outages.breaker.close)
+        return outages
 
-    def _start_gather(self, store: RedisQuotaStore) -> Gather:
+    def _start_gather(self, store: QuotaStore) -> Gather:
         settings, metrics = self._settings, self.running.metrics
         gather = Gather(
             store,

@@ -88,6 +88,7 @@ class Metrics:
         self._declare_ingest()
         self._declare_relay()
         self._declare_redis()
+        self._declare_outage()
         self._declare_process(version)
 
     def _declare_calls(self) -> None:
@@ -202,6 +203,48 @@ class Metrics:
         )
         self.redis_script_reloads = self._counter(
             "redis_script_reloads_total", "Times that a script had to be loaded again."
+        )
+
+    def _declare_outage(self) -> None:
+        self.breaker_state = self._gauge(
+            "breaker_state", "Whether Redis is asked: 0 always, 1 by a probe just now, 2 it is not."
+        )
+        self.breaker_transitions = self._counters(
+            "breaker_transitions_total",
+            "Changes of that state, by the new one: closed, half_open or open.",
+            ("state",),
+        )
+        self.breaker_hung = self._counter(
+            "breaker_hung_total", "Operations given up because Redis did not answer in time."
+        )
+        self.breaker_granted_late = self._counter(
+            "breaker_granted_late_total",
+            "Operations that Redis turned out to have granted after they were given up.",
+        )
+        self.degraded_decisions = self._counters(
+            "degraded_decisions_total",
+            "Operations that Redis did not decide, by action: granted, recorded, refused for a"
+            " spent budget, replayed, unavailable, or full for want of room in the backlog.",
+            ("action",),
+        )
+        self.outage_backlog = self._gauge(
+            "outage_backlog_operations", "Operations granted without Redis, not yet counted."
+        )
+        self.outage_backlog_bytes = self._gauge(
+            "outage_backlog_bytes", "Memory that those take, about."
+        )
+        self.outage_backlog_age = self._gauge(
+            "outage_backlog_age_seconds", "How long the oldest of those has waited."
+        )
+        self.outage_resubmitted = self._counters(
+            "outage_resubmitted_total",
+            "Operations granted without Redis and handed over to it, by outcome: counted, replayed"
+            " as Redis had them, uncounted but recorded, or conflict.",
+            ("outcome",),
+        )
+        self.outage_lost = self._counter(
+            "outage_lost_total",
+            "Operations granted without Redis and lost, as the process had to end.",
         )
 
     def _declare_process(self, version: str) -> None:

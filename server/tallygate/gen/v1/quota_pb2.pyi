@@ -190,7 +190,7 @@ class CheckAndConsumeRequest(_message.Message):
     the service makes one, and a retry is a new call.
     """
     min_durability: _event_pb2.Durability.ValueType
-    """The least durability the caller accepts; unspecified means REDIS."""
+    """The least durability the caller accepts; unspecified means REDIS, or less when `degraded`."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]:
         """1 to 64 items, charged together or not at all."""
@@ -229,6 +229,7 @@ class CheckAndConsumeResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     EVENT_IDS_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     allowed: _builtins.bool
     """Whether the work may be done. If false, nothing was charged."""
     refused_by: _builtins.str
@@ -236,7 +237,13 @@ class CheckAndConsumeResponse(_message.Message):
     replayed: _builtins.bool
     """True when this is the stored answer of an earlier call with the same operation id."""
     durability: _event_pb2.Durability.ValueType
-    """How safely the events are held; unspecified when refused."""
+    """How safely the events are held; unspecified when refused, and when `degraded`."""
+    degraded: _builtins.bool
+    """True when the counters could not be reached and the limits' rules for an outage have decided.
+    The limits then show what this sidecar alone has granted. What is granted so is held in the
+    sidecar's memory until it can be counted, which is no durability that has a name: ask for a
+    `min_durability` to be refused with UNAVAILABLE instead.
+    """
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[_limit_pb2.LimitStatus]:
         """Every limit that applied, in the catalog's order."""
@@ -259,10 +266,11 @@ class CheckAndConsumeResponse(_message.Message):
         replayed: _builtins.bool = ...,
         durability: _event_pb2.Durability.ValueType = ...,
         event_ids: _abc.Iterable[_builtins.str] | None = ...,
+        degraded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "durability", b"durability", "event_ids", b"event_ids", "limits", b"limits", "refused_by", b"refused_by", "replayed", b"replayed", "retry_after", b"retry_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "degraded", b"degraded", "durability", b"durability", "event_ids", b"event_ids", "limits", b"limits", "refused_by", b"refused_by", "replayed", b"replayed", "retry_after", b"retry_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

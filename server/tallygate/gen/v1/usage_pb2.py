@@ -28,7 +28,7 @@ from tallygate.gen.v1 import event_pb2 as tallygate_dot_v1_dot_event__pb2
 from tallygate.gen.v1 import reason_pb2 as tallygate_dot_v1_dot_reason__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tallygate/v1/usage.proto\x12\x0ctallygate.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tallygate/v1/event.proto\x1a\x19tallygate/v1/reason.proto\"\xa1\x03\n\x12RecordUsageRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\t\x12\x14\n\x0coperation_id\x18\x05 \x01(\t\x12.\n\nevent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x44\n\ndimensions\x18\x07 \x03(\x0b\x32\x30.tallygate.v1.RecordUsageRequest.DimensionsEntry\x12+\n\x07\x63ontext\x18\x08 \x01(\x0b\x32\x1a.tallygate.v1.EventContext\x12)\n\x08metadata\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x30\n\x0emin_durability\x18\n \x01(\x0e\x32\x18.tallygate.v1.Durability\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"g\n\x13RecordUsageResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x10\n\x08replayed\x18\x02 \x01(\x08\x12,\n\ndurability\x18\x03 \x01(\x0e\x32\x18.tallygate.v1.Durability\"M\n\x17\x42\x61tchRecordUsageRequest\x12\x32\n\x08requests\x18\x01 \x03(\x0b\x32 .tallygate.v1.RecordUsageRequest\"\x84\x01\n\x16\x42\x61tchRecordUsageResult\x12\x35\n\x08response\x18\x01 \x01(\x0b\x32!.tallygate.v1.RecordUsageResponseH\x00\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x17.tallygate.v1.ItemErrorH\x00\x42\t\n\x07outcome\"Q\n\x18\x42\x61tchRecordUsageResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.tallygate.v1.BatchRecordUsageResult2\xc5\x01\n\x0cUsageService\x12R\n\x0bRecordUsage\x12 .tallygate.v1.RecordUsageRequest\x1a!.tallygate.v1.RecordUsageResponse\x12\x61\n\x10\x42\x61tchRecordUsage\x12%.tallygate.v1.BatchRecordUsageRequest\x1a&.tallygate.v1.BatchRecordUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tallygate/v1/usage.proto\x12\x0ctallygate.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tallygate/v1/event.proto\x1a\x19tallygate/v1/reason.proto\"\xa1\x03\n\x12RecordUsageRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\t\x12\x14\n\x0coperation_id\x18\x05 \x01(\t\x12.\n\nevent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x44\n\ndimensions\x18\x07 \x03(\x0b\x32\x30.tallygate.v1.RecordUsageRequest.DimensionsEntry\x12+\n\x07\x63ontext\x18\x08 \x01(\x0b\x32\x1a.tallygate.v1.EventContext\x12)\n\x08metadata\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x30\n\x0emin_durability\x18\n \x01(\x0e\x32\x18.tallygate.v1.Durability\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"y\n\x13RecordUsageResponse\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x10\n\x08replayed\x18\x02 \x01(\x08\x12,\n\ndurability\x18\x03 \x01(\x0e\x32\x18.tallygate.v1.Durability\x12\x10\n\x08\x64\x65graded\x18\x04 \x01(\x08\"M\n\x17\x42\x61tchRecordUsageRequest\x12\x32\n\x08requests\x18\x01 \x03(\x0b\x32 .tallygate.v1.RecordUsageRequest\"\x84\x01\n\x16\x42\x61tchRecordUsageResult\x12\x35\n\x08response\x18\x01 \x01(\x0b\x32!.tallygate.v1.RecordUsageResponseH\x00\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x17.tallygate.v1.ItemErrorH\x00\x42\t\n\x07outcome\"Q\n\x18\x42\x61tchRecordUsageResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.tallygate.v1.BatchRecordUsageResult2\xc5\x01\n\x0cUsageService\x12R\n\x0bRecordUsage\x12 .tallygate.v1.RecordUsageRequest\x1a!.tallygate.v1.RecordUsageResponse\x12\x61\n\x10\x42\x61tchRecordUsage\x12%.tallygate.v1.BatchRecordUsageRequest\x1a&.tallygate.v1.BatchRecordUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,13 +42,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDUSAGEREQUEST_DIMENSIONSENTRY']._serialized_start=527
   _globals['_RECORDUSAGEREQUEST_DIMENSIONSENTRY']._serialized_end=576
   _globals['_RECORDUSAGERESPONSE']._serialized_start=578
-  _globals['_RECORDUSAGERESPONSE']._serialized_end=681
-  _globals['_BATCHRECORDUSAGEREQUEST']._serialized_start=683
-  _globals['_BATCHRECORDUSAGEREQUEST']._serialized_end=760
-  _globals['_BATCHRECORDUSAGERESULT']._serialized_start=763
-  _globals['_BATCHRECORDUSAGERESULT']._serialized_end=895
-  _globals['_BATCHRECORDUSAGERESPONSE']._serialized_start=897
-  _globals['_BATCHRECORDUSAGERESPONSE']._serialized_end=978
-  _globals['_USAGESERVICE']._serialized_start=981
-  _globals['_USAGESERVICE']._serialized_end=1178
+  _globals['_RECORDUSAGERESPONSE']._serialized_end=699
+  _globals['_BATCHRECORDUSAGEREQUEST']._serialized_start=701
+  _globals['_BATCHRECORDUSAGEREQUEST']._serialized_end=778
+  _globals['_BATCHRECORDUSAGERESULT']._serialized_start=781
+  _globals['_BATCHRECORDUSAGERESULT']._serialized_end=913
+  _globals['_BATCHRECORDUSAGERESPONSE']._serialized_start=915
+  _globals['_BATCHRECORDUSAGERESPONSE']._serialized_end=996
+  _globals['_USAGESERVICE']._serialized_start=999
+  _globals['_USAGESERVICE']._serialized_end=1196
 # @@protoc_insertion_point(module_scope)

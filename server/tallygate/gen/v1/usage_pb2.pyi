@@ -121,22 +121,28 @@ class RecordUsageResponse(_message.Message):
     EVENT_ID_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The event's id, as it travels on."""
     replayed: _builtins.bool
     """True when the same event had been accepted before."""
     durability: _event_pb2.Durability.ValueType
-    """How safely the event is held."""
+    """How safely the event is held; unspecified when `degraded`."""
+    degraded: _builtins.bool
+    """True when Redis could not be reached, and the event is held in the sidecar's memory until it
+    can be: it is lost with the process. Ask for a `min_durability` to get UNAVAILABLE instead.
+    """
     def __init__(
         self,
         *,
         event_id: _builtins.str = ...,
         replayed: _builtins.bool = ...,
         durability: _event_pb2.Durability.ValueType = ...,
+        degraded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "event_id", b"event_id", "replayed", b"replayed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "durability", b"durability", "event_id", b"event_id", "replayed", b"replayed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

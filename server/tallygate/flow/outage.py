@@ -1,0 +1,141 @@
+"""admit ─▶ [ outage ] ─▶ gather: where the store does not answer, the limits' own rules decide.
+
+If we die here, nothing was answered yet. If we die after a grant was answered and before it was
+handed over, it is lost: `backlog` says how much that can be.
+
+Guarantees: what is granted here is in the backlog before its caller is told; a repeat of it gets
+the same decision, here until the store has it and from the store afterwards. What may have been
+applied by the store is granted or left open, never refused.
+Refuses to know: why the store does not answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from tallygate.domain.catalog import Catalog, Tenant
+from tallygate.domain.decision import Mode, Operation, Outcome, Reused
+from tallygate.domain.errors import BackendUnavailable, NotAsked, Overloaded, TallygateError
+from tallygate.domain.outage import DECIDABLE, LocalGrants, Ungranted, rules_of
+from tallygate.flow.backlog import Backlog
+
+Answer = Outcome | TallygateError
+
+# A full backlog empties only when the store is back, which is looked for every two seconds.
+FULL_RETRY_US: Final = 2_000_000
+
+
+class Decider(Protocol):
+    """Whoever puts operations to the store."""
+
+    async def decide(self, operations: Sequence[Operation]) -> list[Answer]:
+        """Return one answer per operation, in order. Raises `Overloaded`."""
+        ...
+
+
+class OutageObserver(Protocol):
+    """What is decided without the store."""
+
+    def degraded(self, action: str) -> None:
+        """A call ended: granted, recorded, refused, replayed, unavailable or full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An operation with what its limits' rules are looked up in.
+
+    `undurable` says that the caller is content with a grant that is held in memory only.
+    """
+
+    operation: Operation
+    catalog: Catalog
+    lineage: tuple[Tenant, ...]
+    undurable: bool = True
+
+
+class OutageGate:
+    """Asks the store, and decides by the limits' rules where it does not answer."""
+
+    def __init__(
+        self,
+        decider: Decider,
+        backlog: Backlog,
+        observer: OutageObserver,
+        *,
+        records_accepted: bool = True,
+    ) -> None:
+        self._decider = decider
+        self._backlog = backlog
+        self._observer = observer
+        self._records_accepted = records_accepted
+        self._grants = LocalGrants()
+
+    async def decide(self, asked: Sequence[Asked], now_us: int) -> list[Answer]:
+        """Return one answer per operation, in order; `now_us` is the store's time, as far as known.
+
+        Raises `Overloaded` as the one that is asked does.
+        """
+        answers: list[Answer | None] = [self._recalled(each.operation) for each in asked]
+        places = [place for place, answer in enumerate(answers) if answer is None]
+        if places:
+            outcomes = await self._decider.decide([asked[place].operation for place in places])
+            for place, outcome in zip(places, outcomes, strict=True):
+                answers[place] = (
+                    self._without_store(asked[place], outcome, now_us)
+                    if isinstance(outcome, BackendUnavailable)
+                    else outcome
+                )
+        return [answer for answer in answers if answer is not None]
+
+    def _recalled(self, operation: Operation) -> Answer | None:
+        """Return the answer to a repeat of what waits in the backlog."""
+        if not self._backlog or operation.mode not in DECIDABLE:
+            return None
+        granted = self._backlog.get(operation)
+        if granted is None:
+            return None
+        if granted.operation.fingerprint != operation.fingerprint:
+            return Reused()
+        self._observer.degraded("replayed")
+        return replace(granted.answer, replayed=True)
+
+    def _without_store(self, asked: Asked, error: BackendUnavailable, now_us: int) -> Answer:
+        operation = asked.operation
+        # A twin may have come in the same call, or while this one was waiting.
+        held = self._recalled(operation)
+        if held is not None:
+            return held
+        if not self._decidable(asked):
+            self._observer.degraded("unavailable")
+            return error
+        if not self._backlog:
+            # All that was granted before is counted: what begins now is another outage.
+            self._grants = LocalGrants()
+        rules = rules_of(asked.catalog, asked.lineage, operation.charges, now_us)
+        ruling = self._grants.judge(operation, rules, now_us)
+        if isinstance(ruling, Ungranted):
+            self._observer.degraded("unavailable")
+            return error
+        if not ruling.allowed:
+            # The store may have granted what was sent to it: a retry tells, a refusal would not.
+            sent = not isinstance(error, NotAsked)
+            self._observer.degraded("unavailable" if sent else "refused")
+            return error if sent else ruling
+        if not self._backlog.add(operation, ruling):
+            self._observer.degraded("full")
+            return Overloaded(
+                "the backlog of what was granted without Redis is full",
+                retry_after_us=FULL_RETRY_US,
+            )
+        self._grants.debit(operation)
+        self._observer.degraded("recorded" if operation.mode is Mode.RECORD else "granted")
+        return ruling
+
+    def _decidable(self, asked: Asked) -> bool:
+        operation = asked.operation
+        if operation.mode is Mode.RECORD and not self._records_accepted:
+            return False
+        # Without an id the store could not tell whether it has the operation already.
+        return (
+            asked.undurable and operation.mode in DECIDABLE and operation.operation_id is not None
+        )
