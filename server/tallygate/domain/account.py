@@ -290,7 +290,7 @@ class Accounts:
                 self._burn(charge.account, charge.field, slots, call)
             readings.append(self._read(charge, call.now_us))
         answer = Decided(True, call.now_us, tuple(readings), first_seq=first_seq)
-        return self._answer(operation, answer)
+        return self._answer(operation, answer, operation.payload)
 
     def _reset(self, operation: Operation, call: _Call) -> Outcome:
         readings: list[LimitReading] = []

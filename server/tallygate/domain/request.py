@@ -4,18 +4,33 @@ Guarantees: a request that exists is within bounds; what is left to check needs 
 Refuses to know: protos, and how decisions are made.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 from tallygate.domain.decision import Decided, LimitReading
 from tallygate.domain.event import NO_CONTEXT, EventContext
-from tallygate.domain.ids import EventId, MeterName, OperationId, PlanName, TenantId
+from tallygate.domain.ids import (
+    EventId,
+    LimitId,
+    MeterName,
+    OperationId,
+    PlanName,
+    ReservationId,
+    TenantId,
+)
 
 ITEMS_MAX: Final = 64
 REQUESTS_MAX: Final = 1000
+TTL_DEFAULT_US: Final = 60_000_000
+TTL_MIN_US: Final = 1_000
+# A day: what is held longer is no work in progress any more.
+TTL_MAX_US: Final = 86_400_000_000
 LIMITS_MAX: Final = 32
+
+_RESERVATION = re.compile(r"([0-9a-f]{2})-[\x21-\x7e]{1,128}")
 
 
 class Durability(IntEnum):
@@ -54,6 +69,7 @@ class CheckRequest:
 
     tenant_id: TenantId
     items: tuple[Item, ...]
+    context: EventContext = NO_CONTEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +98,60 @@ class UsageRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ReserveRequest:
+    """Units to hold for `ttl_us`. Its retries carry the same `operation_id`."""
+
+    tenant_id: TenantId
+    items: tuple[Item, ...]
+    operation_id: OperationId
+    ttl_us: int = TTL_DEFAULT_US
+    context: EventContext = NO_CONTEXT
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequest:
+    """What a reservation came to: one amount per item, none meaning what was reserved.
+
+    With `record_excess`, what goes beyond is recorded whatever the limits say.
+    """
+
+    tenant_id: TenantId
+    reservation_id: ReservationId
+    operation_id: OperationId
+    amounts: tuple[int, ...] = ()
+    record_excess: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """A reservation to give back."""
+
+    tenant_id: TenantId
+    reservation_id: ReservationId
+    operation_id: OperationId
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendRequest:
+    """A reservation to keep for `ttl_us` from now."""
+
+    tenant_id: TenantId
+    reservation_id: ReservationId
+    ttl_us: int = TTL_DEFAULT_US
+
+
+@dataclass(frozen=True, slots=True)
+class RefundRequest:
+    """An event to take back; `amount` 0 means all that is left of it."""
+
+    tenant_id: TenantId
+    event_id: EventId
+    operation_id: OperationId
+    amount: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ConsumeResult:
     """A decision as the caller is told it; `event_ids` are empty when refused."""
 
@@ -107,6 +177,70 @@ class QuotaResult:
     readings: tuple[LimitReading, ...]
     plan: PlanName
     catalog_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveResult:
+    """A decision, and the reservation that it made; empty and 0 when refused."""
+
+    decision: Decided
+    reservation_id: ReservationId
+    expires_us: int
+
+
+class Resolution(StrEnum):
+    """What became of a reservation: the names are those of the proto."""
+
+    COMMITTED = "COMMITTED"
+    COMMITTED_PARTIALLY = "COMMITTED_PARTIALLY"
+    RELEASED = "RELEASED"
+    EXTENDED = "EXTENDED"
+    ALREADY_COMMITTED = "ALREADY_COMMITTED"
+    ALREADY_RELEASED = "ALREADY_RELEASED"
+    EXPIRED = "EXPIRED"
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveResult:
+    """How a reservation was resolved. `unrecorded` is per item, of a partial commit only.
+
+    `expires_us` is of an extension only.
+    """
+
+    resolution: Resolution
+    readings: tuple[LimitReading, ...] = ()
+    refused_by: LimitId | None = None
+    unrecorded: tuple[int, ...] = ()
+    event_ids: tuple[EventId, ...] = ()
+    durability: Durability = Durability.UNSPECIFIED
+    replayed: bool = False
+    expires_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RefundResult:
+    """What was taken back: the negative event, its units above 0, the limits as they stand."""
+
+    event_id: EventId
+    amount: int
+    durability: Durability
+    replayed: bool
+    readings: tuple[LimitReading, ...]
+
+
+def reservation_id_of(shard: int, operation_id: OperationId) -> ReservationId:
+    """Return the id of an operation's reservation.
+
+    It tells the shard, as its tenant may have moved to another family meanwhile.
+    """
+    return ReservationId(f"{shard:02x}-{operation_id}")
+
+
+def shard_of_reservation(reservation_id: ReservationId, shards: int) -> int | None:
+    """Return where a reservation is, None for an id that is none of `reservation_id_of`."""
+    found = _RESERVATION.fullmatch(reservation_id)
+    shard = int(found[1], 16) if found else shards
+    return shard if shard < shards else None
 
 
 def event_id_of(operation_id: OperationId, index: int) -> EventId:

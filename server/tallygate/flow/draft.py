@@ -1,4 +1,4 @@
-"""api ─▶ [ draft ] ─▶ admit: a request with its limits, ready to be decided at any time.
+"""api ─▶ [ draft ] ─▶ decide: a request with its limits, ready to be decided at any time.
 
 If we die here, nothing has happened yet.
 
@@ -8,22 +8,38 @@ Refuses to know: counters, and what becomes of a draft.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tallygate.domain.catalog import Catalog, Meter, Tenant
-from tallygate.domain.decision import Mode, Operation
-from tallygate.domain.errors import DurabilityNotOffered, EventTimeInFuture, UnknownMeter
-from tallygate.domain.event import FUTURE_SKEW_US, UsageEvent
-from tallygate.domain.ids import MeterName, OperationId, shard_of
+from tallygate.domain.decision import Detail, Hold, Mode, Operation
+from tallygate.domain.errors import (
+    DurabilityNotOffered,
+    EventTimeInFuture,
+    TenantSuspended,
+    UnknownMeter,
+)
+from tallygate.domain.event import FUTURE_SKEW_US, NO_CONTEXT, EventContext, UsageEvent
+from tallygate.domain.ids import (
+    AccountId,
+    MeterName,
+    OperationId,
+    ReservationId,
+    TenantId,
+    shard_of,
+)
 from tallygate.domain.request import (
+    CheckRequest,
     ConsumeRequest,
     Durability,
     Item,
+    QuotaRequest,
+    ReserveRequest,
     UsageRequest,
     event_id_of,
+    reservation_id_of,
 )
-from tallygate.flow.bind import Binder, amounts_by_meter
+from tallygate.flow.bind import Binder, quota_items, suspended_in
 from tallygate.ports import EventEncoder
 
 FINGERPRINT_BYTES: Final = 16
@@ -37,48 +53,51 @@ class Draft:
     operation: Operation
     catalog: Catalog
     lineage: tuple[Tenant, ...]
-    amounts: Mapping[MeterName, int]
+    items: tuple[Item, ...] = ()
+    context: EventContext = NO_CONTEXT
     # Whether the caller is content with an answer that no store has.
     undurable: bool = True
+    # Units to charge beside what the items weigh, by account and field.
+    more: Mapping[tuple[AccountId, str], int] = field(default_factory=dict)
 
 
 class Drafter:
     """Makes drafts, and binds them to a time."""
 
     def __init__(self, encoder: EventEncoder, shards: int) -> None:
-        self._encoder = encoder
+        self.encoder: Final = encoder
+        self.binder: Final = Binder()
         self._shards = shards
-        self._binder = Binder()
 
     def bound(self, draft: Draft, now_us: int, expires_at: float) -> Operation:
         """Return the draft's operation with the charges around `now_us`.
 
-        Raises `TooManyLimits`.
+        Raises `TooManyLimits` and `CounterOverflow`.
         """
-        charges = self._binder.charges(draft.catalog, draft.lineage, draft.amounts, now_us)
+        charges = self.binder.charges(
+            draft.catalog, draft.lineage, draft.items, draft.context, now_us
+        )
+        if draft.more:
+            charges = tuple(
+                replace(each, amount=each.amount + draft.more.get((each.account, each.field), 0))
+                for each in charges
+            )
         return replace(draft.operation, charges=charges, expires_at=expires_at)
 
     def consume(
         self, request: ConsumeRequest, catalog: Catalog, lineage: tuple[Tenant, ...]
     ) -> Draft:
-        """Draft a charge. Raises `UnknownMeter` and `DurabilityNotOffered`."""
+        """Draft a charge.
+
+        Raises `UnknownMeter`, `TenantSuspended` and `DurabilityNotOffered`.
+        """
         _offered(request.min_durability)
-        amounts = amounts_by_meter(catalog, request.items)
-        events = [
-            UsageEvent(
-                event_id=event_id_of(request.operation_id, index),
-                tenant_id=request.tenant_id,
-                meter=item.meter,
-                amount=item.amount,
-                event_time_us=0,
-                operation_id=request.operation_id,
-                context=request.context,
-                dimensions=item.dimensions,
-            )
-            for index, item in enumerate(request.items)
-        ]
-        operation = self._operation(Mode.CONSUME, lineage, events, request.operation_id)
-        return Draft(operation, catalog, lineage, amounts, _undurable(request.min_durability))
+        _served(lineage)
+        _known(catalog, request.items)
+        events = drafted_events(request, ReservationId(""))
+        operation = self.operation(Mode.CONSUME, lineage, events, request.operation_id)
+        undurable = request.min_durability is Durability.UNSPECIFIED
+        return Draft(operation, catalog, lineage, request.items, request.context, undurable)
 
     def record(
         self, request: UsageRequest, catalog: Catalog, lineage: tuple[Tenant, ...], now_us: int
@@ -103,45 +122,121 @@ class Drafter:
             metadata_json=request.metadata_json,
         )
         if request.event_time_us and request.event_time_us < now_us - meter.late_horizon_us:
-            return Draft(self._operation(Mode.REJECT, lineage, [event], None), catalog, lineage, {})
-        amounts = amounts_by_meter(catalog, [Item(request.meter, request.amount)])
+            return Draft(self.operation(Mode.REJECT, lineage, [event], None), catalog, lineage)
+        items = (Item(request.meter, request.amount, request.dimensions),)
         # An event is one of a kind by its own id, whichever call brings it.
         memory = OperationId(request.event_id)
-        operation = self._operation(Mode.RECORD, lineage, [event], memory)
-        return Draft(operation, catalog, lineage, amounts, _undurable(request.min_durability))
+        operation = self.operation(Mode.RECORD, lineage, [event], memory)
+        undurable = request.min_durability is Durability.UNSPECIFIED
+        return Draft(operation, catalog, lineage, items, request.context, undurable)
 
-    def check(
-        self,
-        catalog: Catalog,
-        lineage: tuple[Tenant, ...],
-        amounts: Mapping[MeterName, int],
+    def check(self, request: CheckRequest, catalog: Catalog, lineage: tuple[Tenant, ...]) -> Draft:
+        """Draft a question that changes nothing. Raises `UnknownMeter` and `TenantSuspended`."""
+        _served(lineage)
+        _known(catalog, request.items)
+        operation = self.operation(Mode.CHECK, lineage, [], None)
+        return Draft(operation, catalog, lineage, request.items, request.context)
+
+    def quota(self, request: QuotaRequest, catalog: Catalog, lineage: tuple[Tenant, ...]) -> Draft:
+        """Draft a reading of limits. Raises `UnknownMeter`."""
+        items = quota_items(catalog, request.meters, request.dimensions)
+        return Draft(self.operation(Mode.CHECK, lineage, [], None), catalog, lineage, items)
+
+    def reserve(
+        self, request: ReserveRequest, catalog: Catalog, lineage: tuple[Tenant, ...]
     ) -> Draft:
-        """Draft a question that changes nothing."""
-        return Draft(self._operation(Mode.CHECK, lineage, [], None), catalog, lineage, amounts)
+        """Draft a reservation. Raises `UnknownMeter` and `TenantSuspended`."""
+        _served(lineage)
+        _known(catalog, request.items)
+        shard = self.shard(lineage)
+        reservation_id = reservation_id_of(shard, request.operation_id)
+        events = drafted_events(request, reservation_id)
+        operation = self.operation(
+            Mode.RESERVE,
+            lineage,
+            events,
+            request.operation_id,
+            Hold(reservation_id, request.ttl_us),
+        )
+        operation = replace(
+            operation,
+            # The events are recorded when it is committed.
+            event_count=0,
+            event_ids=(),
+            fingerprint=fingerprint(Mode.RESERVE, operation.payload, str(request.ttl_us)),
+        )
+        return Draft(operation, catalog, lineage, request.items, request.context)
 
-    def _operation(
+    def operation(
         self,
         mode: Mode,
-        lineage: tuple[Tenant, ...],
+        lineage: Sequence[Tenant],
         events: Sequence[UsageEvent],
         operation_id: OperationId | None,
+        detail: Detail | None = None,
     ) -> Operation:
-        payload = self._encoder.encode(events) if events else b""
-        digest = hashlib.blake2b(payload, digest_size=FINGERPRINT_BYTES, person=mode.encode())
+        """Return an operation without charges, its fingerprint made from its events."""
+        payload = self.encoder.encode(events) if events else b""
         rejected = mode is Mode.REJECT
         return Operation(
             mode=mode,
             tenant_id=lineage[0].tenant_id,
-            # A family shares a shard, so that one script can charge a tenant and its parents.
-            shard=shard_of(lineage[-1].tenant_id, self._shards),
+            shard=self.shard(lineage),
             operation_id=operation_id,
-            fingerprint=digest.hexdigest() if operation_id is not None else "",
+            fingerprint=fingerprint(mode, payload) if operation_id is not None else "",
             event_count=len(events),
             event_ids=tuple(event.event_id for event in events),
             event_time_us=0 if rejected or not events else events[0].event_time_us,
             payload=payload,
             reject_reason="EVENT_TIME_TOO_OLD" if rejected else "",
+            detail=detail,
         )
+
+    def shard(self, lineage: Sequence[Tenant]) -> int:
+        """Return a family's shard: one script can charge a tenant and its parents."""
+        return shard_of(lineage[-1].tenant_id, self._shards)
+
+
+def fingerprint(mode: Mode, payload: bytes, *more: str) -> str:
+    """Return the digest that tells a repeat from another call with the same id."""
+    digest = hashlib.blake2b(payload, digest_size=FINGERPRINT_BYTES, person=mode.encode())
+    for each in more:
+        digest.update(f"|{each}".encode())
+    return digest.hexdigest()
+
+
+def drafted_events(
+    request: ConsumeRequest | ReserveRequest, reservation_id: ReservationId
+) -> list[UsageEvent]:
+    """Return one event per item, with the amounts asked for."""
+    return [
+        UsageEvent(
+            event_id=event_id_of(request.operation_id, index),
+            tenant_id=request.tenant_id,
+            meter=item.meter,
+            amount=item.amount,
+            event_time_us=0,
+            operation_id=request.operation_id,
+            context=request.context,
+            dimensions=item.dimensions,
+            reservation_id=reservation_id,
+        )
+        for index, item in enumerate(request.items)
+    ]
+
+
+def _known(catalog: Catalog, items: Sequence[Item]) -> None:
+    for index, item in enumerate(items):
+        if item.meter not in catalog.meters:
+            raise UnknownMeter(
+                f"the catalog has no meter {item.meter!r}", field=f"items[{index}].meter"
+            )
+
+
+def _served(lineage: Sequence[Tenant]) -> None:
+    suspended: TenantId | None = suspended_in(lineage)
+    if suspended is not None:
+        raise TenantSuspended(f"tenant {suspended} is suspended", field="tenant_id")
 
 
 def _meter(catalog: Catalog, name: MeterName) -> Meter:
@@ -149,10 +244,6 @@ def _meter(catalog: Catalog, name: MeterName) -> Meter:
     if meter is None:
         raise UnknownMeter(f"the catalog has no meter {name!r}", field="meter")
     return meter
-
-
-def _undurable(least: Durability) -> bool:
-    return least is Durability.UNSPECIFIED
 
 
 def _offered(least: Durability) -> None:

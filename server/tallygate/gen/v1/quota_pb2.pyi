@@ -364,21 +364,27 @@ class CheckRequest(_message.Message):
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Who would pay."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]:
         """1 to 64 items."""
 
+    @_builtins.property
+    def context(self) -> _event_pb2.EventContext:
+        """The circumstances, where limits count by them."""
+
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         items: _abc.Iterable[Global___Item] | None = ...,
+        context: _event_pb2.EventContext | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "items", b"items", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -161,7 +161,7 @@ function MODE.f(operation)
     end
     readings[#readings + 1] = read(charge)
   end
-  return remember(operation, table.concat(readings, ';'), '')
+  return remember(operation, table.concat(readings, ';'), operation.payload)
 end
 
 function MODE.z(operation)

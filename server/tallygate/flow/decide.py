@@ -1,0 +1,239 @@
+"""admit, reserve, refund ─▶ [ decide ] ─▶ outage ─▶ gather ─▶ QuotaStore: drafts become answers.
+
+If we die here, what was sent may have been applied: callers retry with the same operation id and
+get the first answer.
+
+Guarantees: one answer per draft; windows are bound anew where the store's clock was in others.
+Refuses to know: what was asked, and what is said of it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from tallygate.domain.catalog import Catalog, Tenant
+from tallygate.domain.decision import (
+    Broken,
+    Changed,
+    Decided,
+    Mode,
+    Operation,
+    Outcome,
+    Overflowed,
+    RefundExceeds,
+    Reused,
+    Stale,
+    TooLate,
+    Unresolved,
+)
+from tallygate.domain.errors import (
+    BackendUnavailable,
+    CounterOverflow,
+    OperationIdReused,
+    RefundTooLarge,
+    StorageFault,
+    TallygateError,
+)
+from tallygate.domain.ids import TenantId
+from tallygate.flow.draft import Draft, Drafter
+from tallygate.flow.outage import Asked, OutageGate
+from tallygate.ports import CatalogView, Clock, EventEncoder
+
+# A window can turn between two tries, hardly ever twice.
+STALE_TRIES_MAX: Final = 3
+FOREVER: Final = float("inf")
+
+Answer = Decided | Unresolved | Changed | TallygateError
+
+
+class HasTenant(Protocol):
+    """A request of a tenant."""
+
+    @property
+    def tenant_id(self) -> TenantId:
+        """Whose request it is."""
+        ...
+
+
+Request = TypeVar("Request", bound=HasTenant)
+
+_KINDS: Final = {
+    Mode.RECORD: "recorded",
+    Mode.REJECT: "rejected",
+    Mode.CHECK: "checked",
+    Mode.COMMIT: "committed",
+    Mode.RELEASE: "released",
+    Mode.SETTLE: "settled",
+    Mode.EXTEND: "extended",
+    Mode.REFUND: "refunded",
+    Mode.RESET: "reset",
+    Mode.GRANT: "credited",
+}
+
+
+class DecideObserver(Protocol):
+    """What deciding tells of itself."""
+
+    def decided(self, outcome: str) -> None:
+        """An operation ended: allowed, refused, replayed, failed, closed, or as its mode says."""
+
+    def accepted(self, events: int) -> None:
+        """So many events are in the stream that were not there before."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecideParts:
+    """What deciding works with."""
+
+    catalog: CatalogView
+    outage: OutageGate
+    clock: Clock
+    encoder: EventEncoder
+    observer: DecideObserver
+    shards: int
+
+
+class Decide:
+    """Has drafts decided. `expires_at` is loop time, in seconds, when callers give up."""
+
+    def __init__(self, parts: DecideParts) -> None:
+        self._parts = parts
+        self.drafter: Final = Drafter(parts.encoder, parts.shards)
+        # How far the store's clock is ahead of ours; learnt from its answers.
+        self._ahead_us = 0
+
+    def now_us(self) -> int:
+        """Return the store's time, as far as it is known."""
+        return self._parts.clock.now_us() + self._ahead_us
+
+    def catalog(self) -> Catalog:
+        """Return the newest good catalog. Raises `CatalogNotLoaded`."""
+        return self._parts.catalog.current()
+
+    async def lineage(self, tenant_id: TenantId) -> tuple[Tenant, ...]:
+        """Return the tenant, its parent, and so on. Raises `UnknownTenant`."""
+        view = self._parts.catalog
+        held = view.lineage_held(tenant_id)
+        return held if held is not None else await view.lineage(tenant_id)
+
+    async def drafts(
+        self,
+        requests: Sequence[Request],
+        make: Callable[[Request, Catalog, tuple[Tenant, ...]], Draft],
+    ) -> list[Draft | TallygateError]:
+        """Return one draft per request, or why there is none. Raises `CatalogNotLoaded`."""
+        catalog = self.catalog()
+        drafts: list[Draft | TallygateError] = []
+        for request in requests:
+            try:
+                drafts.append(make(request, catalog, await self.lineage(request.tenant_id)))
+            except TallygateError as error:
+                self._parts.observer.decided("failed")
+                drafts.append(error)
+        return drafts
+
+    async def decide(
+        self, drafts: Sequence[Draft | TallygateError], expires_at: float = FOREVER
+    ) -> list[Answer]:
+        """Return one answer per draft; what is an error already stays it."""
+        answers: list[Answer] = [
+            draft if isinstance(draft, TallygateError) else BackendUnavailable() for draft in drafts
+        ]
+        waiting = [place for place, draft in enumerate(drafts) if isinstance(draft, Draft)]
+        for _ in range(STALE_TRIES_MAX):
+            if not waiting:
+                break
+            waiting = await self._try(drafts, waiting, answers, expires_at)
+        return answers
+
+    async def _try(
+        self,
+        drafts: Sequence[Draft | TallygateError],
+        waiting: Sequence[int],
+        answers: list[Answer],
+        expires_at: float,
+    ) -> list[int]:
+        """Decide the drafts at those places; return the places whose windows had passed."""
+        now_us = self.now_us()
+        operations: list[tuple[int, Operation]] = []
+        asked: list[Asked] = []
+        for place in waiting:
+            draft = drafts[place]
+            assert isinstance(draft, Draft)
+            try:
+                operation = self.drafter.bound(draft, now_us, expires_at)
+                operations.append((place, operation))
+                asked.append(Asked(operation, draft.catalog, draft.lineage, draft.undurable))
+            except TallygateError as error:
+                self._parts.observer.decided("failed")
+                answers[place] = error
+        if not operations:
+            return []
+        outcomes = await self._parts.outage.decide(asked, now_us)
+        stale: list[int] = []
+        for (place, operation), outcome in zip(operations, outcomes, strict=True):
+            if isinstance(outcome, Stale):
+                self._learn(outcome.now_us)
+                stale.append(place)
+            else:
+                answers[place] = self._settle(operation, outcome)
+        return stale
+
+    def _settle(self, operation: Operation, outcome: Outcome | TallygateError) -> Answer:
+        observer = self._parts.observer
+        answer = _answer(operation, outcome)
+        if isinstance(answer, TallygateError):
+            observer.decided("failed")
+        elif not isinstance(answer, Decided):
+            observer.decided("closed")
+        else:
+            if not answer.replayed and not answer.degraded:
+                self._learn(answer.at_us)
+                if answer.first_seq:
+                    observer.accepted(accepted_events(operation, answer))
+            observer.decided(_kind(operation.mode, answer))
+        return answer
+
+    def _learn(self, store_us: int) -> None:
+        self._ahead_us = store_us - self._parts.clock.now_us()
+
+
+def accepted_events(operation: Operation, answer: Decided) -> int:
+    """Return how many events a granted operation has put into the stream."""
+    detail = operation.detail
+    excess = getattr(detail, "excess_count", 0) if answer.refused_by is None else 0
+    return operation.event_count + int(excess)
+
+
+def granted(answer: Answer) -> Decided:
+    """Return a decision. Raises the error that stands in its place."""
+    if isinstance(answer, TallygateError):
+        raise answer
+    assert isinstance(answer, Decided), "only a reservation can be closed"
+    return answer
+
+
+def _answer(operation: Operation, outcome: Outcome | TallygateError) -> Answer:
+    match outcome:
+        case Decided() | Unresolved() | Changed() | TallygateError():
+            return outcome
+        case Reused():
+            field = "event_id" if operation.mode is Mode.RECORD else "operation_id"
+            return OperationIdReused(f"the {field} was used before with other content", field=field)
+        case Overflowed(limit_id):
+            return CounterOverflow(f"the counter of limit {limit_id} would pass 2^53 - 1")
+        case RefundExceeds(left):
+            return RefundTooLarge(f"the event has {left} units left to refund", field="amount")
+        case Broken(detail):
+            return StorageFault(detail)
+        case Stale() | TooLate():
+            return BackendUnavailable("the store's clock moves too fast to decide by")
+
+
+def _kind(mode: Mode, answer: Decided) -> str:
+    if answer.replayed:
+        return "replayed"
+    kind = _KINDS.get(mode)
+    if kind is None:
+        return "allowed" if answer.allowed else "refused"
+    return kind
