@@ -1,19 +1,32 @@
-"""Watches over readings that a test sets.
+"""Watches over readings that a test sets, and a server that offers them.
 
-Owns a reader without a store, and the few readings of it. Refuses to know channels.
+Owns a reader without a store, and the few readings of it. Refuses to know decisions.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import cast
 
+import grpc
+
+from tallygate.api.edge import EdgeOptions
+from tallygate.api.quota import QuotaServicer
+from tallygate.api.server import Server, ServerOptions
 from tallygate.domain.decision import LimitReading, LimitState
 from tallygate.domain.errors import TallygateError
 from tallygate.domain.ids import AccountId, LimitId, MeterName, PlanName
 from tallygate.domain.request import QuotaRequest, QuotaResult
+from tallygate.flow.admit import Admit
 from tallygate.flow.watch import Watches, WatchOptions, WatchParts
+from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc
+from tests.sidecar import MESSAGE_BYTES_MAX, QUOTA, channel
 
 STALE_MS = 5_000
 FOREVER = float("inf")
+GRACE_S = 10.0
+ACME = quota_pb2.WatchQuotaRequest(tenant_id="acme")
 
 
 def standing(used: int = 0, state: LimitState = LimitState.OK, **fields: object) -> QuotaResult:
@@ -101,3 +114,55 @@ class Rig:
         """Set what is read from now on, and have it read once."""
         self.readings.result = result
         await self.watches.run_once()
+
+
+@dataclass(slots=True)
+class Calls:
+    """Keeps how calls end."""
+
+    open: int = 0
+    codes: list[str] = field(default_factory=list)
+
+    def call_started(self) -> None:
+        """Count it in."""
+        self.open += 1
+
+    def call_ended(self, method: str, code: str, seconds: float) -> None:
+        """Count it out."""
+        self.open -= 1
+        self.codes.append(code)
+
+
+@dataclass(slots=True)
+class Side:
+    """A server whose readings a test sets."""
+
+    rig: Rig
+    server: Server
+    calls: Calls
+    channel: grpc.aio.Channel
+
+    def watch(
+        self, timeout_s: float | None = None
+    ) -> "grpc.aio.UnaryStreamCall[quota_pb2.WatchQuotaRequest, quota_pb2.WatchQuotaResponse]":
+        """Open a watch."""
+        quota = quota_pb2_grpc.QuotaServiceStub(self.channel)
+        return quota.WatchQuota(ACME, timeout=timeout_s)
+
+
+@asynccontextmanager
+async def serving(rig: Rig, address: str = "127.0.0.1:0") -> AsyncIterator[Side]:
+    """Serve watches alone, and open a channel."""
+    calls = Calls()
+    # Nothing here decides.
+    servicer = QuotaServicer(cast(Admit, None), 1.0, rig.watches)
+    server = Server(
+        ServerOptions([address], MESSAGE_BYTES_MAX, EdgeOptions(0.2, calls)),
+        {QUOTA: partial(quota_pb2_grpc.add_QuotaServiceServicer_to_server, servicer)},
+    )
+    await server.start()
+    try:
+        async with channel(server.addresses[0]) as opened:
+            yield Side(rig, server, calls, opened)
+    finally:
+        await server.stop(GRACE_S)

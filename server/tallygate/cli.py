@@ -16,6 +16,7 @@ import typer
 from tallygate.commands import demo as demos
 from tallygate.commands import doctor as doctors
 from tallygate.commands import usage as usages
+from tallygate.commands import watch as watches
 from tallygate.commands.channel import channel
 from tallygate.commands.dev import Dev, development
 from tallygate.commands.import_access_log import AccessLogImport, ImportOptions, ImportReport
@@ -260,11 +261,23 @@ def usage(
     meter: Annotated[str, typer.Option(help="Only this meter.")] = "",
     by: Annotated[str, typer.Option(help="total, day, hour or minute.")] = "total",
     rows: Annotated[int, typer.Option(help="How many rows to show.", min=1, max=10_000)] = 20,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show --tenant's limits live, from the sidecar.")
+    ] = False,
     control_address: ControlAddress = None,
+    grpc_address: GrpcAddress = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Show usage as the ledger has it."""
+    """Show usage as the ledger has it, or with --watch a tenant's limits as they change."""
+    if watch:
+        if not tenant:
+            raise typer.BadParameter("is needed with --watch", param_hint="--tenant")
+        settings = settings_of(config, grpc_address=grpc_address)
+        screen = watches.screen_for(tenant, as_json=as_json)
+        asked_for = watches.WatchAsked(tenant, meter)
+        run(watches.watch(settings.grpc_address[0], asked_for, screen))
+        return
     if by not in ("total", "day", "hour", "minute"):
         raise typer.BadParameter("must be total, day, hour or minute", param_hint="--by")
     settings = settings_of(config, control_address=control_address)

@@ -2,84 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from typing import cast
 
 import grpc
 import pytest
 
-from tallygate.api.edge import EdgeOptions
-from tallygate.api.quota import QuotaServicer
-from tallygate.api.server import Server, ServerOptions
 from tallygate.domain.decision import LimitState
 from tallygate.domain.errors import BackendUnavailable
-from tallygate.flow.admit import Admit
 from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc
 from tests.servers import eventually
-from tests.sidecar import MESSAGE_BYTES_MAX, QUOTA, channel, failure, refused
-from tests.watches import STALE_MS, Rig, standing
+from tests.sidecar import QUOTA, failure, refused
+from tests.watches import GRACE_S, STALE_MS, Rig, Side, serving, standing
 
 Code = grpc.StatusCode
-ACME = quota_pb2.WatchQuotaRequest(tenant_id="acme")
 SNAPSHOT, CHANGED = quota_pb2.WATCH_CAUSE_SNAPSHOT, quota_pb2.WATCH_CAUSE_CHANGED
 CROSSED = quota_pb2.WATCH_CAUSE_CROSSED
-GRACE_S = 10.0
 # Far below the grace: a drain that waited for it would be seen.
 PROMPT_S = 2.0
-
-
-@dataclass(slots=True)
-class Calls:
-    """Keeps how calls end."""
-
-    open: int = 0
-    codes: list[str] = field(default_factory=list)
-
-    def call_started(self) -> None:
-        """Count it in."""
-        self.open += 1
-
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
-        """Count it out."""
-        self.open -= 1
-        self.codes.append(code)
-
-
-@dataclass(slots=True)
-class Side:
-    """A server whose readings a test sets."""
-
-    rig: Rig
-    server: Server
-    calls: Calls
-    channel: grpc.aio.Channel
-
-    def watch(
-        self, timeout_s: float | None = None
-    ) -> "grpc.aio.UnaryStreamCall[quota_pb2.WatchQuotaRequest, quota_pb2.WatchQuotaResponse]":
-        """Open a watch."""
-        quota = quota_pb2_grpc.QuotaServiceStub(self.channel)
-        return quota.WatchQuota(ACME, timeout=timeout_s)
-
-
-@asynccontextmanager
-async def serving(rig: Rig) -> AsyncIterator[Side]:
-    """Serve watches alone, and open a channel."""
-    calls = Calls()
-    # Nothing here decides.
-    servicer = QuotaServicer(cast(Admit, None), 1.0, rig.watches)
-    server = Server(
-        ServerOptions(["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(0.2, calls)),
-        {QUOTA: partial(quota_pb2_grpc.add_QuotaServiceServicer_to_server, servicer)},
-    )
-    await server.start()
-    try:
-        async with channel(server.addresses[0]) as opened:
-            yield Side(rig, server, calls, opened)
-    finally:
-        await server.stop(GRACE_S)
 
 
 @pytest.fixture
