@@ -42,6 +42,7 @@ from tallygate.commands.output import (
     show,
 )
 from tallygate.commands.processes import run_until_told, stop_signal
+from tallygate.commands.simulate import simulate_plan
 from tallygate.domain import access_log
 from tallygate.domain.errors import CatalogInvalid
 from tallygate.gen.v1 import usage_pb2_grpc
@@ -57,6 +58,7 @@ app = typer.Typer(
 )
 imports = typer.Typer(no_args_is_help=True, help="Meter what was captured elsewhere.")
 app.add_typer(imports, name="import")
+app.command("simulate-plan")(simulate_plan)
 
 
 @app.command()
