@@ -16,25 +16,37 @@ import typer
 from tallygate.commands import demo as demos
 from tallygate.commands import doctor as doctors
 from tallygate.commands import usage as usages
+from tallygate.commands import watch as watches
 from tallygate.commands.channel import channel
 from tallygate.commands.dev import Dev, development
 from tallygate.commands.import_access_log import AccessLogImport, ImportOptions, ImportReport
+from tallygate.commands.options import (
+    CatalogFile,
+    Config,
+    ControlAddress,
+    DataDir,
+    GrpcAddress,
+    Json,
+    OpsAddress,
+    PostgresDsn,
+    RedisUrl,
+    settings_of,
+)
 from tallygate.commands.output import (
     EXIT_FAILED,
     Sheet,
     console,
     errors,
-    fail,
     progress,
     run,
     show,
 )
 from tallygate.commands.processes import run_until_told, stop_signal
+from tallygate.commands.simulate import simulate_plan
 from tallygate.domain import access_log
-from tallygate.domain.errors import CatalogInvalid, TallygateError
+from tallygate.domain.errors import CatalogInvalid
 from tallygate.gen.v1 import usage_pb2_grpc
 from tallygate.settings import Settings
-from tallygate.settings_sources import load_settings
 from tallygate.wiring import Role, Running, tools
 from tallygate.wiring.tools import BANNER, configure_logging
 
@@ -46,18 +58,7 @@ app = typer.Typer(
 )
 imports = typer.Typer(no_args_is_help=True, help="Meter what was captured elsewhere.")
 app.add_typer(imports, name="import")
-
-Config = Annotated[
-    Path | None, typer.Option("--config", help="A settings file, TOML or YAML.", dir_okay=False)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-RedisUrl = Annotated[str | None, typer.Option(help="The Redis that counts.")]
-PostgresDsn = Annotated[str | None, typer.Option(help="The Postgres that holds the ledger.")]
-GrpcAddress = Annotated[str | None, typer.Option(help="Where the data plane listens.")]
-OpsAddress = Annotated[str | None, typer.Option(help="Where health and metrics listen.")]
-ControlAddress = Annotated[str | None, typer.Option(help="Where the admin service listens.")]
-DataDir = Annotated[Path | None, typer.Option(help="Where this installation keeps its files.")]
-CatalogFile = Annotated[Path | None, typer.Option(help="A catalog file.", dir_okay=False)]
+app.command("simulate-plan")(simulate_plan)
 
 
 @app.command()
@@ -74,7 +75,7 @@ def serve(
     config: Config = None,
 ) -> None:
     """Run the sidecar: decides and records, needs Redis alone."""
-    settings = _settings(
+    settings = settings_of(
         config,
         grpc_address=grpc_address,
         ops_address=ops_address,
@@ -99,7 +100,7 @@ def ingest(
     config: Config = None,
 ) -> None:
     """Drain the usage streams into the ledger; run as many as you like."""
-    settings = _settings(
+    settings = settings_of(
         config,
         ops_address=ops_address,
         redis_url=redis_url,
@@ -114,7 +115,7 @@ def relay(
     *, ops_address: OpsAddress = None, postgres_dsn: PostgresDsn = None, config: Config = None
 ) -> None:
     """Send what waits in the outbox to its destinations."""
-    settings = _settings(config, ops_address=ops_address, postgres_dsn=postgres_dsn)
+    settings = settings_of(config, ops_address=ops_address, postgres_dsn=postgres_dsn)
     _run_roles(settings, frozenset({Role.RELAY}))
 
 
@@ -128,7 +129,7 @@ def control(
     config: Config = None,
 ) -> None:
     """Serve the catalog and usage to operators, and hand the catalog to sidecars."""
-    settings = _settings(
+    settings = settings_of(
         config,
         control_address=control_address,
         ops_address=ops_address,
@@ -149,7 +150,7 @@ def dev(
     config: Config = None,
 ) -> None:
     """Run everything in one process, on an embedded Redis and Postgres, until Ctrl-C."""
-    settings = _settings(
+    settings = settings_of(
         config,
         grpc_address=grpc_address,
         ops_address=ops_address,
@@ -177,7 +178,7 @@ def demo(*, as_json: Json = False) -> None:
     free = "127.0.0.1:0"
 
     async def work(folder: Path) -> list[Sheet]:
-        settings = _settings(
+        settings = settings_of(
             None,
             data_dir=folder,
             grpc_address=free,
@@ -220,7 +221,7 @@ def migrate(
     as_json: Json = False,
 ) -> None:
     """Bring the database to this version's schema."""
-    settings = _settings(config, postgres_dsn=postgres_dsn)
+    settings = settings_of(config, postgres_dsn=postgres_dsn)
     if settings.postgres_dsn is None:
         raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")
     dsn = settings.postgres_dsn.get_secret_value()
@@ -240,7 +241,7 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Validate a catalog, show what it changes, and apply it."""
-    settings = _settings(config, control_address=control_address)
+    settings = settings_of(config, control_address=control_address)
     try:
         document = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -262,14 +263,26 @@ def usage(
     meter: Annotated[str, typer.Option(help="Only this meter.")] = "",
     by: Annotated[str, typer.Option(help="total, day, hour or minute.")] = "total",
     rows: Annotated[int, typer.Option(help="How many rows to show.", min=1, max=10_000)] = 20,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show --tenant's limits live, from the sidecar.")
+    ] = False,
     control_address: ControlAddress = None,
+    grpc_address: GrpcAddress = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Show usage as the ledger has it."""
+    """Show usage as the ledger has it, or with --watch a tenant's limits as they change."""
+    if watch:
+        if not tenant:
+            raise typer.BadParameter("is needed with --watch", param_hint="--tenant")
+        settings = settings_of(config, grpc_address=grpc_address)
+        screen = watches.screen_for(tenant, as_json=as_json)
+        asked_for = watches.WatchAsked(tenant, meter)
+        run(watches.watch(settings.grpc_address[0], asked_for, screen))
+        return
     if by not in ("total", "day", "hour", "minute"):
         raise typer.BadParameter("must be total, day, hour or minute", param_hint="--by")
-    settings = _settings(config, control_address=control_address)
+    settings = settings_of(config, control_address=control_address)
     asked = usages.UsageAsked(tenant, meter, by, rows)
     show(run(usages.usage(settings.control_address, asked)), as_json=as_json)
 
@@ -287,7 +300,7 @@ def import_access_log(
     as_json: Json = False,
 ) -> None:
     """Meter a whole access log as usage; run it again and nothing is counted twice."""
-    settings = _settings(config, grpc_address=grpc_address, data_dir=data_dir)
+    settings = settings_of(config, grpc_address=grpc_address, data_dir=data_dir)
 
     async def work() -> ImportReport:
         with file.open("rb") as head, progress() as bar:
@@ -323,7 +336,7 @@ def import_access_log(
 @app.command()
 def doctor(*, config: Config = None, as_json: Json = False) -> None:
     """Check everything that this installation needs; exit 1 when something is wrong."""
-    findings = run(doctors.examine(_settings(config)))
+    findings = run(doctors.examine(settings_of(config)))
     rows = [(each.check, each.state, each.detail) for each in findings]
     show([Sheet("doctor", ("check", "state", "detail"), rows)], as_json=as_json)
     if any(each.state == "wrong" for each in findings):
@@ -335,7 +348,7 @@ def check_config(
     *, catalog: CatalogFile = None, config: Config = None, as_json: Json = False
 ) -> None:
     """Check settings and catalog file; show every setting, secrets hidden."""
-    settings = _settings(config, catalog=catalog)
+    settings = settings_of(config, catalog=catalog)
     if settings.catalog is not None:
         try:
             tools.read_catalog(settings.catalog)
@@ -351,13 +364,6 @@ def check_config(
 def main() -> None:
     """Run the command line; the entry point of the package."""
     app()
-
-
-def _settings(config: Path | None, **flags: object) -> Settings:
-    try:
-        return load_settings(flags, config=config)
-    except TallygateError as error:
-        fail(error)
 
 
 def _run_roles(settings: Settings, roles: frozenset[Role]) -> None:

@@ -173,6 +173,13 @@ class Settings(BaseSettings):
     streams_max: int = Field(default=1_000, ge=1, le=100_000)
     """Calls at once on one connection."""
 
+    watches_max: int = Field(default=1_000, ge=0, le=100_000)
+    """Watches at once, over all connections: each distinct one is read ten times a second."""
+
+    watch_stale_ms: int = Field(default=5_000, ge=100, le=600_000)
+    """How long a watch stays open while nothing can be read: beyond a failover of Redis, and as
+    long as anybody should be shown what may have changed."""
+
     default_deadline_ms: int = Field(default=1_000, ge=1, le=60_000)
     """For calls that come without a deadline: nobody waits longer for permission."""
 

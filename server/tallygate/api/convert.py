@@ -65,11 +65,14 @@ def check_request(message: quota_pb2.CheckRequest) -> CheckRequest:
     return CheckRequest(ids.tenant_id(message.tenant_id), _items(message.items))
 
 
-def quota_request(message: quota_pb2.GetQuotaRequest) -> QuotaRequest:
+def quota_request(
+    message: quota_pb2.GetQuotaRequest | quota_pb2.WatchQuotaRequest,
+) -> QuotaRequest:
     """Return the request. Raises `InvalidField`."""
     counted(message.meters, ITEMS_MAX, "meters", at_least=0)
     meters = tuple(_meter(meter, f"meters[{index}]") for index, meter in enumerate(message.meters))
-    return QuotaRequest(ids.tenant_id(message.tenant_id), meters)
+    dimensions = bounds.dimensions(message.dimensions) if message.dimensions else {}
+    return QuotaRequest(ids.tenant_id(message.tenant_id), meters, dimensions)
 
 
 def usage_request(message: usage_pb2.RecordUsageRequest) -> UsageRequest:

@@ -1,7 +1,8 @@
 """Around every method: decoding, deadline, error table, metrics, one log line per surprise.
 
 Guarantees: bytes that do not decode, methods that do not exist and exceptions nobody expected all
-reach the caller as a mapped status; a call without a deadline gets one.
+reach the caller as a mapped status; a call without a deadline gets one, but a stream lasts until
+its caller ends it or the service stops.
 Refuses to know: what methods do.
 
 Handlers are wrapped once, when they are registered: an interceptor would cost every call.
@@ -10,8 +11,9 @@ Handlers are wrapped once, when they are registered: an interceptor would cost e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 
 import grpc
@@ -35,7 +37,9 @@ LONGEST_S: Final = 86_400.0
 log = structlog.get_logger(__name__)
 
 # The request's type is the generated code's affair: handlers are typed where they are written.
-Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+Context = grpc.aio.ServicerContext[Any, Any]
+Behaviour = Callable[[Any, Context], Awaitable[Any]]
+StreamBehaviour = Callable[[Any, Context], AsyncGenerator[Any, None]]
 
 
 class EdgeObserver(Protocol):
@@ -58,10 +62,18 @@ class EdgeOptions:
 
 @dataclass(slots=True)
 class Gate:
-    """Whether calls are let in, and how many are inside."""
+    """Whether calls are let in, how many are inside, and the streams among them."""
 
     open: bool = True
     inside: int = 0
+    streams: set[asyncio.Timeout] = field(default_factory=set)
+
+    def close(self) -> None:
+        """Let no more calls in, and end the streams: they would not end by themselves."""
+        self.open = False
+        for stream in self.streams:
+            if not stream.expired():
+                stream.reschedule(asyncio.get_running_loop().time())
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +109,25 @@ class Registry:
     def _wrapped(
         self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
     ) -> grpc.RpcMethodHandler[Any, Any]:
+        assert not handler.request_streaming, f"{method} streams requests, which nothing bounds yet"
+        decode = _lenient(handler.request_deserializer)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                _guarded_stream(
+                    method, cast(StreamBehaviour, handler.unary_stream), self._options, self.gate
+                ),
+                request_deserializer=decode,
+                response_serializer=handler.response_serializer,
+            )
         behaviour = cast(Behaviour, handler.unary_unary)
         return grpc.unary_unary_rpc_method_handler(
             _guarded(method, behaviour, self._options, self.gate),
-            request_deserializer=_lenient(handler.request_deserializer),
+            request_deserializer=decode,
             response_serializer=handler.response_serializer,
         )
 
 
-def remaining_s(context: grpc.aio.ServicerContext[Any, Any], default_s: float) -> float:
+def remaining_s(context: Context, default_s: float) -> float:
     """Return the seconds that the caller still waits, at most `LONGEST_S`."""
     # None where the caller set no deadline, whatever the stubs say.
     remaining: float | None = context.time_remaining()
@@ -128,7 +150,7 @@ def _lenient(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
 def _guarded(method: str, behaviour: Behaviour, options: EdgeOptions, gate: Gate) -> Behaviour:
     observer = options.observer
 
-    async def guarded(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> object:
+    async def guarded(request: object, context: Context) -> object:
         started = asyncio.get_running_loop().time()
         observer.call_started()
         code = OK
@@ -157,6 +179,55 @@ def _guarded(method: str, behaviour: Behaviour, options: EdgeOptions, gate: Gate
     return guarded
 
 
+def _guarded_stream(
+    method: str, behaviour: StreamBehaviour, options: EdgeOptions, gate: Gate
+) -> Behaviour:
+    observer = options.observer
+
+    async def guarded(request: object, context: Context) -> None:
+        started = asyncio.get_running_loop().time()
+        observer.call_started()
+        code = OK
+        gate.inside += 1
+        try:
+            if not gate.open:
+                raise Draining
+            if isinstance(request, _Malformed):
+                raise MalformedMessage
+            await _send_all(behaviour(request, context), context, gate)
+            return
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except Exception as error:  # noqa: BLE001  the edge is where everything ends
+            # The only clock that runs out on a stream but its caller's is the gate's.
+            answer = _answer(method, Draining() if _cut(error, gate) else error)
+            code = answer.code.name
+        finally:
+            gate.inside -= 1
+            elapsed = asyncio.get_running_loop().time() - started
+            observer.call_ended(method, code, elapsed)
+        await context.abort(answer.code, answer.message, answer.trailers)
+
+    return guarded
+
+
+async def _send_all(messages: AsyncGenerator[Any, None], context: Context, gate: Gate) -> None:
+    """Send what comes. A caller that does not read holds the next message up, and no other call."""
+    remaining: float | None = context.time_remaining()
+    async with asyncio.timeout(remaining) as bound, aclosing(messages):
+        gate.streams.add(bound)
+        try:
+            async for message in messages:
+                await context.write(message)
+        finally:
+            gate.streams.discard(bound)
+
+
+def _cut(error: Exception, gate: Gate) -> bool:
+    return isinstance(error, TimeoutError) and not gate.open
+
+
 def _answer(method: str, error: Exception) -> Refusal:
     if isinstance(error, TimeoutError):
         error = DeadlinePassed()
@@ -178,7 +249,7 @@ class _UnknownMethods(grpc.GenericRpcHandler):
     ) -> grpc.RpcMethodHandler[Any, Any]:
         """Return a handler that refuses the call."""
 
-        async def refuse(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        async def refuse(_: object, context: Context) -> None:
             answer = refusal(UnknownMethod())
             await context.abort(answer.code, answer.message, answer.trailers)
 

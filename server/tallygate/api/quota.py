@@ -5,6 +5,7 @@ Refuses to know: how decisions are made, and how errors are told.
 """
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
@@ -13,8 +14,10 @@ from tallygate.api import convert
 from tallygate.api.edge import remaining_s
 from tallygate.api.lists import answer_each
 from tallygate.api.status import item_error
+from tallygate.api.watch import watching
 from tallygate.domain.errors import TallygateError
 from tallygate.flow.admit import Admit
+from tallygate.flow.watch import Watches
 from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -23,8 +26,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
     """Converts, asks `Admit`, converts back."""
 
-    def __init__(self, admit: Admit, default_deadline_s: float) -> None:
+    def __init__(self, admit: Admit, default_deadline_s: float, watches: Watches) -> None:
         self._admit = admit
+        self._watches = watches
         self._default_deadline_s = default_deadline_s
 
     async def CheckAndConsume(  # noqa: N802  the name is the proto's
@@ -70,6 +74,12 @@ class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
         """Read where a tenant stands."""
         question = convert.quota_request(request)
         return convert.quota_response(await self._admit.quota(question, self._expires_at(context)))
+
+    def WatchQuota(  # noqa: N802
+        self, request: quota_pb2.WatchQuotaRequest, context: Context
+    ) -> AsyncGenerator[quota_pb2.WatchQuotaResponse, None]:
+        """Send where a tenant stands, as it changes."""
+        return watching(self._watches, request)
 
     def _expires_at(self, context: Context) -> float:
         return asyncio.get_running_loop().time() + remaining_s(context, self._default_deadline_s)

@@ -73,13 +73,13 @@ class Server:
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, grace_s: float) -> None:
-        """Turn health, refuse new calls as UNAVAILABLE, wait for those in flight, then close.
+        """Turn health, refuse new calls and end streams as UNAVAILABLE, wait for calls, then close.
 
         grpcio's own stop cancels calls that it has received and not yet handed over. So it comes
         only when callers have been told to wait and nothing has come for a moment.
         """
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._gate.open = False
+        self._gate.close()
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + grace_s
         quiet_since = loop.time()

@@ -6,13 +6,21 @@ Refuses to know: what is shown.
 
 import asyncio
 import json
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from tallygate.domain.errors import CatalogInvalid, TallygateError
@@ -76,6 +84,20 @@ def progress() -> Progress:
         TimeRemainingColumn(),
         console=errors,
     )
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how many have been done, where the total is not known; lend what counts."""
+    bar = Progress(
+        TextColumn("     {task.completed:,.0f} {task.description}"),
+        TimeElapsedColumn(),
+        console=errors,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(what, total=None)
+        yield lambda count: bar.advance(task, count)
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:

@@ -61,6 +61,7 @@ from tallygate.wiring.relays import Relays
 from tallygate.wiring.roles import Role, check_roles
 from tallygate.wiring.steps import Step, ending
 from tallygate.wiring.store import open_store
+from tallygate.wiring.watching import POLL_MS, watches_of
 
 QUOTA: Final = "tallygate.v1.QuotaService"
 USAGE: Final = "tallygate.v1.UsageService"
@@ -186,10 +187,12 @@ class _Process:
                 outage=outages.gate(gather),
             )
         )
+        watches = watches_of(admit, settings, self._clock, metrics)
+        self._loop("watch", watches.run_once, POLL_MS)
         deadline_s = settings.default_deadline_ms / 1000
         services: dict[str, Register] = {
             QUOTA: lambda registry: quota_pb2_grpc.add_QuotaServiceServicer_to_server(
-                QuotaServicer(admit, deadline_s),
+                QuotaServicer(admit, deadline_s, watches),
                 registry,  # type: ignore[arg-type]
             ),
             USAGE: lambda registry: usage_pb2_grpc.add_UsageServiceServicer_to_server(

@@ -14,14 +14,18 @@ from typing import Final
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from tallygate.adapters.catalog.document import parse
+from tallygate.adapters.catalog.document import YamlCatalogDocuments, parse
 from tallygate.adapters.embedded import BANNER, EmbeddedPostgres, EmbeddedRedis
 from tallygate.adapters.log import configure_logging
+from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.migrate import apply_roles, migrate, pending
+from tallygate.adapters.postgres.pool import Postgres
+from tallygate.adapters.postgres.usage_replay import PostgresUsageReplay
 from tallygate.adapters.redis import layout
 from tallygate.adapters.redis.client import connect, translate
 from tallygate.adapters.redis.posture import read_posture
 from tallygate.domain.errors import CatalogInvalid, Fault
+from tallygate.ports import ParsedCatalog
 from tallygate.settings import SecretUrl, Settings
 
 __all__ = [
@@ -31,8 +35,10 @@ __all__ = [
     "configure_logging",
     "embedded_servers",
     "migrate",
+    "parsed_catalog",
     "pending",
     "read_catalog",
+    "recorded",
     "redis_facts",
 ]
 
@@ -65,13 +71,35 @@ async def embedded_servers(settings: Settings) -> AsyncIterator[Settings]:
 
 def read_catalog(path: Path) -> str:
     """Return a catalog file's text, checked. Raises `CatalogInvalid` with every fault."""
+    text = _text_of(path)
+    parse(text)
+    return text
+
+
+def parsed_catalog(path: Path) -> ParsedCatalog:
+    """Return what a file declares for an installation, whose tenants may be parents of its own.
+
+    Raises `CatalogInvalid` with every fault.
+    """
+    return YamlCatalogDocuments().parse(_text_of(path))
+
+
+@asynccontextmanager
+async def recorded(dsn: str) -> AsyncIterator[tuple[PostgresCatalogStore, PostgresUsageReplay]]:
+    """Lend the tenants that are declared and the usage that was recorded."""
+    postgres = Postgres(dsn)
     try:
-        text = path.read_text()
+        yield PostgresCatalogStore(postgres), PostgresUsageReplay(postgres)
+    finally:
+        await postgres.close()
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         fault = Fault(0, str(path), f"cannot be read: {type(error).__name__}")
         raise CatalogInvalid((fault,)) from None
-    parse(text)
-    return text
 
 
 async def redis_facts(url: str) -> RedisFacts:

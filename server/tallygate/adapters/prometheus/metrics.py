@@ -100,6 +100,16 @@ class Metrics:
         )
         self.rpc_in_flight = self._gauge("rpc_in_flight", "Calls that are being answered now.")
 
+        self.watches = self._gauge("watches", "Watches that are open now.")
+        self.watched_questions = self._gauge(
+            "watched_questions", "Distinct questions that the open watches ask: one read each."
+        )
+        self.watch_polls = self._counters(
+            "watch_polls_total",
+            "Reads for watches by outcome: same, changed or failed.",
+            ("outcome",),
+        )
+
     def _declare_decisions(self) -> None:
         self.decisions = self._counters(
             "decisions_total",

@@ -66,3 +66,21 @@ class EdgeMetrics:
         """Count a call out, and note how long it took."""
         self._in_flight.dec()
         self._duration[method, code].observe(seconds)
+
+
+class WatchMetrics:
+    """Counts the watches that are open, and the reads made for them."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._watches = metrics.watches
+        self._questions = metrics.watched_questions
+        self._polls = metrics.watch_polls
+
+    def watching(self, watches: int, questions: int) -> None:
+        """Note how many watches are open, on how many questions."""
+        self._watches.set(watches)
+        self._questions.set(questions)
+
+    def polled(self, outcome: str, count: int) -> None:
+        """Count questions that were read."""
+        self._polls[outcome].inc(count)

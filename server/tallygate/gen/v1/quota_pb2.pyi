@@ -35,9 +35,13 @@ class _WatchCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WatchCause
     WATCH_CAUSE_SNAPSHOT: _WatchCause.ValueType  # 1
     """The first answer: where the tenant stands."""
     WATCH_CAUSE_CHANGED: _WatchCause.ValueType  # 2
-    """Usage, a limit or the plan has changed."""
+    """Usage, a limit or the plan has changed. The turn of a window in which nothing was used is no
+    change, nor is a new version of the catalog that changes nothing here.
+    """
     WATCH_CAUSE_CROSSED: _WatchCause.ValueType  # 3
-    """As CHANGED, and the state of a limit is another one, as from OK to WARNING."""
+    """As CHANGED, and the state of a limit is another one than in the message before, as from OK to
+    WARNING.
+    """
 
 class WatchCause(_WatchCause, metaclass=_WatchCauseEnumTypeWrapper):
     """Why a watch sends."""
@@ -47,9 +51,13 @@ WATCH_CAUSE_UNSPECIFIED: WatchCause.ValueType  # 0
 WATCH_CAUSE_SNAPSHOT: WatchCause.ValueType  # 1
 """The first answer: where the tenant stands."""
 WATCH_CAUSE_CHANGED: WatchCause.ValueType  # 2
-"""Usage, a limit or the plan has changed."""
+"""Usage, a limit or the plan has changed. The turn of a window in which nothing was used is no
+change, nor is a new version of the catalog that changes nothing here.
+"""
 WATCH_CAUSE_CROSSED: WatchCause.ValueType  # 3
-"""As CHANGED, and the state of a limit is another one, as from OK to WARNING."""
+"""As CHANGED, and the state of a limit is another one than in the message before, as from OK to
+WARNING.
+"""
 Global___WatchCause: _TypeAlias = WatchCause  # noqa: Y015
 
 class _ReservationOutcome:

@@ -130,6 +130,13 @@ class QuotaServiceServicer:
 
     def WatchQuota(self, request, context):
         """Sends where a tenant stands, now and within 250 ms of each change, until the caller ends it.
+
+        Each message is the whole state and replaces the one before. A caller that reads slowly misses
+        states in between, never the newest. While the counters cannot be read the stream stays open
+        and silent, for 5 s unless the service is set up otherwise; then it ends with `UNAVAILABLE`, so
+        that nobody shows old figures for current ones. It ends so too when the service stops or has
+        no room for more watches. On `UNAVAILABLE`, open it anew after the pushback: it begins with a
+        snapshot. The stream has no deadline but the caller's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

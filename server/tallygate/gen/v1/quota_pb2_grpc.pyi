@@ -49,7 +49,15 @@ class QuotaServiceStub:
     GetQuota: _grpc.UnaryUnaryMultiCallable[_quota_pb2.GetQuotaRequest, _quota_pb2.GetQuotaResponse]
     """Reads where a tenant stands against its limits."""
     WatchQuota: _grpc.UnaryStreamMultiCallable[_quota_pb2.WatchQuotaRequest, _quota_pb2.WatchQuotaResponse]
-    """Sends where a tenant stands, now and within 250 ms of each change, until the caller ends it."""
+    """Sends where a tenant stands, now and within 250 ms of each change, until the caller ends it.
+
+    Each message is the whole state and replaces the one before. A caller that reads slowly misses
+    states in between, never the newest. While the counters cannot be read the stream stays open
+    and silent, for 5 s unless the service is set up otherwise; then it ends with `UNAVAILABLE`, so
+    that nobody shows old figures for current ones. It ends so too when the service stops or has
+    no room for more watches. On `UNAVAILABLE`, open it anew after the pushback: it begins with a
+    snapshot. The stream has no deadline but the caller's.
+    """
     Reserve: _grpc.UnaryUnaryMultiCallable[_quota_pb2.ReserveRequest, _quota_pb2.ReserveResponse]
     """Holds units for work whose cost is not known yet. They count against every limit at once."""
     Commit: _grpc.UnaryUnaryMultiCallable[_quota_pb2.CommitRequest, _quota_pb2.CommitResponse]
@@ -82,7 +90,15 @@ class QuotaServiceAsyncStub(QuotaServiceStub):
     GetQuota: _aio.UnaryUnaryMultiCallable[_quota_pb2.GetQuotaRequest, _quota_pb2.GetQuotaResponse]  # type: ignore[assignment]
     """Reads where a tenant stands against its limits."""
     WatchQuota: _aio.UnaryStreamMultiCallable[_quota_pb2.WatchQuotaRequest, _quota_pb2.WatchQuotaResponse]  # type: ignore[assignment]
-    """Sends where a tenant stands, now and within 250 ms of each change, until the caller ends it."""
+    """Sends where a tenant stands, now and within 250 ms of each change, until the caller ends it.
+
+    Each message is the whole state and replaces the one before. A caller that reads slowly misses
+    states in between, never the newest. While the counters cannot be read the stream stays open
+    and silent, for 5 s unless the service is set up otherwise; then it ends with `UNAVAILABLE`, so
+    that nobody shows old figures for current ones. It ends so too when the service stops or has
+    no room for more watches. On `UNAVAILABLE`, open it anew after the pushback: it begins with a
+    snapshot. The stream has no deadline but the caller's.
+    """
     Reserve: _aio.UnaryUnaryMultiCallable[_quota_pb2.ReserveRequest, _quota_pb2.ReserveResponse]  # type: ignore[assignment]
     """Holds units for work whose cost is not known yet. They count against every limit at once."""
     Commit: _aio.UnaryUnaryMultiCallable[_quota_pb2.CommitRequest, _quota_pb2.CommitResponse]  # type: ignore[assignment]
@@ -142,7 +158,15 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _quota_pb2.WatchQuotaRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_quota_pb2.WatchQuotaResponse], _abc.AsyncIterator[_quota_pb2.WatchQuotaResponse]]:
-        """Sends where a tenant stands, now and within 250 ms of each change, until the caller ends it."""
+        """Sends where a tenant stands, now and within 250 ms of each change, until the caller ends it.
+
+        Each message is the whole state and replaces the one before. A caller that reads slowly misses
+        states in between, never the newest. While the counters cannot be read the stream stays open
+        and silent, for 5 s unless the service is set up otherwise; then it ends with `UNAVAILABLE`, so
+        that nobody shows old figures for current ones. It ends so too when the service stops or has
+        no room for more watches. On `UNAVAILABLE`, open it anew after the pushback: it begins with a
+        snapshot. The stream has no deadline but the caller's.
+        """
 
     @_abc_1.abstractmethod
     def Reserve(

@@ -1,0 +1,35 @@
+"""The options that verbs share, and the settings they lead to.
+
+Guarantees: a setting that is wrong is said in a line, with exit code 1.
+Refuses to know: verbs.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tallygate.commands.output import fail
+from tallygate.domain.errors import TallygateError
+from tallygate.settings import Settings
+from tallygate.settings_sources import load_settings
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="A settings file, TOML or YAML.", dir_okay=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+RedisUrl = Annotated[str | None, typer.Option(help="The Redis that counts.")]
+PostgresDsn = Annotated[str | None, typer.Option(help="The Postgres that holds the ledger.")]
+GrpcAddress = Annotated[str | None, typer.Option(help="Where the data plane listens.")]
+OpsAddress = Annotated[str | None, typer.Option(help="Where health and metrics listen.")]
+ControlAddress = Annotated[str | None, typer.Option(help="Where the admin service listens.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where this installation keeps its files.")]
+CatalogFile = Annotated[Path | None, typer.Option(help="A catalog file.", dir_okay=False)]
+
+
+def settings_of(config: Path | None, **flags: object) -> Settings:
+    """Return the settings from flags, environment and file; a fault ends the command."""
+    try:
+        return load_settings(flags, config=config)
+    except TallygateError as error:
+        fail(error)
