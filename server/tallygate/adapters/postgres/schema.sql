@@ -1,5 +1,6 @@
--- The schema, whole: the truth that the migrations lead to, section by section. A test holds the
--- two together. Never run it against a database with data; `tallygate migrate` does that.
+-- The schema: with `schema_credits.sql`, which follows it, the truth that the migrations lead to,
+-- section by section. A test holds the two together. Never run it against a database with data;
+-- `tallygate migrate` does that.
 
 -- The ledger: events once for ever, their rollups, how far each source has come, dead letters.
 
@@ -73,11 +74,19 @@ create table tallygate.usage_event (
     correlation_id text not null,
     sdk text not null,
     dimensions jsonb not null,
-    metadata jsonb
+    metadata jsonb,
+    refund_of text collate "C" not null default '',
+    reservation_id text not null default '',
+    constraint usage_event_refund check ((amount < 0) = (refund_of <> ''))
 ) partition by range (event_time);
 comment on table tallygate.usage_event is
     'Every accepted event, never edited. Monthly partitions by event_time, in UTC.';
 create index usage_event_tenant on tallygate.usage_event (tenant_id, meter, event_time);
+create index usage_event_refund_of on tallygate.usage_event (tenant_id, refund_of)
+    where refund_of <> '';
+comment on column tallygate.usage_event.refund_of is
+    'The event of the same tenant that this one takes back, empty for none. No foreign key: of two'
+    ' ingesters, the one that has the refund may be first.';
 
 create table tallygate.usage_event_default partition of tallygate.usage_event default;
 comment on table tallygate.usage_event_default is
