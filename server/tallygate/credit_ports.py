@@ -98,5 +98,5 @@ class CounterEpochs(Protocol):
     """Which epoch the counters of each shard are of."""
 
     async def epochs(self) -> Mapping[int, str]:
-        """Return the epoch by shard; a shard whose counters nobody has used yet is left out."""
+        """Return the epoch of each shard, making those that are missing."""
         ...

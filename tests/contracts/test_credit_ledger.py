@@ -136,7 +136,7 @@ async def test_a_grant_id_stands_for_one_content(
     """The id with other content is refused, naming the field; nothing is granted."""
     await subject.credits.grant(asked(), 0, NOON_US)
     with pytest.raises(OperationIdReused) as raised:
-        await subject.credits.grant(asked(**fields), 0, NOON_US)
+        await subject.credits.grant(asked(1, **fields), 0, NOON_US)
     assert raised.value.field == "grant_id"
     assert await subject.left() == [100]
 

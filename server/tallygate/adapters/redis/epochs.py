@@ -1,16 +1,15 @@
 """The epochs of the shards' counters, as Redis holds them.
 
-Guarantees: nothing is created; a shard that nobody has used yet has no epoch.
+Guarantees: every shard has an epoch; that of one which was lost is made anew, by whoever is first.
 Refuses to know: what was counted in an epoch.
 """
 
 from collections.abc import Mapping
-from typing import cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tallygate.adapters.redis import keys
+from tallygate.adapters.redis import layout
 from tallygate.adapters.redis.client import translate
 
 
@@ -22,12 +21,9 @@ class RedisCounterEpochs:
         self._shards = shards
 
     async def epochs(self) -> Mapping[int, str]:
-        """Return the epoch by shard; a shard whose counters nobody has used yet is left out."""
+        """Return the epoch of each shard. Raises `LayoutDiffers` for another number of shards."""
         try:
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for shard in range(self._shards):
-                    pipeline.hget(keys.meta(shard), "epoch")
-                found = cast(list[bytes | None], await pipeline.execute())
+            await layout.agree_on_shards(self._client, self._shards)
+            return await layout.agree_on_epochs(self._client, list(range(self._shards)))
         except (RedisError, OSError) as error:
             raise translate(error) from error
-        return {shard: epoch.decode() for shard, epoch in enumerate(found) if epoch is not None}
