@@ -39,7 +39,7 @@ from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.posture import read_posture
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.adapters.source_id import source_id
-from tallygate.api.admin import AdminServicer
+from tallygate.api.admin import AdminParts, AdminServicer
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.ops import Heartbeat, OpsListener, OpsOptions
 from tallygate.api.ops_pages import Readiness
@@ -56,6 +56,7 @@ from tallygate.flow.publish import Publish
 from tallygate.gen.v1 import admin_pb2_grpc, quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.settings import Settings
+from tallygate.wiring.credits import CreditBackends, credits_of
 from tallygate.wiring.outage import Outages
 from tallygate.wiring.relays import Relays
 from tallygate.wiring.roles import Role, check_roles
@@ -140,7 +141,7 @@ class _Process:
         if Role.RELAY in roles:
             self._start_relay()
         if Role.CONTROL in roles:
-            starts.append(self._prepare_control())
+            starts.append(await self._prepare_control())
         self._start_heartbeat()
         services = [QUOTA, USAGE] if Role.SERVE in roles else []
         services += [ADMIN] if Role.CONTROL in roles else []
@@ -308,7 +309,7 @@ class _Process:
 
         self._loop("destinations", refresh, DESTINATIONS_MS)
 
-    def _prepare_control(self) -> Callable[[], Awaitable[None]]:
+    async def _prepare_control(self) -> Callable[[], Awaitable[None]]:
         settings = self._settings
         postgres = self._opened_postgres()
         store = PostgresCatalogStore(postgres)
@@ -316,7 +317,14 @@ class _Process:
         publisher = RedisCatalogPublisher(self._redis(settings.redis_timeout_ms))
         publish = Publish(store, publisher, self._clock)
         self._loop("publish", publish.run_once, PUBLISH_MS)
-        admin = AdminServicer(apply, store, PostgresUsageReader(postgres))
+        backends = CreditBackends(
+            postgres, self._redis(settings.redis_timeout_ms), await self._open_store(), store
+        )
+        found = credits_of(backends, settings.shards, self.running.metrics)
+        for name, step, pace in found.loops:
+            self._spawn(Loop(name, step, self._clock, self._loops, pace))
+        usage = PostgresUsageReader(postgres)
+        admin = AdminServicer(AdminParts(apply, store, usage, found.granting, found.resetting))
         services: dict[str, Register] = {
             ADMIN: lambda registry: admin_pb2_grpc.add_AdminServiceServicer_to_server(
                 admin,
