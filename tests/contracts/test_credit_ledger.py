@@ -10,7 +10,6 @@ import pytest
 from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger, PostgresResetAudit
 from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.pool import Postgres
-from tallygate.credit_ports import BalanceState, CreditLedger, CreditQuery, ResetAudit
 from tallygate.domain.credit import (
     LIVE_GRANTS_MAX,
     NEVER_US,
@@ -24,6 +23,7 @@ from tallygate.domain.event import BalanceBurn
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, OperationId, TenantId
 from tallygate.domain.window import DAY_US, HOUR_US
 from tallygate.ports import Ledger, LedgerBatch
+from tallygate.ports.credit import BalanceState, CreditLedger, CreditQuery, ResetAudit
 from tallygate.testing.credit import FakeCreditLedger, FakeResetAudit
 from tallygate.testing.ledger import FakeLedger
 from tests.servers import connection
@@ -245,8 +245,11 @@ async def test_a_balance_without_a_grant_is_known_by_its_burns(subject: Subject)
     assert await subject.credits.balances(("", ""), 10, unpublished=True) == [
         BalanceState(ACME, CREDITS, 0)
     ]
+    assert await subject.credits.open(ACME, CREDITS) == 1
+    assert await subject.credits.open(ACME, CREDITS) == 1
     made, _ = await subject.credits.grant(asked(), 0, NOON_US)
-    assert made.seq == 1
+    assert made.seq == 2
+    assert await subject.credits.open(ACME, CREDITS) == 2
 
 
 async def test_expired_units_are_posted_once(subject: Subject) -> None:

@@ -192,6 +192,8 @@ async def test_crossings_are_told_once_per_window(subject: Subject) -> None:
     stored = await subject.ledger.persist(LedgerBatch((), crossings))
     assert stored == Persisted(crossings=2, messages=2)
     assert await subject.ledger.persist(LedgerBatch((), crossings)) == Persisted()
+    of_users = LedgerBatch((), (crossing(scope="user=7"), crossing(scope="user=8")))
+    assert (await subject.ledger.persist(of_users)).crossings == 2
     later = LedgerBatch((), (crossing(window_start_us=NOON_US + DAY_US),))
     assert await subject.ledger.persist(later) == Persisted(crossings=1, messages=1)
 

@@ -10,13 +10,13 @@ import grpc
 
 from tallygate.api import convert_catalog as convert
 from tallygate.api.paging import decoded, encoded, foreign_token, name, page_size
-from tallygate.credit_ports import CreditQuery
 from tallygate.domain import ids
 from tallygate.domain.credit import NEVER_US, CreditGrant, GrantAsked, GrantId, burn_down_order
 from tallygate.domain.ids import LimitId
 from tallygate.flow.grant import Granting
 from tallygate.flow.reset import ResetAsked, Resetting
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
+from tallygate.ports.credit import CreditQuery
 
 Context = grpc.aio.ServicerContext
 

@@ -102,6 +102,7 @@ class ThresholdCrossing:
         """Say whether it is a balance's; a warning's ratio is above 0."""
         return self.ratio_ppm == 0
 
+
 @dataclass(frozen=True, slots=True)
 class BalanceBurn:
     """Units of a balance that were used up, or with a negative amount came back.

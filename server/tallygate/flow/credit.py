@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from tallygate.credit_ports import BalanceState, CounterEpochs, CreditLedger
 from tallygate.domain.catalog import Catalog, Limit, LimitKind
 from tallygate.domain.credit import LIVE_GRANTS_MAX
 from tallygate.domain.decision import Credit, Decided, Grant, Mode, Operation, Outcome
@@ -25,6 +24,7 @@ from tallygate.domain.limit import charge
 from tallygate.domain.window import HOUR_US
 from tallygate.flow.family import Member, limit_named, members
 from tallygate.ports import CatalogStore, Clock, QuotaStore, ShardDepth, UsageStream
+from tallygate.ports.credit import BalanceState, CounterEpochs, CreditLedger
 
 # A reservation lives for 24 hours at most and gives back to the grant it took from; the hour
 # beyond is for its way through the stream. What comes later still is set right by another posting.
@@ -221,9 +221,10 @@ class PublishCredits:
         mark = replace(mark, published_seq=seq)
         if not grants and not owed:
             return _Due(mark, None)
-        if not grants and mark.last_seq:
+        if not grants:
             # So that the counters know that these numbers were had, and take the overdraft once.
-            grants = [_had(mark.last_seq)]
+            seq = mark.last_seq or await ledger.open(tenant_id, limit.limit_id)
+            mark, grants = replace(mark, last_seq=seq, published_seq=seq), [_had(seq)]
         operation = Operation(
             mode=Mode.GRANT,
             tenant_id=tenant_id,

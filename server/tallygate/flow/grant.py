@@ -9,13 +9,13 @@ Refuses to know: counters.
 
 from typing import Final
 
-from tallygate.credit_ports import CreditLedger, CreditQuery
 from tallygate.domain import event, ids
 from tallygate.domain.catalog import LimitKind
 from tallygate.domain.credit import NEVER_US, CreditGrant, GrantAsked
 from tallygate.domain.errors import InvalidField, NotFound, UnknownTenant
 from tallygate.flow.family import limit_named, members
 from tallygate.ports import CatalogStore, Clock
+from tallygate.ports.credit import CreditLedger, CreditQuery
 
 REASON_LENGTH_MAX: Final = 256
 # What a protobuf int32 holds, and the ledger's column.

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tallygate.credit_ports import ResetAudit
 from tallygate.domain import event
 from tallygate.domain.catalog import Limit, LimitKind
 from tallygate.domain.credit import LimitReset
@@ -32,6 +31,7 @@ from tallygate.domain.ids import LimitId, OperationId, TenantId, account_of, sha
 from tallygate.domain.limit import charge
 from tallygate.flow.family import Member, limit_named, members
 from tallygate.ports import CatalogStore, Clock, QuotaStore
+from tallygate.ports.credit import ResetAudit
 
 TEXT_LENGTH_MAX: Final = 256
 # A window may turn between two readings of the clock, not twice.

@@ -8,7 +8,6 @@ Refuses to know: messages.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tallygate.credit_ports import BalanceState, CreditQuery
 from tallygate.domain.credit import (
     LIVE_GRANTS_MAX,
     CreditGrant,
@@ -24,6 +23,7 @@ from tallygate.domain.errors import (
 )
 from tallygate.domain.event import BalanceBurn
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, OperationId, TenantId
+from tallygate.ports.credit import BalanceState, CreditQuery
 from tallygate.testing.ledger import FakeLedger
 
 _Key = tuple[TenantId, LimitId]
@@ -65,7 +65,7 @@ class FakeCreditLedger:
             tenant_id=asked.tenant_id,
             limit_id=asked.limit_id,
             grant_id=asked.grant_id,
-            seq=len(made) + 1,
+            seq=self._state(key).last_seq + 1,
             amount=asked.amount,
             remaining=asked.amount,
             priority=asked.priority,
@@ -122,6 +122,14 @@ class FakeCreditLedger:
         self._answer()
         burns = self._burns((tenant_id, limit_id), 0)
         return max(0, sum(burn.amount for burn in burns if burn.counter_epoch != epoch))
+
+    async def open(self, tenant_id: TenantId, limit_id: LimitId) -> int:
+        """Return a balance's newest number; number 1 is left out where there is no grant yet."""
+        self._answer()
+        state = self._state((tenant_id, limit_id))
+        seq = max(1, state.last_seq)
+        self._states[tenant_id, limit_id] = replace(state, last_seq=seq)
+        return seq
 
     async def published(self, state: BalanceState) -> None:
         """Mark what counters have been given; a mark of the same epoch never goes back."""

@@ -28,8 +28,8 @@ INT64_MAX: Final = 2**63 - 1
 LENGTHS_US: Final = {"minute": MINUTE_US, "hour": HOUR_US, "day": DAY_US}
 EVENTS_PER_MESSAGE: Final = 500
 
-# A window and a ratio, or of a balance an instant and a threshold.
-_CrossingKey = tuple[TenantId, LimitId, bool, int, int]
+# Whose it is; then a window and a ratio, or of a balance an instant and a threshold.
+_CrossingKey = tuple[TenantId, LimitId, str, bool, int, int]
 _LetterKey = tuple[SourceId, int, int, bytes]
 _BurnKey = tuple[SourceId, int, str, int]
 
@@ -181,7 +181,8 @@ def _crossing_key(crossing: ThresholdCrossing) -> _CrossingKey:
         place = (crossing.crossed_at_us, crossing.threshold)
     else:
         place = (crossing.window_start_us, crossing.ratio_ppm)
-    return (crossing.tenant_id, crossing.limit_id, crossing.of_balance, *place)
+    whose = (crossing.tenant_id, crossing.limit_id, crossing.scope)
+    return (*whose, crossing.of_balance, *place)
 
 
 def _check(batch: LedgerBatch) -> None:
@@ -198,7 +199,7 @@ def _check(batch: LedgerBatch) -> None:
             except ValueError as error:
                 raise UnstorableBatch("metadata") from error
     for crossing in batch.crossings:
-        _check_texts((crossing.tenant_id, crossing.limit_id, crossing.meter))
+        _check_texts((crossing.tenant_id, crossing.limit_id, crossing.meter, crossing.scope))
         if max(crossing.used, crossing.limit, crossing.threshold) > INT64_MAX:
             raise UnstorableBatch("crossing")
     for burn in batch.burns:

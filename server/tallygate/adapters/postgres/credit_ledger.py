@@ -12,7 +12,6 @@ import asyncpg
 from tallygate.adapters.postgres import messages
 from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
-from tallygate.credit_ports import BalanceState, CreditQuery
 from tallygate.domain.credit import (
     LIVE_GRANTS_MAX,
     NEVER_US,
@@ -23,6 +22,7 @@ from tallygate.domain.credit import (
 )
 from tallygate.domain.errors import CounterOverflow, OperationIdReused, TooManyItems
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, OperationId, TenantId
+from tallygate.ports.credit import BalanceState, CreditQuery
 
 _NOWHERE: Final = (None, None, None, None)
 
@@ -100,6 +100,11 @@ class PostgresCreditLedger:
             owed = await connection.fetchval(query("credit_owed"), tenant_id, limit_id, epoch)
         # What is repaid in this epoch may have been used in another.
         return max(0, int(owed))
+
+    async def open(self, tenant_id: TenantId, limit_id: LimitId) -> int:
+        """Return a balance's newest number; number 1 is left out where there is no grant yet."""
+        async with self._postgres.connection() as connection:
+            return int(await connection.fetchval(query("credit_open"), tenant_id, limit_id))
 
     async def published(self, state: BalanceState) -> None:
         """Mark what counters have been given; a mark of the same epoch never goes back."""

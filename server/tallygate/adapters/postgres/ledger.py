@@ -206,7 +206,7 @@ async def _insert_crossings(
     if not crossings:
         return []
     first = {
-        (each.tenant_id, each.limit_id, each.window_start_us, each.ratio_ppm): each
+        (each.tenant_id, each.limit_id, each.scope, each.window_start_us, each.ratio_ppm): each
         for each in reversed(crossings)
     }
     rows = [
@@ -221,15 +221,14 @@ async def _insert_crossings(
             each.limit,
             each.window_end_us,
             each.crossed_at_us,
+            each.scope,
         )
         for _, each in sorted(first.items())
     ]
     columns = zip(*rows, strict=True)
     stored = await connection.fetch(query("ledger_insert_crossings"), *map(list, columns))
-    return [
-        first[row["tenant_id"], row["limit_id"], row["window_start_us"], row["ratio_ppm"]]
-        for row in stored
-    ]
+    names = ("tenant_id", "limit_id", "scope", "window_start_us", "ratio_ppm")
+    return [first[tuple(row[name] for name in names)] for row in stored]
 
 
 async def _insert_dead_letters(connection: Lent, rejected: Sequence[RejectedEvent]) -> int:

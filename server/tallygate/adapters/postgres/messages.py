@@ -141,12 +141,14 @@ def _event(event: UsageEvent) -> dict[str, object]:
 
 def _crossing(crossing: ThresholdCrossing) -> Message:
     ratio = crossing.ratio_ppm / PPM
+    scope = {"scope": crossing.scope} if crossing.scope else {}
     payload = {
         "type": THRESHOLD_CROSSED,
         "timestamp": _time(crossing.crossed_at_us),
         "data": {
             "tenant_id": crossing.tenant_id,
             "limit_id": crossing.limit_id,
+            **scope,
             "meter": crossing.meter,
             "ratio": f"{ratio:.6f}".rstrip("0").rstrip("."),
             "threshold": crossing.threshold,

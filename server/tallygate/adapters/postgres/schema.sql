@@ -239,10 +239,13 @@ create table tallygate.threshold_crossing (
     limit_units bigint not null,
     window_end timestamptz not null,
     crossed_at timestamptz not null,
-    primary key (tenant_id, limit_id, window_start, ratio_ppm)
+    scope text collate "C" not null default '',
+    primary key (tenant_id, limit_id, scope, window_start, ratio_ppm)
 );
 comment on table tallygate.threshold_crossing is
     'Each warning threshold that was reached, once per window, however often the stream says so.';
+comment on column tallygate.threshold_crossing.scope is
+    'KEY=VALUE for a limit per dimension, empty for the tenant''s own.';
 
 create table tallygate.outbox (
     id uuid primary key,

@@ -21,6 +21,14 @@ where refund.refund_of <> '' and not exists (
 comment on view tallygate.refund_without_event is
     'Refunds whose event is not in the ledger: for seconds while it is on its way, else a fault.';
 
+-- A limit per dimension crosses for each value by itself. Code that knows of no scope goes on.
+alter table tallygate.threshold_crossing
+    add column scope text collate "C" not null default '',
+    drop constraint threshold_crossing_pkey,
+    add primary key (tenant_id, limit_id, scope, window_start, ratio_ppm);
+comment on column tallygate.threshold_crossing.scope is
+    'KEY=VALUE for a limit per dimension, empty for the tenant''s own.';
+
 create table tallygate.credit_balance (
     tenant_id text collate "C" not null,
     limit_id text collate "C" not null,

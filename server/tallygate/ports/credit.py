@@ -73,6 +73,13 @@ class CreditLedger(Protocol):
         """Return the overdraft in use but for what was used up in that epoch."""
         ...
 
+    async def open(self, tenant_id: TenantId, limit_id: LimitId) -> int:
+        """Return a balance's newest number; number 1 is left out where there is no grant yet.
+
+        So that counters can be told overdraft under a number, which makes telling it again vain.
+        """
+        ...
+
     async def published(self, state: BalanceState) -> None:
         """Mark what counters have been given; a mark of the same epoch never goes back."""
         ...
