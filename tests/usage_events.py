@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tallygate.domain.event import (
+    BalanceBurn,
     EventContext,
     RejectedEvent,
     SequenceRange,
@@ -54,6 +55,36 @@ def crossing(ratio_ppm: int = 800_000, **fields: object) -> ThresholdCrossing:
         "crossed_at_us": NOON_US + 5,
     }
     return ThresholdCrossing(**{**values, **fields})  # type: ignore[arg-type]  # fields by name
+
+
+def low(threshold: int = 100, **fields: object) -> ThresholdCrossing:
+    """Return the fall of a balance to a low mark."""
+    values = {
+        "limit_id": LimitId("credits"),
+        "threshold": threshold,
+        "used": threshold - 1,
+        "limit": 0,
+        "window_start_us": 0,
+        "window_end_us": 0,
+    }
+    return crossing(0, **{**values, **fields})
+
+
+def burn(number: int = 0, **fields: object) -> BalanceBurn:
+    """Return a burn of one unit of the first grant, at that place in the entry "1-1"."""
+    values: dict[str, object] = {
+        "tenant_id": TenantId("acme"),
+        "limit_id": LimitId("credits"),
+        "grant_seq": 1,
+        "amount": 1,
+        "source_id": SOURCE,
+        "source_lane": 0,
+        "entry_id": "1-1",
+        "number": number,
+        "burned_at_us": NOON_US + 7,
+        "counter_epoch": "e1",
+    }
+    return BalanceBurn(**{**values, **fields})  # type: ignore[arg-type]  # fields by name
 
 
 def rejected(number: int = 1, **fields: object) -> RejectedEvent:

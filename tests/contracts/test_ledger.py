@@ -10,7 +10,7 @@ from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.usage_reader import PostgresUsageReader
 from tallygate.domain.event import UsageEvent
-from tallygate.domain.ids import MeterName, TenantId
+from tallygate.domain.ids import EventId, MeterName, TenantId
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US
 from tallygate.ports import (
     Ledger,
@@ -23,7 +23,7 @@ from tallygate.ports import (
 )
 from tallygate.testing.ledger import FakeLedger
 from tests.servers import connection
-from tests.usage_events import NOON_US, crossing, event, rejected, span
+from tests.usage_events import NOON_US, burn, crossing, event, low, rejected, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +192,64 @@ async def test_crossings_are_told_once_per_window(subject: Subject) -> None:
     stored = await subject.ledger.persist(LedgerBatch((), crossings))
     assert stored == Persisted(crossings=2, messages=2)
     assert await subject.ledger.persist(LedgerBatch((), crossings)) == Persisted()
+    of_users = LedgerBatch((), (crossing(scope="user=7"), crossing(scope="user=8")))
+    assert (await subject.ledger.persist(of_users)).crossings == 2
     later = LedgerBatch((), (crossing(window_start_us=NOON_US + DAY_US),))
     assert await subject.ledger.persist(later) == Persisted(crossings=1, messages=1)
+
+
+async def test_falls_to_low_marks_are_told_once_each(subject: Subject) -> None:
+    """The same fall comes again in vain; another mark, or the same one later, counts."""
+    await subject.want("balance.low")
+    lows = (low(100), low(50), low(100, crossed_at_us=NOON_US + 9), crossing())
+    stored = await subject.ledger.persist(LedgerBatch((), lows))
+    assert stored == Persisted(crossings=4, messages=3)
+    assert await subject.ledger.persist(LedgerBatch((), lows)) == Persisted()
+
+
+async def test_burns_are_posted_once(subject: Subject) -> None:
+    """A burn that the stream gives out again is posted no second time; one beside it is."""
+    burns = (burn(0), burn(1, amount=-1), burn(2, grant_seq=0), burn(3, grant_seq=-1))
+    assert await subject.ledger.persist(LedgerBatch((), burns=burns)) == Persisted(burns=4)
+    again = (*burns, burn(4), burn(4), burn(0, entry_id="1-2"), burn(0, source_lane=1))
+    assert await subject.ledger.persist(LedgerBatch((), burns=again)) == Persisted(burns=3)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"limit_id": "nul\x00"}, {"amount": 0}, {"amount": 2**63}, {"grant_seq": -2}],
+    ids=str,
+)
+async def test_unstorable_burn_stores_nothing(subject: Subject, fields: dict[str, object]) -> None:
+    """A burn that can never be posted refuses the whole batch, its events too."""
+    with pytest.raises(UnstorableBatch):
+        await subject.ledger.persist(LedgerBatch((event(1),), burns=(burn(0), burn(1, **fields))))
+    assert await subject.reader.usage(UsageQuery()) == []
+    assert (await subject.ledger.persist(LedgerBatch((), burns=(burn(0),)))).burns == 1
+
+
+async def test_refund_takes_from_the_sum_alone(subject: Subject) -> None:
+    """Count, largest and smallest are of what was used; the refund's own time has its bucket."""
+    refund = event(2, amount=-3, refund_of=EventId("event-1"), event_time_us=NOON_US + MINUTE_US)
+    await subject.store(event(1, amount=5), refund)
+    rows = await subject.reader.usage(UsageQuery(bucket="minute"))
+    assert [(row.count, row.sum, row.max, row.min) for row in rows] == [(1, 5, 5, 5), (0, -3, 0, 0)]
+    await subject.store(event(3, amount=7, event_time_us=NOON_US + MINUTE_US))
+    rows = await subject.reader.usage(UsageQuery(bucket="minute"))
+    assert [(row.count, row.sum, row.max, row.min) for row in rows][1] == (1, 4, 7, 7)
+    for bucket in ("hour", "day", "total"):
+        (row,) = await subject.reader.usage(UsageQuery(bucket=bucket))
+        assert (row.count, row.sum, row.max, row.min) == (2, 9, 7, 5)
+    (total,) = await subject.reader.totals(UsageQuery())
+    assert (total.count, total.sum) == (2, 9)
+
+
+async def test_refund_may_come_before_its_event(subject: Subject) -> None:
+    """Of two ingesters the one with the refund may be first; neither is refused for that."""
+    assert (await subject.store(event(2, amount=-3, refund_of=EventId("event-1")))).events == 1
+    assert (await subject.store(event(1, amount=3))).events == 1
+    (row,) = await subject.reader.usage(UsageQuery())
+    assert (row.count, row.sum) == (1, 0)
 
 
 async def test_messages_are_written_for_who_wants_them(subject: Subject) -> None:
@@ -215,6 +271,9 @@ async def test_messages_are_written_for_who_wants_them(subject: Subject) -> None
         {"metadata_json": '{"a": "\\u0000"}'},
         {"amount": 2**63},
         {"amount": 0},
+        {"amount": -1},
+        {"amount": 1, "refund_of": "event-1"},
+        {"amount": -1, "refund_of": "nul\x00"},
     ],
     ids=str,
 )
@@ -229,11 +288,12 @@ async def test_unstorable_batch_stores_nothing(subject: Subject, fields: dict[st
 
 
 async def test_extreme_amounts_are_exact(subject: Subject) -> None:
-    """Sums go beyond 64 bits without loss, and corrections may be negative."""
+    """Sums go beyond 64 bits without loss, and refunds take from them exactly."""
     top = 2**63 - 1
-    await subject.store(event(1, amount=top), event(2, amount=top), event(3, amount=-5))
+    back = event(3, amount=-top, refund_of=EventId("event-1"))
+    await subject.store(event(1, amount=top), event(2, amount=top), event(4, amount=top), back)
     (row,) = await subject.reader.usage(UsageQuery(bucket="day"))
-    assert (row.sum, row.max, row.min) == (2 * top - 5, top, -5)
+    assert (row.count, row.sum, row.max, row.min) == (3, 2 * top, top, top)
 
 
 async def test_an_event_is_stored_as_it_is(postgres_dsn: str) -> None:

@@ -1,4 +1,4 @@
-"""Migrations make the schema that `schema.sql` says, each once, whoever runs them."""
+"""Migrations make the schema that `schema*.sql` say, each once, whoever runs them."""
 
 import asyncio
 from importlib import resources
@@ -48,6 +48,9 @@ CATALOGS = {
         from pg_trigger t join pg_class c on c.oid = t.tgrelid
         where c.relnamespace = 'tallygate'::regnamespace and not tgisinternal
     """,
+    "views": """
+        select viewname, definition from pg_views where schemaname = 'tallygate'
+    """,
     "functions": """
         select proname, pg_get_functiondef(oid) as definition, proacl::text,
             obj_description(oid, 'pg_proc') as comment
@@ -73,10 +76,11 @@ async def catalogs(dsn: str) -> dict[str, list[str]]:
 
 
 async def test_migrations_make_the_schema(empty_postgres_dsn: str, postgres_dsn: str) -> None:
-    """All migrations together give what `schema.sql` gives, by the database's own catalogs."""
-    text = resources.files(module.__package__ or "").joinpath("schema.sql").read_text()
+    """All migrations together give what the schema's files give, by the database's own catalogs."""
+    package = resources.files(module.__package__ or "")
     async with connection(empty_postgres_dsn) as admin:
-        await admin.execute(text)
+        for part in ("schema.sql", "schema_credits.sql"):
+            await admin.execute(package.joinpath(part).read_text())
     wanted = await catalogs(empty_postgres_dsn)
     made = await catalogs(postgres_dsn)
     assert len(wanted["columns"]) > 100

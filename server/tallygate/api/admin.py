@@ -4,30 +4,29 @@ Guarantees: lists come in pages; a page token is checked like any other input.
 Refuses to know: rules, storage, and how errors are told.
 """
 
-import base64
-import binascii
-import json
+from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
 
 from tallygate.api import convert_catalog as convert
+from tallygate.api.admin_credits import CreditCalls
+from tallygate.api.paging import decoded, encoded, foreign_token, name, page_size
 from tallygate.domain import ids
 from tallygate.domain.catalog import Tenant
 from tallygate.domain.errors import CatalogInvalid, InvalidField, NotFound
 from tallygate.domain.ids import MeterName, PlanName, TenantId
 from tallygate.domain.window import MINUTE_US
 from tallygate.flow.apply import Apply, ApplyOptions
-from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
+from tallygate.flow.grant import Granting
+from tallygate.flow.reset import Resetting
+from tallygate.gen.v1 import admin_pb2
 from tallygate.ports import CatalogStore, UsageQuery, UsageReader, UsageRow
 
 Context = grpc.aio.ServicerContext
 
-PAGE_DEFAULT: Final = 100
 TENANTS_PAGE_MAX: Final = 1_000
 USAGE_PAGE_MAX: Final = 10_000
-# A position is two names of at most 128 characters, escaped and encoded, and a number.
-TOKEN_LENGTH_MAX: Final = 4_096
 _BUCKETS: Final = {
     admin_pb2.GRANULARITY_UNSPECIFIED: "total",
     admin_pb2.GRANULARITY_TOTAL: "total",
@@ -37,13 +36,25 @@ _BUCKETS: Final = {
 }
 
 
-class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+@dataclass(frozen=True, slots=True)
+class AdminParts:
+    """What the service works with."""
+
+    apply: Apply
+    store: CatalogStore
+    usage: UsageReader
+    granting: Granting
+    resetting: Resetting
+
+
+class AdminServicer(CreditCalls):
     """Converts, asks the catalog's store or the rollups, converts back."""
 
-    def __init__(self, apply: Apply, store: CatalogStore, usage: UsageReader) -> None:
-        self._apply = apply
-        self._store = store
-        self._usage = usage
+    def __init__(self, parts: AdminParts) -> None:
+        super().__init__(parts.granting, parts.resetting)
+        self._apply = parts.apply
+        self._store = parts.store
+        self._usage = parts.usage
 
     async def ApplyCatalog(  # noqa: N802  the name is the proto's
         self, request: admin_pb2.ApplyCatalogRequest, context: "Context[Any, Any]"
@@ -134,15 +145,15 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.ListTenantsRequest, context: "Context[Any, Any]"
     ) -> admin_pb2.ListTenantsResponse:
         """List tenants by id, a page at a time."""
-        count = _page_size(request.page_size, TENANTS_PAGE_MAX)
-        after = _decoded(request.page_token, 1)
+        count = page_size(request.page_size, TENANTS_PAGE_MAX)
+        after = decoded(request.page_token, 1)
         found = await self._store.tenants_page(
             _tenant_of(after) if after else None,
             count + 1,
-            PlanName(_name(request.plan, "plan")) if request.plan else None,
+            PlanName(name(request.plan, "plan")) if request.plan else None,
         )
         page = found[:count]
-        token = _encoded([page[-1].tenant_id]) if len(found) > count else ""
+        token = encoded([page[-1].tenant_id]) if len(found) > count else ""
         return admin_pb2.ListTenantsResponse(
             tenants=[convert.tenant_message(tenant) for tenant in page], next_page_token=token
         )
@@ -191,14 +202,14 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.QueryUsageRequest, context: "Context[Any, Any]"
     ) -> admin_pb2.QueryUsageResponse:
         """Read usage from the ledger's rollups."""
-        count = _page_size(request.page_size, USAGE_PAGE_MAX)
+        count = page_size(request.page_size, USAGE_PAGE_MAX)
         query = _usage_query(request, count + 1)
         found = await self._usage.usage(query)
         page = found[:count]
         response = admin_pb2.QueryUsageResponse(rows=[_row_message(row) for row in page])
         if len(found) > count:
             last = page[-1]
-            response.next_page_token = _encoded([last.tenant_id, last.meter, last.bucket_us])
+            response.next_page_token = encoded([last.tenant_id, last.meter, last.bucket_us])
         if query.after is None:
             for total in await self._usage.totals(query):
                 response.totals.add(
@@ -219,10 +230,10 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 def _usage_query(request: admin_pb2.QueryUsageRequest, count: int) -> UsageQuery:
     if request.granularity not in _BUCKETS:
         raise InvalidField("is not a known granularity", field="granularity")
-    after = _decoded(request.page_token, 3)
+    after = decoded(request.page_token, 3)
     return UsageQuery(
         tenant_id=ids.tenant_id(request.tenant_id) if request.tenant_id else None,
-        meter=MeterName(_name(request.meter, "meter")) if request.meter else None,
+        meter=MeterName(name(request.meter, "meter")) if request.meter else None,
         from_us=_minute(request, "from"),
         to_us=_minute(request, "to"),
         bucket=_BUCKETS[request.granularity],
@@ -254,52 +265,16 @@ def _row_message(row: UsageRow) -> admin_pb2.UsageRow:
     return message
 
 
-def _page_size(asked: int, most: int) -> int:
-    if not 0 <= asked <= most:
-        raise InvalidField(f"must be from 0 to {most}", field="page_size")
-    return asked or PAGE_DEFAULT
-
-
-def _encoded(position: list[str | int]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
-
-
-def _decoded(token: str, length: int) -> list[object]:
-    """Return the position that a token holds, nothing for none. Raises `InvalidField`."""
-    if not token:
-        return []
-    try:
-        if len(token) > TOKEN_LENGTH_MAX:
-            raise _foreign_token()
-        position = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, RecursionError):
-        # Brackets within brackets are JSON too.
-        raise _foreign_token() from None
-    if not isinstance(position, list) or len(position) != length:
-        raise _foreign_token()
-    return position
-
-
 def _tenant_of(position: list[object]) -> TenantId:
     if not isinstance(position[0], str):
-        raise _foreign_token()
+        raise foreign_token()
     return ids.tenant_id(position[0], "page_token")
 
 
 def _row_of(position: list[object]) -> tuple[str, str, int]:
     _, meter, bucket_us = position
     if not isinstance(meter, str) or type(bucket_us) is not int:
-        raise _foreign_token()
+        raise foreign_token()
     if not 0 <= bucket_us < convert.INSTANT_US_END:
-        raise _foreign_token()
-    return _tenant_of(position), _name(meter, "page_token"), bucket_us
-
-
-def _foreign_token() -> InvalidField:
-    return InvalidField("is not a page token of ours", field="page_token")
-
-
-def _name(value: str, field: str) -> str:
-    if not ids.is_name(value):
-        raise InvalidField("is not a name: a-z, 0-9, '_', '.', '-'", field=field)
-    return value
+        raise foreign_token()
+    return _tenant_of(position), name(meter, "page_token"), bucket_us

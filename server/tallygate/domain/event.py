@@ -97,13 +97,19 @@ class ThresholdCrossing:
     crossed_at_us: int
     scope: str = ""
 
+    @property
+    def of_balance(self) -> bool:
+        """Say whether it is a balance's; a warning's ratio is above 0."""
+        return self.ratio_ppm == 0
+
 
 @dataclass(frozen=True, slots=True)
 class BalanceBurn:
     """Units of a balance that were used up, or with a negative amount came back.
 
     `grant_seq` is the grant's number; 0 is the overdraft, -1 what nothing has funded. The source,
-    its lane, `number` and the entry that it lay in make it one of a kind.
+    its lane, `number` and the entry that it lay in make it one of a kind. `counter_epoch` is that
+    of the counters it was taken from.
     """
 
     tenant_id: TenantId
@@ -115,6 +121,7 @@ class BalanceBurn:
     entry_id: str
     number: int
     burned_at_us: int
+    counter_epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from tallygate.domain.event import RejectedEvent, StreamEntry, ThresholdCrossing, UsageEvent
+from tallygate.domain.event import (
+    BalanceBurn,
+    RejectedEvent,
+    StreamEntry,
+    ThresholdCrossing,
+    UsageEvent,
+)
 from tallygate.domain.ids import SourceId
 from tallygate.ports import (
     Clock,
@@ -33,7 +39,7 @@ UNSTORABLE: Final = "UNSTORABLE"
 # The end of year 9999: later times are nonsense, and some stores cannot hold them.
 INSTANT_MAX_US: Final = 253_402_300_799_999_999
 
-_Piece = UsageEvent | ThresholdCrossing | RejectedEvent
+_Piece = UsageEvent | ThresholdCrossing | RejectedEvent | BalanceBurn
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +202,8 @@ class Ingest:
             yield _letter_of_event(event, self._payload(event), detail)
         for crossing in batch.crossings:
             yield _letter_of_crossing(crossing, batch, detail)
+        for burn in batch.burns:
+            yield _letter_of_burn(burn, detail)
         for rejected in batch.rejected:
             yield replace(
                 rejected,
@@ -278,7 +286,7 @@ def _chunk(entries: Sequence[StreamEntry], events_max: int) -> list[StreamEntry]
     """Return the first entries that together hold at most `events_max` events, at least one."""
     size = 0
     for place, entry in enumerate(entries):
-        size += len(entry.events) + len(entry.rejected) + len(entry.crossings)
+        size += len(entry.events) + len(entry.rejected) + len(entry.crossings) + len(entry.burns)
         if place and size > events_max:
             return list(entries[:place])
     return list(entries)
@@ -290,12 +298,13 @@ def _batch(entries: Sequence[StreamEntry]) -> LedgerBatch:
         crossings=tuple(crossing for entry in entries for crossing in entry.crossings),
         rejected=tuple(rejected for entry in entries for rejected in entry.rejected),
         ranges=tuple(part for entry in entries for part in entry.ranges),
+        burns=tuple(burn for entry in entries for burn in entry.burns),
     )
 
 
 def _halves(batch: LedgerBatch) -> tuple[LedgerBatch, LedgerBatch] | None:
     """Divide a batch in two; None for a batch of one. The sequence numbers go with the second."""
-    pieces: list[_Piece] = [*batch.events, *batch.crossings, *batch.rejected]
+    pieces: list[_Piece] = [*batch.events, *batch.crossings, *batch.rejected, *batch.burns]
     if len(pieces) < 2:
         return None
     middle = len(pieces) // 2
@@ -307,6 +316,7 @@ def _of(pieces: Sequence[_Piece]) -> LedgerBatch:
         events=tuple(each for each in pieces if isinstance(each, UsageEvent)),
         crossings=tuple(each for each in pieces if isinstance(each, ThresholdCrossing)),
         rejected=tuple(each for each in pieces if isinstance(each, RejectedEvent)),
+        burns=tuple(each for each in pieces if isinstance(each, BalanceBurn)),
     )
 
 
@@ -317,6 +327,7 @@ def _sum(one: Persisted, other: Persisted) -> Persisted:
         rejected=one.rejected + other.rejected,
         crossings=one.crossings + other.crossings,
         messages=one.messages + other.messages,
+        burns=one.burns + other.burns,
     )
 
 
@@ -347,6 +358,20 @@ def _letter_of_crossing(
         received_at_us=_instant(crossing.crossed_at_us),
         source_id=source.source_id if source else SourceId(""),
         source_lane=source.source_lane if source else 0,
+        source_seq=0,
+    )
+
+
+def _letter_of_burn(burn: BalanceBurn, detail: str) -> RejectedEvent:
+    return RejectedEvent(
+        tenant_id=_plain(burn.tenant_id),
+        event_id="",
+        reason=UNSTORABLE,
+        detail=_plain(f"burn of a balance: {detail}"),
+        payload=repr(burn).encode(errors="backslashreplace"),
+        received_at_us=_instant(burn.burned_at_us),
+        source_id=burn.source_id,
+        source_lane=burn.source_lane,
         source_seq=0,
     )
 

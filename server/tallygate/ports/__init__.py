@@ -13,13 +13,14 @@ from typing import Protocol
 
 from tallygate.domain.catalog import Catalog, Destination, Tenant
 from tallygate.domain.event import (
+    BalanceBurn,
     RejectedEvent,
     SequenceRange,
     StreamEntry,
     ThresholdCrossing,
     UsageEvent,
 )
-from tallygate.domain.ids import EventId, MeterName, PlanName, SourceId, TenantId
+from tallygate.domain.ids import MeterName, PlanName, SourceId, TenantId
 from tallygate.ports.quota import OperationKey as OperationKey
 from tallygate.ports.quota import QuotaStore as QuotaStore
 from tallygate.ports.quota import Recorded as Recorded
@@ -118,6 +119,7 @@ class LedgerBatch:
     crossings: tuple[ThresholdCrossing, ...] = ()
     rejected: tuple[RejectedEvent, ...] = ()
     ranges: tuple[SequenceRange, ...] = ()
+    burns: tuple[BalanceBurn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class Persisted:
     rejected: int = 0
     crossings: int = 0
     messages: int = 0
+    burns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,11 +389,3 @@ class DestinationConfig:
 
     destination: Destination
     secret: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class EventKey:
-    """What makes an event one of a kind."""
-
-    tenant_id: TenantId
-    event_id: EventId

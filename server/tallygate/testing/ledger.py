@@ -7,14 +7,14 @@ Refuses to know: deliveries. Which messages would be written is only counted.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from tallygate.domain.errors import BackendUnavailable
-from tallygate.domain.event import RejectedEvent, ThresholdCrossing, UsageEvent
+from tallygate.domain.event import BalanceBurn, RejectedEvent, ThresholdCrossing, UsageEvent
 from tallygate.domain.ids import EventId, LimitId, MeterName, SourceId, TenantId
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US
 from tallygate.ports import (
-    EventKey,
     LedgerBatch,
     Persisted,
     SourceProgress,
@@ -28,8 +28,18 @@ INT64_MAX: Final = 2**63 - 1
 LENGTHS_US: Final = {"minute": MINUTE_US, "hour": HOUR_US, "day": DAY_US}
 EVENTS_PER_MESSAGE: Final = 500
 
-_CrossingKey = tuple[TenantId, LimitId, int, int]
+# Whose it is; then a window and a ratio, or of a balance an instant and a threshold.
+_CrossingKey = tuple[TenantId, LimitId, str, bool, int, int]
 _LetterKey = tuple[SourceId, int, int, bytes]
+_BurnKey = tuple[SourceId, int, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class EventKey:
+    """What makes an event one of a kind."""
+
+    tenant_id: TenantId
+    event_id: EventId
 
 
 class FakeLedger:
@@ -43,6 +53,7 @@ class FakeLedger:
         self.events: dict[EventKey, UsageEvent] = {}
         self.crossings: dict[_CrossingKey, ThresholdCrossing] = {}
         self.dead_letters: dict[_LetterKey, RejectedEvent] = {}
+        self.burns: dict[_BurnKey, BalanceBurn] = {}
         self.numbers: dict[tuple[SourceId, int], set[int]] = {}
         self.wanted: set[str] = set()
         self.down = False
@@ -65,18 +76,22 @@ class FakeLedger:
             self.dead_letters.setdefault(place, rejected)
         crossings = len(self.crossings)
         for each in batch.crossings:
-            window = (each.tenant_id, each.limit_id, each.window_start_us, each.ratio_ppm)
-            self.crossings.setdefault(window, each)
+            self.crossings.setdefault(_crossing_key(each), each)
+        burns = len(self.burns)
+        for burn in batch.burns:
+            lay = (burn.source_id, burn.source_lane, burn.entry_id, burn.number)
+            self.burns.setdefault(lay, burn)
         for part in batch.ranges:
             seen = self.numbers.setdefault((part.source_id, part.source_lane), set())
             seen.update(range(part.first_seq, part.last_seq + 1))
-        told = len(self.crossings) - crossings
+        told = list(self.crossings.values())[crossings:]
         stored = Persisted(
             events=fresh,
             duplicates=len(batch.events) - fresh,
             rejected=len(self.dead_letters) - letters,
-            crossings=told,
+            crossings=len(told),
             messages=self._messages(fresh, told),
+            burns=len(self.burns) - burns,
         )
         self._committed()
         return stored
@@ -94,23 +109,15 @@ class FakeLedger:
         """Return rows by tenant, meter and bucket, after `query.after`."""
         self._answer()
         length_us = LENGTHS_US.get(query.bucket)
-        found: dict[tuple[str, str, int], list[int]] = {}
+        found: dict[tuple[str, str, int], list[UsageEvent]] = {}
         for event in self._of(query):
             at = event.event_time_us
             bucket = at - at % length_us if length_us else 0
-            found.setdefault((event.tenant_id, event.meter, bucket), []).append(event.amount)
+            found.setdefault((event.tenant_id, event.meter, bucket), []).append(event)
         after = query.after and (query.after if length_us else (*query.after[:2], 0))
         rows = [
-            UsageRow(
-                TenantId(tenant),
-                MeterName(meter),
-                bucket,
-                len(amounts),
-                sum(amounts),
-                max(amounts),
-                min(amounts),
-            )
-            for (tenant, meter, bucket), amounts in sorted(found.items())
+            _row(TenantId(tenant), MeterName(meter), bucket, events)
+            for (tenant, meter, bucket), events in sorted(found.items())
             if after is None or (tenant, meter, bucket) > after
         ]
         return rows[: query.limit]
@@ -125,7 +132,7 @@ class FakeLedger:
             UsageTotal(
                 meter,
                 len({event.tenant_id for event in events}),
-                len(events),
+                sum(not event.refund_of for event in events),
                 sum(event.amount for event in events),
             )
             for meter, events in sorted(found.items())
@@ -144,13 +151,38 @@ class FakeLedger:
             ):
                 yield event
 
-    def _messages(self, events: int, crossings: int) -> int:
+    def _messages(self, events: int, crossings: Iterable[ThresholdCrossing]) -> int:
         batches = -(-events // EVENTS_PER_MESSAGE) if "usage.batch" in self.wanted else 0
-        return batches + (crossings if "limit.threshold_crossed" in self.wanted else 0)
+        types = ("limit.threshold_crossed", "balance.low")
+        return batches + sum(types[each.of_balance] in self.wanted for each in crossings)
 
     def _answer(self) -> None:
         if self.down:
             raise BackendUnavailable
+
+
+def _row(tenant: TenantId, meter: MeterName, bucket: int, events: Iterable[UsageEvent]) -> UsageRow:
+    """Return what events add up to: refunds take from the sum, and are no use of their own."""
+    found = list(events)
+    amounts = [event.amount for event in found if not event.refund_of]
+    return UsageRow(
+        tenant,
+        meter,
+        bucket,
+        len(amounts),
+        sum(event.amount for event in found),
+        max(amounts, default=0),
+        min(amounts, default=0),
+    )
+
+
+def _crossing_key(crossing: ThresholdCrossing) -> _CrossingKey:
+    if crossing.of_balance:
+        place = (crossing.crossed_at_us, crossing.threshold)
+    else:
+        place = (crossing.window_start_us, crossing.ratio_ppm)
+    whose = (crossing.tenant_id, crossing.limit_id, crossing.scope)
+    return (*whose, crossing.of_balance, *place)
 
 
 def _check(batch: LedgerBatch) -> None:
@@ -159,15 +191,21 @@ def _check(batch: LedgerBatch) -> None:
         _check_texts(_texts(event))
         if event.amount == 0 or abs(event.amount) > INT64_MAX:
             raise UnstorableBatch("amount")
+        if (event.amount < 0) != bool(event.refund_of):
+            raise UnstorableBatch("refund")
         if event.metadata_json:
             try:
                 _check_texts(_strings(json.loads(event.metadata_json)))
             except ValueError as error:
                 raise UnstorableBatch("metadata") from error
     for crossing in batch.crossings:
-        _check_texts((crossing.tenant_id, crossing.limit_id, crossing.meter))
+        _check_texts((crossing.tenant_id, crossing.limit_id, crossing.meter, crossing.scope))
         if max(crossing.used, crossing.limit, crossing.threshold) > INT64_MAX:
             raise UnstorableBatch("crossing")
+    for burn in batch.burns:
+        _check_texts((burn.tenant_id, burn.limit_id, burn.source_id, burn.counter_epoch))
+        if burn.amount == 0 or abs(burn.amount) > INT64_MAX or burn.grant_seq < -1:
+            raise UnstorableBatch("burn")
     for rejected in batch.rejected:
         _check_texts((rejected.tenant_id, rejected.event_id, rejected.reason, rejected.detail))
 
@@ -175,6 +213,7 @@ def _check(batch: LedgerBatch) -> None:
 def _texts(event: UsageEvent) -> Iterator[str]:
     yield from (event.event_id, event.tenant_id, event.meter, event.operation_id)
     yield from (event.source_id, event.counter_epoch, event.metadata_json)
+    yield from (event.refund_of, event.reservation_id)
     yield from (getattr(event.context, name) for name in event.context.__dataclass_fields__)
     yield from (part for item in event.dimensions.items() for part in item)
 

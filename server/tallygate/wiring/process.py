@@ -16,14 +16,12 @@ import structlog
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from tallygate.adapters.catalog.document import YamlCatalogDocuments
 from tallygate.adapters.catalog.file_view import FileCatalogView
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.outbox import PostgresOutbox
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
-from tallygate.adapters.postgres.usage_reader import PostgresUsageReader
 from tallygate.adapters.prometheus.flows import (
     IngestMetrics,
     LoopMetrics,
@@ -32,14 +30,12 @@ from tallygate.adapters.prometheus.flows import (
 )
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.prometheus.observers import AdmitMetrics, EdgeMetrics
-from tallygate.adapters.redis.catalog_publisher import RedisCatalogPublisher
 from tallygate.adapters.redis.catalog_view import RedisCatalogView
 from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.posture import read_posture
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.adapters.source_id import source_id
-from tallygate.api.admin import AdminServicer
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.ops import Heartbeat, OpsListener, OpsOptions
 from tallygate.api.ops_pages import Readiness
@@ -48,14 +44,13 @@ from tallygate.api.server import Register, Server, ServerOptions
 from tallygate.api.usage import UsageServicer
 from tallygate.domain.errors import CatalogInvalid
 from tallygate.flow.admit import Admit, AdmitParts
-from tallygate.flow.apply import Apply
 from tallygate.flow.gather import Gather
 from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts, IngestWatch
 from tallygate.flow.loop import Loop, LoopOptions
-from tallygate.flow.publish import Publish
 from tallygate.gen.v1 import admin_pb2_grpc, quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.settings import Settings
+from tallygate.wiring.control import ControlBackends, control_of
 from tallygate.wiring.outage import Outages
 from tallygate.wiring.relays import Relays
 from tallygate.wiring.roles import Role, check_roles
@@ -141,7 +136,7 @@ class _Process:
         if Role.RELAY in roles:
             self._start_relay()
         if Role.CONTROL in roles:
-            starts.append(self._prepare_control())
+            starts.append(await self._prepare_control())
         self._start_heartbeat()
         services = [QUOTA, USAGE] if Role.SERVE in roles else []
         services += [ADMIN] if Role.CONTROL in roles else []
@@ -311,18 +306,17 @@ class _Process:
 
         self._loop("destinations", refresh, DESTINATIONS_MS)
 
-    def _prepare_control(self) -> Callable[[], Awaitable[None]]:
+    async def _prepare_control(self) -> Callable[[], Awaitable[None]]:
         settings = self._settings
-        postgres = self._opened_postgres()
-        store = PostgresCatalogStore(postgres)
-        apply = Apply(store, YamlCatalogDocuments(), self._clock)
-        publisher = RedisCatalogPublisher(self._redis(settings.redis_timeout_ms))
-        publish = Publish(store, publisher, self._clock)
-        self._loop("publish", publish.run_once, PUBLISH_MS)
-        admin = AdminServicer(apply, store, PostgresUsageReader(postgres))
+        client, metrics = self._redis(settings.redis_timeout_ms), self.running.metrics
+        store = await open_store(settings, client, metrics)
+        backends = ControlBackends(self._opened_postgres(), client, store, settings.shards)
+        control = control_of(backends, metrics, self._loops)
+        for loop in control.loops:
+            self._spawn(loop)
         services: dict[str, Register] = {
             ADMIN: lambda registry: admin_pb2_grpc.add_AdminServiceServicer_to_server(
-                admin,
+                control.servicer,
                 registry,  # type: ignore[arg-type]
             )
         }

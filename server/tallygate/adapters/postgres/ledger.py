@@ -1,7 +1,8 @@
 """The ledger: one transaction stores a batch of events, their rollups, progress and messages.
 
 Guarantees: an event is stored once for its `(tenant_id, event_id)`, and counted in rollups only
-then; what is stored again is a duplicate and changes nothing. All of a batch is stored or nothing.
+then; what is stored again is a duplicate and changes nothing. A burn of credits is posted once for
+the place where it lay in the stream. All of a batch is stored or nothing.
 Rows are written in the order of their keys, so that two ingesters wait for each other, not forever.
 Refuses to know: streams, and what is done with messages.
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from tallygate.adapters.postgres import messages
+from tallygate.adapters.postgres import burns, messages
 from tallygate.adapters.postgres.pool import Contended, Lent, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.event import RejectedEvent, SequenceRange, ThresholdCrossing, UsageEvent
@@ -86,8 +87,12 @@ async def _persist(connection: Lent, batch: LedgerBatch) -> Persisted:
     events = _distinct(batch.events)
     fresh = await _insert_events(connection, events)
     await _roll_up(connection, fresh)
-    crossings = await _insert_crossings(connection, batch.crossings)
+    lows = [each for each in batch.crossings if each.of_balance]
+    others = [each for each in batch.crossings if not each.of_balance]
+    crossings = await _insert_crossings(connection, others)
+    crossings += await burns.insert_lows(connection, lows)
     written = await messages.write(connection, fresh, crossings)
+    burnt = await burns.insert(connection, batch.burns)
     rejected = await _insert_dead_letters(connection, batch.rejected)
     # Last, as every ingester of a source meets in its row: it is held for the shortest time.
     await _add_progress(connection, batch.ranges)
@@ -97,6 +102,7 @@ async def _persist(connection: Lent, batch: LedgerBatch) -> Persisted:
         rejected=rejected,
         crossings=len(crossings),
         messages=written,
+        burns=burnt,
     )
 
 
@@ -141,6 +147,8 @@ def _row(event: UsageEvent) -> tuple[object, ...]:
         context.sdk,
         messages.as_json(event.dimensions) if event.dimensions else "{}",
         event.metadata_json or None,
+        event.refund_of,
+        event.reservation_id,
     )
 
 
@@ -166,7 +174,9 @@ def _sums(events: Iterable[tuple[str, str, int, UsageEvent]]) -> _Buckets:
     for tenant, meter, at_us, event in events:
         key = (tenant, meter, at_us - at_us % MINUTE_US)
         amount = event.amount
-        _add(sums, key, _Sum(1, amount, amount, amount))
+        # A refund takes from the sum; it is no use of its own, and so no smallest one.
+        new = _Sum(0, amount, 0, 0) if event.refund_of else _Sum(1, amount, amount, amount)
+        _add(sums, key, new)
     return sums
 
 
@@ -183,10 +193,11 @@ def _add(sums: _Buckets, key: tuple[str, str, int], more: _Sum) -> None:
     if found is None:
         sums[key] = more
         return
+    if more.count:
+        found.max = max(found.max, more.max) if found.count else more.max
+        found.min = min(found.min, more.min) if found.count else more.min
     found.count += more.count
     found.sum += more.sum
-    found.max = max(found.max, more.max)
-    found.min = min(found.min, more.min)
 
 
 async def _insert_crossings(
@@ -195,7 +206,7 @@ async def _insert_crossings(
     if not crossings:
         return []
     first = {
-        (each.tenant_id, each.limit_id, each.window_start_us, each.ratio_ppm): each
+        (each.tenant_id, each.limit_id, each.scope, each.window_start_us, each.ratio_ppm): each
         for each in reversed(crossings)
     }
     rows = [
@@ -210,15 +221,14 @@ async def _insert_crossings(
             each.limit,
             each.window_end_us,
             each.crossed_at_us,
+            each.scope,
         )
         for _, each in sorted(first.items())
     ]
     columns = zip(*rows, strict=True)
     stored = await connection.fetch(query("ledger_insert_crossings"), *map(list, columns))
-    return [
-        first[row["tenant_id"], row["limit_id"], row["window_start_us"], row["ratio_ppm"]]
-        for row in stored
-    ]
+    names = ("tenant_id", "limit_id", "scope", "window_start_us", "ratio_ppm")
+    return [first[tuple(row[name] for name in names)] for row in stored]
 
 
 async def _insert_dead_letters(connection: Lent, rejected: Sequence[RejectedEvent]) -> int:

@@ -5,7 +5,8 @@ is written only where an active destination wants its type.
 Refuses to know: how messages are sent.
 
 Each payload is `{"type", "timestamp", "data"}`. Of `usage.batch`, `data.events` lists the events;
-of `limit.threshold_crossed`, `data` is the crossing. Amounts are integers, times RFC 3339 in UTC.
+of `limit.threshold_crossed` and `balance.low`, `data` is the crossing, of `credit.granted` the
+grant. Amounts are integers, times RFC 3339 in UTC.
 """
 
 import json
@@ -17,11 +18,14 @@ from typing import Final
 from tallygate.adapters.postgres.pool import Lent
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.catalog import PPM
+from tallygate.domain.credit import NEVER_US, CreditGrant
 from tallygate.domain.event import ThresholdCrossing, UsageEvent
 from tallygate.domain.window import to_datetime
 
 USAGE_BATCH: Final = "usage.batch"
 THRESHOLD_CROSSED: Final = "limit.threshold_crossed"
+BALANCE_LOW: Final = "balance.low"
+CREDIT_GRANTED: Final = "credit.granted"
 # What receivers take without complaint: most webhook endpoints stop at 1 MiB or less.
 EVENTS_MAX: Final = 500
 PAYLOAD_BYTES_MAX: Final = 256 * 1024
@@ -47,13 +51,26 @@ async def write(
     """Write the messages about events and crossings; return how many were wanted."""
     if not events and not crossings:
         return 0
+    wanted = await _wanted(connection)
+    found = list(_usage_batches(events)) if USAGE_BATCH in wanted else []
+    told = (_low(each) if each.of_balance else _crossing(each) for each in crossings)
+    found += [message for message in told if message.type in wanted]
+    await _insert(connection, found)
+    return len(found)
+
+
+async def write_grant(connection: Lent, grant: CreditGrant) -> None:
+    """Write the message about a grant that was made, where it is wanted."""
+    if CREDIT_GRANTED in await _wanted(connection):
+        await _insert(connection, [_grant(grant)])
+
+
+async def _wanted(connection: Lent) -> set[str]:
     rows = await connection.fetch(query("outbox_subscriptions"))
-    wanted = {kind for row in rows for kind in row["types"]}
-    found: list[Message] = []
-    if USAGE_BATCH in wanted:
-        found += _usage_batches(events)
-    if THRESHOLD_CROSSED in wanted:
-        found += [_crossing(each) for each in crossings]
+    return {kind for row in rows for kind in row["types"]}
+
+
+async def _insert(connection: Lent, found: Sequence[Message]) -> None:
     if found:
         await connection.execute(
             query("outbox_insert"),
@@ -63,7 +80,6 @@ async def write(
             [message.type for message in found],
             [message.payload for message in found],
         )
-    return len(found)
 
 
 def as_json(value: object) -> str:
@@ -116,17 +132,23 @@ def _event(event: UsageEvent) -> dict[str, object]:
         shown["dimensions"] = event.dimensions
     if event.metadata_json:
         shown["metadata"] = json.loads(event.metadata_json)
+    if event.refund_of:
+        shown["refund_of"] = event.refund_of
+    if event.reservation_id:
+        shown["reservation_id"] = event.reservation_id
     return shown
 
 
 def _crossing(crossing: ThresholdCrossing) -> Message:
     ratio = crossing.ratio_ppm / PPM
+    scope = {"scope": crossing.scope} if crossing.scope else {}
     payload = {
         "type": THRESHOLD_CROSSED,
         "timestamp": _time(crossing.crossed_at_us),
         "data": {
             "tenant_id": crossing.tenant_id,
             "limit_id": crossing.limit_id,
+            **scope,
             "meter": crossing.meter,
             "ratio": f"{ratio:.6f}".rstrip("0").rstrip("."),
             "threshold": crossing.threshold,
@@ -137,6 +159,38 @@ def _crossing(crossing: ThresholdCrossing) -> Message:
         },
     }
     return Message("tenant", crossing.tenant_id, THRESHOLD_CROSSED, as_json(payload).encode())
+
+
+def _low(crossing: ThresholdCrossing) -> Message:
+    payload = {
+        "type": BALANCE_LOW,
+        "timestamp": _time(crossing.crossed_at_us),
+        "data": {
+            "tenant_id": crossing.tenant_id,
+            "limit_id": crossing.limit_id,
+            "meter": crossing.meter,
+            "threshold": crossing.threshold,
+            "remaining": crossing.used,
+        },
+    }
+    return Message("tenant", crossing.tenant_id, BALANCE_LOW, as_json(payload).encode())
+
+
+def _grant(grant: CreditGrant) -> Message:
+    shown: dict[str, object] = {
+        "tenant_id": grant.tenant_id,
+        "limit_id": grant.limit_id,
+        "grant_id": grant.grant_id,
+        "amount": grant.amount,
+        "priority": grant.priority,
+        "starts_at": _time(grant.starts_us),
+    }
+    if grant.expires_us != NEVER_US:
+        shown["expires_at"] = _time(grant.expires_us)
+    if grant.reason:
+        shown["reason"] = grant.reason
+    payload = {"type": CREDIT_GRANTED, "timestamp": _time(grant.created_at_us), "data": shown}
+    return Message("tenant", grant.tenant_id, CREDIT_GRANTED, as_json(payload).encode())
 
 
 def _time(instant_us: int) -> str:

@@ -26,7 +26,8 @@ revoke execute on function tallygate.ensure_partitions from public;
 
 grant select, insert on
     tallygate.event_key, tallygate.usage_event, tallygate.dead_letter,
-    tallygate.threshold_crossing, tallygate.outbox, tallygate.delivery
+    tallygate.threshold_crossing, tallygate.outbox, tallygate.delivery,
+    tallygate.credit_posting, tallygate.credit_balance, tallygate.balance_low
     to tallygate_ingest;
 grant select, insert, update on
     tallygate.usage_minute, tallygate.usage_hour, tallygate.usage_day, tallygate.source_progress
@@ -43,3 +44,9 @@ grant insert on
     to tallygate_control;
 grant update on tallygate.tenant, tallygate.destination to tallygate_control;
 grant delete on tallygate.destination to tallygate_control;
+-- The accounts are kept by the postings' trigger, which runs as its owner.
+grant insert on
+    tallygate.credit_balance, tallygate.credit_grant, tallygate.credit_posting,
+    tallygate.limit_reset, tallygate.outbox, tallygate.delivery
+    to tallygate_control;
+grant update on tallygate.credit_balance to tallygate_control;

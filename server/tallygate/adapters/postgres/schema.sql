@@ -1,5 +1,6 @@
--- The schema, whole: the truth that the migrations lead to, section by section. A test holds the
--- two together. Never run it against a database with data; `tallygate migrate` does that.
+-- The schema: with `schema_credits.sql`, which follows it, the truth that the migrations lead to,
+-- section by section. A test holds the two together. Never run it against a database with data;
+-- `tallygate migrate` does that.
 
 -- The ledger: events once for ever, their rollups, how far each source has come, dead letters.
 
@@ -73,11 +74,19 @@ create table tallygate.usage_event (
     correlation_id text not null,
     sdk text not null,
     dimensions jsonb not null,
-    metadata jsonb
+    metadata jsonb,
+    refund_of text collate "C" not null default '',
+    reservation_id text not null default '',
+    constraint usage_event_refund check ((amount < 0) = (refund_of <> ''))
 ) partition by range (event_time);
 comment on table tallygate.usage_event is
     'Every accepted event, never edited. Monthly partitions by event_time, in UTC.';
 create index usage_event_tenant on tallygate.usage_event (tenant_id, meter, event_time);
+create index usage_event_refund_of on tallygate.usage_event (tenant_id, refund_of)
+    where refund_of <> '';
+comment on column tallygate.usage_event.refund_of is
+    'The event of the same tenant that this one takes back, empty for none. No foreign key: of two'
+    ' ingesters, the one that has the refund may be first.';
 
 create table tallygate.usage_event_default partition of tallygate.usage_event default;
 comment on table tallygate.usage_event_default is
@@ -230,10 +239,13 @@ create table tallygate.threshold_crossing (
     limit_units bigint not null,
     window_end timestamptz not null,
     crossed_at timestamptz not null,
-    primary key (tenant_id, limit_id, window_start, ratio_ppm)
+    scope text collate "C" not null default '',
+    primary key (tenant_id, limit_id, scope, window_start, ratio_ppm)
 );
 comment on table tallygate.threshold_crossing is
     'Each warning threshold that was reached, once per window, however often the stream says so.';
+comment on column tallygate.threshold_crossing.scope is
+    'KEY=VALUE for a limit per dimension, empty for the tenant''s own.';
 
 create table tallygate.outbox (
     id uuid primary key,

@@ -73,6 +73,7 @@ class IngestMetrics:
         self._metrics.events_duplicate.inc(persisted.duplicates)
         self._metrics.events_dead_letter["refused"].inc(persisted.rejected)
         self._metrics.threshold_crossings.inc(persisted.crossings)
+        self._metrics.credit_burns.inc(persisted.burns)
 
     def poisoned(self, detail: str) -> None:
         """Count and log a part of a batch that can never be stored."""

@@ -86,6 +86,7 @@ class Metrics:
         self._declare_decisions()
         self._declare_events()
         self._declare_ingest()
+        self._declare_credits()
         self._declare_relay()
         self._declare_redis()
         self._declare_outage()
@@ -183,6 +184,24 @@ class Metrics:
         )
         self.stream_taken_over = self._counter(
             "stream_taken_over_total", "Entries taken over from an ingester that had left them."
+        )
+
+    def _declare_credits(self) -> None:
+        self.credit_burns = self._counter(
+            "credit_burns_total", "Burns of prepaid credits that the ledger posted."
+        )
+        self.credit_grants_given = self._counter(
+            "credit_grants_given_total", "Grants of prepaid credits that counters were given."
+        )
+        self.credit_balances_rebuilt = self._counter(
+            "credit_balances_rebuilt_total",
+            "Balances whose counters were given all grants at once: new ones, and those lost.",
+        )
+        self.credit_balances_waiting = self._gauges(
+            "credit_balances_waiting",
+            "Balances whose counters lack grants: until the ledger has an older stream, as their"
+            " plan has lost the limit, or as the counters refused.",
+            ("reason",),
         )
 
     def _declare_relay(self) -> None:

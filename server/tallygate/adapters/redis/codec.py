@@ -261,6 +261,7 @@ def _read_burn(number: int, value: bytes, entry_id: str, stamp: _Stamp) -> Balan
         entry_id=entry_id,
         number=number,
         burned_at_us=stamp.at_us,
+        counter_epoch=stamp.epoch,
     )
 
 

@@ -960,6 +960,7 @@ class GrantCreditRequest(_message.Message):
     STARTS_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Who gets them."""
     limit_id: _builtins.str
@@ -972,6 +973,8 @@ class GrantCreditRequest(_message.Message):
     """Grants of a lower number are used up first; then those that expire first."""
     reason: _builtins.str
     """Why, for people; at most 256 characters."""
+    actor: _builtins.str
+    """Who asks, kept in the ledger; at most 256 characters."""
     @_builtins.property
     def starts_at(self) -> _timestamp_pb2.Timestamp:
         """From when it may be used; unset means now."""
@@ -991,10 +994,11 @@ class GrantCreditRequest(_message.Message):
         starts_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "starts_at", b"starts_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expires_at", b"expires_at", "grant_id", b"grant_id", "limit_id", b"limit_id", "priority", b"priority", "reason", b"reason", "starts_at", b"starts_at", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "amount", b"amount", "expires_at", b"expires_at", "grant_id", b"grant_id", "limit_id", b"limit_id", "priority", b"priority", "reason", b"reason", "starts_at", b"starts_at", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1016,6 +1020,7 @@ class CreditGrant(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     grant_id: _builtins.str
     """Its id."""
     tenant_id: _builtins.str
@@ -1030,6 +1035,8 @@ class CreditGrant(_message.Message):
     """Its place in the burn-down order."""
     reason: _builtins.str
     """Why."""
+    actor: _builtins.str
+    """Who asked for it."""
     @_builtins.property
     def starts_at(self) -> _timestamp_pb2.Timestamp:
         """From when it may be used."""
@@ -1055,10 +1062,11 @@ class CreditGrant(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "starts_at", b"starts_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "created_at", b"created_at", "expires_at", b"expires_at", "grant_id", b"grant_id", "limit_id", b"limit_id", "priority", b"priority", "reason", b"reason", "remaining", b"remaining", "starts_at", b"starts_at", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "amount", b"amount", "created_at", b"created_at", "expires_at", b"expires_at", "grant_id", b"grant_id", "limit_id", b"limit_id", "priority", b"priority", "reason", b"reason", "remaining", b"remaining", "starts_at", b"starts_at", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

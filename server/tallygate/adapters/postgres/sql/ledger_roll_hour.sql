@@ -7,5 +7,14 @@ from unnest(
 on conflict (tenant_id, meter, bucket) do update set
     count = rollup.count + excluded.count,
     sum = rollup.sum + excluded.sum,
-    max = greatest(rollup.max, excluded.max),
-    min = least(rollup.min, excluded.min)
+    -- Without an event but for refunds, there is no largest and no smallest: both stand as 0.
+    max = case
+        when rollup.count = 0 then excluded.max
+        when excluded.count = 0 then rollup.max
+        else greatest(rollup.max, excluded.max)
+    end,
+    min = case
+        when rollup.count = 0 then excluded.min
+        when excluded.count = 0 then rollup.min
+        else least(rollup.min, excluded.min)
+    end

@@ -1,6 +1,8 @@
 -- Read usage per tenant and meter over a stretch of whole minutes, a page at a time.
 select tenant_id, meter, 0::bigint as bucket_us,
-    sum(count)::bigint as count, sum(sum) as sum, max(max) as max, min(min) as min
+    sum(count)::bigint as count, sum(sum) as sum,
+    coalesce(max(max) filter (where count > 0), 0) as max,
+    coalesce(min(min) filter (where count > 0), 0) as min
 from tallygate.usage_minute
 where ($1::text is null or tenant_id = $1)
     and ($2::text is null or meter = $2)

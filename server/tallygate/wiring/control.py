@@ -1,0 +1,101 @@
+"""What a control process consists of: the admin service and the loops beside it.
+
+Guarantees: the loops here can run in several processes at once; what one has done, another finds
+done.
+Refuses to know: who runs the loops, and where the service listens.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from redis.asyncio import Redis
+
+from tallygate.adapters.catalog.document import YamlCatalogDocuments
+from tallygate.adapters.clock import SystemClock
+from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger, PostgresResetAudit
+from tallygate.adapters.postgres.pool import Postgres
+from tallygate.adapters.postgres.usage_reader import PostgresUsageReader
+from tallygate.adapters.prometheus.credits import CreditMetrics
+from tallygate.adapters.prometheus.metrics import Metrics
+from tallygate.adapters.redis.catalog_publisher import RedisCatalogPublisher
+from tallygate.adapters.redis.epochs import RedisCounterEpochs
+from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
+from tallygate.api.admin import AdminParts, AdminServicer
+from tallygate.flow.apply import Apply
+from tallygate.flow.credit import CreditParts, ExpireCredits, PublishCredits
+from tallygate.flow.grant import Granting
+from tallygate.flow.loop import Counts, Loop, LoopObserver, LoopOptions
+from tallygate.flow.loop import Step as LoopStep
+from tallygate.flow.publish import Publish
+from tallygate.flow.reset import ResetParts, Resetting
+from tallygate.ports import QuotaStore
+from tallygate.wiring.steps import Step
+
+PUBLISH_MS: Final = 250
+# A grant can be used this long after it was made, at the latest, where nothing is amiss.
+CREDITS_MS: Final = 250
+# Expiries are posted a day late by design; a minute more is nothing.
+EXPIRE_MS: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class ControlBackends:
+    """The connections that a control process works with."""
+
+    postgres: Postgres
+    redis: Redis
+    counters: QuotaStore
+    shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The admin service, and the loops beside it."""
+
+    servicer: AdminServicer
+    loops: tuple[Loop, ...]
+
+
+def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserver) -> Control:
+    """Return a process's control on these connections."""
+    clock = SystemClock()
+    catalogs = PostgresCatalogStore(backends.postgres)
+    credit = PostgresCreditLedger(backends.postgres)
+    shards = backends.shards
+
+    def loop(name: str, step: LoopStep[Counts], idle_ms: int) -> Loop:
+        return Loop(name, step, clock, observer, LoopOptions(idle_ms=idle_ms))
+
+    publish = Publish(catalogs, RedisCatalogPublisher(backends.redis), clock)
+    credits_ = PublishCredits(
+        CreditParts(
+            ledger=credit,
+            store=backends.counters,
+            # It only asks how much of the streams is left, and consumes nothing.
+            stream=RedisUsageStream(backends.redis, StreamOptions(shards, consumer="credits")),
+            epochs=RedisCounterEpochs(backends.redis, shards),
+            catalogs=catalogs,
+            clock=clock,
+            shards=shards,
+            observer=CreditMetrics(metrics),
+        )
+    )
+    audit = PostgresResetAudit(backends.postgres)
+    resetting = Resetting(ResetParts(backends.counters, audit, catalogs, clock, shards))
+    return Control(
+        servicer=AdminServicer(
+            AdminParts(
+                apply=Apply(catalogs, YamlCatalogDocuments(), clock),
+                store=catalogs,
+                usage=PostgresUsageReader(backends.postgres),
+                granting=Granting(credit, catalogs, clock),
+                resetting=resetting,
+            )
+        ),
+        loops=(
+            loop("publish", Step(publish.run_once), PUBLISH_MS),
+            loop("credits", credits_, CREDITS_MS),
+            loop("credit_expiry", ExpireCredits(credit, clock), EXPIRE_MS),
+        ),
+    )
