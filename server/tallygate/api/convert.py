@@ -7,16 +7,17 @@ Refuses to know: what is done with requests.
 import re
 import secrets
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal, Protocol
 
 from google.protobuf import json_format
 
 from tallygate.domain import event as bounds
 from tallygate.domain import ids
+from tallygate.domain.catalog import UNLIMITED
 from tallygate.domain.decision import Decided, LimitReading, LimitState
 from tallygate.domain.errors import InvalidField, TooManyItems
 from tallygate.domain.event import METADATA_BYTES_MAX, NO_CONTEXT, EventContext
-from tallygate.domain.ids import EventId, MeterName, OperationId
+from tallygate.domain.ids import EventId, MeterName, OperationId, scope_of, tenant_of
 from tallygate.domain.request import (
     ITEMS_MAX,
     REQUESTS_MAX,
@@ -53,16 +54,18 @@ def consume_request(message: quota_pb2.CheckAndConsumeRequest) -> ConsumeRequest
     """Return the request. Raises `InvalidField`."""
     return ConsumeRequest(
         tenant_id=ids.tenant_id(message.tenant_id),
-        items=_items(message.items),
-        operation_id=_operation_id(message.operation_id),
-        context=_context(message.context) if message.HasField("context") else NO_CONTEXT,
+        items=items_of(message.items),
+        operation_id=operation_id_of(message.operation_id),
+        context=context_of(message),
         min_durability=_durability(message.min_durability),
     )
 
 
 def check_request(message: quota_pb2.CheckRequest) -> CheckRequest:
     """Return the request. Raises `InvalidField`."""
-    return CheckRequest(ids.tenant_id(message.tenant_id), _items(message.items))
+    return CheckRequest(
+        ids.tenant_id(message.tenant_id), items_of(message.items), context_of(message)
+    )
 
 
 def quota_request(
@@ -86,7 +89,7 @@ def usage_request(message: usage_pb2.RecordUsageRequest) -> UsageRequest:
         operation_id=operation_id,
         event_time_us=_event_time_us(message),
         dimensions=bounds.dimensions(message.dimensions) if message.dimensions else {},
-        context=_context(message.context) if message.HasField("context") else NO_CONTEXT,
+        context=context_of(message),
         metadata_json=_metadata(message),
         min_durability=_durability(message.min_durability),
     )
@@ -107,7 +110,7 @@ def consume_response(result: ConsumeResult) -> quota_pb2.CheckAndConsumeResponse
     decision = result.decision
     message = quota_pb2.CheckAndConsumeResponse(
         allowed=decision.allowed,
-        limits=[_limit_status(reading) for reading in decision.readings],
+        limits=[limit_status(reading) for reading in decision.readings],
         refused_by=decision.refused_by or "",
         replayed=decision.replayed,
         durability=int(result.durability),  # type: ignore[arg-type]
@@ -123,7 +126,7 @@ def check_response(decision: Decided) -> quota_pb2.CheckResponse:
     """Return the reply to a question."""
     message = quota_pb2.CheckResponse(
         allowed=decision.allowed,
-        limits=[_limit_status(reading) for reading in decision.readings],
+        limits=[limit_status(reading) for reading in decision.readings],
         refused_by=decision.refused_by or "",
     )
     if decision.retry_after_us is not None:
@@ -134,7 +137,7 @@ def check_response(decision: Decided) -> quota_pb2.CheckResponse:
 def quota_response(result: QuotaResult) -> quota_pb2.GetQuotaResponse:
     """Return a tenant's limits."""
     return quota_pb2.GetQuotaResponse(
-        limits=[_limit_status(reading) for reading in result.readings],
+        limits=[limit_status(reading) for reading in result.readings],
         plan=result.plan,
         catalog_version=result.catalog_version,
     )
@@ -150,7 +153,8 @@ def record_response(result: RecordResult) -> usage_pb2.RecordUsageResponse:
     )
 
 
-def _items(messages: Sequence[quota_pb2.Item]) -> tuple[Item, ...]:
+def items_of(messages: Sequence[quota_pb2.Item]) -> tuple[Item, ...]:
+    """Return the items, at least one. Raises `TooManyItems` and `InvalidField`."""
     counted(messages, ITEMS_MAX, "items")
     return tuple(_item(message, f"items[{index}]") for index, message in enumerate(messages))
 
@@ -172,7 +176,8 @@ def _meter(name: str, field: str) -> MeterName:
     return MeterName(name)
 
 
-def _operation_id(value: str) -> OperationId:
+def operation_id_of(value: str) -> OperationId:
+    """Return the caller's id, or one made here. Raises `InvalidField`."""
     return ids.operation_id(value) if value else _made_id()
 
 
@@ -185,7 +190,7 @@ def _usage_ids(message: usage_pb2.RecordUsageRequest) -> tuple[EventId, Operatio
         event_id = ids.event_id(message.event_id)
         given = message.operation_id
         return event_id, ids.operation_id(given) if given else OperationId(event_id)
-    operation_id = _operation_id(message.operation_id)
+    operation_id = operation_id_of(message.operation_id)
     return event_id_of(operation_id, 0), operation_id
 
 
@@ -198,6 +203,24 @@ def _event_time_us(message: usage_pb2.RecordUsageRequest) -> int:
         raise InvalidField("is not a time from year 1 to 9999", field="event_time")
     # 0 means now further in; the epoch itself is as good as one microsecond after it.
     return time.seconds * 1_000_000 + time.nanos // 1000 or 1
+
+
+class HasContext(Protocol):
+    """A message that may have a context."""
+
+    @property
+    def context(self) -> event_pb2.EventContext:
+        """The circumstances."""
+        ...
+
+    def HasField(self, field_name: Literal["context"], /) -> bool:  # noqa: N802  protobuf's name
+        """Say whether it has."""
+        ...
+
+
+def context_of(message: HasContext) -> EventContext:
+    """Return the message's circumstances. Raises `InvalidField`."""
+    return _context(message.context) if message.HasField("context") else NO_CONTEXT
 
 
 def _context(message: event_pb2.EventContext) -> EventContext:
@@ -241,7 +264,8 @@ def _durability(value: int) -> Durability:
         raise InvalidField("is not a known durability", field="min_durability") from None
 
 
-def _limit_status(reading: LimitReading) -> limit_pb2.LimitStatus:
+def limit_status(reading: LimitReading) -> limit_pb2.LimitStatus:
+    """Return a limit as it stands."""
     message = limit_pb2.LimitStatus(
         limit_id=reading.limit_id,
         state=_STATES[reading.state],
@@ -249,6 +273,10 @@ def _limit_status(reading: LimitReading) -> limit_pb2.LimitStatus:
         limit=reading.limit,
         remaining=reading.remaining,
         meter=reading.meter,
+        tenant_id=tenant_of(reading.account),
+        scope=scope_of(reading.account),
+        unlimited=reading.limit == UNLIMITED,
     )
-    message.resets_at.FromMicroseconds(reading.resets_at_us)
+    if reading.resets_at_us:
+        message.resets_at.FromMicroseconds(reading.resets_at_us)
     return message

@@ -189,7 +189,7 @@ class ReserveResult:
 
 
 class Resolution(StrEnum):
-    """What became of a reservation: the names are those of the proto."""
+    """What became of a reservation."""
 
     COMMITTED = "COMMITTED"
     COMMITTED_PARTIALLY = "COMMITTED_PARTIALLY"

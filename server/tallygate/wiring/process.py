@@ -39,14 +39,17 @@ from tallygate.adapters.source_id import source_id
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.ops import Heartbeat, OpsListener, OpsOptions
 from tallygate.api.ops_pages import Readiness
-from tallygate.api.quota import QuotaServicer
+from tallygate.api.quota import QuotaFlows, QuotaServicer
 from tallygate.api.server import Register, Server, ServerOptions
 from tallygate.api.usage import UsageServicer
 from tallygate.domain.errors import CatalogInvalid
-from tallygate.flow.admit import Admit, AdmitParts
+from tallygate.flow.admit import Admit
+from tallygate.flow.decide import Decide, DecideParts
 from tallygate.flow.gather import Gather
 from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts, IngestWatch
 from tallygate.flow.loop import Loop, LoopOptions
+from tallygate.flow.refund import Refunds
+from tallygate.flow.reserve import Reserve
 from tallygate.gen.v1 import admin_pb2_grpc, quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.settings import Settings
@@ -171,23 +174,28 @@ class _Process:
             metrics.redis_posture.replace(await read_posture(posture))
 
         self._loop("posture", watch_posture, POSTURE_MS)
-        admit = Admit(
-            AdmitParts(
+        decide = Decide(
+            DecideParts(
                 catalog=view,
-                gather=gather,
+                outage=outages.gate(gather),
                 clock=self._clock,
                 encoder=ProtobufEventEncoder(),
                 observer=AdmitMetrics(metrics),
                 shards=settings.shards,
-                outage=outages.gate(gather),
             )
         )
-        watches = watches_of(admit, settings, self._clock, metrics)
-        self._loop("watch", watches.run_once, POLL_MS)
+        admit = Admit(decide)
+        flows = QuotaFlows(
+            admit,
+            Reserve(decide, outages.breaker, settings.shards),
+            Refunds(decide, outages.breaker),
+            watches_of(admit, settings, self._clock, metrics),
+        )
+        self._loop("watch", flows.watches.run_once, POLL_MS)
         deadline_s = settings.default_deadline_ms / 1000
         services: dict[str, Register] = {
             QUOTA: lambda registry: quota_pb2_grpc.add_QuotaServiceServicer_to_server(
-                QuotaServicer(admit, deadline_s, watches),
+                QuotaServicer(flows, deadline_s),
                 registry,  # type: ignore[arg-type]
             ),
             USAGE: lambda registry: usage_pb2_grpc.add_UsageServiceServicer_to_server(

@@ -1,0 +1,29 @@
+"""What serves callers, put together: every flow of the quota service over one way to decide.
+
+Guarantees: all flows share the store's time, the catalog and the rules for outages.
+Refuses to know: listeners, and which adapters stand behind the ports.
+"""
+
+from tallygate.adapters.prometheus.metrics import Metrics
+from tallygate.api.quota import QuotaFlows
+from tallygate.flow.admit import Admit
+from tallygate.flow.decide import Decide, DecideParts
+from tallygate.flow.refund import Refunds
+from tallygate.flow.reserve import Reserve
+from tallygate.ports import QuotaStore
+from tallygate.settings import Settings
+from tallygate.wiring.watching import watches_of
+
+
+def flows_of(
+    parts: DecideParts, store: QuotaStore, settings: Settings, metrics: Metrics
+) -> QuotaFlows:
+    """Return the flows of the quota service."""
+    decide = Decide(parts)
+    admit = Admit(decide)
+    return QuotaFlows(
+        admit,
+        Reserve(decide, store, parts.shards),
+        Refunds(decide, store),
+        watches_of(admit, settings, parts.clock, metrics),
+    )
