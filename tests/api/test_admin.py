@@ -95,7 +95,7 @@ async def test_meters_come_back_as_they_went(control: Control) -> None:
 
 
 async def test_plans_come_back_as_they_went(control: Control) -> None:
-    """A plan is applied, read and listed by name; a rate's burst is its limit unless set."""
+    """A plan is applied, read and listed by name; what was left to follow is spelt out."""
     plan = catalog_pb2.Plan(
         name="team",
         description="For teams.",
@@ -121,7 +121,10 @@ async def test_plans_come_back_as_they_went(control: Control) -> None:
     )
     await control.stub.ApplyPlan(admin_pb2.ApplyPlanRequest(plan=plan))
     found = (await control.stub.GetPlan(admin_pb2.GetPlanRequest(name="team"))).plan
+    plan.limits[0].unlimited = True
     plan.limits[1].burst = 5
+    for each in plan.limits:
+        each.on_outage = catalog_pb2.ON_OUTAGE_REFUSE
     assert found == plan
     listed = await control.stub.ListPlans(admin_pb2.ListPlansRequest())
     assert [each.name for each in listed.plans] == ["free", "pro", "team"]
@@ -137,7 +140,17 @@ async def test_tenants_come_back_as_they_went(control: Control) -> None:
         currency="JPY",
         stripe_customer_id="cus_2",
         parent="acme",
-        overrides=[catalog_pb2.Override(tenant_id="child", limit_id="egress", limit=7)],
+        fiscal_month=4,
+        suspended=True,
+        overrides=[
+            catalog_pb2.Override(
+                tenant_id="child",
+                limit_id="egress",
+                limit=7,
+                expires_at=Timestamp(seconds=1_800_000_000),
+                reason="Launch week.",
+            )
+        ],
     )
     reply = await control.stub.ApplyTenant(admin_pb2.ApplyTenantRequest(tenant=tenant))
     assert reply.version == 2

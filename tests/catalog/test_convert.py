@@ -48,7 +48,8 @@ def in_plan(**fields: object) -> Callable[[], object]:
 
 def in_meter(**fields: object) -> Callable[[], object]:
     """Return what converts a meter of one weight."""
-    weight = catalog_pb2.Weight(**{"meter": "search", "units": 1, **fields})  # type: ignore[arg-type]
+    values = {"meter": "search", "units": 1, **fields}
+    weight = catalog_pb2.Weight(**values)  # type: ignore[arg-type]  # fields by name
     meter = catalog_pb2.Meter(
         name="credits", aggregation=catalog_pb2.AGGREGATION_SUM, weights=[weight]
     )

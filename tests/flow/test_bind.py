@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tallygate.adapters.catalog.document import parse
 from tallygate.domain.catalog import (
     UNLIMITED,
     Aggregation,
@@ -14,14 +15,22 @@ from tallygate.domain.catalog import (
     Tenant,
     Weight,
 )
-from tallygate.domain.decision import Charge, WindowRule
+from tallygate.domain.decision import (
+    BalanceRule,
+    Charge,
+    ConcurrencyRule,
+    RateRule,
+    SlidingRule,
+    WindowRule,
+)
 from tallygate.domain.errors import CounterOverflow, TooManyLimits, UnknownMeter
 from tallygate.domain.event import NO_CONTEXT, EventContext
-from tallygate.domain.ids import AMOUNT_MAX, LimitId, MeterName
+from tallygate.domain.ids import AMOUNT_MAX, LimitId, MeterName, PlanName
 from tallygate.domain.request import Item
 from tallygate.domain.window import Calendar, Period
 from tallygate.flow.bind import Binder, quota_items, suspended_in
 from tests.builders import BYTES, REQUESTS, catalog, rate, tenant, window
+from tests.catalog.documents import KINDS
 
 NOW_US = 1_790_000_000_000_000
 CREDITS = MeterName("credits")
@@ -303,6 +312,25 @@ def test_a_new_catalog_is_taken_over_at_once() -> None:
     assert charged(replace(old, version=2, meters=dearer)) == [(100, 6)]
     lower = priced(window("a", 50, meter=CREDITS))
     assert charged(replace(lower, version=3)) == [(50, 5)]
+
+
+# Per limit of the document of all kinds: its counter's name, and the kind of its rule.
+KINDS_BOUND = [
+    ("trailing", "trailing/s1440000000", SlidingRule),
+    ("at-once", "at-once/held", ConcurrencyRule),
+    ("prepaid", "prepaid/balance", BalanceRule),
+    ("boundless", "boundless/quarter", WindowRule),
+    ("rated", "rated/rate", RateRule),
+    ("per-user", "per-user/year", WindowRule),
+]
+
+
+def test_every_kind_of_limit_is_bound() -> None:
+    """One call of a catalog with every kind; a limit that its items do not match is not met."""
+    found = parse(KINDS).catalog
+    lineage = (tenant(plan=PlanName("all")),)
+    charges = Binder().charges(found, lineage, quota_items(found, ()), NO_CONTEXT, NOW_US)
+    assert [(charge.limit_id, charge.field, type(charge.rule)) for charge in charges] == KINDS_BOUND
 
 
 def test_quota_items_meet_the_limits_of_all_meters() -> None:

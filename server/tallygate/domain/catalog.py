@@ -193,19 +193,21 @@ def limits_of(catalog: Catalog, tenant: Tenant, now_us: int = 0) -> tuple[Limit,
         for override in tenant.overrides
         if not override.expires_at_us or now_us < override.expires_at_us
     }
-    return tuple(_overridden(limit, overrides.get(limit.limit_id)) for limit in plan.limits)
+    return tuple(
+        overridden(limit, overrides[limit.limit_id]) if limit.limit_id in overrides else limit
+        for limit in plan.limits
+    )
 
 
-def thresholds(limit: Limit) -> tuple[tuple[int, int], ...]:
-    """Return each warning's ratio in ppm and the units, at least 1, at which it is crossed."""
-    return tuple((ppm, max(1, -(-limit.limit * ppm // PPM))) for ppm in limit.warn_at_ppm)
-
-
-def _overridden(limit: Limit, override: Override | None) -> Limit:
-    if override is None:
-        return limit
+def overridden(limit: Limit, override: Override) -> Limit:
+    """Return the limit with the numbers of an override of it."""
     burst = override.burst or limit.burst
     if limit.kind is LimitKind.RATE and not override.burst and limit.burst == limit.limit:
         # A burst that was left to follow the limit follows it still.
         burst = override.limit
     return replace(limit, limit=override.limit, burst=burst)
+
+
+def thresholds(limit: Limit) -> tuple[tuple[int, int], ...]:
+    """Return each warning's ratio in ppm and the units, at least 1, at which it is crossed."""
+    return tuple((ppm, max(1, -(-limit.limit * ppm // PPM))) for ppm in limit.warn_at_ppm)

@@ -6,7 +6,6 @@ Refuses to know: documents, and the other limits of its plan.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Final
 
 from tallygate.domain.catalog import (
@@ -20,6 +19,7 @@ from tallygate.domain.catalog import (
     OnExceed,
     OnOutage,
     Override,
+    overridden,
 )
 from tallygate.domain.event import DIMENSION_VALUE_LENGTH_MAX, DIMENSIONS_MAX
 from tallygate.domain.ids import AMOUNT_MAX, MeterName, is_name
@@ -104,8 +104,7 @@ def override_faults(limit: Limit, override: Override, path: str) -> Iterator[Pat
         if override.burst:
             yield PathFault(f"{path}.burst", "is for rates that are not unlimited")
     elif limit.period in RATE_PERIODS_US:
-        burst = override.burst or (0 if limit.limit == UNLIMITED else limit.burst)
-        changed = replace(limit, limit=override.limit, burst=burst)
+        changed = overridden(limit, override)
         if changed.burst * rate_rule(changed).weight > BRIM_MAX:
             yield PathFault(path, "is too large to be counted exactly at this rate")
 
