@@ -22,7 +22,15 @@ from tallygate.domain.catalog import (
 from tallygate.domain.decision import Charge, Decided, Mode, Operation
 from tallygate.domain.errors import CatalogNotLoaded, UnknownTenant
 from tallygate.domain.event import UsageEvent
-from tallygate.domain.ids import EventId, LimitId, MeterName, OperationId, PlanName, TenantId
+from tallygate.domain.ids import (
+    EventId,
+    LimitId,
+    MeterName,
+    OperationId,
+    PlanName,
+    TenantId,
+    account_of,
+)
 from tallygate.domain.limit import charge
 from tallygate.domain.window import Calendar, Period
 
@@ -85,7 +93,8 @@ def charges(
 ) -> tuple[Charge, ...]:
     """Return what the limits charge for `amount`, with the windows around `at_us`, else now."""
     moment = now_us() if at_us is None else at_us
-    return tuple(charge(limit, account, Calendar(), amount, moment) for limit in limits)
+    of = account_of(account)
+    return tuple(charge(limit, of, Calendar(), amount, moment) for limit in limits)
 
 
 def consume(

@@ -12,7 +12,7 @@ from tallygate.adapters.redis import keys
 from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.codec import decode_entry
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
-from tallygate.domain.account import Entry
+from tallygate.domain.entry import Entry
 from tallygate.domain.event import StreamEntry
 from tallygate.domain.ids import SourceId
 from tallygate.ports import QuotaStore
@@ -87,8 +87,7 @@ class FakeSubject:
         return [
             (crossed.limit_id, crossed.ratio_ppm, crossed.used)
             for entry in self._entries(shard)
-            for record in entry.records
-            for crossed in record.crossings
+            for crossed in entry.crossings
         ]
 
     async def state(self) -> object:

@@ -21,20 +21,17 @@ from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.api.edge import EdgeOptions
-from tallygate.api.quota import QuotaFlows, QuotaServicer
+from tallygate.api.quota import QuotaServicer
 from tallygate.api.server import Server, ServerOptions
 from tallygate.api.usage import UsageServicer
 from tallygate.domain.ids import SourceId
-from tallygate.flow.admit import Admit
-from tallygate.flow.decide import Decide, DecideParts
+from tallygate.flow.decide import DecideParts
 from tallygate.flow.gather import Gather
-from tallygate.flow.refund import Refunds
-from tallygate.flow.reserve import Reserve
 from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import CatalogView, QuotaStore
 from tallygate.settings import Settings
 from tallygate.wiring.outage import Outages
-from tallygate.wiring.watching import watches_of
+from tallygate.wiring.serve import flows_of
 from tests.builders import SHARDS
 
 QUOTA = "tallygate.v1.QuotaService"
@@ -82,16 +79,10 @@ async def serving(store: QuotaStore, view: CatalogView, tuning: Tuning) -> Async
     outages = Outages(settings, store, clock, metrics)
     gather = Gather(outages.breaker, clock, queue_max=tuning.queue_max, batch_max=tuning.batch_max)
     gate = outages.gate(gather)
-    decide = Decide(DecideParts(view, gate, clock, ProtobufEventEncoder(), silent, SHARDS))
-    admit = Admit(decide)
-    flows = QuotaFlows(
-        admit,
-        Reserve(decide, outages.breaker, SHARDS),
-        Refunds(decide, outages.breaker),
-        watches_of(admit, settings, clock, metrics),
-    )
+    parts = DecideParts(view, gate, clock, ProtobufEventEncoder(), silent, SHARDS)
+    flows = flows_of(parts, outages.breaker, settings, metrics)
     deadline_s = tuning.default_deadline_s
-    quota, usage = QuotaServicer(flows, deadline_s), UsageServicer(admit, deadline_s)
+    quota, usage = QuotaServicer(flows, deadline_s), UsageServicer(flows.admit, deadline_s)
     server = Server(
         ServerOptions(["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(deadline_s, silent)),
         {

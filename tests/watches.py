@@ -12,13 +12,15 @@ from typing import cast
 import grpc
 
 from tallygate.api.edge import EdgeOptions
-from tallygate.api.quota import QuotaServicer
+from tallygate.api.quota import QuotaFlows, QuotaServicer
 from tallygate.api.server import Server, ServerOptions
 from tallygate.domain.decision import LimitReading, LimitState
 from tallygate.domain.errors import TallygateError
 from tallygate.domain.ids import AccountId, LimitId, MeterName, PlanName
 from tallygate.domain.request import QuotaRequest, QuotaResult
 from tallygate.flow.admit import Admit
+from tallygate.flow.refund import Refunds
+from tallygate.flow.reserve import Reserve
 from tallygate.flow.watch import Watches, WatchOptions, WatchParts
 from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc
 from tests.sidecar import MESSAGE_BYTES_MAX, QUOTA, channel
@@ -155,7 +157,9 @@ async def serving(rig: Rig, address: str = "127.0.0.1:0") -> AsyncIterator[Side]
     """Serve watches alone, and open a channel."""
     calls = Calls()
     # Nothing here decides.
-    servicer = QuotaServicer(cast(Admit, None), 1.0, rig.watches)
+    servicer = QuotaServicer(
+        QuotaFlows(cast(Admit, None), cast(Reserve, None), cast(Refunds, None), rig.watches), 1.0
+    )
     server = Server(
         ServerOptions([address], MESSAGE_BYTES_MAX, EdgeOptions(0.2, calls)),
         {QUOTA: partial(quota_pb2_grpc.add_QuotaServiceServicer_to_server, servicer)},

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.redis import keys
 from tallygate.cli import app
-from tallygate.domain.ids import OperationId, TenantId
+from tallygate.domain.ids import AccountId, EventId, OperationId, ReservationId, TenantId
 from tallygate.settings import Settings
 from tallygate.settings_sources import secret_fields
 
@@ -162,12 +162,16 @@ def test_sources_that_are_named_exist(page: str) -> None:
 def test_keys_are_as_shown() -> None:
     """The table of Redis keys is what `keys.py` spells."""
     tenant, operation = TenantId("TENANT"), OperationId("OPERATION")
+    account, reservation = AccountId("ACCOUNT"), ReservationId("RESERVATION")
     shown = {cells[0].strip("`") for cells in rows(section("docs/architecture.md", "Redis"))}
     spelt = {
         keys.meta(7),
         keys.stream(7),
-        keys.account(7, tenant),
+        keys.account(7, account),
+        keys.holds(7, account),
         keys.operation(7, tenant, operation),
+        keys.reservation(7, tenant, reservation),
+        keys.refunded(7, tenant, EventId("EVENT")),
         keys.layout(),
         keys.catalog_snapshot(),
         keys.catalog_changes(),

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tallygate.adapters.clock import SystemClock
-from tallygate.domain.decision import Operation, Outcome
+from tallygate.domain.decision import Operation, Outcome, Reservation
 from tallygate.domain.errors import BackendUnavailable, DeadlineTooShort, TallygateError
 from tallygate.domain.ids import TenantId
 from tallygate.flow.gather import Gather
-from tallygate.ports import QuotaStore
+from tallygate.ports import OperationKey, QuotaStore, Recorded, ReservationKey
 from tests.builders import SHARDS, check, consume, decided, used, window
 from tests.faults.redis_parts import rig
 
@@ -131,6 +131,14 @@ class Failing:
         if self.calls == 1:
             raise ValueError("a fault in the store")
         return [BackendUnavailable() for _ in operations]
+
+    async def reservation(self, key: ReservationKey) -> Reservation | None:
+        """Nobody asks."""
+        raise BackendUnavailable
+
+    async def recorded(self, key: OperationKey) -> Recorded | None:
+        """Nobody asks."""
+        raise BackendUnavailable
 
 
 @pytest.mark.timeout(10)

@@ -16,7 +16,7 @@ from tallygate.adapters.redis import keys
 from tallygate.adapters.redis.client import connect
 from tallygate.domain.decision import Broken
 from tallygate.domain.errors import BackendUnavailable, StorageFault, TallygateError
-from tallygate.domain.ids import TenantId
+from tallygate.domain.ids import AccountId, TenantId
 from tests.builders import SHARDS, check, consume, decided, rate, used, window
 from tests.faults.redis_parts import SHARD, rig
 from tests.servers import RedisBinary, eventually
@@ -136,7 +136,7 @@ async def test_a_replica_refuses_and_says_so(own_redis: EmbeddedRedis) -> None:
 async def test_a_broken_account_harms_only_its_tenant(redis_url: str, what: str) -> None:
     """A foreign value at one tenant's key is that tenant's fault alone, in any order."""
     async with rig(redis_url) as it:
-        key = keys.account(SHARD, TenantId("bad"))
+        key = keys.account(SHARD, AccountId("bad"))
         match what:
             case "a string":
                 await it.beside.set(key, "x")

@@ -9,7 +9,7 @@ from tallygate.adapters.prometheus.metrics import CHILDREN_MAX, DECISION_OUTCOME
 from tallygate.adapters.prometheus.observers import AdmitMetrics, EdgeMetrics, StoreMetrics
 from tallygate.adapters.redis.quota_store import StoreObserver
 from tallygate.api.edge import EdgeObserver
-from tallygate.flow.admit import AdmitObserver
+from tallygate.flow.decide import DecideObserver
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_each_outcome_exists_from_the_start(metrics: Metrics) -> None:
 
 def test_outcomes_are_those_of_admit() -> None:
     """The outcomes are the ones that the admit step names."""
-    named = AdmitObserver.decided.__doc__ or ""
+    named = DecideObserver.decided.__doc__ or ""
     assert set(re.findall(r"\w+", named.partition(":")[2])) - {"or"} == set(DECISION_OUTCOMES)
 
 
@@ -88,7 +88,7 @@ def test_replace_forgets_what_is_gone(metrics: Metrics) -> None:
 
 def test_admit_is_counted(metrics: Metrics) -> None:
     """Decisions count by outcome, and events by their number."""
-    observer: AdmitObserver = AdmitMetrics(metrics)
+    observer: DecideObserver = AdmitMetrics(metrics)
     observer.decided("refused")
     observer.accepted(5)
     assert value(metrics, "decisions_total", outcome="refused") == 1

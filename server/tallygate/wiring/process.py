@@ -39,17 +39,14 @@ from tallygate.adapters.source_id import source_id
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.ops import Heartbeat, OpsListener, OpsOptions
 from tallygate.api.ops_pages import Readiness
-from tallygate.api.quota import QuotaFlows, QuotaServicer
+from tallygate.api.quota import QuotaServicer
 from tallygate.api.server import Register, Server, ServerOptions
 from tallygate.api.usage import UsageServicer
 from tallygate.domain.errors import CatalogInvalid
-from tallygate.flow.admit import Admit
-from tallygate.flow.decide import Decide, DecideParts
+from tallygate.flow.decide import DecideParts
 from tallygate.flow.gather import Gather
 from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts, IngestWatch
 from tallygate.flow.loop import Loop, LoopOptions
-from tallygate.flow.refund import Refunds
-from tallygate.flow.reserve import Reserve
 from tallygate.gen.v1 import admin_pb2_grpc, quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.settings import Settings
@@ -57,9 +54,10 @@ from tallygate.wiring.control import ControlBackends, control_of
 from tallygate.wiring.outage import Outages
 from tallygate.wiring.relays import Relays
 from tallygate.wiring.roles import Role, check_roles
+from tallygate.wiring.serve import flows_of
 from tallygate.wiring.steps import Step, ending
 from tallygate.wiring.store import open_store
-from tallygate.wiring.watching import POLL_MS, watches_of
+from tallygate.wiring.watching import POLL_MS
 
 QUOTA: Final = "tallygate.v1.QuotaService"
 USAGE: Final = "tallygate.v1.UsageService"
@@ -174,23 +172,15 @@ class _Process:
             metrics.redis_posture.replace(await read_posture(posture))
 
         self._loop("posture", watch_posture, POSTURE_MS)
-        decide = Decide(
-            DecideParts(
-                catalog=view,
-                outage=outages.gate(gather),
-                clock=self._clock,
-                encoder=ProtobufEventEncoder(),
-                observer=AdmitMetrics(metrics),
-                shards=settings.shards,
-            )
+        parts = DecideParts(
+            catalog=view,
+            outage=outages.gate(gather),
+            clock=self._clock,
+            encoder=ProtobufEventEncoder(),
+            observer=AdmitMetrics(metrics),
+            shards=settings.shards,
         )
-        admit = Admit(decide)
-        flows = QuotaFlows(
-            admit,
-            Reserve(decide, outages.breaker, settings.shards),
-            Refunds(decide, outages.breaker),
-            watches_of(admit, settings, self._clock, metrics),
-        )
+        flows = flows_of(parts, outages.breaker, settings, metrics)
         self._loop("watch", flows.watches.run_once, POLL_MS)
         deadline_s = settings.default_deadline_ms / 1000
         services: dict[str, Register] = {
@@ -199,7 +189,7 @@ class _Process:
                 registry,  # type: ignore[arg-type]
             ),
             USAGE: lambda registry: usage_pb2_grpc.add_UsageServiceServicer_to_server(
-                UsageServicer(admit, deadline_s),
+                UsageServicer(flows.admit, deadline_s),
                 registry,  # type: ignore[arg-type]
             ),
         }
