@@ -221,7 +221,7 @@ def test_a_rate_of_nothing_passes_nothing() -> None:
 
 
 def test_a_burst_that_is_not_exact_is_cut_to_what_is() -> None:
-    """Debt and a charge add up exactly also for an override whose burst its plan would not allow."""
+    """Debt and a charge add up exactly also for an override with a burst beyond its plan."""
     made = charge(rate(limit=1, period=Period.DAY, burst=AMOUNT_MAX), OWN, Calendar(), 1, NOW)
     assert isinstance(made.rule, RateRule)
     assert made.limit * made.rule.weight <= BRIM_MAX < (made.limit + 1) * made.rule.weight
