@@ -15,7 +15,7 @@ from tallygate.domain.credit import NEVER_US, CreditGrant, GrantAsked, GrantId, 
 from tallygate.domain.ids import LimitId
 from tallygate.flow.grant import Granting
 from tallygate.flow.reset import ResetAsked, Resetting
-from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
+from tallygate.gen.v1 import admin_pb2_grpc, credit_pb2
 from tallygate.ports.credit import CreditQuery
 
 Context = grpc.aio.ServicerContext
@@ -31,15 +31,15 @@ class CreditCalls(admin_pb2_grpc.AdminServiceServicer):
         self._resetting = resetting
 
     async def GrantCredit(  # noqa: N802  the name is the proto's
-        self, request: admin_pb2.GrantCreditRequest, context: "Context[Any, Any]"
-    ) -> admin_pb2.GrantCreditResponse:
+        self, request: credit_pb2.GrantCreditRequest, context: "Context[Any, Any]"
+    ) -> credit_pb2.GrantCreditResponse:
         """Add prepaid credits to a balance."""
         grant, replayed = await self._granting.grant(_asked(request))
-        return admin_pb2.GrantCreditResponse(grant=_grant_message(grant), replayed=replayed)
+        return credit_pb2.GrantCreditResponse(grant=_grant_message(grant), replayed=replayed)
 
     async def ListCredits(  # noqa: N802
-        self, request: admin_pb2.ListCreditsRequest, context: "Context[Any, Any]"
-    ) -> admin_pb2.ListCreditsResponse:
+        self, request: credit_pb2.ListCreditsRequest, context: "Context[Any, Any]"
+    ) -> credit_pb2.ListCreditsResponse:
         """List grants in burn-down order, a page at a time."""
         count = page_size(request.page_size, CREDITS_PAGE_MAX)
         found = await self._granting.grants(
@@ -52,13 +52,13 @@ class CreditCalls(admin_pb2_grpc.AdminServiceServicer):
         )
         page = found[:count]
         token = encoded([*burn_down_order(page[-1])]) if len(found) > count else ""
-        return admin_pb2.ListCreditsResponse(
+        return credit_pb2.ListCreditsResponse(
             grants=[_grant_message(grant) for grant in page], next_page_token=token
         )
 
     async def ResetLimit(  # noqa: N802
-        self, request: admin_pb2.ResetLimitRequest, context: "Context[Any, Any]"
-    ) -> admin_pb2.ResetLimitResponse:
+        self, request: credit_pb2.ResetLimitRequest, context: "Context[Any, Any]"
+    ) -> credit_pb2.ResetLimitResponse:
         """Set what is used of a limit to what reservations hold."""
         reset, replayed = await self._resetting.reset(
             ResetAsked(
@@ -70,12 +70,12 @@ class CreditCalls(admin_pb2_grpc.AdminServiceServicer):
                 dimensions=dict(request.dimensions),
             )
         )
-        return admin_pb2.ResetLimitResponse(
+        return credit_pb2.ResetLimitResponse(
             used_before=reset.used_before, used_after=reset.used_after, replayed=replayed
         )
 
 
-def _asked(request: admin_pb2.GrantCreditRequest) -> GrantAsked:
+def _asked(request: credit_pb2.GrantCreditRequest) -> GrantAsked:
     starts_us, expires_us = 0, NEVER_US
     if request.HasField("starts_at"):
         starts_us = convert.instant_us(request.starts_at, "starts_at")
@@ -94,8 +94,8 @@ def _asked(request: admin_pb2.GrantCreditRequest) -> GrantAsked:
     )
 
 
-def _grant_message(grant: CreditGrant) -> admin_pb2.CreditGrant:
-    message = admin_pb2.CreditGrant(
+def _grant_message(grant: CreditGrant) -> credit_pb2.CreditGrant:
+    message = credit_pb2.CreditGrant(
         grant_id=grant.grant_id,
         tenant_id=grant.tenant_id,
         limit_id=grant.limit_id,

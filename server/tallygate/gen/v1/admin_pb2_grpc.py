@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from tallygate.gen.v1 import admin_pb2 as tallygate_dot_v1_dot_admin__pb2
+from tallygate.gen.v1 import credit_pb2 as tallygate_dot_v1_dot_credit__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -107,18 +108,18 @@ class AdminServiceStub:
                 _registered_method=True)
         self.GrantCredit = channel.unary_unary(
                 '/tallygate.v1.AdminService/GrantCredit',
-                request_serializer=tallygate_dot_v1_dot_admin__pb2.GrantCreditRequest.SerializeToString,
-                response_deserializer=tallygate_dot_v1_dot_admin__pb2.GrantCreditResponse.FromString,
+                request_serializer=tallygate_dot_v1_dot_credit__pb2.GrantCreditRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_credit__pb2.GrantCreditResponse.FromString,
                 _registered_method=True)
         self.ListCredits = channel.unary_unary(
                 '/tallygate.v1.AdminService/ListCredits',
-                request_serializer=tallygate_dot_v1_dot_admin__pb2.ListCreditsRequest.SerializeToString,
-                response_deserializer=tallygate_dot_v1_dot_admin__pb2.ListCreditsResponse.FromString,
+                request_serializer=tallygate_dot_v1_dot_credit__pb2.ListCreditsRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_credit__pb2.ListCreditsResponse.FromString,
                 _registered_method=True)
         self.ResetLimit = channel.unary_unary(
                 '/tallygate.v1.AdminService/ResetLimit',
-                request_serializer=tallygate_dot_v1_dot_admin__pb2.ResetLimitRequest.SerializeToString,
-                response_deserializer=tallygate_dot_v1_dot_admin__pb2.ResetLimitResponse.FromString,
+                request_serializer=tallygate_dot_v1_dot_credit__pb2.ResetLimitRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_credit__pb2.ResetLimitResponse.FromString,
                 _registered_method=True)
 
 
@@ -320,18 +321,18 @@ def add_AdminServiceServicer_to_server(servicer, server):
             ),
             'GrantCredit': grpc.unary_unary_rpc_method_handler(
                     servicer.GrantCredit,
-                    request_deserializer=tallygate_dot_v1_dot_admin__pb2.GrantCreditRequest.FromString,
-                    response_serializer=tallygate_dot_v1_dot_admin__pb2.GrantCreditResponse.SerializeToString,
+                    request_deserializer=tallygate_dot_v1_dot_credit__pb2.GrantCreditRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_credit__pb2.GrantCreditResponse.SerializeToString,
             ),
             'ListCredits': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCredits,
-                    request_deserializer=tallygate_dot_v1_dot_admin__pb2.ListCreditsRequest.FromString,
-                    response_serializer=tallygate_dot_v1_dot_admin__pb2.ListCreditsResponse.SerializeToString,
+                    request_deserializer=tallygate_dot_v1_dot_credit__pb2.ListCreditsRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_credit__pb2.ListCreditsResponse.SerializeToString,
             ),
             'ResetLimit': grpc.unary_unary_rpc_method_handler(
                     servicer.ResetLimit,
-                    request_deserializer=tallygate_dot_v1_dot_admin__pb2.ResetLimitRequest.FromString,
-                    response_serializer=tallygate_dot_v1_dot_admin__pb2.ResetLimitResponse.SerializeToString,
+                    request_deserializer=tallygate_dot_v1_dot_credit__pb2.ResetLimitRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_credit__pb2.ResetLimitResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -738,8 +739,8 @@ class AdminService:
             request,
             target,
             '/tallygate.v1.AdminService/GrantCredit',
-            tallygate_dot_v1_dot_admin__pb2.GrantCreditRequest.SerializeToString,
-            tallygate_dot_v1_dot_admin__pb2.GrantCreditResponse.FromString,
+            tallygate_dot_v1_dot_credit__pb2.GrantCreditRequest.SerializeToString,
+            tallygate_dot_v1_dot_credit__pb2.GrantCreditResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -765,8 +766,8 @@ class AdminService:
             request,
             target,
             '/tallygate.v1.AdminService/ListCredits',
-            tallygate_dot_v1_dot_admin__pb2.ListCreditsRequest.SerializeToString,
-            tallygate_dot_v1_dot_admin__pb2.ListCreditsResponse.FromString,
+            tallygate_dot_v1_dot_credit__pb2.ListCreditsRequest.SerializeToString,
+            tallygate_dot_v1_dot_credit__pb2.ListCreditsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -792,8 +793,8 @@ class AdminService:
             request,
             target,
             '/tallygate.v1.AdminService/ResetLimit',
-            tallygate_dot_v1_dot_admin__pb2.ResetLimitRequest.SerializeToString,
-            tallygate_dot_v1_dot_admin__pb2.ResetLimitResponse.FromString,
+            tallygate_dot_v1_dot_credit__pb2.ResetLimitRequest.SerializeToString,
+            tallygate_dot_v1_dot_credit__pb2.ResetLimitResponse.FromString,
             options,
             channel_credentials,
             insecure,

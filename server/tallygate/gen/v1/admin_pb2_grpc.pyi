@@ -6,6 +6,7 @@ What operators and finance people ask of the control process."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from tallygate.gen.v1 import admin_pb2 as _admin_pb2
+from tallygate.gen.v1 import credit_pb2 as _credit_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -61,11 +62,11 @@ class AdminServiceStub:
     """Creates or replaces one override; a limit of 0 units is a limit, not an absence."""
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_admin_pb2.QueryUsageRequest, _admin_pb2.QueryUsageResponse]
     """Reads usage from the ledger's rollups."""
-    GrantCredit: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GrantCreditRequest, _admin_pb2.GrantCreditResponse]
+    GrantCredit: _grpc.UnaryUnaryMultiCallable[_credit_pb2.GrantCreditRequest, _credit_pb2.GrantCreditResponse]
     """Adds prepaid credits to a tenant's balance; the same `grant_id` adds once."""
-    ListCredits: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListCreditsRequest, _admin_pb2.ListCreditsResponse]
+    ListCredits: _grpc.UnaryUnaryMultiCallable[_credit_pb2.ListCreditsRequest, _credit_pb2.ListCreditsResponse]
     """Lists the grants of a tenant's balance, a page at a time."""
-    ResetLimit: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ResetLimitRequest, _admin_pb2.ResetLimitResponse]
+    ResetLimit: _grpc.UnaryUnaryMultiCallable[_credit_pb2.ResetLimitRequest, _credit_pb2.ResetLimitResponse]
     """Sets what a tenant has used of a limit to what reservations hold, with a reason for the audit."""
 
 @_typing.type_check_only
@@ -101,11 +102,11 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Creates or replaces one override; a limit of 0 units is a limit, not an absence."""
     QueryUsage: _aio.UnaryUnaryMultiCallable[_admin_pb2.QueryUsageRequest, _admin_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Reads usage from the ledger's rollups."""
-    GrantCredit: _aio.UnaryUnaryMultiCallable[_admin_pb2.GrantCreditRequest, _admin_pb2.GrantCreditResponse]  # type: ignore[assignment]
+    GrantCredit: _aio.UnaryUnaryMultiCallable[_credit_pb2.GrantCreditRequest, _credit_pb2.GrantCreditResponse]  # type: ignore[assignment]
     """Adds prepaid credits to a tenant's balance; the same `grant_id` adds once."""
-    ListCredits: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListCreditsRequest, _admin_pb2.ListCreditsResponse]  # type: ignore[assignment]
+    ListCredits: _aio.UnaryUnaryMultiCallable[_credit_pb2.ListCreditsRequest, _credit_pb2.ListCreditsResponse]  # type: ignore[assignment]
     """Lists the grants of a tenant's balance, a page at a time."""
-    ResetLimit: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResetLimitRequest, _admin_pb2.ResetLimitResponse]  # type: ignore[assignment]
+    ResetLimit: _aio.UnaryUnaryMultiCallable[_credit_pb2.ResetLimitRequest, _credit_pb2.ResetLimitResponse]  # type: ignore[assignment]
     """Sets what a tenant has used of a limit to what reservations hold, with a reason for the audit."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -226,25 +227,25 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def GrantCredit(
         self,
-        request: _admin_pb2.GrantCreditRequest,
+        request: _credit_pb2.GrantCreditRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_pb2.GrantCreditResponse, _abc.Awaitable[_admin_pb2.GrantCreditResponse]]:
+    ) -> _typing.Union[_credit_pb2.GrantCreditResponse, _abc.Awaitable[_credit_pb2.GrantCreditResponse]]:
         """Adds prepaid credits to a tenant's balance; the same `grant_id` adds once."""
 
     @_abc_1.abstractmethod
     def ListCredits(
         self,
-        request: _admin_pb2.ListCreditsRequest,
+        request: _credit_pb2.ListCreditsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_pb2.ListCreditsResponse, _abc.Awaitable[_admin_pb2.ListCreditsResponse]]:
+    ) -> _typing.Union[_credit_pb2.ListCreditsResponse, _abc.Awaitable[_credit_pb2.ListCreditsResponse]]:
         """Lists the grants of a tenant's balance, a page at a time."""
 
     @_abc_1.abstractmethod
     def ResetLimit(
         self,
-        request: _admin_pb2.ResetLimitRequest,
+        request: _credit_pb2.ResetLimitRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_pb2.ResetLimitResponse, _abc.Awaitable[_admin_pb2.ResetLimitResponse]]:
+    ) -> _typing.Union[_credit_pb2.ResetLimitResponse, _abc.Awaitable[_credit_pb2.ResetLimitResponse]]:
         """Sets what a tenant has used of a limit to what reservations hold, with a reason for the audit."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

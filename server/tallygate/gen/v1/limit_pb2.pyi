@@ -75,8 +75,8 @@ class LimitStatus(_message.Message):
     a balance, what has gone from its live grants.
     """
     limit: _builtins.int
-    """The limit in the meter's smallest unit; for a rate, its burst; of a balance, its live grants and
-    its overdraft.
+    """The limit in the meter's smallest unit; for a rate, its burst; of a balance, what its live
+    grants and its overdraft add up to.
     """
     remaining: _builtins.int
     """Units left, never below 0."""
@@ -90,9 +90,9 @@ class LimitStatus(_message.Message):
     """There is no bound; `limit` and `remaining` are 2^53 - 1."""
     @_builtins.property
     def resets_at(self) -> _timestamp_pb2.Timestamp:
-        """When the window ends; for a rate, when the bucket is full again; for a sliding limit, when the
-        oldest usage leaves it; for concurrency, when the next hold expires; of a balance, when its next
-        grant does. Unset where there is none.
+        """When the window ends; for a rate, when the bucket is full again; for a sliding limit, when its
+        oldest usage leaves it; for concurrency, when the next hold expires; of a balance, when the
+        next grant does. Unset where there is none.
         """
 
     def __init__(

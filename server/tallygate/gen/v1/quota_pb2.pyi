@@ -731,7 +731,7 @@ class CommitRequest(_message.Message):
     """What to do with usage beyond what was reserved."""
     @_builtins.property
     def amounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """What was used, one amount per item of the reservation, in its order; 0 for none. Empty: what was
+        """What was used: an amount per item of the reservation, in its order; 0 for none. Empty: what was
         reserved.
         """
 

@@ -1,4 +1,4 @@
--- Post what is left of grants that expired before an instant, or back what came too much; count them.
+-- Post what is left of grants that expired before an instant; count them.
 with due as (
     select account.tenant_id, account.limit_id, account.account, account.balance
     from tallygate.credit_account as account

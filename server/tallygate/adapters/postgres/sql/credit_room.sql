@@ -1,4 +1,4 @@
--- Read how full a balance is: grants neither used up nor expired, and the units of those Redis keeps.
+-- Read how full a balance is: its grants neither used up nor expired, and their units.
 select
     count(*) filter (where remaining > 0) as live,
     coalesce(sum(amount), 0)::numeric as units

@@ -11,8 +11,8 @@
 --     v (reserve): index of the reservation's key, its id, ttl in us;
 --     m (commit), l (release), p (settle): index of the reservation's key, its id, payload and
 --       number of events of the excess, "1" if the excess is recorded whatever the limits say,
---       number of shares; per share: index of its account, its text, and per piece units used up and
---       units given back;
+--       number of shares; per share: index of its account, its text, and per piece units used up
+--       and units given back;
 --     x (extend): index, id, ttl in us, number of shares; per share: index, text;
 --     f (refund): index of the event's refunded units, units, units at most;
 --     g (grant): units owed, number of grants; per grant: seq, priority, starts, expires, granted,
@@ -22,13 +22,14 @@
 --     Q;at;first_seq;index[;reading]*    settled, the excess refused     p;... as P
 --     R;at;refusing index;retry_us[;reading]*  refused (retry -1: never)
 --     U reused   S;now stale windows   O;index overflow   B broken value   E;epoch other epoch
---     T;state the reservation is not held   M it holds something else   X;left the refund exceeds   D;now the deadline has passed
+--     T;state the reservation is not held   M it holds something else
+--     X;left the refund exceeds   D;now the deadline has passed
 --   A reading is limit_id,meter,state,used,limit,remaining,resets_at.
 -- Invariant: nothing is written before every operation is evaluated, and XADD is the first write:
 --   what can fail, for memory or a wrong type, fails with nothing changed. Lua does not roll back.
 -- Cost: HMGET of meta, per operation GET and SET of its record, per account HMGET and HSET, one
---   XADD; PEXPIREAT about once an hour per account; a reservation adds GET and SET of its record and
---   ZADD or ZREM per account. Loops are bounded by the caller's batch.
+--   XADD; PEXPIREAT about once an hour per account; a reservation adds GET and SET of its record
+--   and ZADD or ZREM per account. Loops are bounded by the caller's batch.
 
 local answers = {}
 
@@ -65,7 +66,8 @@ function DETAIL.x(operation)
 end
 
 function DETAIL.f(operation)
-  operation.tally, operation.units, operation.units_max = take_number(), take_number(), take_number()
+  operation.tally = take_number()
+  operation.units, operation.units_max = take_number(), take_number()
 end
 
 function DETAIL.g(operation)

@@ -1,10 +1,10 @@
 -- Purpose: how each kind of limit measures, as domain/limit.py, sliding.py and balance.py specify.
 -- KEYS: those of state.lua.
 -- ARGV: per charge, the index of its account's hash, field, limit id, meter, amount, limit,
---   on_exceed (r, a, s), kind; then by kind: w (window) start, turn and end of two windows in a row,
---   number of thresholds, ppm and units of each; g (rate) weight, drain, period in us; s (sliding)
---   width in us, buckets; h (concurrency) nothing; b (balance) overdraft, number of low marks, units
---   of each.
+--   on_exceed (r, a, s), kind; then by kind: w (window) start, turn and end of two windows in a
+--   row, number of thresholds, ppm and units of each; g (rate) weight, drain, period in us;
+--   s (sliding) width in us, buckets; h (concurrency) nothing; b (balance) overdraft, number of low
+--   marks, units of each.
 -- Returns: verdicts: refuses, overflow, before() and after() as texts, retry in us (-1: never),
 --   counter (nil: unchanged), crossings, slots {place, units}, ends (until when it matters).
 -- Invariant: states are never changed in place, as the operation may yet be refused.

@@ -3,7 +3,8 @@
 -- ARGV: none by itself.
 -- Returns: per mode, the answer as admit.lua has it.
 -- Invariant: a mode checks all that can fail before it changes the first account.
--- Cost: ZCARD per account to reserve, ZSCORE per share to settle or extend, ZRANGE per account to reset.
+-- Cost: ZCARD per account to reserve, ZSCORE per share to settle or extend, ZRANGE per account to
+--   reset.
 
 local function reserve(operation, verdicts)
   local ends, shares, order = now + operation.ttl, {}, {}
