@@ -12,19 +12,25 @@ from functools import partial
 from google.protobuf.message import Message
 
 from tallygate.adapters.catalog.document import YamlCatalogDocuments
-from tallygate.api.admin import AdminServicer
+from tallygate.api.admin import AdminParts, AdminServicer
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.server import Server, ServerOptions
 from tallygate.domain.ids import MeterName
 from tallygate.flow.apply import Apply
+from tallygate.flow.grant import Granting
+from tallygate.flow.reset import ResetParts, Resetting
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
 from tallygate.ports import UsageQuery, UsageRow, UsageTotal
 from tallygate.testing.catalog import FakeCatalogStore
+from tallygate.testing.credit import FakeCreditLedger, FakeResetAudit
+from tallygate.testing.ledger import FakeLedger
+from tallygate.testing.quota import FakeQuotaStore
 from tests.catalog.documents import GOOD
 from tests.sidecar import MESSAGE_BYTES_MAX, SilentEdge, channel
 
 NOW = 1_700_000_040_000_000
 MINUTE = 60_000_000
+SHARDS = 4
 ADMIN = "tallygate.v1.AdminService"
 
 
@@ -55,6 +61,12 @@ class Control:
     stub: "admin_pb2_grpc.AdminServiceAsyncStub"
     store: FakeCatalogStore
     books: Books
+    ledger: FakeLedger = field(default_factory=FakeLedger)
+    audit: FakeResetAudit = field(default_factory=FakeResetAudit)
+    counters: FakeQuotaStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counters = FakeQuotaStore(self.now_us)
 
     def now_us(self) -> int:
         """Return the time."""
@@ -84,7 +96,9 @@ async def controlled() -> AsyncIterator[Control]:
     store, books = FakeCatalogStore(), Books()
     found = Control(None, store, books)  # type: ignore[arg-type]  # set below
     apply = Apply(store, YamlCatalogDocuments(), found)
-    servicer = AdminServicer(apply, store, books)
+    resets = ResetParts(found.counters, found.audit, store, found, SHARDS)
+    granting = Granting(FakeCreditLedger(found.ledger), store, found)
+    servicer = AdminServicer(AdminParts(apply, store, books, granting, Resetting(resets)))
     server = Server(
         ServerOptions(["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(10.0, SilentEdge())),
         {ADMIN: partial(admin_pb2_grpc.add_AdminServiceServicer_to_server, servicer)},

@@ -49,6 +49,9 @@ class Granting:
             )
         if limit.kind is not LimitKind.BALANCE:
             raise InvalidField(f"is a {limit.kind.value}, not a balance", field="limit_id")
+        if limit.per:
+            # What burns does not say of which value, so that grants could not say it either.
+            raise InvalidField(f"counts per {limit.per}, where credits cannot", field="limit_id")
         return await self._ledger.grant(asked, limit.overdraft, now_us)
 
     async def grants(self, query: CreditQuery) -> list[CreditGrant]:
