@@ -24,8 +24,8 @@ from tallygate.domain.limit import in_reach
 from tallygate.ports import Clock, QuotaStore
 
 # Python's own cost of an operation, and of a limit of it with its reading: measured.
-ENTRY_BYTES: Final = 1_100
-CHARGE_BYTES: Final = 600
+ENTRY_BYTES: Final = 900
+CHARGE_BYTES: Final = 500
 BATCH_MAX: Final = 128
 # Between two tries of a flush: short beside the grace that a stopping process has.
 FLUSH_PAUSE_S: Final = 0.05
