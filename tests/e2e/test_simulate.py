@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger
 from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.usage_replay import PostgresUsageReplay
@@ -18,7 +19,7 @@ from tallygate.domain.catalog import Limit, LimitKind, OnExceed, Plan
 from tallygate.domain.decision import Charge, Decided
 from tallygate.domain.ids import PlanName, TenantId
 from tallygate.domain.simulation import Findings
-from tallygate.domain.window import MINUTE_US, SECOND_US, Period
+from tallygate.domain.window import HOUR_US, MINUTE_US, SECOND_US, Period
 from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts
 from tallygate.flow.simulate import Simulate, SimulateOptions, SimulateParts
 from tallygate.gen.v1 import event_pb2, quota_pb2, quota_pb2_grpc
@@ -41,7 +42,7 @@ FAMILY = (
 OWN = (
     window("minutely", 40, period=Period.MINUTE, warn_at_ppm=(500_000,)),
     rate("rate", 1, burst=25),
-    rate("slow", 7, burst=60, period=Period.MINUTE, meter=BYTES),
+    rate("slow", 7, burst=40, period=Period.MINUTE, meter=BYTES),
     window("trailing", 150, kind=LimitKind.SLIDING, period=None, duration_us=10 * MINUTE_US),
     window("each", 60, per="subject_id", period=Period.HOUR),
     window("large", 25, where=(("model", ("large", "xl")),), period=Period.HOUR),
@@ -167,8 +168,9 @@ async def test_a_simulation_refuses_what_a_sidecar_would(redis_url: str, postgre
     tenants = {each.tenant_id: each for each in FAMILY}
     open_plans = catalog(**plans(refusing=False))
     strict = catalog(**plans(refusing=True))
-    # Ahead of Redis' own time, by which keys expire: none may be gone early.
-    begins_us = now_us() + 5 * SECOND_US
+    # Ahead of Redis' own time, by which keys expire: none may be gone early. And at the same place
+    # in every window whenever the test runs.
+    begins_us = (now_us() // HOUR_US + 1) * HOUR_US + 10 * SECOND_US
     postgres = Postgres(postgres_dsn)
     try:
         lax = await made(redis_url, CatalogInMemory(open_plans, tenants), begins_us, calls)
@@ -180,6 +182,7 @@ async def test_a_simulation_refuses_what_a_sidecar_would(redis_url: str, postgre
             ParsedCatalog(strict, FAMILY),
             PostgresCatalogStore(postgres),
             PostgresUsageReplay(postgres),
+            PostgresCreditLedger(postgres),
             lambda _: None,
         )
         simulate = Simulate(parts, SimulateOptions())
