@@ -5,7 +5,7 @@ Refuses to know how catalogs are stored.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,11 +27,13 @@ from tallygate.api.usage import UsageServicer
 from tallygate.domain.ids import SourceId
 from tallygate.flow.decide import DecideParts
 from tallygate.flow.gather import Gather
+from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import CatalogView, QuotaStore
 from tallygate.settings import Settings
 from tallygate.wiring.outage import Outages
 from tallygate.wiring.serve import flows_of
+from tallygate.wiring.watching import POLL_MS
 from tests.builders import SHARDS
 
 QUOTA = "tallygate.v1.QuotaService"
@@ -52,6 +54,9 @@ class Tuning:
     # As long as its calls wait, so that slow machines have no outages that no test is about.
     hang_ms: int = 10_000
     backlog_max: int = 100_000
+    stale_ms: int = 5_000
+    # The store's time, 0 for that of Redis.
+    now_us: Callable[[], int] = lambda: 0
 
 
 class SilentEdge:
@@ -75,7 +80,11 @@ async def serving(store: QuotaStore, view: CatalogView, tuning: Tuning) -> Async
     """Serve over a store; give the address."""
     silent, clock = SilentEdge(), SystemClock()
     metrics = Metrics(CollectorRegistry(), version="test")
-    settings = Settings(breaker_hang_ms=tuning.hang_ms, outage_backlog_max=tuning.backlog_max)
+    settings = Settings(
+        breaker_hang_ms=tuning.hang_ms,
+        outage_backlog_max=tuning.backlog_max,
+        watch_stale_ms=tuning.stale_ms,
+    )
     outages = Outages(settings, store, clock, metrics)
     gather = Gather(outages.breaker, clock, queue_max=tuning.queue_max, batch_max=tuning.batch_max)
     gate = outages.gate(gather)
@@ -92,7 +101,9 @@ async def serving(store: QuotaStore, view: CatalogView, tuning: Tuning) -> Async
     )
     running = asyncio.create_task(gather.run())
     stop = asyncio.Event()
-    loops = [asyncio.create_task(loop.run(stop)) for loop in outages.loops(LoopMetrics(metrics))]
+    told = LoopMetrics(metrics)
+    watching = Loop("watch", flows.watches, clock, told, LoopOptions(idle_ms=POLL_MS))
+    loops = [asyncio.create_task(each.run(stop)) for each in [watching, *outages.loops(told)]]
     await server.start()
     try:
         yield server.addresses[0]
@@ -110,7 +121,9 @@ async def sidecar(url: str, view: CatalogView, tuning: Tuning | None = None) -> 
     """Serve over a Redis; give the address."""
     tuned = tuning or Tuning()
     client = connect(url, tuned.redis_timeout_ms)
-    store = RedisQuotaStore(client, StoreOptions(SourceId(tuned.source), SHARDS, 900_000))
+    store = RedisQuotaStore(
+        client, StoreOptions(SourceId(tuned.source), SHARDS, 900_000, now_us=tuned.now_us)
+    )
     try:
         await store.open()
         async with serving(store, view, tuned) as address:

@@ -16,6 +16,7 @@ from tallygate.domain.catalog import (
     Plan,
     Tenant,
 )
+from tallygate.domain.credit import GrantAsked, GrantId
 from tallygate.domain.event import EventContext, UsageEvent
 from tallygate.domain.ids import EventId, LimitId, MeterName, OperationId, PlanName, TenantId
 from tallygate.domain.simulation import Findings, Standing, Unjudged
@@ -24,6 +25,8 @@ from tallygate.flow import simulate
 from tallygate.flow.simulate import Simulate, SimulateOptions, SimulateParts, UnknownPlan
 from tallygate.ports import ParsedCatalog
 from tallygate.ports.replay import ReplayQuery
+from tallygate.testing.credit import FakeCreditLedger
+from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.replay import FakeUsageReplay
 from tests.builders import catalog, rate, tenant, window
 from tests.usage_events import NOON_US, event
@@ -52,13 +55,14 @@ async def simulated(
     declared: Catalog | ParsedCatalog,
     *events: UsageEvent,
     tenants: Mapping[TenantId, Tenant] | None = None,
+    granted: FakeCreditLedger | None = None,
     **options: object,
 ) -> Findings:
     """Simulate these events under a catalog."""
     parsed = declared if isinstance(declared, ParsedCatalog) else ParsedCatalog(declared)
-    parts = SimulateParts(
-        parsed, Declared(tenants or {}), FakeUsageReplay([*events], page=3), lambda _: None
-    )
+    replay = FakeUsageReplay([*events], page=3)
+    history = granted or FakeCreditLedger(FakeLedger())
+    parts = SimulateParts(parsed, Declared(tenants or {}), replay, history, lambda _: None)
     return await Simulate(parts, SimulateOptions(**options)).run()  # type: ignore[arg-type]
 
 
@@ -220,12 +224,27 @@ async def test_what_cannot_be_judged_is_counted_by_its_reason() -> None:
     assert (findings.calls, only(findings).events) == (5, 1)
 
 
-async def test_limits_that_the_ledger_cannot_tell_of_are_left_out() -> None:
-    """Holds and grants are not usage, so that neither kind is judged."""
+async def test_holds_are_left_out() -> None:
+    """The ledger has none, so that a limit of what is held at once is not judged."""
     held = window("held", 1, kind=LimitKind.CONCURRENCY, period=None)
-    paid = window("paid", 0, kind=LimitKind.BALANCE, period=None)
-    findings = await simulated(catalog(held, paid), used(1), used(2))
+    findings = await simulated(catalog(held), used(1), used(2))
     assert (findings.refused_calls, findings.unlimited_calls, findings.standings()) == (0, 2, [])
+
+
+async def test_balances_burn_the_credits_that_were_granted() -> None:
+    """Each grant counts whole from when it was made; without one there is only the overdraft."""
+    paid = window("paid", 0, kind=LimitKind.BALANCE, period=None, overdraft=2)
+    ledger = FakeCreditLedger(FakeLedger())
+    for name, amount, at_us in (("first", 10, 0), ("second", 5, 20)):
+        asked = GrantAsked(TenantId("acme"), paid.limit_id, GrantId(name), amount)
+        await ledger.grant(asked, 2, NOON_US + at_us)
+    calls = [used(1, 10, 1), used(2, 3, 2), used(3, 2, 3), used(4, 5, 10), used(5, 5, 30)]
+    calls.append(used(6, 3, 40, tenant_id=TenantId("poor")))
+    findings = await simulated(catalog(paid), *calls, granted=ledger)
+    found = {each.tenant_id: each for each in findings.standings()}
+    acme = found[TenantId("acme")]
+    assert (acme.refused, acme.refused_units, acme.first_refused_us) == (2, 8, NOON_US + 2)
+    assert found[TenantId("poor")].refused == 1
 
 
 async def test_an_unlimited_limit_has_no_share() -> None:
@@ -277,7 +296,9 @@ async def test_memory_is_that_of_the_counters_that_still_count(
             sizes.append(len(running._counters._accounts.accounts))
 
         replay = FakeUsageReplay(calls)
-        parts = SimulateParts(ParsedCatalog(catalog(limit)), Declared(), replay, note)
+        parts = SimulateParts(
+            ParsedCatalog(catalog(limit)), Declared(), replay, FakeCreditLedger(FakeLedger()), note
+        )
         running = Simulate(parts, SimulateOptions())
         return (await running.run()).standings(), max(sizes)
 

@@ -80,8 +80,9 @@ def simulate_plan(
 async def _simulated(
     dsn: str, parsed: ParsedCatalog, options: SimulateOptions, note: Callable[[int], None]
 ) -> Findings:
-    async with recorded(dsn) as (tenants, replay):
-        return await Simulate(SimulateParts(parsed, tenants, replay, note), options).run()
+    async with recorded(dsn) as on_record:
+        parts = SimulateParts(parsed, on_record.tenants, on_record.usage, on_record.credits, note)
+        return await Simulate(parts, options).run()
 
 
 def _sheets(findings: Findings, notes: list[str], rows: int) -> list[Sheet]:
@@ -137,15 +138,15 @@ def _notes(catalog: Catalog, findings: Findings, options: SimulateOptions) -> It
         yield "Limits of the tenant's parents count its own usage only."
     if options.plan is not None:
         yield "On the plan of --plan, the tenants have none of their overrides."
-    for kind, why in (
-        (LimitKind.CONCURRENCY, "holds are not in the ledger"),
-        (LimitKind.BALANCE, "grants are not usage"),
-    ):
-        names = sorted({each.limit_id for each in _limits(catalog) if each.kind is kind})
-        if names:
-            yield f"Not judged, as {why}: {', '.join(names)}."
+    held = {each.limit_id for each in _limits(catalog) if each.kind is LimitKind.CONCURRENCY}
+    if held:
+        yield f"Not judged, as holds are not in the ledger: {', '.join(sorted(held))}."
+    if any(each.kind is LimitKind.BALANCE for each in _limits(catalog)):
+        yield "Balances have the credits that were granted, each whole from when it was granted."
     if findings.refunds:
         yield "Refunds give back what the simulation had granted."
+    if findings.settled:
+        yield "Reservations count when they were settled, not while they were held."
 
 
 def _limits(catalog: Catalog) -> Iterator[Limit]:

@@ -79,6 +79,7 @@ class Findings:
     refused_calls: int = 0
     refused_events: int = 0
     refunds: int = 0
+    settled: int = 0
     unlimited_calls: int = 0
     first_us: int = 0
     last_us: int = 0

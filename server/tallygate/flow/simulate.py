@@ -8,10 +8,11 @@ tenants, never by the events.
 Refuses to know: where the ledger lies, and how findings are shown.
 
 What the ledger does not say is not made up: it has no refused calls, no holds, and no word on
-whether an event had asked first. So every event is taken as one that asks.
+whether an event had asked first. So every event is taken as one that asks. Credits are those that
+were granted, each from when it was.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -19,10 +20,12 @@ from typing import Final, Protocol, assert_never
 
 from tallygate.domain.account import Accounts
 from tallygate.domain.catalog import LINEAGE_MAX, Catalog, Tenant, default_tenant
+from tallygate.domain.credit import NEVER_US, CreditGrant, burn_down_order
 from tallygate.domain.decision import (
     BalanceRule,
     Charge,
     ConcurrencyRule,
+    Credit,
     Decided,
     Mode,
     Operation,
@@ -42,17 +45,28 @@ from tallygate.domain.errors import (
     UnknownTenant,
 )
 from tallygate.domain.event import UsageEvent
-from tallygate.domain.ids import AccountId, EventId, PlanName, SourceId, TenantId
+from tallygate.domain.ids import (
+    AccountId,
+    EventId,
+    LimitId,
+    PlanName,
+    SourceId,
+    TenantId,
+    tenant_of,
+)
 from tallygate.domain.request import Item
 from tallygate.domain.simulation import Findings, Unjudged
 from tallygate.flow.bind import Binder, suspended_in
 from tallygate.ports import ParsedCatalog
+from tallygate.ports.credit import CreditQuery
 from tallygate.ports.replay import ReplayQuery, UsageReplay
 
 # Lineages are asked for again and again by tenants that are busy at the same time.
 LINEAGES_MAX: Final = 50_000
 # A refund mostly follows its event within minutes; only refused events are kept here.
 REFUSED_MAX: Final = 200_000
+# A balance lives by at most 64 grants; a longer past is read in a few more pages.
+GRANTS_PAGE: Final = 100
 # Looking for counters that are over costs a look at each, so it waits until they have doubled.
 SWEEP_MIN: Final = 10_000
 _SOURCE: Final = SourceId("simulation")
@@ -63,6 +77,14 @@ class DeclaredTenants(Protocol):
 
     async def tenants_named(self, ids: Sequence[TenantId]) -> Mapping[TenantId, Tenant]:
         """Return those of the tenants that are declared."""
+        ...
+
+
+class GrantHistory(Protocol):
+    """Knows the credits that were granted."""
+
+    async def grants(self, query: CreditQuery) -> list[CreditGrant]:
+        """Return a tenant's grants in burn-down order, at most `query.limit`."""
         ...
 
 
@@ -77,6 +99,7 @@ class SimulateParts:
     catalog: ParsedCatalog
     tenants: DeclaredTenants
     replay: UsageReplay
+    grants: GrantHistory
     note: Callable[[int], None]
 
 
@@ -98,6 +121,7 @@ class Simulate:
         self._families = _Families(parts.catalog, parts.tenants, options)
         self._binder = Binder()
         self._counters = _Counters()
+        self._credits = _Credits(parts.grants)
         self._refused: OrderedDict[tuple[TenantId, EventId], None] = OrderedDict()
         self._findings = Findings()
 
@@ -116,12 +140,13 @@ class Simulate:
     async def _look_at(self, events: Sequence[UsageEvent]) -> None:
         first = events[0]
         self._findings.seen(len(events), first.received_at_us)
+        self._findings.settled += sum(bool(event.reservation_id) for event in events)
         try:
-            self._call(events, await self._families.lineage(first.tenant_id))
+            await self._call(events, await self._families.lineage(first.tenant_id))
         except TallygateError as error:
             self._findings.leave(_why(error))
 
-    def _call(self, events: Sequence[UsageEvent], lineage: tuple[Tenant, ...]) -> None:
+    async def _call(self, events: Sequence[UsageEvent], lineage: tuple[Tenant, ...]) -> None:
         if suspended_in(lineage) is not None:
             self._findings.leave(Unjudged.SUSPENDED)
             return
@@ -131,10 +156,12 @@ class Simulate:
         used = [event for event in events if event.amount > 0]
         if not used:
             return
-        charges = self._charges(used, lineage)
-        outcome = self._counters.decide(
-            _operation(Mode.CONSUME, used, charges), used[0].received_at_us
-        )
+        charges, at_us = self._charges(used, lineage), used[0].received_at_us
+        for charge in charges:
+            if isinstance(charge.rule, BalanceRule):
+                for grant in await self._credits.due(charge, at_us):
+                    self._counters.decide(_granting(charge, grant), at_us)
+        outcome = self._counters.decide(_operation(Mode.CONSUME, used, charges), at_us)
         if isinstance(outcome, Overflowed):
             self._findings.leave(Unjudged.OVERFLOW)
             return
@@ -160,12 +187,8 @@ class Simulate:
         charges = self._binder.charges(
             self._catalog, lineage, items, first.context, first.received_at_us
         )
-        # Holds are not in the ledger, and a balance's grants are not usage.
-        return tuple(
-            charge
-            for charge in charges
-            if not isinstance(charge.rule, ConcurrencyRule | BalanceRule)
-        )
+        # Holds are not in the ledger.
+        return tuple(each for each in charges if not isinstance(each.rule, ConcurrencyRule))
 
     def _remember_refused(self, events: Sequence[UsageEvent]) -> None:
         for event in events:
@@ -219,6 +242,47 @@ class _Families:
         return replace(tenant, plan=plan, overrides=())
 
 
+class _Credits:
+    """Grants as they were made, each handed out once, when its time has come."""
+
+    def __init__(self, history: GrantHistory) -> None:
+        self._history = history
+        self._to_come: dict[tuple[AccountId, LimitId], deque[CreditGrant]] = {}
+
+    async def due(self, charge: Charge, now_us: int) -> list[CreditGrant]:
+        """Return the grants of a balance that were made by now and not returned before."""
+        key = (charge.account, charge.limit_id)
+        to_come = self._to_come.get(key)
+        if to_come is None:
+            to_come = self._to_come[key] = deque(await self._read(*key))
+        due: list[CreditGrant] = []
+        while to_come and to_come[0].created_at_us <= now_us:
+            due.append(to_come.popleft())
+        return due
+
+    async def _read(self, account: AccountId, limit_id: LimitId) -> list[CreditGrant]:
+        found: list[CreditGrant] = []
+        after: tuple[str, int, int, int] | None = None
+        while True:
+            query = CreditQuery(tenant_of(account), limit_id, GRANTS_PAGE, after)
+            page = await self._history.grants(query)
+            found += page
+            if len(page) < GRANTS_PAGE:
+                return sorted(found, key=lambda grant: grant.seq)
+            after = burn_down_order(page[-1])
+
+
+def _granting(charge: Charge, grant: CreditGrant) -> Operation:
+    whole = replace(grant, remaining=grant.amount).as_counted()
+    return Operation(
+        mode=Mode.GRANT,
+        tenant_id=grant.tenant_id,
+        shard=0,
+        charges=(replace(charge, amount=0),),
+        detail=Credit((whole,)),
+    )
+
+
 class _Counters:
     """The accounts, without what no decision can depend on any more."""
 
@@ -268,7 +332,9 @@ def _over_us(rule: Rule, resets_at_us: int, now_us: int) -> int:
             return resets_at_us
         case SlidingRule():
             return now_us + (rule.buckets + 1) * rule.width_us
-        case ConcurrencyRule() | BalanceRule():
+        case BalanceRule():
+            return NEVER_US
+        case ConcurrencyRule():
             raise AssertionError("is not simulated")
         case _:
             assert_never(rule)

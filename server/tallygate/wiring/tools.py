@@ -18,6 +18,7 @@ from tallygate.adapters.catalog.document import YamlCatalogDocuments, parse
 from tallygate.adapters.embedded import BANNER, EmbeddedPostgres, EmbeddedRedis
 from tallygate.adapters.log import configure_logging
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger
 from tallygate.adapters.postgres.migrate import apply_roles, migrate, pending
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.usage_replay import PostgresUsageReplay
@@ -54,6 +55,15 @@ class RedisFacts:
     posture: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What an installation has on record."""
+
+    tenants: PostgresCatalogStore
+    usage: PostgresUsageReplay
+    credits: PostgresCreditLedger
+
+
 @asynccontextmanager
 async def embedded_servers(settings: Settings) -> AsyncIterator[Settings]:
     """Start an embedded server for each address that is not set; lend the settings with all."""
@@ -85,11 +95,15 @@ def parsed_catalog(path: Path) -> ParsedCatalog:
 
 
 @asynccontextmanager
-async def recorded(dsn: str) -> AsyncIterator[tuple[PostgresCatalogStore, PostgresUsageReplay]]:
-    """Lend the tenants that are declared and the usage that was recorded."""
+async def recorded(dsn: str) -> AsyncIterator[Recorded]:
+    """Lend what is on record: tenants as declared, usage, credits."""
     postgres = Postgres(dsn)
     try:
-        yield PostgresCatalogStore(postgres), PostgresUsageReplay(postgres)
+        yield Recorded(
+            PostgresCatalogStore(postgres),
+            PostgresUsageReplay(postgres),
+            PostgresCreditLedger(postgres),
+        )
     finally:
         await postgres.close()
 

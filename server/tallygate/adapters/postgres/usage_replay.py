@@ -17,7 +17,14 @@ import asyncpg
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.event import EventContext, UsageEvent
-from tallygate.domain.ids import EventId, MeterName, OperationId, SourceId, TenantId
+from tallygate.domain.ids import (
+    EventId,
+    MeterName,
+    OperationId,
+    ReservationId,
+    SourceId,
+    TenantId,
+)
 from tallygate.ports.replay import ReplayQuery
 
 # A page is a few megabytes, and its round trip is lost in the time of deciding it.
@@ -63,4 +70,6 @@ def _event(row: asyncpg.Record) -> UsageEvent:
         source_id=SourceId(row["source_id"]),
         source_lane=row["source_lane"],
         source_seq=row["source_seq"],
+        refund_of=EventId(row["refund_of"]),
+        reservation_id=ReservationId(row["reservation_id"]),
     )

@@ -5,7 +5,7 @@ select
     tallygate.microseconds(received_at) as received_at_us,
     source_id, source_lane, source_seq,
     subject_id, resource_id, session_id, region, sku, correlation_id, sdk,
-    dimensions::text as dimensions
+    dimensions::text as dimensions, refund_of, reservation_id
 from tallygate.usage_event
 where ($1::text is null or tenant_id = $1)
     and ($2::bigint is null or received_at >= tallygate.instant($2))
