@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from tallygate.adapters.catalog.document import parse
-from tallygate.gen.v1 import admin_pb2
+from tallygate.gen.v1 import credit_pb2
 from tallygate.ports import CatalogChange, LedgerBatch
 from tests.api.control import NOW, Control, controlled
 from tests.catalog.documents import KINDS
@@ -25,10 +25,10 @@ async def control() -> AsyncIterator[Control]:
         yield found
 
 
-def granted(number: int = 1, **fields: Any) -> admin_pb2.GrantCreditRequest:
+def granted(number: int = 1, **fields: Any) -> credit_pb2.GrantCreditRequest:
     """Return a request for 100 units."""
     values = {"tenant_id": "acme", "limit_id": "prepaid", "amount": 100}
-    return admin_pb2.GrantCreditRequest(**{**values, "grant_id": f"grant-{number}", **fields})
+    return credit_pb2.GrantCreditRequest(**{**values, "grant_id": f"grant-{number}", **fields})
 
 
 async def test_credits_are_granted_and_listed(control: Control) -> None:
@@ -43,7 +43,7 @@ async def test_credits_are_granted_and_listed(control: Control) -> None:
     assert made.grant.created_at.ToMicroseconds() == NOW
     assert (await control.stub.GrantCredit(request)).replayed
     await control.ledger.persist(LedgerBatch((), burns=(burn(limit_id="prepaid", amount=30),)))
-    listed = await control.stub.ListCredits(admin_pb2.ListCreditsRequest(tenant_id="acme"))
+    listed = await control.stub.ListCredits(credit_pb2.ListCreditsRequest(tenant_id="acme"))
     assert [grant.remaining for grant in listed.grants] == [70]
 
 
@@ -55,7 +55,7 @@ async def test_grants_come_in_pages(control: Control) -> None:
     token = ""
     for _ in range(3):
         page = await control.stub.ListCredits(
-            admin_pb2.ListCreditsRequest(
+            credit_pb2.ListCreditsRequest(
                 tenant_id="acme", limit_id="prepaid", page_size=2, page_token=token
             )
         )
@@ -78,7 +78,7 @@ async def test_grants_come_in_pages(control: Control) -> None:
     ids=str,
 )
 async def test_what_cannot_be_granted_is_refused(
-    control: Control, request_: admin_pb2.GrantCreditRequest, code: str, field: str
+    control: Control, request_: credit_pb2.GrantCreditRequest, code: str, field: str
 ) -> None:
     """The status and the field say what is wrong."""
     failed = await failure(control.stub.GrantCredit(request_))
@@ -97,12 +97,12 @@ async def test_other_content_under_a_grants_id_is_refused(control: Control) -> N
 @pytest.mark.parametrize("token", ["x", "W10=", "WzEsIDIsIDMsIDRd", "WyJhIiwgMSwgMSwgdHJ1ZV0="])
 async def test_foreign_page_tokens_are_refused(control: Control, token: str) -> None:
     """A token that is not one of ours is a wrong field, not a fault of ours."""
-    request = admin_pb2.ListCreditsRequest(tenant_id="acme", page_token=token)
+    request = credit_pb2.ListCreditsRequest(tenant_id="acme", page_token=token)
     failed = await failure(control.stub.ListCredits(request))
     assert failed.fields == ["page_token"]
 
 
-def reset(**fields: Any) -> admin_pb2.ResetLimitRequest:
+def reset(**fields: Any) -> credit_pb2.ResetLimitRequest:
     """Return a request to reset what one user has used."""
     values = {
         "tenant_id": "acme",
@@ -112,7 +112,7 @@ def reset(**fields: Any) -> admin_pb2.ResetLimitRequest:
         "actor": "ann",
         "operation_id": "reset-1",
     }
-    return admin_pb2.ResetLimitRequest(**{**values, **fields})
+    return credit_pb2.ResetLimitRequest(**{**values, **fields})
 
 
 async def test_a_limit_is_reset_and_audited(control: Control) -> None:

@@ -66,8 +66,6 @@ _KINDS: Final = {
     Mode.SETTLE: "settled",
     Mode.EXTEND: "extended",
     Mode.REFUND: "refunded",
-    Mode.RESET: "reset",
-    Mode.GRANT: "credited",
 }
 
 
@@ -75,7 +73,11 @@ class DecideObserver(Protocol):
     """What deciding tells of itself."""
 
     def decided(self, outcome: str) -> None:
-        """An operation ended: allowed, refused, replayed, failed, closed, or as its mode says."""
+        """An operation ended.
+
+        It was: allowed, refused, replayed, recorded, rejected, checked, failed, committed,
+        released, settled, extended, refunded, closed.
+        """
 
     def accepted(self, events: int) -> None:
         """So many events are in the stream that were not there before."""

@@ -34,9 +34,11 @@ OPERATION_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 DECISION_OUTCOMES = (
     *("allowed", "refused", "replayed"),
     *("recorded", "rejected", "checked", "failed"),
+    *("committed", "released", "settled", "extended", "refunded", "closed"),
 )
-"""Granted; refused by a limit; answered from the operation record; a fact written down without
-asking; a fact kept as rejected; asked without charging; ended in an error."""
+"""Granted, or reserved; refused by a limit; answered from the operation record; a fact written down
+without asking; a fact kept as rejected; asked without charging; ended in an error. A reservation
+settled, given back, settled in part, or kept; an event taken back; a reservation found resolved."""
 
 CHILDREN_MAX = 1_000
 """Label sets of one metric. More means that a label took values from outside: a fault of ours."""
