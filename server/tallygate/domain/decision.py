@@ -348,6 +348,11 @@ class RefundExceeds:
 
 
 @dataclass(frozen=True, slots=True)
+class Crowded:
+    """An account holds as many reservations as it may; nothing was done."""
+
+
+@dataclass(frozen=True, slots=True)
 class TooLate:
     """The operation's deadline had passed when its turn came, at `now_us`; nothing was done."""
 
@@ -362,5 +367,14 @@ class Broken:
 
 
 Outcome = (
-    Decided | Reused | Stale | Overflowed | Unresolved | Changed | RefundExceeds | TooLate | Broken
+    Decided
+    | Reused
+    | Stale
+    | Overflowed
+    | Unresolved
+    | Changed
+    | RefundExceeds
+    | Crowded
+    | TooLate
+    | Broken
 )

@@ -106,6 +106,12 @@ class ReservationNotFound(NotFound):
     reason = "RESERVATION_NOT_FOUND"
 
 
+class TooManyReservations(TallygateError):
+    """The tenant holds as many reservations as it may; settle or release some."""
+
+    reason = "TOO_MANY_RESERVATIONS"
+
+
 class EventNotFound(NotFound):
     """The event is not known here, or is too old to be refunded by this call."""
 

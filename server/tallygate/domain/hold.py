@@ -15,6 +15,8 @@ from tallygate.domain.limit import State, give_back
 
 # A script runs alone: more expired holds than these wait for the account's next call.
 EXPIRED_MAX: Final = 1_000
+# Some 200 bytes each; who holds more at once has forgotten to settle.
+HOLDS_MAX: Final = 10_000
 
 Slots = tuple[tuple[int, int], ...]
 

@@ -15,6 +15,7 @@ from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.decision import (
     Broken,
     Changed,
+    Crowded,
     Decided,
     Mode,
     Operation,
@@ -33,7 +34,9 @@ from tallygate.domain.errors import (
     RefundTooLarge,
     StorageFault,
     TallygateError,
+    TooManyReservations,
 )
+from tallygate.domain.hold import HOLDS_MAX
 from tallygate.domain.ids import TenantId
 from tallygate.flow.draft import Draft, Drafter
 from tallygate.flow.outage import Asked, OutageGate
@@ -226,6 +229,10 @@ def _answer(operation: Operation, outcome: Outcome | TallygateError) -> Answer:
             return CounterOverflow(f"the counter of limit {limit_id} would pass 2^53 - 1")
         case RefundExceeds(left):
             return RefundTooLarge(f"the event has {left} units left to refund", field="amount")
+        case Crowded():
+            return TooManyReservations(
+                f"an account of the tenant holds {HOLDS_MAX} reservations, as many as it may"
+            )
         case Broken(detail):
             return StorageFault(detail)
         case Stale() | TooLate():

@@ -19,6 +19,7 @@ from tallygate.domain.decision import (
     Charge,
     ConcurrencyRule,
     Credit,
+    Crowded,
     Decided,
     Detail,
     Extension,
@@ -233,6 +234,8 @@ def _outcome(answer: str, operation: Operation) -> Outcome:
             return Unresolved(ReservationState(parts[0]))
         case "M":
             return Changed()
+        case "H":
+            return Crowded()
         case "X":
             return RefundExceeds(int(parts[0]))
         case "D":

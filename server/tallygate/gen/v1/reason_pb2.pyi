@@ -78,6 +78,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The refund is more than the event has left to refund. Do not retry."""
     REASON_EVENT_NOT_FOUND: _Reason.ValueType  # 26
     """The event is not known here, or is too old to be refunded by this call."""
+    REASON_TOO_MANY_RESERVATIONS: _Reason.ValueType  # 27
+    """The tenant holds as many reservations as it may. Settle or release some first."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call or an item was not served. `google.rpc.ErrorInfo.reason` holds the name without its
@@ -138,6 +140,8 @@ REASON_REFUND_TOO_LARGE: Reason.ValueType  # 25
 """The refund is more than the event has left to refund. Do not retry."""
 REASON_EVENT_NOT_FOUND: Reason.ValueType  # 26
 """The event is not known here, or is too old to be refunded by this call."""
+REASON_TOO_MANY_RESERVATIONS: Reason.ValueType  # 27
+"""The tenant holds as many reservations as it may. Settle or release some first."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

@@ -22,7 +22,7 @@
 --     Q;at;first_seq;index[;reading]*    settled, the excess refused     p;... as P
 --     R;at;refusing index;retry_us[;reading]*  refused (retry -1: never)
 --     U reused   S;now stale windows   O;index overflow   B broken value   E;epoch other epoch
---     T;state the reservation is not held   M it holds something else
+--     T;state the reservation is not held   M it holds something else   H too many are held
 --     X;left the refund exceeds   D;now the deadline has passed
 --   A reading is limit_id,meter,state,used,limit,remaining,resets_at.
 -- Invariant: nothing is written before every operation is evaluated, and XADD is the first write:

@@ -8,7 +8,7 @@
 --   place that they were taken from, if that is still there.
 -- Cost: ZRANGEBYSCORE twice where holds have expired, ZSCORE per share told of.
 
-local EXPIRED_MAX = 1000
+local EXPIRED_MAX, HOLDS_MAX = 1000, 10000
 
 -- Returns {{name = field, slots = {{place, units}}}} for a share's text.
 local function decode_pieces(text)
@@ -103,6 +103,7 @@ local function expire(index)
     account.moves[#account.moves + 1] = { 'ZREM', due[number] }
   end
   account.expired = account.expired + #due
+  account.holds = account.holds - #due
   local rest = redis.call(
     'ZRANGEBYSCORE', key, '-inf', '+inf', 'WITHSCORES', 'LIMIT', whole(account.expired), '1'
   )
@@ -116,6 +117,18 @@ local function hold(index, member, ends)
   local first = account.next_hold
   set_next_hold(index, first > 0 and math.min(first, ends) or ends)
   keep_until(index, ends)
+end
+
+-- Says why an operation cannot hold more of its accounts, nil when it can.
+local function crowded(operation)
+  for _, charge in ipairs(operation.charges) do
+    local stored = redis.pcall('ZCARD', KEYS[charge.key + 1])
+    if type(stored) == 'table' then
+      return 'B'
+    elseif stored + accounts[charge.key].holds >= HOLDS_MAX then
+      return 'H'
+    end
+  end
 end
 
 -- Says why an operation cannot settle or extend what it tells of, nil when all of it is held. Units

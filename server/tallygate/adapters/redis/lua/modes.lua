@@ -22,6 +22,7 @@ local function reserve(operation, verdicts)
   for number, index in ipairs(order) do
     local text = encode_pieces(shares[index])
     hold(index, text .. '|' .. operation.id, ends)
+    accounts[index].holds = accounts[index].holds + 1
     texts[number] = share_record(index, text)
   end
   set_reservation(operation.reservation, {
@@ -34,10 +35,9 @@ local MODE = {}
 
 local function charge_all(operation)
   if operation.mode == 'v' then
-    for _, charge in ipairs(operation.charges) do
-      if type(redis.pcall('ZCARD', KEYS[charge.key + 1])) == 'table' then
-        return 'B'
-      end
+    local full = crowded(operation)
+    if full then
+      return full
     end
   end
   local verdicts = verdicts_of(operation)
@@ -68,6 +68,7 @@ end
 local function settle_share(operation, share, expires)
   local account, left = accounts[share.key], {}
   account.moves[#account.moves + 1] = { 'ZREM', share.text .. '|' .. operation.id }
+  account.holds = account.holds - 1
   for number, piece in ipairs(share.pieces) do
     local used, rest = split(piece.slots, share.used[number])
     local back, held_still = split(reversed(rest), share.back[number])
@@ -84,6 +85,7 @@ local function settle_share(operation, share, expires)
   local text = encode_pieces(left)
   if text ~= '' then
     hold(share.key, text .. '|' .. operation.id, expires)
+    account.holds = account.holds + 1
   end
   return text
 end

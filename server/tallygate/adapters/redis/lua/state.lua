@@ -91,8 +91,9 @@ local function encode(state)
 end
 
 -- Accounts by the index of their hash's key: {fields = {name = state or false}, dirty = {name =
--- true}, expires_ms, next_hold, moves = {{'ZADD', score, member} or {'ZREM', member}}, expired}. A
--- later operation of this call sees what an earlier one has changed.
+-- true}, expires_ms, next_hold, moves = {{'ZADD', score, member} or {'ZREM', member}}, expired, and
+-- holds: how many more there are than Redis has}. A later operation of this call sees what an
+-- earlier one has changed.
 local accounts = {}
 
 -- Reads what is not read yet of an account's fields; says whether all of it could be read.
@@ -100,7 +101,7 @@ local function load_fields(index, names)
   local account = accounts[index]
   local first = not account
   if first then
-    account = { fields = {}, dirty = {}, moves = {}, expired = 0 }
+    account = { fields = {}, dirty = {}, moves = {}, expired = 0, holds = 0 }
     accounts[index] = account
   end
   local missing = {}
