@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
+
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger
 from tallygate.adapters.postgres.ledger import PostgresLedger
@@ -43,7 +45,7 @@ OWN = (
     window("minutely", 40, period=Period.MINUTE, warn_at_ppm=(500_000,)),
     rate("rate", 1, burst=25),
     rate("slow", 7, burst=40, period=Period.MINUTE, meter=BYTES),
-    window("trailing", 150, kind=LimitKind.SLIDING, period=None, duration_us=10 * MINUTE_US),
+    window("trailing", 90, kind=LimitKind.SLIDING, period=None, duration_us=10 * MINUTE_US),
     window("each", 60, per="subject_id", period=Period.HOUR),
     window("large", 25, where=(("model", ("large", "xl")),), period=Period.HOUR),
     window("soft", 30, on_exceed=OnExceed.ALLOW, period=Period.HOUR),
@@ -159,12 +161,16 @@ async def stored(url: str, postgres: Postgres) -> None:
         await client.aclose()
 
 
-async def test_a_simulation_refuses_what_a_sidecar_would(redis_url: str, postgres_dsn: str) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [7, 8])
+async def test_a_simulation_refuses_what_a_sidecar_would(
+    redis_url: str, postgres_dsn: str, seed: int
+) -> None:
     """Call by call, at the same instants, for every kind that the ledger tells of.
 
     The usage is recorded with nothing refused, and simulated on plans that refuse.
     """
-    calls = traffic(7)
+    calls = traffic(seed)
     tenants = {each.tenant_id: each for each in FAMILY}
     open_plans = catalog(**plans(refusing=False))
     strict = catalog(**plans(refusing=True))
@@ -208,6 +214,7 @@ async def test_a_simulation_refuses_what_a_sidecar_would(redis_url: str, postgre
     assert over == {"soft", "shadow"}
 
 
+@pytest.mark.slow
 async def test_the_command_tells_who_would_have_been_refused(
     redis_url: str, postgres_dsn: str, tmp_path: Any
 ) -> None:
@@ -251,6 +258,7 @@ async def test_the_command_tells_who_would_have_been_refused(
     assert (table.code, "monthly" in table.out) == (1, True)
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_simulated_is_told(postgres_dsn: str, tmp_path: Any) -> None:
     """A faulty catalog, a plan that it lacks, a date that is none, a ledger that is not there."""
     good = catalogs.write(tmp_path, catalogs.OPEN, "good.yaml")
