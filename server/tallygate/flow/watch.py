@@ -73,9 +73,13 @@ class WatchObserver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WatchOptions:
-    """How watching is bounded. A watch ends when nothing could be read for `stale_ms`."""
+    """How watching is bounded: open watches, and the distinct questions that they ask.
+
+    A watch ends when nothing could be read for `stale_ms`.
+    """
 
     watches_max: int
+    questions_max: int
     stale_ms: int
 
 
@@ -95,12 +99,11 @@ class Polled:
     questions: int = 0
     changed: int = 0
     failed: int = 0
-    seconds: float = 0.0
 
     @property
     def more(self) -> bool:
-        """Whether the next look is due by now: so many questions take a while."""
-        return self.failed == 0 and self.seconds * 1000 >= POLL_MS
+        """The next look waits for its time even if this one was long: decisions go before."""
+        return False
 
 
 class Watch:
@@ -165,11 +168,14 @@ class Watches:
         Raises `Overloaded` when there are too many watches, and what keeps the limits unread.
         """
         if self._open >= self._options.watches_max:
-            raise Overloaded("no more watches are taken here", retry_after_us=PUSHBACK_US)
+            raise _full()
+        self._check_room(request)
         self._open += 1
         try:
             self._tell()
             watch = Watch(await self._snapshot(request))
+            # Others may have come while it was read.
+            self._check_room(request)
             # Only now: a poll that is under way could show it what was before its snapshot.
             topic = self._join(request, watch)
             try:
@@ -182,7 +188,6 @@ class Watches:
 
     async def run_once(self) -> Polled:
         """Read every question once, and hand on what has changed."""
-        began = self._parts.clock.monotonic()
         # As they are now: who comes while we read has a newer snapshot than we shall have.
         asked = [(topic, tuple(topic.watches)) for topic in self._topics.values()]
         counts = {"same": 0, "changed": 0, "failed": 0}
@@ -201,8 +206,12 @@ class Watches:
         for outcome, count in counts.items():
             if count:
                 self._parts.observer.polled(outcome, count)
-        seconds = self._parts.clock.monotonic() - began
-        return Polled(len(asked), counts["changed"], counts["failed"], seconds)
+        return Polled(len(asked), counts["changed"], counts["failed"])
+
+    def _check_room(self, request: QuotaRequest) -> None:
+        full = len(self._topics) >= self._options.questions_max
+        if full and _question(request) not in self._topics:
+            raise _full()
 
     async def _snapshot(self, request: QuotaRequest) -> QuotaResult:
         [result] = await self._read([request])
@@ -249,6 +258,10 @@ class Watches:
 
     def _tell(self) -> None:
         self._parts.observer.watching(self._open, len(self._topics))
+
+
+def _full() -> Overloaded:
+    return Overloaded("no more watches are taken here", retry_after_us=PUSHBACK_US)
 
 
 def _away(results: Sequence[QuotaResult | TallygateError]) -> TallygateError | None:
