@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import grpc
 import pytest
 
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
@@ -67,10 +68,11 @@ class StoreTime:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call and when it is made, after the beginning."""
+    """A call and when it is made, after the beginning, and a refund that follows at once."""
 
     after_us: int
     request: quota_pb2.CheckAndConsumeRequest
+    refund: quota_pb2.RefundRequest | None = None
 
 
 class Heard(Findings):
@@ -101,7 +103,7 @@ def plans(*, refusing: bool) -> dict[str, Any]:
 
 
 def traffic(seed: int) -> list[Call]:
-    """Return calls of a family and a stranger: bursts, pauses, several items, several users."""
+    """Return calls of a family and a stranger: bursts, pauses, several items, users, refunds."""
     dice = random.Random(seed)
     calls: list[Call] = []
     after_us = 0
@@ -120,7 +122,17 @@ def traffic(seed: int) -> list[Call]:
             )
             if dice.random() < 0.5:
                 item.dimensions["model"] = dice.choice(("small", "large", "xl"))
-        calls.append(Call(after_us, request))
+        refund = None
+        if calls and dice.random() < 0.1:
+            # Of a recent call, so that it counts still; some ask for more than there is left.
+            of = dice.choice(calls[-20:]).request
+            refund = quota_pb2.RefundRequest(
+                tenant_id=of.tenant_id,
+                event_id=f"{of.operation_id}:0",
+                amount=dice.choice((0, 1, 2)),
+                operation_id=f"back-{number}",
+            )
+        calls.append(Call(after_us, request, refund))
     return calls
 
 
@@ -140,11 +152,28 @@ async def made(
     """Make the calls, each at its instant; return the replies."""
     time = StoreTime(begins_us)
     replies: list[quota_pb2.CheckAndConsumeResponse] = []
+    refunded = 0
     async with answering(url, view, time) as quota:
         for call in calls:
             time.at_us = begins_us + call.after_us
             replies.append(await quota.CheckAndConsume(call.request))
+            if call.refund is not None:
+                refunded += await given_back(quota, call.refund)
+    assert refunded > len(calls) // 50 or not any(call.refund for call in calls)
     return replies
+
+
+async def given_back(
+    quota: "quota_pb2_grpc.QuotaServiceAsyncStub", refund: quota_pb2.RefundRequest
+) -> bool:
+    """Take an event back; say whether it could be: not of a call that was refused, nor twice."""
+    try:
+        await quota.Refund(refund)
+    except grpc.aio.AioRpcError as error:
+        if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):
+            raise
+        return False
+    return True
 
 
 async def stored(url: str, postgres: Postgres) -> None:
@@ -209,7 +238,8 @@ async def test_a_simulation_refuses_what_a_sidecar_would(
         found[each.limit_id] += each.refused
     assert +found == refused
     assert heard.refused_calls == refused.total()
-    assert heard.calls == CALLS
+    assert heard.calls - heard.refunds == CALLS
+    assert heard.refunds > CALLS // 50
     over = {each.limit_id for each in heard.standings() if each.over}
     assert over == {"soft", "shadow"}
 
