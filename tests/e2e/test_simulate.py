@@ -32,7 +32,7 @@ from tests.e2e import catalogs
 from tests.e2e.processes import tallygate
 from tests.faults.world import SystemClock
 from tests.servers import flush
-from tests.sidecar import Tuning, channel, charge, sidecar
+from tests.sidecar import channel, charge, sidecar
 
 CALLS = 500
 ORG, FREE = PlanName("org"), PlanName("free")
@@ -141,8 +141,7 @@ async def answering(
     url: str, view: CatalogInMemory, time: StoreTime
 ) -> AsyncIterator["quota_pb2_grpc.QuotaServiceAsyncStub"]:
     """Lend a sidecar whose store goes by a time of ours."""
-    tuning = Tuning(now_us=time.now_us)
-    async with sidecar(url, view, tuning) as address, channel(address) as opened:
+    async with sidecar(url, view, now_us=time.now_us) as address, channel(address) as opened:
         yield quota_pb2_grpc.QuotaServiceStub(opened)
 
 
