@@ -55,8 +55,6 @@ class Tuning:
     hang_ms: int = 10_000
     backlog_max: int = 100_000
     stale_ms: int = 5_000
-    # The store's time, 0 for that of Redis.
-    now_us: Callable[[], int] = lambda: 0
 
 
 class SilentEdge:
@@ -117,12 +115,17 @@ async def serving(store: QuotaStore, view: CatalogView, tuning: Tuning) -> Async
 
 
 @asynccontextmanager
-async def sidecar(url: str, view: CatalogView, tuning: Tuning | None = None) -> AsyncIterator[str]:
-    """Serve over a Redis; give the address."""
+async def sidecar(
+    url: str,
+    view: CatalogView,
+    tuning: Tuning | None = None,
+    now_us: Callable[[], int] = lambda: 0,
+) -> AsyncIterator[str]:
+    """Serve over a Redis; give the address. `now_us` is the store's time, 0 for Redis' own."""
     tuned = tuning or Tuning()
     client = connect(url, tuned.redis_timeout_ms)
     store = RedisQuotaStore(
-        client, StoreOptions(SourceId(tuned.source), SHARDS, 900_000, now_us=tuned.now_us)
+        client, StoreOptions(SourceId(tuned.source), SHARDS, 900_000, now_us=now_us)
     )
     try:
         await store.open()

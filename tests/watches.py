@@ -106,11 +106,12 @@ class Rig:
     clock: Hand = field(default_factory=Hand)
     told: Told = field(default_factory=Told)
     watches_max: int = 1_000
+    questions_max: int = 1_000
     watches: Watches = field(init=False)
 
     def __post_init__(self) -> None:
         parts = WatchParts(self.readings, self.clock, self.told)
-        self.watches = Watches(parts, WatchOptions(self.watches_max, STALE_MS))
+        self.watches = Watches(parts, WatchOptions(self.watches_max, self.questions_max, STALE_MS))
 
     async def show(self, result: QuotaResult | TallygateError) -> None:
         """Set what is read from now on, and have it read once."""

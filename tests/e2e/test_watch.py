@@ -1,4 +1,4 @@
-"""`tallygate usage --watch` as a process, against a server whose readings a test sets."""
+"""`tallygate usage --watch` as a process, against readings that a test sets and real sidecars."""
 
 import asyncio
 import json
@@ -7,11 +7,22 @@ import pty
 import re
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from tallygate.domain.decision import LimitState
-from tests.e2e.processes import COMMAND, Process, environment, started, tallygate
+from tests.e2e import catalogs
+from tests.e2e.calls import consume, quota
+from tests.e2e.processes import (
+    COMMAND,
+    Process,
+    Server,
+    environment,
+    site,
+    started,
+    tallygate,
+)
 from tests.servers import eventually
 from tests.watches import Rig, Side, serving, standing
 
@@ -126,3 +137,33 @@ async def test_what_cannot_be_watched_is_told(arguments: tuple[str, ...], words:
     assert finished.code != 0
     assert words in finished.err
     assert "Traceback" not in finished.err
+
+
+async def test_a_process_serves_watches_and_drains_them(tmp_path: Path, redis_url: str) -> None:
+    """What is charged shows in the watch and in the metrics; a stop does not wait for watchers."""
+    file = catalogs.write(tmp_path, catalogs.limited(10))
+    async with site(tmp_path, redis_url=redis_url, catalog=file) as place:
+        serve = await place.start("serve")
+        await eventually(lambda: loaded(serve), what="a catalog")
+        watching = ("usage", "--watch", "--tenant", "acme", "--grpc-address", serve.address)
+        async with started(*watching) as process:
+            await process.said(r"snapshot acme monthly 0 of 10 ok\n")
+            async with quota(serve.address) as stub:
+                assert (await stub.CheckAndConsume(consume("op-1", 4, "acme"), timeout=10)).allowed
+            await process.said(r"changed acme monthly 4 of 10 ok\n")
+            file = catalogs.write(tmp_path, catalogs.limited(20))
+            await process.said(r"changed acme monthly 4 of 20 ok\n")
+            assert await serve.metric("tallygate_watches") == 1
+            assert await serve.metric("tallygate_watched_questions") == 1
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            assert await serve.terminate() == 0
+            # A third of the grace: it has not waited for the watch to end by itself.
+            assert loop.time() - began < 3.3
+            await process.said("nothing answers at")
+            assert await ended(process) == 0
+
+
+async def loaded(server: Server) -> bool:
+    """Say whether a sidecar is ready."""
+    return (await server.page("/readyz"))[0] == 200

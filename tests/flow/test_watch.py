@@ -157,6 +157,18 @@ async def test_many_questions_are_read_in_bounded_lists() -> None:
     assert rig.told.polls["failed"] == READS_MAX + 1
 
 
+async def test_one_question_too_many_is_refused() -> None:
+    """Questions that are asked already may be asked by more; another one may not."""
+    rig = Rig(questions_max=1)
+    other = QuotaRequest(TenantId("other"))
+    async with rig.watches.open(ACME), rig.watches.open(ACME):
+        with pytest.raises(Overloaded):
+            async with rig.watches.open(other):
+                pass
+    async with rig.watches.open(other):
+        pass
+
+
 async def test_one_watch_too_many_is_refused() -> None:
     """The bound holds over all questions, and a watch that ends makes room."""
     rig = Rig(watches_max=1)

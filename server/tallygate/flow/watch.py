@@ -25,8 +25,9 @@ from tallygate.ports import Clock
 POLL_MS: Final = 100
 # One pipeline of so many checks takes a few milliseconds; decisions pass between two of them.
 READS_MAX: Final = 100
-# A deadline for reading: past it, the next poll is due several times over.
-READ_S: Final = 0.5
+# Beyond any time in which counters that can be read are read, also on a busy machine; a store that
+# hangs is found out sooner by the breaker.
+READ_S: Final = 2.0
 # A caller that finds no room should not be back before others have had time to leave.
 PUSHBACK_US: Final = 1_000_000
 
@@ -72,9 +73,13 @@ class WatchObserver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WatchOptions:
-    """How watching is bounded. A watch ends when nothing could be read for `stale_ms`."""
+    """How watching is bounded: open watches, and the distinct questions that they ask.
+
+    A watch ends when nothing could be read for `stale_ms`.
+    """
 
     watches_max: int
+    questions_max: int
     stale_ms: int
 
 
@@ -97,7 +102,7 @@ class Polled:
 
     @property
     def more(self) -> bool:
-        """The next look is due at its time, whatever this one found."""
+        """The next look waits for its time even if this one was long: decisions go before."""
         return False
 
 
@@ -163,11 +168,14 @@ class Watches:
         Raises `Overloaded` when there are too many watches, and what keeps the limits unread.
         """
         if self._open >= self._options.watches_max:
-            raise Overloaded("no more watches are taken here", retry_after_us=PUSHBACK_US)
+            raise _full()
+        self._check_room(request)
         self._open += 1
         try:
             self._tell()
             watch = Watch(await self._snapshot(request))
+            # Others may have come while it was read.
+            self._check_room(request)
             # Only now: a poll that is under way could show it what was before its snapshot.
             topic = self._join(request, watch)
             try:
@@ -199,6 +207,11 @@ class Watches:
             if count:
                 self._parts.observer.polled(outcome, count)
         return Polled(len(asked), counts["changed"], counts["failed"])
+
+    def _check_room(self, request: QuotaRequest) -> None:
+        full = len(self._topics) >= self._options.questions_max
+        if full and _question(request) not in self._topics:
+            raise _full()
 
     async def _snapshot(self, request: QuotaRequest) -> QuotaResult:
         [result] = await self._read([request])
@@ -245,6 +258,10 @@ class Watches:
 
     def _tell(self) -> None:
         self._parts.observer.watching(self._open, len(self._topics))
+
+
+def _full() -> Overloaded:
+    return Overloaded("no more watches are taken here", retry_after_us=PUSHBACK_US)
 
 
 def _away(results: Sequence[QuotaResult | TallygateError]) -> TallygateError | None:

@@ -181,7 +181,8 @@ class _Process:
             shards=settings.shards,
         )
         flows = flows_of(parts, outages.breaker, settings, metrics)
-        self._loop("watch", flows.watches.run_once, POLL_MS)
+        pace = LoopOptions(idle_ms=POLL_MS)
+        self._spawn(Loop("watch", flows.watches, self._clock, self._loops, pace))
         deadline_s = settings.default_deadline_ms / 1000
         services: dict[str, Register] = {
             QUOTA: lambda registry: quota_pb2_grpc.add_QuotaServiceServicer_to_server(

@@ -15,5 +15,7 @@ __all__ = ["POLL_MS", "watches_of"]
 
 def watches_of(reads: Reads, settings: Settings, clock: Clock, metrics: Metrics) -> Watches:
     """Return the watches of a process that reads by `reads`."""
-    options = WatchOptions(settings.watches_max, settings.watch_stale_ms)
+    options = WatchOptions(
+        settings.watches_max, settings.watched_questions_max, settings.watch_stale_ms
+    )
     return Watches(WatchParts(reads, clock, WatchMetrics(metrics)), options)

@@ -29,7 +29,8 @@ from tallygate.ports.replay import ReplayQuery
 
 # A page is a few megabytes, and its round trip is lost in the time of deciding it.
 PAGE: Final = 2_000
-# The first page waits for the sort: of a hundred million events on disk, well within this.
+# The first page waits for the sort, of a hundred million events on disk well within this; later
+# ones wait for whoever decides the page before, and looks up its tenants.
 PATIENCE_S: Final = 3_600
 _CONTEXT: Final = tuple(EventContext.__dataclass_fields__)
 

@@ -1,2 +1,4 @@
--- Bound each statement of this transaction by so many milliseconds, as text.
-select set_config('statement_timeout', $1::text, true)
+-- Bound this transaction's statements, and the pauses between them, by milliseconds as text.
+select
+    set_config('statement_timeout', $1::text, true),
+    set_config('idle_in_transaction_session_timeout', $1::text, true)
