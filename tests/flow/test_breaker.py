@@ -118,6 +118,24 @@ async def test_a_hanging_store_costs_one_wait() -> None:
     await it.close()
 
 
+async def test_a_stall_of_this_process_is_not_the_stores_fault() -> None:
+    """An answer that is there, unread because the process did not run, is no hang."""
+    store = Scripted()
+    it, watched = breaker(store, hang_ms=200)
+    store.gate.clear()
+    loop = asyncio.get_running_loop()
+
+    def stall() -> None:
+        began = time.monotonic()
+        while time.monotonic() < began + 0.4:
+            pass
+        store.gate.set()
+
+    loop.call_soon(loop.call_soon, stall)
+    assert await it.decide([consume()]) == [GRANTED]
+    assert watched.turns == []
+
+
 async def test_a_call_that_was_given_up_goes_on_and_tells() -> None:
     """What the store grants after all is counted as granted late; nothing breaks it off."""
     store = Scripted()
