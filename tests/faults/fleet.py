@@ -127,9 +127,7 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(
-    url: str, limits: Sequence[Limit], count: int = 1, **tuning: int
-) -> AsyncIterator[Fleet]:
+async def fleet(url: str, limits: Sequence[Limit], count: int = 1) -> AsyncIterator[Fleet]:
     """Start so many sidecars with these limits."""
     view = CatalogInMemory(catalog(*limits))
     async with AsyncExitStack() as stack:
@@ -139,7 +137,6 @@ async def fleet(
                 source=f"s{number}",
                 hang_ms=HANG_MS,
                 redis_timeout_ms=REDIS_TIMEOUT_MS,
-                **tuning,
             )
             address = await stack.enter_async_context(sidecar(url, view, tuned))
             stubs.append(

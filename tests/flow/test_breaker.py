@@ -4,17 +4,17 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import pytest
 
 from tallygate.adapters.clock import SystemClock
-from tallygate.domain.decision import Decided, Mode, Operation, Outcome, Reservation, TooLate
+from tallygate.domain.decision import Decided, Hold, Mode, Operation, Outcome, Reservation, TooLate
 from tallygate.domain.errors import BackendUnavailable, NotAsked, TallygateError
 from tallygate.domain.ids import EventId, OperationId, ReservationId, TenantId
 from tallygate.flow.breaker import Breaker, BreakerOptions, CircuitState
 from tallygate.ports import OperationKey, Recorded, ReservationKey
-from tests.builders import consume, now_us
+from tests.builders import consume, now_us, window
 from tests.servers import eventually
 
 HANG_MS = 30
@@ -116,6 +116,24 @@ async def test_a_hanging_store_costs_one_wait() -> None:
     assert len(store.calls) == 1
     store.gate.set()
     await it.close()
+
+
+async def test_a_stall_of_this_process_is_not_the_stores_fault() -> None:
+    """An answer that is there, unread because the process did not run, is no hang."""
+    store = Scripted()
+    it, watched = breaker(store, hang_ms=200)
+    store.gate.clear()
+    loop = asyncio.get_running_loop()
+
+    def stall() -> None:
+        began = time.monotonic()
+        while time.monotonic() < began + 0.4:
+            pass
+        store.gate.set()
+
+    loop.call_soon(loop.call_soon, stall)
+    assert await it.decide([consume()]) == [GRANTED]
+    assert watched.turns == []
 
 
 async def test_a_call_that_was_given_up_goes_on_and_tells() -> None:
@@ -277,3 +295,28 @@ async def test_readings_that_fail_open() -> None:
         with pytest.raises(BackendUnavailable):
             await it.reservation(RESERVATION)
     assert watched.turns == [CircuitState.OPEN]
+
+
+async def test_a_deadline_is_all_that_changes() -> None:
+    """What is sent is the operation as it came, every field of it, but for its deadline."""
+    store = Scripted(lambda _: Decided(True, now_us(), (), first_seq=1))
+    it, _ = breaker(store)
+    await it.decide([consume()])
+    whole = consume(
+        [window()],
+        7,
+        "op",
+        event_ids=(EventId("e"),),
+        event_time_us=5,
+        reject_reason="why",
+        expires_at=1e12,
+        detail=Hold(ReservationId("r"), 1),
+    )
+    await it.decide([whole])
+    [sent] = store.calls[-1]
+    assert sent.deadline_us > 0
+    assert replace(sent, deadline_us=0) == whole
+    # None is left at its default, which a field that was forgotten would have.
+    plain = Operation(Mode.CHECK, TenantId(""), -1)
+    names = [each.name for each in fields(Operation)]
+    assert [name for name in names if getattr(sent, name) == getattr(plain, name)] == []

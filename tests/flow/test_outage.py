@@ -91,8 +91,14 @@ async def test_what_may_have_been_applied_is_left_open_rather_than_refused() -> 
     [sent] = await it.ask(consume([TEN], 11, "op"))
     assert isinstance(sent, BackendUnavailable)
     assert not isinstance(sent, NotAsked)
-    [unsent] = await it.ask(consume([TEN], 11, "op"))
+    [again] = await it.ask(consume([TEN], 11, "op"))
+    assert isinstance(again, NotAsked)
+    [unsent] = await it.ask(consume([TEN], 11, "other"))
     assert not decided(unsent).allowed
+    store.down = False
+    await it.recover()
+    [answered] = await it.ask(consume([TEN], 11, "op"))
+    assert decided(answered).allowed
 
 
 async def test_what_the_store_had_applied_is_not_counted_twice() -> None:

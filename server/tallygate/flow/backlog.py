@@ -118,18 +118,17 @@ class Backlog:
 
     def get(self, operation: Operation) -> Granted | None:
         """Return what waits under the operation's id."""
-        if operation.operation_id is None:
-            return None
-        return self._waiting.get((operation.tenant_id, operation.operation_id))
+        key = key_of(operation)
+        return None if key is None else self._waiting.get(key)
 
     def add(self, operation: Operation, answer: Decided) -> bool:
         """Keep an operation that has an id; say whether there was room."""
-        assert operation.operation_id is not None
+        key = key_of(operation)
+        assert key is not None
         size = _size(operation)
         full = len(self._waiting) >= self._options.operations_max
         if full or self._bytes + size > self._options.bytes_max:
             return False
-        key = (operation.tenant_id, operation.operation_id)
         assert key not in self._waiting
         self._waiting[key] = Granted(operation, answer, self._parts.clock.monotonic())
         self._bytes += size
@@ -227,6 +226,13 @@ class Backlog:
     def _resize(self, granted: Granted, operation: Operation) -> None:
         self._bytes += _size(operation) - _size(granted.operation)
         granted.operation = operation
+
+
+def key_of(operation: Operation) -> Key | None:
+    """Return what tells an operation from all others, None where it has no id."""
+    if operation.operation_id is None:
+        return None
+    return operation.tenant_id, operation.operation_id
 
 
 def _size(operation: Operation) -> int:

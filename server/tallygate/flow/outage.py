@@ -17,12 +17,14 @@ from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.decision import Mode, Operation, Outcome, Reused
 from tallygate.domain.errors import BackendUnavailable, NotAsked, Overloaded, TallygateError
 from tallygate.domain.outage import DECIDABLE, LocalGrants, Ungranted, rules_of
-from tallygate.flow.backlog import Backlog
+from tallygate.flow.backlog import Backlog, Key, key_of
 
 Answer = Outcome | TallygateError
 
 # A full backlog empties only when the store is back, which is looked for every two seconds.
 FULL_RETRY_US: Final = 2_000_000
+# Several pipelines' worth: so many were in flight when the store went away, and a few more.
+UNSETTLED_MAX: Final = 10_000
 
 
 class Decider(Protocol):
@@ -69,6 +71,8 @@ class OutageGate:
         self._observer = observer
         self._records_accepted = records_accepted
         self._grants = LocalGrants()
+        # What was sent and left open, until the store has answered it.
+        self._unsettled: dict[Key, None] = {}
 
     async def decide(self, asked: Sequence[Asked], now_us: int) -> list[Answer]:
         """Return one answer per operation, in order; `now_us` is the store's time, as far as known.
@@ -80,12 +84,23 @@ class OutageGate:
         if places:
             outcomes = await self._decider.decide([asked[place].operation for place in places])
             for place, outcome in zip(places, outcomes, strict=True):
-                answers[place] = (
-                    self._without_store(asked[place], outcome, now_us)
-                    if isinstance(outcome, BackendUnavailable)
-                    else outcome
-                )
+                answers[place] = self._answered(asked[place], outcome, now_us)
         return [answer for answer in answers if answer is not None]
+
+    def _answered(self, asked: Asked, outcome: Answer, now_us: int) -> Answer:
+        key = key_of(asked.operation)
+        if not isinstance(outcome, BackendUnavailable):
+            if self._unsettled and key is not None:
+                self._unsettled.pop(key, None)
+            return outcome
+        # The store may have granted what was sent to it, now or in an earlier try.
+        sent = not isinstance(outcome, NotAsked) or key in self._unsettled
+        answer = self._without_store(asked, outcome, now_us, sent)
+        if sent and answer is outcome and key is not None:
+            self._unsettled[key] = None
+            if len(self._unsettled) > UNSETTLED_MAX:
+                del self._unsettled[next(iter(self._unsettled))]
+        return answer
 
     def _recalled(self, operation: Operation) -> Answer | None:
         """Return the answer to a repeat of what waits in the backlog."""
@@ -99,7 +114,9 @@ class OutageGate:
         self._observer.degraded("replayed")
         return replace(granted.answer, replayed=True)
 
-    def _without_store(self, asked: Asked, error: BackendUnavailable, now_us: int) -> Answer:
+    def _without_store(
+        self, asked: Asked, error: BackendUnavailable, now_us: int, sent: bool
+    ) -> Answer:
         operation = asked.operation
         # A twin may have come in the same call, or while this one was waiting.
         held = self._recalled(operation)
@@ -117,8 +134,7 @@ class OutageGate:
             self._observer.degraded("unavailable")
             return error
         if not ruling.allowed:
-            # The store may have granted what was sent to it: a retry tells, a refusal would not.
-            sent = not isinstance(error, NotAsked)
+            # Of what was sent a refusal could be untrue: a retry tells, once the store is back.
             self._observer.degraded("unavailable" if sent else "refused")
             return error if sent else ruling
         if not self._backlog.add(operation, ruling):
