@@ -17,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tallygate.commands.channel import channel
 from tallygate.commands.options import Config, ControlAddress, Json, settings_of
 from tallygate.commands.output import Sheet, errors, run, show
-from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
+from tallygate.gen.v1 import admin_pb2_grpc, credit_pb2
 
 CALL_TIMEOUT_S: Final = 30.0
 PAGE: Final = 1_000
@@ -51,7 +51,7 @@ def grant(
 ) -> None:
     """Add prepaid credits to a tenant's balance; the same --id adds once."""
     settings = settings_of(config, control_address=control_address)
-    request = admin_pb2.GrantCreditRequest(
+    request = credit_pb2.GrantCreditRequest(
         tenant_id=tenant,
         limit_id=limit,
         grant_id=grant_id or _made_up("--id"),
@@ -100,7 +100,7 @@ def reset(
 ) -> None:
     """Set what a tenant has used of a limit to what reservations hold."""
     settings = settings_of(config, control_address=control_address)
-    request = admin_pb2.ResetLimitRequest(
+    request = credit_pb2.ResetLimitRequest(
         tenant_id=tenant,
         limit_id=limit,
         dimensions=dict(_pair(each) for each in dimension or ()),
@@ -115,16 +115,16 @@ def reset(
 
 
 async def _grant(
-    address: str, request: admin_pb2.GrantCreditRequest
-) -> admin_pb2.GrantCreditResponse:
+    address: str, request: credit_pb2.GrantCreditRequest
+) -> credit_pb2.GrantCreditResponse:
     async with channel(address) as lent:
         stub = admin_pb2_grpc.AdminServiceStub(lent)
         return await stub.GrantCredit(request, timeout=CALL_TIMEOUT_S)
 
 
-async def _all(address: str, tenant: str, limit: str) -> list[admin_pb2.CreditGrant]:
-    found: list[admin_pb2.CreditGrant] = []
-    request = admin_pb2.ListCreditsRequest(tenant_id=tenant, limit_id=limit, page_size=PAGE)
+async def _all(address: str, tenant: str, limit: str) -> list[credit_pb2.CreditGrant]:
+    found: list[credit_pb2.CreditGrant] = []
+    request = credit_pb2.ListCreditsRequest(tenant_id=tenant, limit_id=limit, page_size=PAGE)
     async with channel(address) as lent:
         stub = admin_pb2_grpc.AdminServiceStub(lent)
         while True:
@@ -136,14 +136,14 @@ async def _all(address: str, tenant: str, limit: str) -> list[admin_pb2.CreditGr
 
 
 async def _reset(
-    address: str, request: admin_pb2.ResetLimitRequest
-) -> admin_pb2.ResetLimitResponse:
+    address: str, request: credit_pb2.ResetLimitRequest
+) -> credit_pb2.ResetLimitResponse:
     async with channel(address) as lent:
         stub = admin_pb2_grpc.AdminServiceStub(lent)
         return await stub.ResetLimit(request, timeout=CALL_TIMEOUT_S)
 
 
-def _sheet(grants: Sequence[admin_pb2.CreditGrant]) -> Sheet:
+def _sheet(grants: Sequence[credit_pb2.CreditGrant]) -> Sheet:
     rows = [
         (
             each.limit_id,
