@@ -102,7 +102,14 @@ class ResetAudit(Protocol):
 
 
 class CounterEpochs(Protocol):
-    """Which epoch the counters of each shard are of."""
+    """Which epoch the counters of each shard are of, and whose memory they are in."""
+
+    async def life(self) -> str:
+        """Return what changes when the counters' server starts anew, or another takes over.
+
+        Its last moments may be lost then, though the epoch is the same.
+        """
+        ...
 
     async def epochs(self) -> Mapping[int, str]:
         """Return the epoch of each shard, making those that are missing."""

@@ -216,6 +216,11 @@ class FakeCounterEpochs:
     """The `CounterEpochs` port; a test sets what it answers."""
 
     found: dict[int, str] = field(default_factory=dict)
+    lives: int = 1
+
+    async def life(self) -> str:
+        """Return the number of the server's life."""
+        return str(self.lives)
 
     async def epochs(self) -> Mapping[int, str]:
         """Return the epoch by shard."""
