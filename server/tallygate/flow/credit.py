@@ -228,12 +228,14 @@ class PublishCredits:
     ) -> _Due:
         ledger = self._parts.ledger
         tenant_id, epoch = mark.tenant_id, mark.published_epoch
-        after = mark.published_seq if known and not self._again else 0
-        live = await ledger.live(tenant_id, limit.limit_id, after, now_us)
-        owed = 0 if known else await ledger.owed(tenant_id, limit.limit_id, epoch)
+        # All of them, though the counters have most: those that are lost between our look and our
+        # call would otherwise take a new grant's number, and then none below it.
+        live = await ledger.live(tenant_id, limit.limit_id, now_us)
+        owed = await ledger.owed(tenant_id, limit.limit_id, epoch)
         grants = [grant.as_counted() for grant in live]
+        new = sum(not known or grant.seq > mark.published_seq for grant in live)
         seq = live[-1].seq if len(live) == LIVE_GRANTS_MAX else mark.last_seq
-        seq = max(seq, after, mark.published_seq if known else 0)
+        seq = max(seq, mark.published_seq) if known else seq
         mark = replace(mark, published_seq=seq)
         if not grants and not owed:
             return _Due(mark, None)
@@ -249,7 +251,7 @@ class PublishCredits:
             charges=(charge(limit, account_of(tenant_id), member.tenant.calendar, 0, now_us),),
             detail=Credit(tuple(grants), owed),
         )
-        return _Due(mark, operation, len(live), rebuilt=not known)
+        return _Due(mark, operation, new, rebuilt=not known)
 
     async def _give(self, due: Sequence[_Due]) -> tuple[int, TallygateError | None]:
         """Give the counters what is due, and mark what they took; return the first outage."""

@@ -64,9 +64,9 @@ class CreditLedger(Protocol):
         ...
 
     async def live(
-        self, tenant_id: TenantId, limit_id: LimitId, after_seq: int, now_us: int
+        self, tenant_id: TenantId, limit_id: LimitId, now_us: int
     ) -> Sequence[CreditGrant]:
-        """Return the grants above a number that have units left and no past expiry, by number."""
+        """Return up to 64 grants that have units left and no past expiry, by number."""
         ...
 
     async def owed(self, tenant_id: TenantId, limit_id: LimitId, epoch: str) -> int:
