@@ -18,6 +18,7 @@ from tallygate.commands import doctor as doctors
 from tallygate.commands import usage as usages
 from tallygate.commands import watch as watches
 from tallygate.commands.channel import channel
+from tallygate.commands.credit import credit, reset
 from tallygate.commands.dev import Dev, development
 from tallygate.commands.import_access_log import AccessLogImport, ImportOptions, ImportReport
 from tallygate.commands.options import (
@@ -58,6 +59,8 @@ app = typer.Typer(
 )
 imports = typer.Typer(no_args_is_help=True, help="Meter what was captured elsewhere.")
 app.add_typer(imports, name="import")
+app.add_typer(credit, name="credit")
+app.command("reset")(reset)
 app.command("simulate-plan")(simulate_plan)
 
 

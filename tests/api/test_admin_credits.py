@@ -21,7 +21,9 @@ async def control() -> AsyncIterator[Control]:
     """A control with every kind of limit."""
     async with controlled() as found:
         parsed = parse(KINDS)
-        await found.store.write(CatalogChange(parsed.catalog, parsed.tenants), 1)
+        await found.store.write(
+            CatalogChange(parsed.catalog, parsed.tenants, effective_at_us=NOW), 1
+        )
         yield found
 
 

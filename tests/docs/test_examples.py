@@ -19,6 +19,7 @@ from tallygate.adapters.catalog.document import parse
 from tallygate.adapters.postgres import messages
 from tallygate.adapters.webhook.signature import signing_keys
 from tallygate.commands.dev import development
+from tallygate.domain.credit import CreditGrant, GrantId
 from tallygate.domain.event import EventContext, ThresholdCrossing, UsageEvent
 from tallygate.domain.ids import EventId, LimitId, MeterName, OperationId, SourceId, TenantId
 from tallygate.domain.window import from_datetime
@@ -117,6 +118,45 @@ def test_threshold_crossing_is_as_shown() -> None:
         crossed_at_us=instant(shown["timestamp"]),
     )
     assert json.loads(messages._crossing(crossing).payload) == shown
+
+
+def test_low_balance_is_as_shown() -> None:
+    """The example of a low balance is, to the letter, what a fall to a low mark gives."""
+    shown = json.loads(block("docs/webhooks.md", "json", "balance.low"))
+    found = shown["data"]
+    crossing = ThresholdCrossing(
+        tenant_id=TenantId(found["tenant_id"]),
+        limit_id=LimitId(found["limit_id"]),
+        meter=MeterName(found["meter"]),
+        ratio_ppm=0,
+        threshold=found["threshold"],
+        used=found["remaining"],
+        limit=0,
+        window_start_us=0,
+        window_end_us=0,
+        crossed_at_us=instant(shown["timestamp"]),
+    )
+    assert json.loads(messages._low(crossing).payload) == shown
+
+
+def test_grant_is_as_shown() -> None:
+    """The example of a grant is, to the letter, what a grant gives."""
+    shown = json.loads(block("docs/webhooks.md", "json", "credit.granted"))
+    found = shown["data"]
+    grant = CreditGrant(
+        tenant_id=TenantId(found["tenant_id"]),
+        limit_id=LimitId(found["limit_id"]),
+        grant_id=GrantId(found["grant_id"]),
+        seq=1,
+        amount=found["amount"],
+        remaining=found["amount"],
+        priority=found["priority"],
+        starts_us=instant(found["starts_at"]),
+        expires_us=instant(found["expires_at"]),
+        created_at_us=instant(shown["timestamp"]),
+        reason=found["reason"],
+    )
+    assert json.loads(messages._grant(grant).payload) == shown
 
 
 def test_destination_is_as_the_catalog_takes_it() -> None:

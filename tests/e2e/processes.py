@@ -53,6 +53,8 @@ def environment(settings: dict[str, Any]) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("TALLYGATE_")}
     # Without it, what a process says waits in its buffer until it ends.
     kept |= {"COLUMNS": WIDE, "PYTHONUNBUFFERED": "1"}
+    # On a machine full of tests an answer may take that long: no test is about outages by accident.
+    kept["TALLYGATE_BREAKER_HANG_MS"] = "10000"
     return kept | {f"TALLYGATE_{key.upper()}": str(value) for key, value in settings.items()}
 
 

@@ -1,5 +1,6 @@
 """Grants reach the counters once and in order, also after a loss; what expires is posted."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -53,6 +54,8 @@ async def test_grants_are_given_once() -> None:
     assert (await found.left()).limit == 160
     assert [told for told in found.told if told[0] == "given"] == [
         ("given", (1, 1)),
+        # Of the process that has just started, in vain.
+        ("given", (0, 0)),
         ("given", (1, 0)),
     ]
 
@@ -91,6 +94,52 @@ async def test_lost_counters_are_rebuilt() -> None:
     found.lose("e3")
     await publish.run_once()
     assert (await found.left()).remaining == 0
+
+
+async def test_counters_lost_at_the_worst_moment_get_older_grants_too() -> None:
+    """Lost after they were looked at and before a new grant came, they get all grants with it."""
+    found = await world(100)
+    publish = found.publish()
+    await publish.run_once()
+    await found.granting().grant(grant(2, 10))
+    epochs = dict(found.epochs.found)
+    found.lose("e2")
+    # The look came first: the epochs are still those of before.
+    lost, found.epochs.found = found.epochs.found, epochs
+    await publish.run_once()
+    found.epochs.found = lost
+    await publish.run_once()
+    assert (await found.left()).remaining == 110 + 50
+
+
+async def test_what_a_server_forgot_in_a_crash_is_given_again() -> None:
+    """A server that started anew with the same epoch may lack its last grants, marked as given."""
+    found = await world(100)
+    publish = found.publish()
+    await publish.run_once()
+    await found.use(60)
+    before = deepcopy(found.counters.accounts)
+    await found.granting().grant(grant(2, 10))
+    await publish.run_once()
+    assert (await found.left()).limit == 160
+    found.counters.accounts = before
+    await publish.run_once()
+    assert (await found.left()).limit == 150
+    found.epochs.lives += 1
+    await publish.run_once()
+    reading = await found.left()
+    assert (reading.limit, reading.remaining) == (160, 50 + 50)
+    given = len(found.told)
+    await publish.run_once()
+    assert [told for told in found.told[given:] if told[0] == "given"] == []
+
+
+async def test_a_process_that_starts_gives_again_in_vain() -> None:
+    """It cannot know what the server forgot while no control ran; what it had, adds nothing."""
+    found = await world(100, 10)
+    for _ in range(3):
+        await found.publish().run_once()
+    assert (await found.left()).limit == 160
 
 
 async def test_overdraft_used_before_the_first_grant_is_repaid_by_it() -> None:

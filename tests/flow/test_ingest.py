@@ -1,6 +1,6 @@
 """Ingest stores before it acknowledges, divides what cannot be stored, and loses nothing."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -20,7 +20,7 @@ from tallygate.flow.ingest import (
 from tallygate.ports import Persisted, SourceProgress
 from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.stream import FakeStreams, FakeUsageStream
-from tests.usage_events import SOURCE, crossing, entry, event, rejected, span
+from tests.usage_events import SOURCE, burn, crossing, entry, event, rejected, span
 
 
 class CrashedAsPlanned(BaseException):
@@ -99,6 +99,21 @@ async def test_transactions_are_bounded() -> None:
         world.streams.add(entry([event(number) for number in numbers]))
     await world.ingest(events_max=4).run_once()
     assert [each.events for each in world.seen] == [4, 5, 1]
+
+
+async def test_burn_that_can_never_be_posted_is_kept_aside() -> None:
+    """It becomes a dead letter that shows it; the events and burns beside it are stored."""
+    world = World()
+    burns = (burn(0), burn(1, limit_id="nul\x00"), burn(2))
+    world.streams.add(replace(entry([event(1), event(2)]), burns=burns))
+    counts = await world.ingest().run_once()
+    assert (counts.persisted.events, counts.persisted.burns, counts.poisoned) == (2, 2, 1)
+    (letter,) = world.ledger.dead_letters.values()
+    assert (letter.reason, letter.tenant_id) == (UNSTORABLE, "acme")
+    assert "burn of a balance" in letter.detail
+    assert b"credits" not in letter.payload
+    assert b"BalanceBurn" in letter.payload
+    assert world.waiting() == 0
 
 
 async def test_ledger_away_keeps_entries_for_the_next_run() -> None:

@@ -62,6 +62,12 @@ CATALOGS = {
     """,
 }
 OWN_TABLE = "schema_migration"
+# The columns that code without refunds names.
+OLD_EVENT = (
+    "tenant_id, event_id, meter, amount, event_time, received_at, operation_id, source_id,"
+    " source_lane, source_seq, counter_epoch, schema_version, subject_id, resource_id, session_id,"
+    " region, sku, correlation_id, sdk, dimensions, metadata"
+)
 
 
 async def catalogs(dsn: str) -> dict[str, list[str]]:
@@ -94,6 +100,32 @@ async def test_each_migration_runs_once(empty_postgres_dsn: str) -> None:
     assert await migrate(empty_postgres_dsn) == NAMES
     assert await pending(empty_postgres_dsn) == []
     assert await migrate(empty_postgres_dsn) == []
+
+
+async def test_credits_come_to_a_ledger_in_use(
+    empty_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events and crossings from before stay, and what old code writes is taken still."""
+    own = module.migrations()
+    before = [each for each in own if each.name < "0004"]
+    monkeypatch.setattr(module, "migrations", lambda: before)
+    await migrate(empty_postgres_dsn)
+    monkeypatch.undo()
+    insert = (
+        "insert into tallygate.usage_event select 'acme', '{0}', 'requests', 5, now(), now(), 'op',"
+        " 's', 0, 1, 'e', 1, '', '', '', '', '', '', '', '{{}}'::jsonb, null;"
+        "insert into tallygate.threshold_crossing values"
+        " ('acme', '{0}', now(), 800000, 'requests', 80, 81, 100, now(), now())"
+    )
+    old = insert.replace("usage_event select", f"usage_event ({OLD_EVENT}) select")
+    async with connection(empty_postgres_dsn) as admin:
+        await admin.execute(old.format("before"))
+        await migrate(empty_postgres_dsn)
+        await admin.execute(old.format("after"))
+        rows = await admin.fetch("select refund_of, reservation_id from tallygate.usage_event")
+        assert [tuple(row) for row in rows] == [("", "")] * 2
+        scopes = await admin.fetch("select scope from tallygate.threshold_crossing")
+        assert [row["scope"] for row in scopes] == ["", ""]
 
 
 async def test_two_runs_at_once_share_the_work(empty_postgres_dsn: str) -> None:

@@ -121,10 +121,7 @@ async def _call_all(
 ) -> None:
     for request in requests:
         started = time.perf_counter()
-        try:
-            reply = await quota.CheckAndConsume(request, timeout=CALL_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            raise DemoFailed(f"{error.code().name}: {error.details()}") from error
+        reply = await _call(quota, request)
         outcome.latencies_s.append(time.perf_counter() - started)
         if reply.allowed:
             outcome.allowed += 1
@@ -132,6 +129,21 @@ async def _call_all(
         else:
             outcome.refused_by[reply.refused_by] += 1
         note()
+
+
+async def _call(
+    quota: "quota_pb2_grpc.QuotaServiceAsyncStub", request: quota_pb2.CheckAndConsumeRequest
+) -> quota_pb2.CheckAndConsumeResponse:
+    """Call until there is an answer, as a client should: the operation id makes a retry safe."""
+    deadline = time.monotonic() + CALL_TIMEOUT_S
+    while True:
+        try:
+            return await quota.CheckAndConsume(request, timeout=CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            retries = error.code() is grpc.StatusCode.UNAVAILABLE
+            if not retries or time.monotonic() >= deadline:
+                raise DemoFailed(f"{error.code().name}: {error.details()}") from error
+        await asyncio.sleep(POLL_S)
 
 
 def _requests() -> Iterator[quota_pb2.CheckAndConsumeRequest]:

@@ -19,7 +19,7 @@ from tallygate.domain.catalog import Catalog, Limit, LimitKind
 from tallygate.domain.credit import LIVE_GRANTS_MAX
 from tallygate.domain.decision import Credit, Decided, Grant, Mode, Operation, Outcome
 from tallygate.domain.errors import TallygateError
-from tallygate.domain.ids import LimitId, OperationId, TenantId, account_of, shard_of
+from tallygate.domain.ids import LimitId, TenantId, account_of, shard_of
 from tallygate.domain.limit import charge
 from tallygate.domain.window import HOUR_US
 from tallygate.flow.family import Member, limit_named, members
@@ -96,6 +96,7 @@ class _Round:
     """What all balances are compared with: when it changes, every balance is looked at anew."""
 
     epochs: Mapping[int, str]
+    life: str
     version: int
 
 
@@ -107,6 +108,7 @@ class _Due:
     operation: Operation | None
     grants: int = 0
     rebuilt: bool = False
+    marked: bool = False
 
 
 class PublishCredits:
@@ -116,6 +118,9 @@ class PublishCredits:
         self._parts = parts
         self._round: _Round | None = None
         self._whole = True
+        # After a start of the server what it was given last may be lost; then all is given again,
+        # and what it has had is passed over.
+        self._again = True
         self._cursor = ("", "")
         self._waiting: Counter[str] = Counter()
         # When a balance was first seen with counters that are not those it was given to.
@@ -129,7 +134,7 @@ class PublishCredits:
         parts = self._parts
         now_us = parts.clock.now_us()
         catalog = await parts.catalogs.effective(now_us)
-        current = _Round(await parts.epochs.epochs(), catalog.version)
+        current = await self._current(catalog.version)
         if current != self._round:
             self._begin(current)
         page = await parts.ledger.balances(
@@ -150,7 +155,14 @@ class PublishCredits:
             self._end()
         return CreditCounts(given, waiting, more=full)
 
+    async def _current(self, version: int) -> _Round:
+        # The life first: counters that are lost in between are then looked at once more.
+        life = await self._parts.epochs.life()
+        return _Round(await self._parts.epochs.epochs(), life, version)
+
     def _begin(self, current: _Round) -> None:
+        if self._round is None or current.life != self._round.life:
+            self._again = True
         self._round, self._whole, self._cursor = current, True, ("", "")
         self._waiting = Counter()
 
@@ -158,6 +170,7 @@ class PublishCredits:
         """Tell who waits. Who waits for the stream is looked for among all balances again."""
         self._parts.observer.waiting({each: self._waiting[each] for each in REASONS})
         self._whole = self._whole and bool(self._waiting[STREAM] or self._waiting[REFUSED])
+        self._again = self._again and self._whole
         self._cursor = ("", "")
         self._waiting = Counter()
 
@@ -177,7 +190,7 @@ class PublishCredits:
             shard = shard_of(member.root, self._parts.shards)
             epoch = self._round.epochs.get(shard, "") if self._round else ""
             known = (state.published_shard, state.published_epoch) == (shard, epoch)
-            if known and state.published_seq >= state.last_seq:
+            if known and state.published_seq >= state.last_seq and not self._again:
                 continue
             if not known and state.published_epoch:
                 depths = depths or await self._parts.stream.depths()
@@ -185,7 +198,9 @@ class PublishCredits:
                     self._waiting[STREAM] += 1
                     continue
             mark = replace(state, published_shard=shard, published_epoch=epoch)
-            due.append(await self._prepare(mark, member, limit, now_us, known=known))
+            prepared = await self._prepare(mark, member, limit, now_us, known=known)
+            if prepared.operation is not None or prepared.mark != state:
+                due.append(replace(prepared, marked=prepared.mark == state))
         return due
 
     async def _drained(
@@ -213,11 +228,14 @@ class PublishCredits:
     ) -> _Due:
         ledger = self._parts.ledger
         tenant_id, epoch = mark.tenant_id, mark.published_epoch
-        after = mark.published_seq if known else 0
-        live = await ledger.live(tenant_id, limit.limit_id, after, now_us)
-        owed = 0 if known else await ledger.owed(tenant_id, limit.limit_id, epoch)
+        # All of them, though the counters have most: those that are lost between our look and our
+        # call would otherwise take a new grant's number, and then none below it.
+        live = await ledger.live(tenant_id, limit.limit_id, now_us)
+        owed = await ledger.owed(tenant_id, limit.limit_id, epoch)
         grants = [grant.as_counted() for grant in live]
+        new = sum(not known or grant.seq > mark.published_seq for grant in live)
         seq = live[-1].seq if len(live) == LIVE_GRANTS_MAX else mark.last_seq
+        seq = max(seq, mark.published_seq) if known else seq
         mark = replace(mark, published_seq=seq)
         if not grants and not owed:
             return _Due(mark, None)
@@ -229,13 +247,11 @@ class PublishCredits:
             mode=Mode.GRANT,
             tenant_id=tenant_id,
             shard=mark.published_shard,
-            # No client's operation id holds a space, so that none is taken for a grant's.
-            operation_id=OperationId(f"credit {epoch} {limit.limit_id} {seq}"),
-            fingerprint="credit",
+            # Without an operation id: a repeat must be looked at, and its numbers make it vain.
             charges=(charge(limit, account_of(tenant_id), member.tenant.calendar, 0, now_us),),
             detail=Credit(tuple(grants), owed),
         )
-        return _Due(mark, operation, len(live), rebuilt=not known)
+        return _Due(mark, operation, new, rebuilt=not known)
 
     async def _give(self, due: Sequence[_Due]) -> tuple[int, TallygateError | None]:
         """Give the counters what is due, and mark what they took; return the first outage."""
@@ -253,7 +269,8 @@ class PublishCredits:
             else:
                 self._refused(each, outcome)
         for each in taken:
-            await parts.ledger.published(each.mark)
+            if not each.marked:
+                await parts.ledger.published(each.mark)
         given = [each for each in taken if each.operation is not None]
         if given:
             rebuilt = sum(each.rebuilt for each in given)

@@ -64,9 +64,9 @@ class CreditLedger(Protocol):
         ...
 
     async def live(
-        self, tenant_id: TenantId, limit_id: LimitId, after_seq: int, now_us: int
+        self, tenant_id: TenantId, limit_id: LimitId, now_us: int
     ) -> Sequence[CreditGrant]:
-        """Return the grants above a number that have units left and no past expiry, by number."""
+        """Return up to 64 grants that have units left and no past expiry, by number."""
         ...
 
     async def owed(self, tenant_id: TenantId, limit_id: LimitId, epoch: str) -> int:
@@ -102,7 +102,14 @@ class ResetAudit(Protocol):
 
 
 class CounterEpochs(Protocol):
-    """Which epoch the counters of each shard are of."""
+    """Which epoch the counters of each shard are of, and whose memory they are in."""
+
+    async def life(self) -> str:
+        """Return what changes when the counters' server starts anew, or another takes over.
+
+        Its last moments may be lost then, though the epoch is the same.
+        """
+        ...
 
     async def epochs(self) -> Mapping[int, str]:
         """Return the epoch of each shard, making those that are missing."""

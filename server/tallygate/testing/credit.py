@@ -106,16 +106,14 @@ class FakeCreditLedger:
         return wanted[:count]
 
     async def live(
-        self, tenant_id: TenantId, limit_id: LimitId, after_seq: int, now_us: int
+        self, tenant_id: TenantId, limit_id: LimitId, now_us: int
     ) -> Sequence[CreditGrant]:
-        """Return the grants above a number that have units left and no past expiry, by number."""
+        """Return up to 64 grants that have units left and no past expiry, by number."""
         self._answer()
         made = [self._current(grant) for grant in self._grants.get((tenant_id, limit_id), ())]
-        return [
-            grant
-            for grant in made
-            if grant.seq > after_seq and grant.remaining > 0 and grant.expires_us > now_us
-        ][:LIVE_GRANTS_MAX]
+        return [grant for grant in made if grant.remaining > 0 and grant.expires_us > now_us][
+            :LIVE_GRANTS_MAX
+        ]
 
     async def owed(self, tenant_id: TenantId, limit_id: LimitId, epoch: str) -> int:
         """Return the overdraft in use but for what was used up in that epoch."""
@@ -216,6 +214,11 @@ class FakeCounterEpochs:
     """The `CounterEpochs` port; a test sets what it answers."""
 
     found: dict[int, str] = field(default_factory=dict)
+    lives: int = 1
+
+    async def life(self) -> str:
+        """Return the number of the server's life."""
+        return str(self.lives)
 
     async def epochs(self) -> Mapping[int, str]:
         """Return the epoch by shard."""

@@ -16,7 +16,12 @@ from tallygate.domain.catalog import Destination
 from tallygate.domain.ids import is_name
 from tallygate.domain.path_fault import closest
 
-MESSAGE_TYPES: Final = ("usage.batch", "limit.threshold_crossed")
+MESSAGE_TYPES: Final = (
+    "usage.batch",
+    "limit.threshold_crossed",
+    "balance.low",
+    "credit.granted",
+)
 KINDS: Final = ("webhook",)
 
 _KINDS_PLANNED: Final = ("stripe", "kafka", "clickhouse", "archive")

@@ -84,13 +84,11 @@ class PostgresCreditLedger:
             rows = await connection.fetch(query(name), *after, count)
         return [BalanceState(**dict(row)) for row in rows]
 
-    async def live(
-        self, tenant_id: TenantId, limit_id: LimitId, after_seq: int, now_us: int
-    ) -> list[CreditGrant]:
-        """Return the grants above a number that have units left and no past expiry, by number."""
+    async def live(self, tenant_id: TenantId, limit_id: LimitId, now_us: int) -> list[CreditGrant]:
+        """Return up to 64 grants that have units left and no past expiry, by number."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
-                query("credit_live"), tenant_id, limit_id, after_seq, now_us, LIVE_GRANTS_MAX
+                query("credit_live"), tenant_id, limit_id, now_us, LIVE_GRANTS_MAX
             )
         return [_grant(row) for row in rows]
 

@@ -20,6 +20,14 @@ class RedisCounterEpochs:
         self._client = client
         self._shards = shards
 
+    async def life(self) -> str:
+        """Return the server's run id, which is another after each start and each failover."""
+        try:
+            server = await self._client.info("server")
+        except (RedisError, OSError) as error:
+            raise translate(error) from error
+        return str(server["run_id"])
+
     async def epochs(self) -> Mapping[int, str]:
         """Return the epoch of each shard. Raises `LayoutDiffers` for another number of shards."""
         try:

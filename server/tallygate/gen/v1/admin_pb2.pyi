@@ -848,13 +848,13 @@ class UsageRow(_message.Message):
     meter: _builtins.str
     """Of what."""
     count: _builtins.int
-    """The number of events."""
+    """The number of events, refunds left out."""
     sum: _builtins.str
-    """The sum of amounts, as a decimal string, since it may pass 2^63."""
+    """The sum of amounts less refunds, as a decimal string, since it may pass 2^63."""
     max: _builtins.int
-    """The largest amount."""
+    """The largest amount; 0 where there are only refunds."""
     min: _builtins.int
-    """The smallest amount."""
+    """The smallest amount; 0 where there are only refunds."""
     @_builtins.property
     def bucket(self) -> _timestamp_pb2.Timestamp:
         """The bucket's first instant; unset for a total."""
