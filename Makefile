@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 ARGS ?=
 SOURCES := server tests protos $(wildcard bench)
 
-.PHONY: help setup demo test test-fast lint format typecheck imports gen gen-check \
+.PHONY: help setup demo test test-fast nightly lint format typecheck imports gen gen-check \
 	proto-lint proto-breaking lock bench clean
 
 help: ## List these commands
@@ -61,6 +61,9 @@ test: setup lint typecheck imports gen-check proto-lint proto-breaking ## Run ev
 
 test-fast: setup ## Run the tests that are not marked slow
 	@$(PYTEST) -m 'not slow' $(ARGS)
+
+nightly: setup ## Hold the script to its specification: 20 seeds on every Redis, 10,000 steps each
+	@$(BIN)/python -m tests.property.nightly $(ARGS)
 
 lint: setup ## Check style and formatting
 	@$(BIN)/ruff check $(SOURCES)
