@@ -19,7 +19,7 @@ ARGS ?=
 SOURCES := server tests protos $(wildcard bench)
 
 .PHONY: help setup demo test test-fast nightly lint format typecheck imports gen gen-check \
-	proto-lint proto-breaking lock bench clean
+	proto-lint proto-breaking lock bench bench-limits clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -98,6 +98,9 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 
 bench: setup ## Measure speed and memory beside an empty handler; needs h2load
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-limits: setup ## Measure what each kind of limit costs Redis beside a plain window
+	@$(BIN)/python -m bench.limits
 
 clean: ## Remove the environment, caches and build results; data in .tallygate/ stays
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
