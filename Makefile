@@ -18,8 +18,8 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 ARGS ?=
 SOURCES := server tests protos $(wildcard bench)
 
-.PHONY: help setup demo test test-fast lint format typecheck imports gen gen-check \
-	proto-lint proto-breaking lock bench clean
+.PHONY: help setup demo test test-fast nightly lint format typecheck imports gen gen-check \
+	proto-lint proto-breaking lock bench bench-limits clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -62,6 +62,9 @@ test: setup lint typecheck imports gen-check proto-lint proto-breaking ## Run ev
 test-fast: setup ## Run the tests that are not marked slow
 	@$(PYTEST) -m 'not slow' $(ARGS)
 
+nightly: setup ## Hold the script to its specification: 20 seeds on every Redis, 10,000 steps each
+	@$(BIN)/python -m tests.property.nightly $(ARGS)
+
 lint: setup ## Check style and formatting
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
@@ -95,6 +98,9 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 
 bench: setup ## Measure speed and memory beside an empty handler; needs h2load
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-limits: setup ## Measure what each kind of limit costs Redis beside a plain window
+	@$(BIN)/python -m bench.limits
 
 clean: ## Remove the environment, caches and build results; data in .tallygate/ stays
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -20,7 +20,7 @@ from typing import TypeVar, overload
 import asyncpg
 from redis.asyncio import Redis
 
-from tallygate.adapters.embedded import EmbeddedPostgres
+from tallygate.adapters.embedded import EmbeddedPostgres, EmbeddedRedis
 from tallygate.adapters.embedded.redis import binary_version, bundled_binary
 
 T = TypeVar("T")
@@ -29,6 +29,9 @@ POLL_S = 0.005
 """Between two looks of `eventually`: short beside any wait worth testing."""
 
 COMMAND_TIMEOUT_S = 10.0
+
+CLUSTER_OPTIONS = ("--cluster-enabled", "yes")
+CLUSTER_SLOTS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,22 @@ async def flush(url: str) -> None:
     try:
         await client.flushall()
         await client.script_flush()
+    finally:
+        await client.aclose()
+
+
+async def claim_slots(server: EmbeddedRedis) -> None:
+    """Give a server in cluster mode every slot, and wait until it serves them."""
+    client = Redis.from_url(server.url, socket_timeout=COMMAND_TIMEOUT_S)
+    try:
+        slots = range(CLUSTER_SLOTS)
+        await client.execute_command("CLUSTER", "ADDSLOTS", *slots)  # type: ignore[no-untyped-call]
+
+        async def serves() -> bool:
+            state = await client.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]
+            return "cluster_state:ok" in str(state)
+
+        await eventually(serves, what="the cluster's state")
     finally:
         await client.aclose()
 

@@ -17,7 +17,7 @@ from tests.property.shard_world import Choice, World
 
 
 class Seeded:
-    """Choices from a seed: the same seed gives the same run, but for the time it begins at."""
+    """Choices from a seed: the same seed gives the same run."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)

@@ -7,9 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tallygate.adapters.embedded import EmbeddedRedis
+from tests.property.seeded import run as run_seed
 from tests.property.shard_world import Choice, World
+from tests.servers import CLUSTER_OPTIONS, RedisBinary, claim_slots, run
 
 STEPS = 50
+CLUSTER_SEEDS, CLUSTER_STEPS = range(1, 4), 400
 
 
 class Drawn:
@@ -42,7 +46,7 @@ def test_the_script_and_its_specification_never_differ(
     # Fewer than 200 runs were seen to miss a planted error in the script.
     @settings(max_examples=max(200, settings().max_examples), deadline=None)
     @given(drawn=st.data())
-    def run(drawn: st.DataObject) -> None:
+    def drive(drawn: st.DataObject) -> None:
         world = World(redis_url, runner, Drawn(drawn))
         try:
             for _ in range(drawn.draw(st.integers(1, STEPS))):
@@ -50,4 +54,27 @@ def test_the_script_and_its_specification_never_differ(
         finally:
             world.close()
 
-    run()
+    drive()
+
+
+@pytest.fixture
+def cluster_url(
+    redis_binary: RedisBinary, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a cluster of one node, which serves every slot."""
+    folder = tmp_path_factory.mktemp("cluster")
+    server = EmbeddedRedis(folder, binary=redis_binary.path, tcp_port=0, options=CLUSTER_OPTIONS)
+    run(server.start())
+    try:
+        run(claim_slots(server))
+        yield server.url
+    finally:
+        run(server.stop())
+
+
+def test_they_do_not_differ_in_a_cluster(cluster_url: str) -> None:
+    """Where a call must name every key that it touches, and all in one slot, nothing changes."""
+    for seed in CLUSTER_SEEDS:
+        met = run_seed(cluster_url, seed, CLUSTER_STEPS)
+        assert met["COMMIT Decided allowed"]
+        assert met["REFUND Decided allowed"]

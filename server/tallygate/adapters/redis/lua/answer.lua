@@ -25,7 +25,7 @@ end
 
 local function join(head, verdicts, which)
   for _, verdict in ipairs(verdicts) do
-    head[#head + 1] = verdict[which]()
+    head[#head + 1] = verdict.read(verdict[which])
   end
   return table.concat(head, ';')
 end
@@ -33,7 +33,8 @@ end
 local function read(charge)
   local amount = charge.amount
   charge.amount = 0
-  local text = evaluate(charge, 'k', now).before()
+  local verdict = evaluate(charge, 'k', now)
+  local text = verdict.read(verdict.before)
   charge.amount = amount
   return text
 end

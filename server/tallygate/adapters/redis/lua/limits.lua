@@ -5,8 +5,9 @@
 --   row, number of thresholds, ppm and units of each; g (rate) weight, drain, period in us;
 --   s (sliding) width in us, buckets; h (concurrency) nothing; b (balance) overdraft, number of low
 --   marks, units of each.
--- Returns: verdicts: refuses, overflow, before() and after() as texts, retry in us (-1: never),
---   counter (nil: unchanged), crossings, slots {place, units}, ends (until when it matters).
+-- Returns: verdicts: refuses, overflow, `read`, which makes a text of `before` or `after`, retry in
+--   us (-1: never), counter (nil or false: unchanged), crossings, slots {place, units} (where they
+--   are held or burned), ends (until when it matters).
 -- Invariant: states are never changed in place, as the operation may yet be refused.
 -- Cost: no commands; a sliding limit up to 61 buckets, a balance up to 64 grants.
 
@@ -16,6 +17,9 @@ local function take_charge()
   local charge = {
     key = take_number(), field = take(), limit_id = take(), meter = take(),
     amount = take_number(), limit_text = take(), on_exceed = take(), kind = take(),
+    -- Named here so that the table is made at its size: a window's is the one made most often.
+    limit = false, starts = false, turns = false, ends = false, turns_text = false,
+    ends_text = false, thresholds = false,
   }
   charge.limit = tonumber(charge.limit_text)
   local kind = charge.kind
@@ -68,29 +72,28 @@ local function evaluate_window(charge, counter, moment)
   end
   local would = used + amount
   local over = would > charge.limit
-  local verdict = {
-    refuses = over and amount > 0 and moment.gates, overflow = would > EXACT_MAX, ends = ends,
-  }
-  local function state(units)
-    local first = charge.thresholds[1]
-    return state_of(charge, over, first and units >= first[2] and 'w' or 'o')
-  end
-  verdict.before = function() return reading(charge, state(used), used, ends_text) end
-  verdict.after = function() return reading(charge, state(would), would, ends_text) end
-  verdict.retry = amount <= charge.limit and math.max(1, ends - now) or -1
+  local crossings
   if amount > 0 then
-    verdict.crossings = {}
     for _, threshold in ipairs(charge.thresholds) do
       if would >= threshold[2] and threshold[1] > mark then
         mark = threshold[1]
-        verdict.crossings[#verdict.crossings + 1] =
-          { mark, threshold[2], would, charge.limit, start, ends }
+        crossings = crossings or {}
+        crossings[#crossings + 1] = { mark, threshold[2], would, charge.limit, start, ends }
       end
     end
-    verdict.counter = { start, would, mark }
-    verdict.slots = { { start, amount } }
   end
-  return verdict
+  local function read(units)
+    local first = charge.thresholds[1]
+    local state = state_of(charge, over, first and units >= first[2] and 'w' or 'o')
+    return reading(charge, state, units, ends_text)
+  end
+  return {
+    refuses = over and amount > 0 and moment.gates, overflow = would > EXACT_MAX, ends = ends,
+    retry = amount <= charge.limit and math.max(1, ends - now) or -1,
+    read = read, before = used, after = would, crossings = crossings,
+    counter = amount > 0 and { start, would, mark },
+    slots = amount > 0 and moment.mode == 'v' and { { start, amount } },
+  }
 end
 
 local function evaluate_rate(charge, counter, moment)
@@ -118,8 +121,7 @@ local function evaluate_rate(charge, counter, moment)
   end
   local verdict = {
     refuses = over and amount > 0 and moment.gates,
-    before = function() return read(debt) end,
-    after = function() return read(after) end,
+    read = read, before = debt, after = after,
   }
   verdict.ends = at + ceil_div(after, charge.drain)
   verdict.retry = -1
@@ -174,15 +176,14 @@ local function evaluate_sliding(charge, buckets, moment)
   local over = would > charge.limit
   local after = add_to_bucket(live, place, amount)
   local function leaves(number) return (number + charge.buckets + 1) * charge.width end
-  local function read(counted, units)
+  local function read(units)
+    local counted = units == used and live or after
     local resets_at = counted[1] and whole(leaves(counted[1][1])) or '0'
     return reading(charge, state_of(charge, over, 'o'), units, resets_at)
   end
   local verdict = {
     refuses = over and amount > 0 and moment.gates, overflow = would > EXACT_MAX,
-    before = function() return read(live, used) end,
-    after = function() return read(after, would) end,
-    ends = leaves(place), retry = -1,
+    read = read, before = used, after = would, ends = leaves(place), retry = -1,
   }
   if charge.amount <= charge.limit then
     local left = used
@@ -212,9 +213,7 @@ local function evaluate_concurrency(charge, counter, moment)
   end
   local verdict = {
     refuses = over and charge.amount > 0 and moment.gates, overflow = would > EXACT_MAX,
-    before = function() return read(used) end,
-    after = function() return read(holds and would or used) end,
-    ends = 0, retry = -1,
+    read = read, before = used, after = holds and would or used, ends = 0, retry = -1,
   }
   if charge.amount <= charge.limit then
     verdict.retry = math.max(1, moment.next_hold - now)
@@ -294,9 +293,8 @@ local function evaluate_balance(charge, balance, moment)
   end
   local verdict = {
     refuses = over and charge.amount > 0 and moment.gates, overflow = total > EXACT_MAX,
-    before = function() return read_balance(charge, balance, over) end,
-    after = function() return read_balance(charge, taken, over) end,
-    ends = EXACT_MAX, retry = -1,
+    read = function(read_of) return read_balance(charge, read_of, over) end,
+    before = balance, after = taken, ends = EXACT_MAX, retry = -1,
   }
   if charge.amount > 0 then
     local left = left_of_balance(taken)

@@ -194,7 +194,7 @@ function MODE.g(operation)
   if not slots then
     return 'O;0'
   end
-  if balance.seq > 0 or balance.owed > 0 then
+  if balance.seq > 0 or balance.owed > 0 or balance.mark > 0 then
     set_field(charge.key, charge.field, balance)
     keep_until(charge.key, EXACT_MAX)
   end

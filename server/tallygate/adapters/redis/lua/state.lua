@@ -18,7 +18,9 @@ local function take()
 end
 
 local function take_number() return tonumber(take()) end
-local function whole(number) return string.format('%.0f', number) end
+-- Integers format five times as fast as doubles, where the server's are of 64 bits.
+local WHOLE = string.format('%d', EXACT_MAX) == '9007199254740991' and '%d' or '%.0f'
+local function whole(number) return string.format(WHOLE, number) end
 local function ceil_div(dividend, divisor) return math.ceil(dividend / divisor) end
 
 local now = tonumber(ARGV[1])
@@ -101,7 +103,10 @@ local function load_fields(index, names)
   local account = accounts[index]
   local first = not account
   if first then
-    account = { fields = {}, dirty = {}, moves = {}, expired = 0, holds = 0 }
+    account = {
+      fields = {}, dirty = {}, moves = {}, expired = 0, expires_ms = 0, next_hold = 0, ends_ms = 0,
+      next_hold_changed = false, holds = 0,
+    }
     accounts[index] = account
   end
   local missing = {}
@@ -150,7 +155,7 @@ end
 -- Keeps the account at least until then.
 local function keep_until(index, at)
   local account = accounts[index]
-  account.ends_ms = math.max(account.ends_ms or 0, ceil_div(at, 1000))
+  account.ends_ms = math.max(account.ends_ms, ceil_div(at, 1000))
 end
 
 local function set_next_hold(index, at)
@@ -171,7 +176,7 @@ local function write_account(index, account)
     values[#values + 1] = 'h'
     values[#values + 1] = whole(account.next_hold)
   end
-  local extends = account.ends_ms and account.ends_ms > account.expires_ms
+  local extends = account.ends_ms > account.expires_ms
   if extends then
     -- An hour more than needed, so that short windows do not pay for this on every call.
     account.expires_ms = account.ends_ms + HOUR_MS
