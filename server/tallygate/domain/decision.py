@@ -355,6 +355,11 @@ class TooLate:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """The tenant's counters are, or are on their way to, another shard; nothing was done."""
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """A stored value cannot be read; nothing was changed."""
 
@@ -362,5 +367,14 @@ class Broken:
 
 
 Outcome = (
-    Decided | Reused | Stale | Overflowed | Unresolved | Changed | RefundExceeds | TooLate | Broken
+    Decided
+    | Reused
+    | Stale
+    | Overflowed
+    | Unresolved
+    | Changed
+    | RefundExceeds
+    | TooLate
+    | Moved
+    | Broken
 )

@@ -17,6 +17,7 @@ from tallygate.domain.decision import (
     Changed,
     Decided,
     Mode,
+    Moved,
     Operation,
     Outcome,
     Overflowed,
@@ -226,6 +227,8 @@ def _answer(operation: Operation, outcome: Outcome | TallygateError) -> Answer:
             return CounterOverflow(f"the counter of limit {limit_id} would pass 2^53 - 1")
         case RefundExceeds(left):
             return RefundTooLarge(f"the event has {left} units left to refund", field="amount")
+        case Moved():
+            return BackendUnavailable("the tenant is on its way to another parent")
         case Broken(detail):
             return StorageFault(detail)
         case Stale() | TooLate():

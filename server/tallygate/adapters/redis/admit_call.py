@@ -25,6 +25,7 @@ from tallygate.domain.decision import (
     Hold,
     LimitReading,
     LimitState,
+    Moved,
     Operation,
     Outcome,
     Overflowed,
@@ -98,6 +99,7 @@ class _Keys:
         self._indices: dict[str, int] = {}
         self.of(keys.meta(shard))
         self.of(keys.stream(shard))
+        self.of(keys.moves(shard))
 
     def of(self, key: str) -> int:
         """Return the index of a key, from 1."""
@@ -237,6 +239,8 @@ def _outcome(answer: str, operation: Operation) -> Outcome:
             return RefundExceeds(int(parts[0]))
         case "D":
             return TooLate(int(parts[0]))
+        case "V":
+            return Moved()
         case _:
             return Broken("a stored counter or operation record cannot be read")
 
