@@ -31,8 +31,9 @@ SCAN_COUNT: Final = 1_000
 COPIED_TOGETHER_MAX: Final = 100
 # Marks are small: this many take one round trip.
 MARKED_TOGETHER_MAX: Final = 500
-# Past the copy nobody asks for these where they were; counters may be read there a moment longer.
-_DROPPED: Final = (b"h", b"r")
+# Left behind, holds would give their units back a second time to a tenant that returns. All else is
+# read a moment longer by sidecars that have not heard of the move, and is written over then.
+_DROPPED: Final = b"h"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class RedisCounterCarrier:
                 move = by_tenant.get(keys.owner(name) or TenantId(""))
                 if move is not None:
                     mine[move].append(name)
-                    if keys.kind(name) in _DROPPED:
+                    if keys.kind(name) == _DROPPED:
                         left[move].append(name)
             for move, some in mine.items():
                 for part in _parts(some):
