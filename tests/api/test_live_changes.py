@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -120,6 +120,18 @@ async def test_an_override_ends_by_itself(site: Live) -> None:
     assert all(asked < ends for asked, _, limit in seen if limit == 30)
     assert seen[-1][1] >= ends
     assert not (await caller.consume(1)).allowed
+
+
+async def test_another_anchor_restarts_what_begins_later(site: Live) -> None:
+    """A window that begins later starts at 0; one that begins earlier takes in what is counted."""
+    (caller,) = site.sidecars
+    days = [datetime.now(UTC).date() - timedelta(days=back) for back in (10, 5)]
+    used = []
+    for anchor in (days[0], days[1], days[0]):
+        tenants = {"acme": {"plan": "free", "anchor": anchor}}
+        await site.apply(document(monthly(10, period="billing_period"), tenants=tenants))
+        used.append((await caller.consume(1)).limits[0].used)
+    assert used == [1, 1, 2]
 
 
 @pytest.mark.parametrize("suspended", ["acme", "org"])
