@@ -1,8 +1,8 @@
 """Postgres ─▶ [ publish ] ─▶ Redis ─▶ sidecars: the catalog in effect, handed on.
 
-If we die while counters are carried to another shard, the next run goes on with them: sidecars
-have heard of nothing yet. If we die after some tenants and before the snapshot, sidecars go on with
-the old version; the next run writes the same tenants again, and then the snapshot.
+If we die here after some tenants and before the snapshot, sidecars go on with the old version; the
+next run writes the same tenants again, and then the snapshot. If we die before, while counters are
+carried to another shard, the next run goes on with that, as sidecars have heard of nothing yet.
 
 Guarantees: sidecars get each version when it takes effect, and all of it again when Redis lost it.
 Refuses to know: how sidecars read it.

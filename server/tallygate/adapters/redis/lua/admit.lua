@@ -22,15 +22,14 @@
 --     Q;at;first_seq;index[;reading]*    settled, the excess refused     p;... as P
 --     R;at;refusing index;retry_us[;reading]*  refused (retry -1: never)
 --     U reused   S;now stale windows   O;index overflow   B broken value   E;epoch other epoch
---     T;state the reservation is not held   M it holds something else
---     X;left the refund exceeds   D;now the deadline has passed
---     V the tenant's counters are, or are on their way to, elsewhere
+--     T;state the reservation is not held   M it holds something else   X;left the refund exceeds
+--     D;now the deadline has passed   V the tenant's counters are, or will be, elsewhere
 --   A reading is limit_id,meter,state,used,limit,remaining,resets_at.
 -- Invariant: nothing is written before every operation is evaluated, and XADD is the first write:
 --   what can fail, for memory or a wrong type, fails with nothing changed. Lua does not roll back.
--- Cost: HMGET of meta, EXISTS of the moves, per operation GET and SET of its record, per account HMGET and HSET, one
---   XADD; PEXPIREAT about once an hour per account; a reservation adds GET and SET of its record
---   and ZADD or ZREM per account. Loops are bounded by the caller's batch.
+-- Cost: HMGET of meta, EXISTS of the moves, per operation GET and SET of its record, per account
+--   HMGET and HSET, one XADD; PEXPIREAT about once an hour per account; a reservation adds GET and
+--   SET of its record and ZADD or ZREM per account. Loops are bounded by the caller's batch.
 
 local answers = {}
 

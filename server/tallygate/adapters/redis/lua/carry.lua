@@ -1,6 +1,6 @@
--- Purpose: one step of a tenant's way from one shard to another. A step of the past changes nothing,
---   so that several processes may carry the same tenant at once, and a slow one does no harm.
--- KEYS: 1 the moves of the shard, a hash of tenants; then the keys to write or to drop, of the shard.
+-- Purpose: one step of a tenant's way from one shard to another. A step of the past changes
+--   nothing, so that several processes may carry a tenant at once, and a slow one does no harm.
+-- KEYS: 1 the moves of the shard, a hash of tenants; then the shard's keys to write or to drop.
 -- ARGV: tenant, version of the catalog that moves it, step, and by step:
 --     l (has left), a (arrives), d (is done): milliseconds for which the moves are kept;
 --     c (copy): per key: "d" with a dump or "s" with a string, ms left to live ("0": for ever), and
