@@ -72,6 +72,15 @@ class Contract:
         found = await bench.store.tenants_named([ACME, TenantId("nobody")])
         assert found == {ACME: acme}
 
+    async def test_children_are_found_by_their_parents(self, bench: Bench) -> None:
+        """Only those directly below, as they were last written."""
+        below = [tenant("a", parent="org"), tenant("b", parent="a"), tenant("c", parent="org")]
+        await bench.store.write(change(tenant("org"), *below), 0)
+        await bench.store.write(change(tenant("c")), 1)
+        assert await bench.store.tenants_below([ORG]) == ["a"]
+        assert await bench.store.tenants_below([ORG, TenantId("a")]) == ["a", "b"]
+        assert await bench.store.tenants_below([]) == []
+
     async def test_one_of_two_writers_is_refused(self, bench: Bench) -> None:
         """A writer that has not seen the newest version writes nothing."""
         await bench.store.write(change(tenant("acme")), 0)

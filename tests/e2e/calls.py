@@ -66,6 +66,7 @@ class Load:
 
     address: str
     prefix: str
+    tenant: str = ""
     answered: list[str] = field(default_factory=list)
     failures: Counter[grpc.StatusCode] = field(default_factory=Counter)
     last_failure: dict[str, grpc.StatusCode] = field(default_factory=dict)
@@ -90,7 +91,9 @@ class Load:
 
     async def _call(self, stub: "quota_pb2_grpc.QuotaServiceAsyncStub", name: str) -> bool:
         try:
-            reply = await stub.CheckAndConsume(consume(name), timeout=CALL_TIMEOUT_S)
+            reply = await stub.CheckAndConsume(
+                consume(name, 1, self.tenant), timeout=CALL_TIMEOUT_S
+            )
         except grpc.aio.AioRpcError as error:
             if error.code() not in LOST:
                 raise

@@ -12,7 +12,7 @@ What a reservation holds counts as used until it is settled, comes back or expir
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from tallygate.domain.answer import asking, refusal, replayed, shares_told, touched
+from tallygate.domain.answer import asking, debits, refusal, replayed, shares_told, touched
 from tallygate.domain.balance import Balance, add_grants, read_balance
 from tallygate.domain.decision import (
     BalanceRule,
@@ -26,6 +26,7 @@ from tallygate.domain.decision import (
     Hold,
     LimitReading,
     Mode,
+    Moved,
     Operation,
     Outcome,
     Overflowed,
@@ -93,6 +94,8 @@ class Accounts:
     refunded: dict[tuple[TenantId, EventId], int] = field(default_factory=dict)
     sequences: dict[SourceId, int] = field(default_factory=dict)
     stream: list[Entry] = field(default_factory=list)
+    # Tenants whose counters are elsewhere, or not here yet.
+    moved: set[TenantId] = field(default_factory=set)
 
     def decide(
         self, operations: Sequence[Operation], source_id: SourceId, now_us: int
@@ -115,6 +118,8 @@ class Accounts:
         return self.accounts.setdefault(of, Account())
 
     def _decide_one(self, operation: Operation, call: _Call) -> Outcome:
+        if operation.tenant_id in self.moved and debits(operation):
+            return Moved()
         known = self._remembered(operation, call.now_us)
         if known is not None:
             if known.fingerprint != operation.fingerprint:

@@ -11,6 +11,7 @@ from tallygate.domain.decision import (
     Charge,
     Decided,
     Extension,
+    Hold,
     Mode,
     Operation,
     Settlement,
@@ -36,6 +37,13 @@ def shares_told(operation: Operation) -> tuple[Share, ...]:
             return shares
         case _:
             return ()
+
+
+def debits(operation: Operation) -> bool:
+    """Say whether the operation is remembered or resolves a reservation, and meets counters."""
+    resolves = isinstance(operation.detail, Hold | Settlement | Extension)
+    named = operation.operation_id is not None or resolves
+    return named and (bool(operation.charges) or operation.detail is not None)
 
 
 def touched(operation: Operation) -> list[AccountId]:

@@ -360,6 +360,11 @@ class TooLate:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """The tenant's counters are, or are on their way to, another shard; nothing was done."""
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """A stored value cannot be read; nothing was changed."""
 
@@ -376,5 +381,6 @@ Outcome = (
     | RefundExceeds
     | Crowded
     | TooLate
+    | Moved
     | Broken
 )

@@ -24,6 +24,7 @@ from tallygate.domain.limit import charge
 from tallygate.domain.window import HOUR_US
 from tallygate.flow.family import Member, limit_named, members
 from tallygate.ports import CatalogStore, Clock, QuotaStore, ShardDepth, UsageStream
+from tallygate.ports.carry import PublishedCatalog
 from tallygate.ports.credit import BalanceState, CounterEpochs, CreditLedger
 
 # A reservation lives for 24 hours at most and gives back to the grant it took from; the hour
@@ -78,6 +79,8 @@ class CreditParts:
     catalogs: CatalogStore
     clock: Clock
     shards: int
+    # What sidecars know: a tenant's counters are where they take them to be.
+    published: PublishedCatalog | None = None
     observer: CreditObserver = field(default_factory=SilentCreditObserver)
     balances_max: int = BALANCES_MAX
 
@@ -134,6 +137,9 @@ class PublishCredits:
         parts = self._parts
         now_us = parts.clock.now_us()
         catalog = await parts.catalogs.effective(now_us)
+        if parts.published and await parts.published.published_version() != catalog.version:
+            # Counters may be on their way to another shard until it is.
+            return CreditCounts()
         current = await self._current(catalog.version)
         if current != self._round:
             self._begin(current)
@@ -175,9 +181,8 @@ class PublishCredits:
         self._waiting = Counter()
 
     async def _due(self, page: Sequence[BalanceState], catalog: Catalog, now_us: int) -> list[_Due]:
-        found = await members(
-            self._parts.catalogs, catalog, sorted({state.tenant_id for state in page})
-        )
+        tenants = self._parts.published or self._parts.catalogs
+        found = await members(tenants, catalog, sorted({state.tenant_id for state in page}))
         depths: list[ShardDepth] | None = None
         due: list[_Due] = []
         for state in page:

@@ -18,6 +18,7 @@ from tallygate.domain.decision import (
     Crowded,
     Decided,
     Mode,
+    Moved,
     Operation,
     Outcome,
     Overflowed,
@@ -233,6 +234,8 @@ def _answer(operation: Operation, outcome: Outcome | TallygateError) -> Answer:
             return TooManyReservations(
                 f"an account of the tenant holds {HOLDS_MAX} reservations, as many as it may"
             )
+        case Moved():
+            return BackendUnavailable("the tenant is on its way to another parent")
         case Broken(detail):
             return StorageFault(detail)
         case Stale() | TooLate():

@@ -9,6 +9,7 @@ Refuses to know: counters.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from tallygate.domain.catalog import (
     LINEAGE_MAX,
@@ -19,7 +20,6 @@ from tallygate.domain.catalog import (
     limits_of,
 )
 from tallygate.domain.ids import LimitId, TenantId
-from tallygate.ports import CatalogStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,16 @@ class Member:
     root: TenantId
 
 
+class Tenants(Protocol):
+    """Whoever knows tenants by their names."""
+
+    async def tenants_named(self, ids: Sequence[TenantId]) -> Mapping[TenantId, Tenant]:
+        """Return those of the tenants that there are."""
+        ...
+
+
 async def members(
-    store: CatalogStore, catalog: Catalog, ids: Sequence[TenantId]
+    store: Tenants, catalog: Catalog, ids: Sequence[TenantId]
 ) -> Mapping[TenantId, Member]:
     """Return those of the tenants that there are, each with its root."""
     known: dict[TenantId, Tenant] = {}

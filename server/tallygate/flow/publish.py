@@ -1,7 +1,8 @@
 """Postgres ─▶ [ publish ] ─▶ Redis ─▶ sidecars: the catalog in effect, handed on.
 
 If we die here after some tenants and before the snapshot, sidecars go on with the old version; the
-next run writes the same tenants again, and then the snapshot.
+next run writes the same tenants again, and then the snapshot. If we die before, while counters are
+carried to another shard, the next run goes on with that, as sidecars have heard of nothing yet.
 
 Guarantees: sidecars get each version when it takes effect, and all of it again when Redis lost it.
 Refuses to know: how sidecars read it.
@@ -10,6 +11,7 @@ Refuses to know: how sidecars read it.
 from typing import Final
 
 from tallygate.domain.ids import TenantId
+from tallygate.flow.carry import Carry
 from tallygate.ports import CatalogPublisher, CatalogStore, Clock
 
 # More names than this are told as a change of all tenants.
@@ -19,10 +21,17 @@ NAMED_MAX: Final = 1_000
 class Publish:
     """Brings the published catalog up to the one in effect."""
 
-    def __init__(self, store: CatalogStore, publisher: CatalogPublisher, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: CatalogStore,
+        publisher: CatalogPublisher,
+        clock: Clock,
+        carry: Carry | None = None,
+    ) -> None:
         self._store = store
         self._publisher = publisher
         self._clock = clock
+        self._carry = carry
 
     async def run_once(self) -> int:
         """Publish what is in effect and not yet published; return 1 if anything was."""
@@ -33,6 +42,8 @@ class Publish:
             return 0
         # A published version that Postgres does not have was of another database: all is new.
         after = published if published < catalog.version else 0
+        if after and self._carry is not None:
+            await self._carry.run(after, catalog)
         changed: list[TenantId] | None = [] if after else None
         async for tenants in self._store.tenants_changed(after, catalog.version):
             await self._publisher.publish_tenants(tenants)

@@ -165,11 +165,15 @@ class Reserve:
 
     async def _find(self, tenant_id: TenantId, reservation_id: ReservationId) -> _Found:
         lineage = await self._decide.lineage(tenant_id)
-        shard = shard_of_reservation(reservation_id, self._shards)
-        found = None
-        if shard is not None:
-            found = await self._store.reservation(ReservationKey(shard, tenant_id, reservation_id))
-        if found is None or shard is None:
+        made_in = shard_of_reservation(reservation_id, self._shards)
+        found, shard = None, self._decide.drafter.shard(lineage)
+        # It goes with its tenant to another family, and so is first looked for there.
+        for each in dict.fromkeys((shard, made_in) if made_in is not None else ()):
+            found = await self._store.reservation(ReservationKey(each, tenant_id, reservation_id))
+            if found is not None:
+                shard = each
+                break
+        if found is None:
             raise ReservationNotFound(
                 f"there is no reservation {reservation_id!r}", field="reservation_id"
             )

@@ -17,7 +17,7 @@ from typing import Final
 from tallygate.domain import event
 from tallygate.domain.catalog import Limit, LimitKind
 from tallygate.domain.credit import LimitReset
-from tallygate.domain.decision import Decided, Mode, Operation, Outcome, Reused, Stale
+from tallygate.domain.decision import Decided, Mode, Moved, Operation, Outcome, Reused, Stale
 from tallygate.domain.errors import (
     BackendUnavailable,
     InvalidField,
@@ -31,6 +31,7 @@ from tallygate.domain.ids import LimitId, OperationId, TenantId, account_of, sha
 from tallygate.domain.limit import charge
 from tallygate.flow.family import Member, limit_named, members
 from tallygate.ports import CatalogStore, Clock, QuotaStore
+from tallygate.ports.carry import PublishedCatalog
 from tallygate.ports.credit import ResetAudit
 
 TEXT_LENGTH_MAX: Final = 256
@@ -62,6 +63,8 @@ class ResetParts:
     catalogs: CatalogStore
     clock: Clock
     shards: int
+    # What sidecars know: a tenant's counters are where they take them to be.
+    published: PublishedCatalog | None = None
 
 
 class Resetting:
@@ -101,7 +104,8 @@ class Resetting:
     async def _resolve(self, asked: ResetAsked, now_us: int) -> tuple[Member, Limit]:
         catalogs = self._parts.catalogs
         catalog = await catalogs.effective(now_us)
-        found = await members(catalogs, catalog, [asked.tenant_id])
+        tenants = self._parts.published or catalogs
+        found = await members(tenants, catalog, [asked.tenant_id])
         if asked.tenant_id not in found:
             raise UnknownTenant(f"there is no tenant {asked.tenant_id!r}", field="tenant_id")
         member = found[asked.tenant_id]
@@ -133,6 +137,8 @@ class Resetting:
                 return outcome
             case Reused():
                 raise OperationIdReused(field="operation_id")
+            case Moved():
+                raise BackendUnavailable("the tenant is on its way to another parent")
             case Stale():
                 raise BackendUnavailable("the windows kept turning")
             case TallygateError():

@@ -360,6 +360,10 @@ class CatalogStore(Protocol):
         """Return the plans that some tenant is on."""
         ...
 
+    async def tenants_below(self, ids: Sequence[TenantId]) -> list[TenantId]:
+        """Return the tenants whose parent is one of these, as last written."""
+        ...
+
     def tenants_changed(
         self, after_version: int, up_to_version: int
     ) -> AsyncIterator[Sequence[Tenant]]:

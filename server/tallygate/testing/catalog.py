@@ -72,6 +72,12 @@ class FakeCatalogStore:
         tenants = self._tenants()
         return {tenant_id: tenants[tenant_id] for tenant_id in ids if tenant_id in tenants}
 
+    async def tenants_below(self, ids: Sequence[TenantId]) -> list[TenantId]:
+        """Return the tenants whose parent is one of these, as last written."""
+        self._answer()
+        wanted = set(ids)
+        return sorted(each.tenant_id for each in self._tenants().values() if each.parent in wanted)
+
     async def tenants_page(
         self, after: TenantId | None, count: int, plan: PlanName | None
     ) -> list[Tenant]:
@@ -135,6 +141,12 @@ class FakeCatalogPublisher:
         """Return the version that views are given, 0 for none."""
         self._published.answer()
         return self._published.catalog.version if self._published.catalog else 0
+
+    async def tenants_named(self, ids: Sequence[TenantId]) -> Mapping[TenantId, Tenant]:
+        """Return those of the tenants that are published."""
+        self._published.answer()
+        tenants = self._published.tenants
+        return {each: tenants[each] for each in ids if each in tenants}
 
     async def publish_tenants(self, tenants: Sequence[Tenant]) -> None:
         """Write tenants where views look them up."""

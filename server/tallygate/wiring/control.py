@@ -18,11 +18,13 @@ from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.usage_reader import PostgresUsageReader
 from tallygate.adapters.prometheus.credits import CreditMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
+from tallygate.adapters.redis.carrier import RedisCounterCarrier
 from tallygate.adapters.redis.catalog_publisher import RedisCatalogPublisher
 from tallygate.adapters.redis.epochs import RedisCounterEpochs
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.api.admin import AdminParts, AdminServicer
 from tallygate.flow.apply import Apply
+from tallygate.flow.carry import Carry
 from tallygate.flow.credit import CreditParts, ExpireCredits, PublishCredits
 from tallygate.flow.grant import Granting
 from tallygate.flow.loop import Counts, Loop, LoopObserver, LoopOptions
@@ -67,7 +69,9 @@ def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserv
     def loop(name: str, step: LoopStep[Counts], idle_ms: int) -> Loop:
         return Loop(name, step, clock, observer, LoopOptions(idle_ms=idle_ms))
 
-    publish = Publish(catalogs, RedisCatalogPublisher(backends.redis), clock)
+    publisher = RedisCatalogPublisher(backends.redis)
+    carry = Carry(catalogs, publisher, RedisCounterCarrier(backends.redis), shards)
+    publish = Publish(catalogs, publisher, clock, carry)
     credits_ = PublishCredits(
         CreditParts(
             ledger=credit,
@@ -78,11 +82,12 @@ def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserv
             catalogs=catalogs,
             clock=clock,
             shards=shards,
+            published=publisher,
             observer=CreditMetrics(metrics),
         )
     )
     audit = PostgresResetAudit(backends.postgres)
-    resetting = Resetting(ResetParts(backends.counters, audit, catalogs, clock, shards))
+    resetting = Resetting(ResetParts(backends.counters, audit, catalogs, clock, shards, publisher))
     return Control(
         servicer=AdminServicer(
             AdminParts(

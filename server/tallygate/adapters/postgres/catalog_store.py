@@ -103,6 +103,12 @@ class PostgresCatalogStore:
             rows = await connection.fetch(query("catalog_plans_in_use"))
         return {PlanName(row["plan"]) for row in rows}
 
+    async def tenants_below(self, ids: Sequence[TenantId]) -> list[TenantId]:
+        """Return the tenants whose parent is one of these, as last written."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(query("catalog_tenants_below"), list(ids))
+        return [TenantId(row["tenant_id"]) for row in rows]
+
     async def tenants_changed(
         self, after_version: int, up_to_version: int
     ) -> AsyncIterator[Sequence[Tenant]]:

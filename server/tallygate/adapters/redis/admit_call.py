@@ -26,6 +26,7 @@ from tallygate.domain.decision import (
     Hold,
     LimitReading,
     LimitState,
+    Moved,
     Operation,
     Outcome,
     Overflowed,
@@ -99,6 +100,7 @@ class _Keys:
         self._indices: dict[str, int] = {}
         self.of(keys.meta(shard))
         self.of(keys.stream(shard))
+        self.of(keys.moves(shard))
 
     def of(self, key: str) -> int:
         """Return the index of a key, from 1."""
@@ -240,6 +242,8 @@ def _outcome(answer: str, operation: Operation) -> Outcome:
             return RefundExceeds(int(parts[0]))
         case "D":
             return TooLate(int(parts[0]))
+        case "V":
+            return Moved()
         case _:
             return Broken("a stored counter or operation record cannot be read")
 

@@ -9,16 +9,22 @@ of their own; with calendar, currency and customer, 275 and 292.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tallygate.adapters.catalog_codec import catalog_from_json, catalog_to_json, tenant_to_json
+from tallygate.adapters.catalog_codec import (
+    catalog_from_json,
+    catalog_to_json,
+    tenant_from_json,
+    tenant_to_json,
+)
 from tallygate.adapters.redis import keys
 from tallygate.adapters.redis.client import translate
 from tallygate.domain.catalog import Catalog, Tenant
+from tallygate.domain.errors import StorageFault
 from tallygate.domain.ids import TenantId
 
 # Up to two million tenants, a bucket of small ones stays in Redis's compact form of 128 fields.
@@ -54,6 +60,27 @@ class RedisCatalogPublisher:
             return catalog_from_json(snapshot).version
         except (ValueError, KeyError, TypeError):
             return 0
+
+    async def tenants_named(self, ids: Sequence[TenantId]) -> Mapping[TenantId, Tenant]:
+        """Return those of the tenants that are published. Raises `StorageFault`."""
+        found: dict[TenantId, Tenant] = {}
+        try:
+            for start in range(0, len(ids), PIPELINE_MAX):
+                some = ids[start : start + PIPELINE_MAX]
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for each in some:
+                        pipeline.hget(keys.tenant(bucket_of(each)), each)
+                    replies = await pipeline.execute()
+                found |= {
+                    each: tenant_from_json(reply)
+                    for each, reply in zip(some, replies, strict=True)
+                    if reply is not None
+                }
+        except (RedisError, OSError) as error:
+            raise translate(error) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageFault("a published tenant cannot be read") from error
+        return found
 
     async def publish_tenants(self, tenants: Sequence[Tenant]) -> None:
         """Write tenants where sidecars look them up."""

@@ -8,6 +8,7 @@ Refuses to know: what the keys hold.
 |---|---|---|
 | `{tg:07}:m` | hash | `epoch`, and per source id the last sequence number given out |
 | `{tg:07}:s` | stream | accepted operations, until the ledger has them |
+| `{tg:07}:v` | hash | tenants that have moved between shards: version and `l`, `a` or `d` |
 | `{tg:07}:a:ACCOUNT` | hash | counters by limit; `x`, when it expires; `h`, when a hold may have |
 | `{tg:07}:h:ACCOUNT` | sorted set | what reservations hold of the account, by when they end |
 | `{tg:07}:o:TENANT OPERATION` | string | the first answer to an operation, and its events |
@@ -37,6 +38,33 @@ def meta(shard: int) -> str:
 def stream(shard: int) -> str:
     """Return the key of the shard's usage stream."""
     return f"{tag(shard)}:s"
+
+
+def moves(shard: int) -> str:
+    """Return the key of the tenants that have left the shard, or have come from another."""
+    return f"{tag(shard)}:v"
+
+
+def of_tenant(shard: int, tenant: TenantId) -> str:
+    """Return a pattern that all keys of a tenant match, and some of others."""
+    spelled = "".join(f"\\{each}" if each in "*?[]\\^-" else each for each in tenant)
+    return f"{tag(shard)}:[ahorf]:{spelled}*"
+
+
+def owner(key: bytes) -> TenantId | None:
+    """Return whose key of a shard it is, None for the shard's own."""
+    parts = key.split(b":", 3)
+    return TenantId(parts[3].decode().partition(" ")[0]) if len(parts) == 4 else None
+
+
+def kind(key: bytes) -> bytes:
+    """Return the letter that tells what a key of a shard holds."""
+    return key.split(b":", 3)[2]
+
+
+def in_shard(key: bytes, shard: int) -> bytes:
+    """Return what a key of some shard is called in another one."""
+    return tag(shard).encode() + key[key.index(b"}") + 1 :]
 
 
 def account_prefix(shard: int) -> str:

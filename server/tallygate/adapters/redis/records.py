@@ -5,6 +5,7 @@ Refuses to know: where records lie, and when they end.
 """
 
 import re
+from collections.abc import Callable
 
 from tallygate.domain.decision import Reservation, ReservationState, Share
 from tallygate.domain.errors import StorageFault
@@ -32,6 +33,25 @@ def reservation_from_record(record: bytes) -> Reservation:
         shares=shares,
         payload=record[end:],
     )
+
+
+def with_shares_of(record: bytes, kept: Callable[[AccountId], bool]) -> bytes:
+    """Return the record of a reservation that holds of these accounts only.
+
+    Raises `StorageFault`.
+    """
+    reservation_from_record(record)
+    head = _RESERVATION.match(record)
+    assert head is not None, "it was just read"
+    end = head.end() + int(head[4])
+    text, shares = record[head.end() : end], b""
+    while text:
+        account, rest = _sized(text)
+        _, rest = _sized(rest)
+        if kept(AccountId(account.decode())):
+            shares += text[: len(text) - len(rest)]
+        text = rest
+    return record[: head.start(4)] + b"%d:" % len(shares) + shares + record[end:]
 
 
 def events_of_record(record: bytes) -> tuple[bytes, int]:

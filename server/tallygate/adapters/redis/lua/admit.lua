@@ -1,7 +1,7 @@
 -- Purpose: decide operations against their limits, debit all or none of each, and append what is
 --   accepted to the shard's stream, as one atomic step. Specified by domain/account.py.
--- KEYS: 1 the shard's meta hash, 2 its stream; then, each once, records of operations, of
---   reservations and of refunds, and per account its hash and its holds.
+-- KEYS: 1 the shard's meta hash, 2 its stream, 3 its moves (carry.lua); then, each once, records of
+--   operations, of reservations and of refunds, and per account its hash and its holds.
 -- ARGV: now_us ("0": this server's clock), epoch, source id, operation memory in ms, length of the
 --   account prefix, number of operations; then per operation:
 --     mode, index of its operation key ("0": none), fingerprint, event time in us ("0": now),
@@ -24,12 +24,13 @@
 --     U reused   S;now stale windows   O;index overflow   B broken value   E;epoch other epoch
 --     T;state the reservation is not held   M it holds something else   H too many are held
 --     X;left the refund exceeds   D;now the deadline has passed
+--     V the tenant's counters are, or will be, elsewhere
 --   A reading is limit_id,meter,state,used,limit,remaining,resets_at.
 -- Invariant: nothing is written before every operation is evaluated, and XADD is the first write:
 --   what can fail, for memory or a wrong type, fails with nothing changed. Lua does not roll back.
--- Cost: HMGET of meta, per operation GET and SET of its record, per account HMGET and HSET, one
---   XADD; PEXPIREAT about once an hour per account; a reservation adds GET and SET of its record
---   and ZADD or ZREM per account. Loops are bounded by the caller's batch.
+-- Cost: HMGET of meta, EXISTS of the moves, per operation GET and SET of its record, per account
+--   HMGET and HSET, one XADD; PEXPIREAT about once an hour per account; a reservation adds GET and
+--   SET of its record and ZADD or ZREM per account. Loops are bounded by the caller's batch.
 
 local answers = {}
 
@@ -106,6 +107,19 @@ local function in_reach(charges)
   return true
 end
 
+-- Says whether a tenant's counters are not here, or not yet. What debits nothing may pass all the
+-- same: its events belong to the ledger, whichever stream they take.
+local moves_known = redis.call('EXISTS', KEYS[3]) == 1
+local function has_moved(operation)
+  local named = operation.key > 0 and operation.key or operation.reservation
+  if not named or (#operation.charges == 0 and not DETAIL[operation.mode]) then
+    return false
+  end
+  local tenant = string.match(string.sub(KEYS[named], prefix_length + 1), '^[^ ]+')
+  local move = redis.call('HGET', KEYS[3], tenant)
+  return move and string.sub(move, -1) ~= 'd'
+end
+
 -- Says why a reservation cannot be made, settled or extended, nil when it can.
 local function closed(operation)
   local found = find_reservation(operation.reservation)
@@ -150,6 +164,9 @@ local function touch(operation)
 end
 
 local function decide(operation)
+  if moves_known and has_moved(operation) then
+    return 'V'
+  end
   local known = operation.key > 0 and recall(operation)
   if known then
     return known
