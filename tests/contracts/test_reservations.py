@@ -10,6 +10,7 @@ from tallygate.domain.decision import (
     Changed,
     Decided,
     Operation,
+    Reservation,
     ReservationState,
     Reused,
     Unresolved,
@@ -316,20 +317,37 @@ class ReservationContract:
         assert await store.decide(asked) == [Unresolved(ReservationState.UNKNOWN)] * 3
         assert (await found(store)).state is HELD
 
+    async def test_many_reservations_are_read_at_once(self, subject: Subject) -> None:
+        """However many ask together, each reads its own, and those who give up harm nobody."""
+        store = subject.store()
+        names = [f"hold-{n}" for n in range(300)]
+        await store.decide([reserve([window(limit=1_000)], 1, name) for name in names])
+        reads = [asyncio.create_task(found(store, name)) for name in names]
+        await asyncio.sleep(0)
+        for each in reads[::7]:
+            each.cancel()
+        answers = await asyncio.gather(*reads, return_exceptions=True)
+        for number, answer in enumerate(answers):
+            if number % 7:
+                assert isinstance(answer, Reservation), answer
+                assert answer.payload == payload(names[number])
+
     async def test_racing_commits_settle_once(self, subject: Subject) -> None:
         """Of many that race from several sources one settles; the others are told so."""
         store = subject.store()
         await store.decide([reserve(LIMITS, 7)])
         held = await found(store)
-        outcomes = await asyncio.gather(
+        lists = await asyncio.gather(
             *(
-                subject.store("abcd"[n % 4]).decide([commit(held, n % 7, f"racer-{n}")])
-                for n in range(40)
+                subject.store(source).decide(
+                    [commit(held, n % 7, f"{source}-{n}") for n in range(10)]
+                )
+                for source in "abcd"
             )
         )
-        settled = [each for [each] in outcomes if isinstance(each, Decided)]
-        assert len(settled) == 1
-        assert outcomes.count([Unresolved(COMMITTED)]) == 39, outcomes
+        outcomes = [outcome for some in lists for outcome in some]
+        assert sum(isinstance(each, Decided) for each in outcomes) == 1
+        assert outcomes.count(Unresolved(COMMITTED)) == 39
         assert used((await store.decide([check(LIMITS)]))[0])[0] < 7
 
 
