@@ -8,6 +8,7 @@ import pytest
 
 from tallygate.domain.decision import (
     Changed,
+    Charge,
     Decided,
     Operation,
     Reservation,
@@ -289,16 +290,16 @@ class ReservationContract:
         store = subject.store()
         subject.time.now_us += MINUTE_US - subject.time.now_us % MINUTE_US - 1_000_000
 
-        def charged(amount: int) -> dict[str, object]:
-            return {"charges": charges([minute], amount, ACME, subject.time.now_us)}
+        def charged(amount: int) -> tuple[Charge, ...]:
+            return charges([minute], amount, ACME, subject.time.now_us)
 
-        await store.decide([reserve([], 7, **charged(7))])
+        await store.decide([reserve([], 7, charges=charged(7))])
         subject.time.now_us += 2_000_000
         _, done, stands = await store.decide(
             [
-                consume([], 4, **charged(4)),
+                consume([], 4, charges=charged(4)),
                 commit(await found(store), 3),
-                check([], **charged(0)),
+                check([], charges=charged(0)),
             ]
         )
         assert decided(done).first_seq == 2
