@@ -74,6 +74,7 @@ def commit_request(message: quota_pb2.CommitRequest) -> CommitRequest:
         operation_id=_resolving_id(message.operation_id, reservation_id, "c"),
         amounts=tuple(message.amounts),
         record_excess=record_excess,
+        named=bool(message.operation_id),
     )
 
 
