@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -19,6 +20,8 @@ from tallygate.gen.v1 import limit_pb2, quota_pb2, quota_pb2_grpc, usage_pb2, us
 from tallygate.ports import CatalogView
 from tests.builders import SHARDS
 from tests.sidecar import Tuning, channel, sidecar
+
+Entries = list[tuple[bytes, dict[bytes, bytes]]]
 
 COMMITTED = quota_pb2.RESERVATION_OUTCOME_COMMITTED
 PARTIALLY = quota_pb2.RESERVATION_OUTCOME_COMMITTED_PARTIALLY
@@ -119,7 +122,8 @@ class Pair:
         try:
             found: list[UsageEvent] = []
             for shard in range(SHARDS):
-                for entry_id, fields in await client.xrange(keys.stream(shard)):
+                entries = cast(Entries, await client.xrange(keys.stream(shard)))
+                for entry_id, fields in entries:
                     found.extend(decode_entry(shard, entry_id.decode(), fields).events)
             return found
         finally:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -150,7 +151,7 @@ async def test_repeats_get_the_first_reply(side: Pair) -> None:
     asked = reserving(60, name="job")
     first = await side.a.Reserve(asked)
     ended = await side.a.Reserve(reserving(5, name="other"))
-    calls = [
+    calls: list[tuple[Any, Any, object]] = [
         (side.a.Reserve, side.b.Reserve, asked),
         (side.a.Commit, side.b.Commit, committing(first, 13, operation_id="end")),
         (
