@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tallygate.domain.decision import LimitReading, RefundExceeds, Reused
+from tallygate.domain.decision import LimitReading, Operation, Refund, RefundExceeds, Reused
+from tallygate.domain.ids import EventId
 from tests.builders import ACME, charges, check, consume, decided, payload, used, window
 from tests.quota_subjects import FakeSubject, RedisSubject, Subject
 from tests.reservations import (
@@ -88,6 +89,30 @@ class RefundContract:
         assert decided(again).replayed
         _, stands = await store.decide([commit(await found(store), 3), check(LIMITS)])
         assert used(stands) == [3]
+
+    async def test_a_refund_after_a_reset_takes_no_more_than_is_there(
+        self, subject: Subject
+    ) -> None:
+        """What was used before a reset is forgotten; to refund it takes from what came since."""
+        store = subject.store()
+        await store.decide([consume(LIMITS, 8, "op")])
+        _, since, done = await store.decide(
+            [reset(LIMITS), consume(LIMITS, 5), refund(LIMITS, 8, "op:0", "r1")]
+        )
+        assert (used(since), used(done)) == ([5], [0])
+
+    async def test_a_counted_event_comes_back_with_its_last_unit(self, subject: Subject) -> None:
+        """Parts of it give nothing back; the one that completes them does, whichever it is."""
+        store = subject.store()
+        await store.decide([consume(LIMITS, 1, "op")])
+
+        def part(units: int, name: str) -> Operation:
+            detail = Refund(EventId("op:0"), units, 7, counted=True)
+            return refund(LIMITS, 1, "op:0", name, detail=detail)
+
+        outcomes = await store.decide([part(3, "r1"), part(2, "r2"), part(3, "r3"), part(2, "r4")])
+        assert [used(outcomes[n]) for n in (0, 1, 3)] == [[1], [1], [0]]
+        assert outcomes[2] == RefundExceeds(2)
 
     async def test_grants_are_taken_once(self, subject: Subject) -> None:
         """Credits raise what may be used; a grant that the balance has had is passed over."""
