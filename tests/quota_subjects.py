@@ -150,6 +150,8 @@ class RedisSubject:
                         found[key] = value
                 case b"stream":
                     found[key] = await client.xrange(key)
+                case b"zset":
+                    found[key] = await client.zrange(key, 0, -1, withscores=True)
                 case _:
                     found[key] = await client.get(key)
         return found

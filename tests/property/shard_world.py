@@ -335,7 +335,7 @@ class World:
             event_count=1,
             payload=b"refund",
             event_time_us=self.now_us - before_us if before_us else 0,
-            detail=Refund(event, units, 9),
+            detail=Refund(event, units, 9, self._choose.one_of([True, False])),
             **self._named(Mode.REFUND, units),
         )
 

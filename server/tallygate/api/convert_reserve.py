@@ -12,7 +12,7 @@ from tallygate.api.convert import context_of, counted, items_of, limit_status, o
 from tallygate.domain import event as bounds
 from tallygate.domain import ids
 from tallygate.domain.errors import InvalidField
-from tallygate.domain.ids import AMOUNT_MAX, OperationId, ReservationId
+from tallygate.domain.ids import AMOUNT_MAX, EventId, OperationId, ReservationId
 from tallygate.domain.request import (
     ITEMS_MAX,
     TTL_DEFAULT_US,
@@ -31,6 +31,8 @@ from tallygate.domain.request import (
 from tallygate.gen.v1 import quota_pb2
 
 RESERVATION_LENGTH_MAX: Final = ids.ID_LENGTH_MAX + 3
+# A colon and the number of an item, or of an item's excess, which follow the items.
+EVENT_ID_LENGTH_MAX: Final = ids.ID_LENGTH_MAX + len(f":{2 * ITEMS_MAX - 1}")
 _OUTCOMES: Final = {
     Resolution.COMMITTED: quota_pb2.RESERVATION_OUTCOME_COMMITTED,
     Resolution.COMMITTED_PARTIALLY: quota_pb2.RESERVATION_OUTCOME_COMMITTED_PARTIALLY,
@@ -74,6 +76,7 @@ def commit_request(message: quota_pb2.CommitRequest) -> CommitRequest:
         operation_id=_resolving_id(message.operation_id, reservation_id, "c"),
         amounts=tuple(message.amounts),
         record_excess=record_excess,
+        named=bool(message.operation_id),
     )
 
 
@@ -100,7 +103,7 @@ def refund_request(message: quota_pb2.RefundRequest) -> RefundRequest:
     """Return the request. Raises `InvalidField`."""
     return RefundRequest(
         tenant_id=ids.tenant_id(message.tenant_id),
-        event_id=ids.event_id(message.event_id),
+        event_id=_made_event_id(message.event_id),
         operation_id=ids.operation_id(message.operation_id),
         amount=ids.amount(message.amount) if message.amount else 0,
         reason=bounds.text(message.reason, "reason"),
@@ -177,6 +180,16 @@ def _reservation_id(value: str) -> ReservationId:
     if len(value) > RESERVATION_LENGTH_MAX or not value.isascii() or not value.isprintable():
         raise InvalidField("is not a reservation's id", field="reservation_id")
     return ReservationId(value)
+
+
+def _made_event_id(value: str) -> EventId:
+    """Return the id of an event, which may be one made of the longest operation id."""
+    if len(value) > EVENT_ID_LENGTH_MAX:
+        raise InvalidField(f"must be at most {EVENT_ID_LENGTH_MAX} characters", field="event_id")
+    ids.event_id(value[: ids.ID_LENGTH_MAX])
+    if len(value) > ids.ID_LENGTH_MAX:
+        ids.event_id(value[ids.ID_LENGTH_MAX :])
+    return EventId(value)
 
 
 def _resolving_id(value: str, reservation_id: ReservationId, suffix: str) -> OperationId:

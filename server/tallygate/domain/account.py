@@ -293,13 +293,14 @@ class Accounts:
             return RefundExceeds(taken.units_max - before)
         first_seq = self._append(operation, operation.payload, operation.event_count, call)
         self.refunded[key] = before + taken.units
+        whole = not taken.counted or before + taken.units == taken.units_max
         readings: list[LimitReading] = []
         for charge in operation.charges:
             account = self._account(charge.account)
             used_at_us = min(operation.event_time_us or call.now_us, call.now_us)
             moment = Moment(call.now_us, operation.mode, used_at_us, account.next_hold_us)
             slots, state = refund(charge, account.counters.get(charge.field), moment)
-            if state is not None and charge.amount > 0:
+            if state is not None and charge.amount > 0 and whole:
                 account.counters[charge.field] = state
                 self._burn(charge.account, charge.field, slots, call)
             readings.append(self._read(charge, call.now_us))

@@ -211,11 +211,15 @@ class Extension:
 
 @dataclass(frozen=True, slots=True)
 class Refund:
-    """Detail of REFUND: takes `units` of an event of `units_max` back."""
+    """Detail of REFUND: takes `units` of an event of `units_max` back.
+
+    Of a `counted` event the charges come back with its last unit, and with none before it.
+    """
 
     event_id: EventId
     units: int
     units_max: int
+    counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,8 @@ class ReserveRequest:
 class CommitRequest:
     """What a reservation came to: one amount per item, none meaning what was reserved.
 
-    With `record_excess`, what goes beyond is recorded whatever the limits say.
+    With `record_excess`, what goes beyond is recorded whatever the limits say. Without `named` the
+    operation id was made of the reservation's, and other amounts are no reuse of it.
     """
 
     tenant_id: TenantId
@@ -120,6 +121,7 @@ class CommitRequest:
     operation_id: OperationId
     amounts: tuple[int, ...] = ()
     record_excess: bool = False
+    named: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,8 @@ class Refunds:
             event_ids=(taken.event_id,),
             event_time_us=event.event_time_us,
             payload=self._decide.drafter.encoder.encode([taken]),
-            detail=Refund(event.event_id, units, event.amount),
+            # An event of a meter that counts is one until all of it is taken back.
+            detail=Refund(event.event_id, units, event.amount, _counts(catalog, event)),
         )
         items = _items(catalog, event, units)
         draft = Draft(operation, catalog, lineage, items, event.context)
@@ -118,12 +119,13 @@ def _operations_of(event_id: EventId) -> list[OperationId]:
     return named
 
 
-def _items(catalog: Catalog, event: UsageEvent, units: int) -> tuple[Item, ...]:
+def _counts(catalog: Catalog, event: UsageEvent) -> bool:
     meter = catalog.meters.get(event.meter)
-    if meter is None:
+    return meter is not None and meter.aggregation is Aggregation.COUNT
+
+
+def _items(catalog: Catalog, event: UsageEvent, units: int) -> tuple[Item, ...]:
+    if event.meter not in catalog.meters:
         # Gone from the catalog: there is no limit to give anything back to.
         return ()
-    if meter.aggregation is Aggregation.COUNT and units < event.amount:
-        # An event counts as one until all of it is taken back.
-        units = 0
     return (Item(event.meter, units, event.dimensions),)

@@ -34,6 +34,7 @@ from tallygate.domain.decision import (
 from tallygate.domain.errors import (
     BackendUnavailable,
     InvalidField,
+    OperationIdReused,
     ReservationNotFound,
     StorageFault,
 )
@@ -116,6 +117,10 @@ class Reserve:
             actual = _actual(request, found)
             draft = self._commit_draft(request, found, actual)
             (answer,) = await self._decide.decide([draft], expires_at)
+            if isinstance(answer, OperationIdReused) and not request.named:
+                # The id was made for the caller, who has brought other amounts than at first.
+                found = await self._find(request.tenant_id, request.reservation_id)
+                answer = Unresolved(found.reservation.state)
             if not isinstance(answer, Changed):
                 return _committed(request, found, actual, answer)
         raise BackendUnavailable("the reservation changes too fast to be settled")

@@ -186,8 +186,9 @@ def _detail(operation: Operation, detail: Detail, shard: int, found: _Keys) -> I
             yield from (ttl_us, len(shares))
             for share in shares:
                 yield from (found.account(share.account), pieces_text(share.pieces))
-        case Refund(event_id, units, units_max):
+        case Refund(event_id, units, units_max, counted):
             yield from (found.of(keys.refunded(shard, tenant, event_id)), units, units_max)
+            yield int(counted)
         case Credit(grants, owed):
             yield from (owed, len(grants))
             for grant in grants:

@@ -28,6 +28,7 @@ from redis.exceptions import (
 from tallygate.adapters.redis import keys, layout, script
 from tallygate.adapters.redis.admit_call import EpochDiffers, Frame, arguments, outcomes
 from tallygate.adapters.redis.client import translate
+from tallygate.adapters.redis.record_reads import RecordReads
 from tallygate.adapters.redis.records import events_of_record, reservation_from_record
 from tallygate.adapters.redis.wire import Command, exchange
 from tallygate.domain.decision import Operation, Outcome, Reservation
@@ -92,6 +93,7 @@ class RedisQuotaStore:
         self, client: Redis, options: StoreOptions, observer: StoreObserver | None = None
     ) -> None:
         self._client = client
+        self._records = RecordReads(client)
         self._options = options
         self._observer = observer or SilentObserver()
         self._epochs: dict[int, str] = {}
@@ -124,23 +126,17 @@ class RedisQuotaStore:
     async def reservation(self, key: ReservationKey) -> Reservation | None:
         """Return a reservation as it stands. See the port."""
         name = keys.reservation(key.shard, key.tenant_id, key.reservation_id)
-        (record,) = await self._get(name)
+        (record,) = await self._records.read(name)
         return reservation_from_record(record) if record is not None else None
 
     async def recorded(self, key: OperationKey) -> Recorded | None:
         """Return an event while its operation is remembered. See the port."""
-        record, refunded = await self._get(
+        record, refunded = await self._records.read(
             keys.operation(key.shard, key.tenant_id, key.operation_id),
             keys.refunded(key.shard, key.tenant_id, key.event_id),
         )
         payload, at_us = events_of_record(record) if record is not None else (b"", 0)
         return Recorded(payload, at_us, int(refunded or 0)) if payload else None
-
-    async def _get(self, *names: str) -> list[bytes | None]:
-        try:
-            return cast(list[bytes | None], await self._client.mget(names))
-        except (RedisError, OSError) as error:
-            raise translate(error) from error
 
     async def open(self) -> None:
         """Agree with the server on shards and epochs, and give it the script.

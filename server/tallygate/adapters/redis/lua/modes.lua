@@ -154,10 +154,11 @@ function MODE.f(operation)
   end
   local first_seq = append(operation, operation.payload, operation.events)
   tallies[operation.tally] = tally + operation.units
+  local whole_event = tallies[operation.tally] == operation.units_max
   local readings = { 'G', whole(now), whole(first_seq) }
   for _, charge in ipairs(operation.charges) do
     local state = accounts[charge.key].fields[charge.field]
-    if state and charge.amount > 0 then
+    if state and charge.amount > 0 and (whole_event or not operation.counted) then
       local slots, after = refunded(charge, state, operation.used_at)
       set_field(charge.key, charge.field, after)
       burn(charge.key, charge.field, slots)

@@ -1,0 +1,89 @@
+"""Reading what the script remembers: what is asked for together is read together.
+
+Guarantees: one connection at a time, however many ask, so that a burst of settlements cannot take
+the connections from decisions; a bounded number waits.
+Refuses to know: what records mean.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from tallygate.adapters.redis.client import translate
+from tallygate.adapters.redis.wire import Command, exchange
+from tallygate.domain.errors import Overloaded, TallygateError
+
+# A record holds up to 64 events: some hundred of them are a reply of about a megabyte at most.
+READ_TOGETHER_MAX: Final = 200
+# Some seconds of reading; more would only answer callers who have given up.
+WAITING_MAX: Final = 20_000
+
+_Values = list[bytes | None]
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """Keys of one slot, and what they hold, or why that is not known."""
+
+    command: Command
+    answer: _Values | TallygateError | None = None
+
+
+class RecordReads:
+    """Reads keys, one pipeline at a time, fed by what was asked for meanwhile."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._waiting: deque[_Asked] = deque()
+        self._turn = asyncio.Lock()
+
+    async def read(self, *names: str) -> _Values:
+        """Return the values of keys that share a slot.
+
+        Raises `BackendUnavailable`, `StorageFault` and `Overloaded`.
+        """
+        if len(self._waiting) >= WAITING_MAX:
+            raise Overloaded("too many reservations wait to be read")
+        asked = _Asked(("MGET", *names))
+        self._waiting.append(asked)
+        try:
+            async with self._turn:
+                # Whoever has the turn reads for all that wait; most find theirs read.
+                while asked.answer is None:
+                    await self._read_some()
+        except asyncio.CancelledError:
+            if asked in self._waiting:
+                self._waiting.remove(asked)
+            raise
+        if isinstance(asked.answer, TallygateError):
+            raise asked.answer
+        return asked.answer
+
+    async def _read_some(self) -> None:
+        count = min(len(self._waiting), READ_TOGETHER_MAX)
+        some = [self._waiting.popleft() for _ in range(count)]
+        try:
+            replies = await self._exchange([each.command for each in some])
+        except (RedisError, OSError) as error:
+            for each in some:
+                each.answer = translate(error)
+            return
+        except asyncio.CancelledError:
+            # The next in turn reads them.
+            self._waiting.extendleft(reversed(some))
+            raise
+        for each, reply in zip(some, replies, strict=True):
+            failed = isinstance(reply, RedisError)
+            each.answer = translate(reply) if failed else cast(_Values, reply)  # type: ignore[arg-type]
+
+    async def _exchange(self, commands: list[Command]) -> list[object]:
+        try:
+            return await exchange(self._client, commands)
+        except RedisConnectionError:
+            # An idle connection that was cut; to read twice changes nothing.
+            return await exchange(self._client, commands)
