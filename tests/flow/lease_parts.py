@@ -167,6 +167,14 @@ class Leasing:
                 return
         raise AssertionError(f"never leased: {self.told}")
 
+    async def close(self) -> None:
+        """End as a process does that is stopped in good order."""
+
+        async def probe() -> None:
+            """Find the store, which is there."""
+
+        await self.leases.close(1.0, probe)
+
     async def settle(self) -> None:
         """Run the loop's step."""
         await self.leases.run_once()

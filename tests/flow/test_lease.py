@@ -40,7 +40,7 @@ async def test_lease_covers_most_of_a_steady_load() -> None:
     it = Leasing(window(limit=PLENTY))
     results = await it.calls(4_000)
     assert it.told["granted"] > 3_600
-    await it.leases.close(1.0)
+    await it.close()
     events = recorded_events(it.inner)
     assert len(events) == used_by(results) == 4_000
     assert it.counted() == 4_000
@@ -107,7 +107,7 @@ async def test_lease_ends_with_its_window() -> None:
     assert not result.decision.leased
     turn = time.us // MINUTE_US * MINUTE_US
     assert result.decision.readings[0].resets_at_us == turn + MINUTE_US
-    await it.leases.close(1.0)
+    await it.close()
     assert it.counted("m/minute") == 1
     dated = [event.event_time.ToMicroseconds() for event in recorded_events(it.inner)]
     assert sum(1 for at in dated if at >= turn) == 0, "leased events are dated when granted"
@@ -141,7 +141,7 @@ async def test_repeat_is_known_before_it_is_settled() -> None:
     assert first.decision.leased
     assert second.decision == replace(first.decision, replayed=True)
     before = it.told["allowed"]
-    await it.leases.close(1.0)
+    await it.close()
     assert it.counted() == before == len(recorded_events(it.inner))
 
 
@@ -175,7 +175,7 @@ async def test_unknown_repeat_is_given_back() -> None:
     await it.heat()
     assert (await it.call("twice")).decision.leased
     granted = it.told["allowed"]
-    await it.leases.close(1.0)
+    await it.close()
     assert it.told["repeated"] == 1
     assert it.counted() == granted == len(recorded_events(it.inner))
 
@@ -185,7 +185,7 @@ async def test_end_gives_everything_back() -> None:
     it = Leasing(window(limit=PLENTY), window("week", PLENTY, period=Period.WEEK))
     results = await it.calls(700)
     assert it.leases.held > 0
-    await it.leases.close(1.0)
+    await it.close()
     assert it.leases.held == 0
     assert it.counted() == it.counted("week/week") == used_by(results)
     assert not any(account.holds for account in it.accounts.accounts.values())
@@ -226,7 +226,7 @@ async def test_nothing_is_granted_while_the_store_takes_nothing() -> None:
     (error,) = await it.admit.consume([it.request()])
     assert not hasattr(error, "decision")
     it.inner.down = False
-    await it.leases.close(1.0)
+    await it.close()
     assert it.counted() == it.told["allowed"] == len(recorded_events(it.inner))
 
 
@@ -238,7 +238,7 @@ async def test_lost_answers_settle_once() -> None:
     await it.settle()
     await it.settle()
     it.store.deaf = False
-    await it.leases.close(1.0)
+    await it.close()
     assert it.told["repeated"] == 0
     # A lease of which nobody knows is nobody's: it expires.
     it.time.us += 2_000_001
@@ -256,7 +256,7 @@ async def test_grants_of_a_lost_lease_are_counted_late() -> None:
     it.inner.down = False
     other = Leasing(window(limit=PLENTY), inner=it.inner, time=it.time)
     await other.call()
-    await it.leases.close(1.0)
+    await it.close()
     assert it.told["late"] > 0
     assert it.counted() == it.told["allowed"] + 1 == len(recorded_events(it.inner))
 
@@ -269,7 +269,7 @@ async def test_new_epoch_counts_what_was_granted() -> None:
     granted = [await it.call() for _ in range(4)]
     assert all(result.decision.leased for result in granted)
     it.inner.accounts.clear()
-    await it.leases.close(1.0)
+    await it.close()
     assert it.counted() == len(recorded_events(it.inner)) == 4
 
 
@@ -295,7 +295,7 @@ async def test_limit_is_met_to_the_unit() -> None:
     it = Leasing(window(limit=1_000))
     results = await it.calls(1_500)
     assert used_by(results) == 1_000
-    await it.leases.close(1.0)
+    await it.close()
     assert it.counted() == 1_000 == len(recorded_events(it.inner))
 
 
@@ -324,7 +324,7 @@ async def test_all_limits_of_a_call_are_leased_together() -> None:
     results = await it.calls(600)
     assert used_by(results) == 300
     assert results[-1].decision.refused_by == LimitId("small")
-    await it.leases.close(1.0)
+    await it.close()
     assert it.counted() == it.counted("small/month") == 300
 
 
@@ -336,5 +336,5 @@ async def test_batches_are_granted_call_by_call() -> None:
     leased = [getattr(result, "decision").leased for result in results]  # noqa: B009
     assert any(leased)
     assert not all(leased)
-    await it.leases.close(1.0)
+    await it.close()
     assert it.counted() == it.told["allowed"] == len(recorded_events(it.inner))

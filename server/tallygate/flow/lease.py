@@ -11,7 +11,8 @@ Refuses to know: protos, Redis, and how large leases should be.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -196,15 +197,17 @@ class Leases:
         async with self._turn:
             await self._run()
 
-    async def close(self, grace_s: float) -> None:
-        """Grant no more; settle and give back everything within the grace, as far as possible."""
+    async def close(self, grace_s: float, probe: Callable[[], Awaitable[None]]) -> None:
+        """Grant no more; settle and give back all that the grace allows, probing for the store."""
         self._closing = True
         try:
             async with asyncio.timeout(grace_s):
                 await self.run_once()
                 while self.held or self._settler.owed:
                     await asyncio.sleep(PAUSE_S)
-                    await self.run_once()
+                    with suppress(TallygateError):
+                        await probe()
+                        await self.run_once()
         except TimeoutError:
             self._parts.observer.lost(self.unsettled + self._settler.owed)
 

@@ -17,6 +17,7 @@ from tallygate.flow.lease import LeaseOptions, LeaseParts, Leases
 from tallygate.flow.loop import Loop, LoopObserver, LoopOptions
 from tallygate.ports import Clock, QuotaStore
 from tallygate.settings import Settings
+from tallygate.wiring.outage import Outages
 from tallygate.wiring.steps import Step
 
 # Between two settlements: what a crash loses was granted within about this time.
@@ -54,7 +55,11 @@ def leases_of(
 
 
 def settling(
-    leases: Leases, clock: Clock, observer: LoopObserver, ends_s: Callable[[], float]
+    leases: Leases,
+    outages: Outages,
+    clock: Clock,
+    observer: LoopObserver,
+    ends_s: Callable[[], float],
 ) -> Callable[[], Awaitable[None]]:
     """Start to settle; return what ends it, which gives back what is left until then."""
     ended = asyncio.Event()
@@ -65,6 +70,7 @@ def settling(
     async def end() -> None:
         ended.set()
         await task
-        await leases.close(max(CLOSE_MIN_S, ends_s() - clock.monotonic()))
+        grace_s = max(CLOSE_MIN_S, ends_s() - clock.monotonic())
+        await leases.close(grace_s, outages.breaker.probe)
 
     return end

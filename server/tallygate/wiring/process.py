@@ -184,7 +184,7 @@ class _Process:
         flows = flows_of(parts, outages.breaker, settings, metrics)
         self._loop("watch", flows.watches.run_once, POLL_MS)
         if flows.leases is not None:
-            end = settling(flows.leases, self._clock, self._loops, lambda: self._ends_s)
+            end = settling(flows.leases, outages, self._clock, self._loops, lambda: self._ends_s)
             self._stack.push_async_callback(end)
         deadline_s = settings.default_deadline_ms / 1000
         services: dict[str, Register] = {
