@@ -3,12 +3,13 @@
 import asyncio
 import os
 import signal
-import threading
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import cast
 
 import grpc
 import pytest
@@ -47,10 +48,11 @@ LEASING = {
 
 @dataclass(slots=True)
 class Caller:
-    """Asks one sidecar until the limit refuses, and keeps which operations were granted."""
+    """Asks one sidecar and keeps which operations were granted; looks at Redis after each list."""
 
     address: str
     name: str
+    look: Callable[[], Awaitable[object]]
     granted: list[str] = field(default_factory=list)
     refused: int = 0
     failed: int = 0
@@ -75,6 +77,11 @@ class Caller:
                     self.lost = True
                     return
                 self._take(request, reply)
+                await self.look()
+
+    def is_refused(self) -> bool:
+        """Say whether the limit has refused for some time."""
+        return self.refused > 20 * BATCH
 
     def _take(
         self,
@@ -102,7 +109,7 @@ class Counters:
         """Return the counter: what was used, and what is held."""
         stored = await self.client.hget(keys.account(SHARD, AccountId(TENANT)), "monthly/month")
         self.looks += 1
-        used = int(stored.split(b":")[1]) if stored else 0
+        used = int(cast(bytes, stored).split(b":")[1]) if stored else 0
         self.highest = max(self.highest, used)
         return used
 
@@ -112,17 +119,13 @@ class Counters:
 
     async def operations(self) -> list[str]:
         """Return the operation of each event of the stream, in order."""
-        entries = await self.client.xrange(keys.stream(SHARD))
+        found = await self.client.xrange(keys.stream(SHARD))
+        entries = cast(list[tuple[bytes, dict[bytes, bytes]]], found)
         return [
             event.operation_id
             for entry_id, fields in entries
             for event in decode_entry(SHARD, entry_id.decode(), fields).events
         ]
-
-    async def watch(self, until: asyncio.Event) -> None:
-        """Look as often as Redis answers."""
-        while not until.is_set():
-            await self.used()
 
 
 @asynccontextmanager
@@ -133,18 +136,6 @@ async def counters(url: str) -> AsyncIterator[Counters]:
         yield Counters(client)
     finally:
         await client.aclose()
-
-
-@asynccontextmanager
-async def watched(found: Counters) -> AsyncIterator[None]:
-    """Look at the counter all the time."""
-    ended = asyncio.Event()
-    task = asyncio.create_task(found.watch(ended))
-    try:
-        yield
-    finally:
-        ended.set()
-        await task
 
 
 @pytest.fixture
@@ -175,13 +166,10 @@ async def leased(servers: list[Server]) -> int:
 async def test_race_for_the_last_units(place: Site, own_redis: EmbeddedRedis) -> None:
     """Five sidecars grant a limit's units to the last one, and not one more, leases and all."""
     servers = await sidecars(place, SIDECARS)
-    callers = [Caller(each.address, f"s{n}") for n, each in enumerate(servers)]
-
-    async with counters(own_redis.url) as found, watched(found):
-        await asyncio.gather(
-            # Beyond the first refusals, as leases that are given back may be granted then.
-            *(each.run(lambda each=each: each.refused > 20 * BATCH) for each in callers)
-        )
+    async with counters(own_redis.url) as found:
+        callers = [Caller(each.address, f"s{n}", found.used) for n, each in enumerate(servers)]
+        # Beyond the first refusals, as leases that are given back may be granted then.
+        await asyncio.gather(*(each.run(each.is_refused) for each in callers))
         by_lease = await leased(servers)
         for server in servers:
             assert await server.terminate() == 0
@@ -199,8 +187,6 @@ async def test_killed_holder_returns_what_it_held(place: Site, own_redis: Embedd
     """After a kill -9, Redis counts what was settled; what was granted beyond is bounded."""
     servers = await sidecars(place, SIDECARS)
     victim, *others = servers
-    callers = [Caller(each.address, f"s{n}") for n, each in enumerate(servers)]
-    doomed, *rest = callers
 
     async def strike() -> None:
         async def busy() -> bool:
@@ -210,14 +196,15 @@ async def test_killed_holder_returns_what_it_held(place: Site, own_redis: Embedd
         await eventually(busy, SETTLED_S, what="a victim with a lease")
         await victim.process.kill()
 
-    async with counters(own_redis.url) as found, watched(found):
+    async with counters(own_redis.url) as found:
+        callers = [Caller(each.address, f"s{n}", found.used) for n, each in enumerate(servers)]
+        doomed, *rest = callers
         await asyncio.gather(
             strike(),
             doomed.run(lambda: False),
             *(each.run(lambda: len(doomed.granted) > 0 and doomed.lost) for each in rest),
         )
         # The victim's units come back by Redis' clock: then, and not before, all are used up.
-        settled_victim = 0
 
         async def used_up() -> bool:
             await asyncio.gather(*(each.run(once()) for each in rest))
@@ -248,8 +235,8 @@ async def test_hung_redis_loses_no_grant(place: Site, own_redis: EmbeddedRedis) 
     """Redis hangs for longer than leases last: what was granted before is counted afterwards."""
     place.settings |= {"breaker_hang_ms": 200}
     (server,) = await sidecars(place, 1)
-    caller, asleep = Caller(server.address, "s0"), threading.Event()
     async with counters(own_redis.url) as found:
+        caller = Caller(server.address, "s0", found.used)
         running = asyncio.create_task(caller.run(lambda: len(caller.granted) >= LIMIT // 4))
 
         async def busy() -> bool:
@@ -264,7 +251,8 @@ async def test_hung_redis_loses_no_grant(place: Site, own_redis: EmbeddedRedis) 
 
             await eventually(away, SETTLED_S, what="a sidecar that has noticed")
             # For as long as it takes until whatever was leased has expired.
-            await asyncio.to_thread(asleep.wait, TTL_MS / 1_000)
+            over_s = time.monotonic() + TTL_MS / 1_000
+            await eventually(lambda: time.monotonic() > over_s, what="leases that are over")
         finally:
             os.kill(own_redis.pid, signal.SIGCONT)
         await running
