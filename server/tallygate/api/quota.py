@@ -19,6 +19,7 @@ from tallygate.api.status import item_error
 from tallygate.api.watch import watching
 from tallygate.domain.errors import TallygateError
 from tallygate.flow.admit import Admit
+from tallygate.flow.lease import Leases
 from tallygate.flow.refund import Refunds
 from tallygate.flow.reserve import Reserve
 from tallygate.flow.watch import Watches
@@ -35,6 +36,8 @@ class QuotaFlows:
     reserve: Reserve
     refunds: Refunds
     watches: Watches
+    # None where leases are off.
+    leases: Leases | None = None
 
 
 class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):

@@ -311,6 +311,8 @@ class Decided:
     replayed: bool = False
     # Decided without the store, by the limits' rules for an outage.
     degraded: bool = False
+    # Granted from units that were debited before; the store has no record of it yet.
+    leased: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ Refuses to know: protos, Redis, and who runs the loop of `gather`.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.decision import Decided, Mode
@@ -27,18 +28,32 @@ from tallygate.flow.decide import FOREVER, Answer, Decide, granted
 from tallygate.flow.draft import OFFERED, Draft
 
 
-class Admit:
-    """Decides lists of requests. `expires_at` is loop time, in seconds, when callers give up."""
+class Decider(Protocol):
+    """Whoever has drafts decided: `Decide`, or what stands in front of it."""
 
-    def __init__(self, decide: Decide) -> None:
+    async def decide(
+        self, drafts: Sequence[Draft | TallygateError], expires_at: float = FOREVER
+    ) -> list[Answer]:
+        """Return one answer per draft."""
+        ...
+
+
+class Admit:
+    """Decides lists of requests. `expires_at` is loop time, in seconds, when callers give up.
+
+    Charges are decided by `charging` where it is given.
+    """
+
+    def __init__(self, decide: Decide, charging: Decider | None = None) -> None:
         self._decide = decide
+        self._charging = charging or decide
 
     async def consume(
         self, requests: Sequence[ConsumeRequest], expires_at: float = FOREVER
     ) -> list[ConsumeResult | TallygateError]:
         """Charge each request against its limits, all or nothing, and record its events."""
         drafts = await self._decide.drafts(requests, self._decide.drafter.consume)
-        answers = await self._decide.decide(drafts, expires_at)
+        answers = await self._charging.decide(drafts, expires_at)
         return [
             _consumed(draft, answer) if isinstance(draft, Draft) else draft
             for draft, answer in zip(drafts, answers, strict=True)
@@ -90,7 +105,8 @@ def _consumed(draft: Draft, answer: Answer) -> ConsumeResult | TallygateError:
     decided = granted(answer)
     if not decided.allowed:
         return ConsumeResult(decided, (), Durability.UNSPECIFIED)
-    durability = Durability.UNSPECIFIED if decided.degraded else OFFERED
+    in_memory = decided.degraded or decided.leased
+    durability = Durability.UNSPECIFIED if in_memory else OFFERED
     return ConsumeResult(decided, draft.operation.event_ids, durability)
 
 

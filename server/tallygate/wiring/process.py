@@ -51,6 +51,7 @@ from tallygate.gen.v1 import admin_pb2_grpc, quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.settings import Settings
 from tallygate.wiring.control import ControlBackends, control_of
+from tallygate.wiring.leasing import settling
 from tallygate.wiring.outage import Outages
 from tallygate.wiring.relays import Relays
 from tallygate.wiring.roles import Role, check_roles
@@ -183,6 +184,9 @@ class _Process:
         flows = flows_of(parts, outages.breaker, settings, metrics)
         pace = LoopOptions(idle_ms=POLL_MS)
         self._spawn(Loop("watch", flows.watches, self._clock, self._loops, pace))
+        if flows.leases is not None:
+            end = settling(flows.leases, outages, self._clock, self._loops, lambda: self._ends_s)
+            self._stack.push_async_callback(end)
         deadline_s = settings.default_deadline_ms / 1000
         services: dict[str, Register] = {
             QUOTA: lambda registry: quota_pb2_grpc.add_QuotaServiceServicer_to_server(

@@ -12,6 +12,7 @@ from tallygate.flow.refund import Refunds
 from tallygate.flow.reserve import Reserve
 from tallygate.ports import QuotaStore
 from tallygate.settings import Settings
+from tallygate.wiring.leasing import leases_of
 from tallygate.wiring.watching import watches_of
 
 
@@ -20,10 +21,12 @@ def flows_of(
 ) -> QuotaFlows:
     """Return the flows of the quota service."""
     decide = Decide(parts)
-    admit = Admit(decide)
+    leases = leases_of(decide, parts, store, settings, metrics)
+    admit = Admit(decide, leases)
     return QuotaFlows(
         admit,
         Reserve(decide, store, parts.shards),
         Refunds(decide, store),
         watches_of(admit, settings, parts.clock, metrics),
+        leases,
     )

@@ -92,6 +92,7 @@ class Metrics:
         self._declare_relay()
         self._declare_redis()
         self._declare_outage()
+        self._declare_leases()
         self._declare_process(version)
 
     def _declare_calls(self) -> None:
@@ -276,6 +277,27 @@ class Metrics:
         self.outage_lost = self._counter(
             "outage_lost_total",
             "Operations granted without Redis and lost, as the process had to end.",
+        )
+
+    def _declare_leases(self) -> None:
+        self.leases_held = self._gauge("leases_held", "Leases that this sidecar holds now.")
+        self.leases = self._counters(
+            "leases_total",
+            "Leases that were asked for, by outcome: taken, refused by a limit, or failed.",
+            ("outcome",),
+        )
+        self.lease_grants = self._counter("lease_grants_total", "Calls granted from a lease.")
+        self.lease_settled = self._counters(
+            "lease_settled_total",
+            "Grants that Redis was told of, by outcome: recorded, repeated as it had them already,"
+            " conflict, or late as their lease was lost.",
+            ("outcome",),
+        )
+        self.lease_unsettled = self._gauge(
+            "lease_unsettled", "Calls granted from leases of which Redis may not know yet."
+        )
+        self.lease_lost = self._counter(
+            "lease_lost_total", "Calls granted from leases and lost, as the process had to end."
         )
 
     def _declare_process(self, version: str) -> None:
