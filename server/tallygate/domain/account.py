@@ -42,7 +42,7 @@ from tallygate.domain.decision import (
     Unresolved,
 )
 from tallygate.domain.entry import Burned, Crossed, Entry, Part, Record
-from tallygate.domain.hold import HOLDS_MAX, Account, left_of, settle, share_text, shares_of
+from tallygate.domain.hold import Account, left_of, settle, share_text, shares_of
 from tallygate.domain.ids import (
     AccountId,
     EventId,
@@ -190,8 +190,9 @@ class Accounts:
         return verdicts
 
     def _charge(self, operation: Operation, call: _Call) -> Outcome:
-        if operation.mode is Mode.RESERVE and self._crowded(operation):
-            return Crowded()
+        if operation.mode is Mode.RESERVE:
+            if any(self._account(charge.account).full for charge in operation.charges):
+                return Crowded()
         verdicts = self._verdicts(operation, call)
         if any(verdict.refuses for verdict in verdicts):
             return refusal(operation.charges, verdicts, call.now_us)
@@ -209,12 +210,6 @@ class Accounts:
         readings = tuple(verdict.after for verdict in verdicts)
         answer = Decided(True, call.now_us, readings, first_seq=first_seq)
         return self._answer(operation, answer, operation.payload if first_seq else b"")
-
-    def _crowded(self, operation: Operation) -> bool:
-        """Say whether an account that the operation meets can hold no more."""
-        return any(
-            len(self._account(charge.account).holds) >= HOLDS_MAX for charge in operation.charges
-        )
 
     def _hold(
         self, operation: Operation, hold: Hold, verdicts: Sequence[Verdict], call: _Call

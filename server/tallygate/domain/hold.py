@@ -32,6 +32,11 @@ class Account:
     holds: dict[str, tuple[int, Share]] = field(default_factory=dict)
     next_hold_us: int = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether it may hold no more."""
+        return len(self.holds) >= HOLDS_MAX
+
     def expire(self, now_us: int) -> None:
         """Let the units of expired holds come back, the oldest first, at most `EXPIRED_MAX`."""
         if not 0 < self.next_hold_us <= now_us:

@@ -48,6 +48,12 @@ from tallygate.domain.ids import AccountId, LimitId, MeterName, SourceId
 Argument = str | bytes | int
 
 _ON_EXCEED: Final = {OnExceed.REFUSE: "r", OnExceed.ALLOW: "a", OnExceed.SHADOW: "s"}
+_PLAIN: Final[dict[str, Outcome]] = {
+    "U": Reused(),
+    "M": Changed(),
+    "H": Crowded(),
+    "V": Moved(),
+}
 _STATES: Final = {state.value: state for state in LimitState}
 
 
@@ -227,26 +233,26 @@ def _outcome(answer: str, operation: Operation) -> Outcome:
                 refused_by=operation.charges[int(parts[1])].limit_id,
                 retry_after_us=wait if wait >= 0 else None,
             )
-        case "U":
-            return Reused()
+        case _:
+            return _undecided(verdict, parts, operation)
+
+
+def _undecided(verdict: str, parts: Sequence[str], operation: Operation) -> Outcome:
+    """Return why nothing was done."""
+    match verdict:
         case "S":
             return Stale(int(parts[0]))
         case "O":
             return Overflowed(operation.charges[int(parts[0])].limit_id)
         case "T":
             return Unresolved(ReservationState(parts[0]))
-        case "M":
-            return Changed()
-        case "H":
-            return Crowded()
         case "X":
             return RefundExceeds(int(parts[0]))
         case "D":
             return TooLate(int(parts[0]))
-        case "V":
-            return Moved()
         case _:
-            return Broken("a stored counter or operation record cannot be read")
+            broken = Broken("a stored counter or operation record cannot be read")
+            return _PLAIN.get(verdict, broken)
 
 
 def _readings(texts: Sequence[str], operation: Operation) -> tuple[LimitReading, ...]:

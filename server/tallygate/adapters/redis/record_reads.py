@@ -79,7 +79,8 @@ class RecordReads:
             raise
         for each, reply in zip(some, replies, strict=True):
             failed = isinstance(reply, RedisError)
-            each.answer = translate(reply) if failed else cast(_Values, reply)  # type: ignore[arg-type]
+            # A failure is a RedisError, by the line above.
+            each.answer = translate(cast(RedisError, reply)) if failed else cast(_Values, reply)
 
     async def _exchange(self, commands: list[Command]) -> list[object]:
         try:
