@@ -13,7 +13,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from tests.property.shard_world import Choice, World
+from tests.property.shard_limits import Choice
+from tests.property.shard_world import World
 
 
 class Seeded:

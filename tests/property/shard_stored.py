@@ -17,6 +17,7 @@ from tallygate.domain.balance import Balance
 from tallygate.domain.decision import (
     Charge,
     Decided,
+    Extension,
     Hold,
     LimitReading,
     Mode,
@@ -25,6 +26,7 @@ from tallygate.domain.decision import (
     RateRule,
     Refund,
     Settlement,
+    SlidingRule,
     WindowRule,
 )
 from tallygate.domain.hold import Account
@@ -77,15 +79,23 @@ class Stored:
             self._note_records(operation, outcome, model)
             if operation.mode in CHARGING and outcome.refused_by is None:
                 for charge, reading in zip(operation.charges, outcome.readings, strict=True):
-                    self._need(charge, reading, on_time=operation.event_time_us == 0)
+                    on_time = operation.event_time_us == 0
+                    self._need(charge, reading, outcome.at_us, on_time=on_time)
 
-    def _need(self, charge: Charge, reading: LimitReading, *, on_time: bool) -> None:
+    def _may_live(self, of: AccountId, until_us: int) -> None:
+        self._useful_us[of] = max(self._useful_us.get(of, 0), until_us)
+
+    def _need(self, charge: Charge, reading: LimitReading, at_us: int, *, on_time: bool) -> None:
         """Keep the counter until it resets; usage told of late may not have been counted at all."""
         if charge.amount == 0:
             return
+        if isinstance(charge.rule, SlidingRule):
+            # A later operation of the call may have given it back.
+            width_us = charge.rule.width_us
+            self._may_live(charge.account, (at_us // width_us + 61) * width_us)
         if isinstance(charge.rule, WindowRule | RateRule):
             of, until_us = charge.account, reading.resets_at_us
-            self._useful_us[of] = max(self._useful_us.get(of, 0), until_us)
+            self._may_live(of, until_us)
             if on_time:
                 self._needed_us[of] = max(self._needed_us.get(of, 0), until_us)
 
@@ -95,6 +105,15 @@ class Stored:
             until_us = model.operations[tenant, operation.operation_id].until_us
             key = keys.operation(shard, tenant, operation.operation_id)
             self._lives.append(Lives(key, -(-(until_us - outcome.at_us) // 1000)))
+        match operation.detail:
+            case Hold(_, ttl_us):
+                for charge in operation.charges:
+                    self._may_live(charge.account, outcome.at_us + ttl_us)
+            case Extension(_, ttl_us, shares):
+                for share in shares:
+                    self._may_live(share.account, outcome.at_us + ttl_us)
+            case _:
+                pass
         match operation.detail:
             case Hold(of, _) | Settlement(of):
                 # A later operation of the same call may have settled it since: the model knows.

@@ -6,12 +6,13 @@ Owns the steps, and what must be equal after each. Refuses to know who chooses.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, cast
 
 from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.domain.account import Accounts
-from tallygate.domain.catalog import Limit, LimitKind, OnExceed
+from tallygate.domain.balance import Balance
+from tallygate.domain.catalog import Limit, LimitKind
 from tallygate.domain.decision import (
     Credit,
     Decided,
@@ -31,7 +32,6 @@ from tallygate.domain.ids import (
     AccountId,
     EventId,
     LimitId,
-    MeterName,
     OperationId,
     ReservationId,
     SourceId,
@@ -39,8 +39,10 @@ from tallygate.domain.ids import (
     account_of,
 )
 from tallygate.domain.limit import charge
-from tallygate.domain.window import DAY_US, MINUTE_US, SECOND_US, Calendar, Period
+from tallygate.domain.sliding import sliding_rule
+from tallygate.domain.window import DAY_US, MINUTE_US, SECOND_US, Calendar
 from tallygate.ports import ReservationKey
+from tests.property.shard_limits import METER, Chooser, any_limit
 from tests.property.shard_stored import Stored
 from tests.property.shard_text import Conservation
 
@@ -52,7 +54,6 @@ SHARD = 3
 SHARDS = 16
 SOURCE = SourceId("source-1")
 MEMORY_MS = 600_000
-METER = MeterName("requests")
 TENANTS = [TenantId("acme"), TenantId("ümläut,;|"), TenantId("203.0.113.7")]
 SCOPED = [account_of(TENANTS[0], "user_id", "a b;|,=\n"), account_of(TENANTS[0], "user_id", "")]
 FAMILIES: list[tuple[AccountId, ...]] = [
@@ -62,19 +63,6 @@ FAMILIES: list[tuple[AccountId, ...]] = [
     (account_of(TENANTS[1]),),
     (account_of(TENANTS[1]), account_of(TENANTS[2])),
 ]
-PERIODS = [Period.SECOND, Period.MINUTE, Period.DAY, Period.BILLING_PERIOD]
-
-Choice = TypeVar("Choice")
-
-
-class Chooser(Protocol):
-    """Makes every choice of a run."""
-
-    def one_of(self, options: Sequence[Choice]) -> Choice:
-        """Return one of the options."""
-
-    def integer(self, low: int, high: int) -> int:
-        """Return a number, both ends included."""
 
 
 class World:
@@ -129,11 +117,28 @@ class World:
         self.now_us -= self._choose.one_of([1, SECOND_US, 5 * SECOND_US])
 
     def _clock_reaches_a_turn(self) -> None:
-        """To the instant at which a minute begins, a hold ends, or an operation is forgotten."""
-        ends = [self.now_us + MINUTE_US - self.now_us % MINUTE_US]
-        ends += [each.next_hold_us for each in self._model.accounts.values() if each.next_hold_us]
-        ends += [each.until_us for each in self._model.operations.values()]
-        self.now_us = max(self.now_us, self._choose.one_of(ends[-8:]))
+        """To an instant at which something is over or begins: there are the errors by one."""
+        grid = self._choose.one_of([SECOND_US, MINUTE_US, DAY_US, *self._widths()])
+        self.now_us += grid - self.now_us % grid
+        turns = self._choose.one_of([[], [], *self._turns()])
+        ahead = [each for each in turns if self.now_us < each < self.now_us + 400 * DAY_US]
+        if ahead:
+            self.now_us = self._choose.one_of(ahead[-8:])
+
+    def _widths(self) -> list[int]:
+        return [sliding_rule(each.duration_us).width_us for each in self._plan if each.duration_us]
+
+    def _turns(self) -> list[list[int]]:
+        """Return when holds end, when what is remembered is forgotten, and when grants change."""
+        accounts = self._model.accounts.values()
+        states = [state for each in accounts for state in each.counters.values()]
+        grants = [grant for each in states if isinstance(each, Balance) for grant in each.grants]
+        return [
+            [each.next_hold_us for each in accounts if each.next_hold_us],
+            [each.until_us for each in self._model.operations.values()],
+            [each.until_us for each in self._model.reservations.values()],
+            [end for each in grants for end in (each.starts_us, each.expires_us)],
+        ]
 
     def _restart(self) -> None:
         """The server forgets its scripts."""
@@ -141,7 +146,7 @@ class World:
 
     def _change_plan(self) -> None:
         count = self._choose.integer(1, 5)
-        limits = [self._limit() for _ in range(count)]
+        limits = [any_limit(self._choose) for _ in range(count)]
         self._plan = list({limit.limit_id: limit for limit in limits}.values())
 
     def _change_limit(self) -> None:
@@ -149,39 +154,11 @@ class World:
         if self._plan[index].kind is LimitKind.BALANCE:
             overdraft = self._choose.integer(0, 5)
             self._plan[index] = replace(self._plan[index], overdraft=overdraft)
+        elif self._plan[index].kind is LimitKind.RATE and self._choose.one_of([True, False]):
+            # The weight stays, so that a debt may pass the brim.
+            self._plan[index] = replace(self._plan[index], burst=self._choose.integer(1, 9))
         else:
             self._plan[index] = replace(self._plan[index], limit=self._choose.integer(0, 20))
-
-    def _limit(self) -> Limit:
-        choose = self._choose
-        kind = choose.one_of(list(LimitKind))
-        limit = Limit(
-            limit_id=LimitId(f"{kind.value}-{choose.integer(1, 2)}"),
-            meter=METER,
-            kind=kind,
-            period=None,
-            limit=choose.one_of([*range(21), AMOUNT_MAX]),
-            on_exceed=choose.one_of([*[OnExceed.REFUSE] * 2, *OnExceed]),
-        )
-        match kind:
-            case LimitKind.WINDOW:
-                warnings = [(), (800_000,), (500_000, 750_000, 1_000_000)]
-                return replace(
-                    limit, period=choose.one_of(PERIODS), warn_at_ppm=choose.one_of(warnings)
-                )
-            case LimitKind.RATE:
-                period = choose.one_of([Period.SECOND, Period.MINUTE, Period.DAY])
-                ceiling = choose.one_of([*range(8), AMOUNT_MAX])
-                return replace(limit, period=period, limit=ceiling, burst=choose.integer(1, 9))
-            case LimitKind.SLIDING:
-                durations = [SECOND_US, 10 * SECOND_US, MINUTE_US, 7 * DAY_US, SECOND_US + 7]
-                return replace(limit, duration_us=choose.one_of(durations))
-            case LimitKind.BALANCE:
-                lows = [(), (5,), (10, 3, 0)]
-                overdraft = choose.integer(0, 5)
-                return replace(limit, limit=0, overdraft=overdraft, low_at=choose.one_of(lows))
-            case LimitKind.CONCURRENCY:
-                return limit
 
     def _decide(self) -> None:
         operations = [self._operation() for _ in range(self._choose.integer(1, 4))]
@@ -240,7 +217,7 @@ class World:
         named = self._named(mode, amount)
         if mode in (Mode.CHECK, Mode.REJECT):
             named["operation_id"] = None
-        before_us = self._choose.one_of([0, 0, 0, 1, SECOND_US, MINUTE_US, DAY_US, 31 * DAY_US])
+        before_us = self._before_us()
         stores = mode is not Mode.CHECK
         return Operation(
             mode=mode,
@@ -254,6 +231,13 @@ class World:
             deadline_us=self._choose.one_of([0, 0, 0, self.now_us, self.now_us - 1]),
             **named,
         )
+
+    def _before_us(self) -> int:
+        """Return how long ago something was used: often to the instant at which a window begins."""
+        grid = self._choose.one_of([SECOND_US, MINUTE_US, DAY_US, *self._widths()])
+        some = [0, 0, 0, 0, 1, SECOND_US, MINUTE_US, DAY_US, 31 * DAY_US]
+        since = self.now_us % grid
+        return self._choose.one_of([*some, since, since + 1, since + 59 * grid, since + 60 * grid])
 
     def _reserve(self) -> Operation:
         family, amount = self._choose.one_of(FAMILIES), self._choose.integer(1, 6)
@@ -326,7 +310,7 @@ class World:
         family, units = self._choose.one_of(FAMILIES), self._choose.integer(1, 4)
         # The last few, and a new one: all units of the older ones have been given back.
         event = EventId(f"event-{max(0, len(self._model.refunded) - self._choose.integer(0, 3))}")
-        before_us = self._choose.one_of([0, 1, SECOND_US, MINUTE_US, DAY_US])
+        before_us = self._before_us()
         return Operation(
             mode=Mode.REFUND,
             tenant_id=TENANTS[0],

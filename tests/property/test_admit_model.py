@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tallygate.adapters.embedded import EmbeddedRedis
 from tests.property.seeded import run as run_seed
-from tests.property.shard_world import Choice, World
+from tests.property.shard_limits import Choice
+from tests.property.shard_world import World
 from tests.servers import CLUSTER_OPTIONS, RedisBinary, claim_slots, run
 
 STEPS = 50

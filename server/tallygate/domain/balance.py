@@ -91,6 +91,8 @@ def read_balance(
     low = bool(rule.low_at) and left <= rule.low_at[0]
     ends = [grant.expires_us for grant in live if grant.expires_us < AMOUNT_MAX]
     state = state_of(charge, over, LimitState.WARNING if low else LimitState.OK)
+    # An overdraft that was raised above full grants passes what is exact: it is shown as the most.
+    used, limit = min(used, AMOUNT_MAX), min(limit, AMOUNT_MAX)
     return reading_of(charge, state, used, min(ends, default=0), limit)
 
 

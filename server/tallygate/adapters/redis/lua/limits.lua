@@ -240,7 +240,7 @@ local function read_balance(charge, balance, over)
   local used, limit, resets_at = balance.owed, charge.overdraft, EXACT_MAX
   for _, grant in ipairs(balance.grants) do
     if live(grant) then
-      used = used + grant.granted - grant.remaining
+      used = used + (grant.granted - grant.remaining)
       limit = limit + grant.granted
       resets_at = math.min(resets_at, grant.expires)
     end
@@ -248,6 +248,7 @@ local function read_balance(charge, balance, over)
   local first = charge.low_at[1]
   local low = first and left_of_balance(balance) <= first
   local state = state_of(charge, over, low and 'w' or 'o')
+  used, limit = math.min(used, EXACT_MAX), math.min(limit, EXACT_MAX)
   return reading(charge, state, used, resets_at < EXACT_MAX and whole(resets_at) or '0', limit)
 end
 
