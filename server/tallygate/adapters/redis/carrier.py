@@ -5,8 +5,9 @@ is then written as it is, once, and only after that may be debited in the new sh
 be repeated, and be made by several processes at once.
 Refuses to know: families and catalogs.
 
-The keys of a tenant are found by one pass over all of Redis's keys, for all that move together:
-about a second per million keys, during which these tenants, and only they, are unavailable.
+The keys of a tenant are found by one pass over all of Redis's keys, for all that move together,
+during which these tenants, and only they, are unavailable. Measured on a busy machine of two cores:
+2.4 s per million keys, and 0.16 s per 1,000 keys that are carried.
 """
 
 from collections import defaultdict
