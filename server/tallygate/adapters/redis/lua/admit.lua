@@ -14,8 +14,8 @@
 --       number of shares; per share: index of its account, its text, and per piece units used up
 --       and units given back;
 --     x (extend): index, id, ttl in us, number of shares; per share: index, text;
---     f (refund): index of the event's refunded units, units, units at most, "1" if the charges come
---       back with the last unit only;
+--     f (refund): index of the event's refunded units, units, units at most, "1" if the charges
+--       come back with the last unit only;
 --     g (grant): units owed, number of grants; per grant: seq, priority, starts, expires, granted,
 --       remaining.
 -- Returns: this server's time in us, then one string per operation:
