@@ -43,6 +43,11 @@ class Shift:
         return time.time_ns() // 1000 + self.by_us
 
 
+def zero() -> int:
+    """Return the time that has Redis' own clock decide."""
+    return 0
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two sidecars, `a` and `b`; most tests ask the first."""
@@ -141,8 +146,8 @@ async def pair(url: str, view: CatalogView, *, shifting: bool = False) -> AsyncI
     async with AsyncExitStack() as stack:
         channels: list[grpc.aio.Channel] = []
         for source in ("a", "b"):
-            tuned = Tuning(source=source, now_us=shift.now_us) if shifting else Tuning(source)
-            address = await stack.enter_async_context(sidecar(url, view, tuned))
+            now_us = shift.now_us if shifting else zero
+            address = await stack.enter_async_context(sidecar(url, view, Tuning(source), now_us))
             channels.append(await stack.enter_async_context(channel(address)))
         yield Pair(url, shift, channels)
 

@@ -190,9 +190,9 @@ class Accounts:
         return verdicts
 
     def _charge(self, operation: Operation, call: _Call) -> Outcome:
-        if operation.mode is Mode.RESERVE:
-            if any(self._account(charge.account).full for charge in operation.charges):
-                return Crowded()
+        full = (self._account(charge.account).full for charge in operation.charges)
+        if operation.mode is Mode.RESERVE and any(full):
+            return Crowded()
         verdicts = self._verdicts(operation, call)
         if any(verdict.refuses for verdict in verdicts):
             return refusal(operation.charges, verdicts, call.now_us)

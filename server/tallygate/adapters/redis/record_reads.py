@@ -78,9 +78,10 @@ class RecordReads:
             self._waiting.extendleft(reversed(some))
             raise
         for each, reply in zip(some, replies, strict=True):
-            failed = isinstance(reply, RedisError)
-            # A failure is a RedisError, by the line above.
-            each.answer = translate(cast(RedisError, reply)) if failed else cast(_Values, reply)
+            if isinstance(reply, RedisError):
+                each.answer = translate(reply)
+            else:
+                each.answer = cast(_Values, reply)
 
     async def _exchange(self, commands: list[Command]) -> list[object]:
         try:
