@@ -84,7 +84,7 @@ class Batch:
     """Grants on their way: what is still without an answer, and the units of all of them."""
 
     settlement: Operation | None
-    records: list[tuple[Grant, Operation]]
+    records: dict[int, tuple[Grant, Operation]]
     used: Units
     charges: tuple[Charge, ...]
     at_us: int
@@ -165,8 +165,8 @@ class Settler:
             return
         if batch.settlement is not None:
             yield batch.settlement, lambda answer: self._settlement(lease, batch, answer)
-        for grant, operation in batch.records:
-            yield operation, self._recording(lease, batch, grant)
+        for place, (_, operation) in batch.records.items():
+            yield operation, self._recording(lease, batch, place)
 
     def corrections(self) -> Iterator[Job]:
         """Yield the corrections that wait."""
@@ -199,7 +199,7 @@ class Settler:
         )
         return Batch(
             settlement=_settlement_of(lease, used, closes),
-            records=[(grant, self._record(grant)) for grant in grants],
+            records={n: (grant, self._record(grant)) for n, grant in enumerate(grants)},
             used=used,
             charges=charges,
             at_us=grants[0].answer.at_us if grants else lease.at_us,
@@ -241,36 +241,31 @@ class Settler:
         batch.closes = True
         self._owe_late(lease, batch)
 
-    def _recording(self, lease: Lease, batch: Batch, grant: Grant) -> Callable[[Answer], None]:
+    def _recording(self, lease: Lease, batch: Batch, place: int) -> Callable[[Answer], None]:
         def take(answer: Answer) -> None:
+            grant, operation = batch.records[place]
             match answer:
                 case Decided(replayed=True, at_us=at_us) if at_us < grant.answer.at_us:
                     # It was charged before it was granted here: a repeat that we could not know.
                     self._owe_back(lease, grant)
-                    self._end(batch, grant, "repeated")
+                    self._end(batch, place, "repeated")
                 case Decided():
                     self._observer.accepted(grant.operation.event_count)
-                    self._end(batch, grant, "recorded")
+                    self._end(batch, place, "recorded")
                 case Reused():
                     self._owe_back(lease, grant)
-                    self._end(batch, grant, "conflict")
+                    self._end(batch, place, "conflict")
                 case Broken():
                     # What stands under its id cannot be read; the ledger knows its event by itself.
-                    self._replace(batch, grant)
+                    batch.records[place] = (grant, replace(operation, operation_id=None))
                 case _:
                     batch.failed = True
 
         return take
 
-    def _end(self, batch: Batch, grant: Grant, outcome: str) -> None:
-        batch.records = [each for each in batch.records if each[0] is not grant]
+    def _end(self, batch: Batch, place: int, outcome: str) -> None:
+        del batch.records[place]
         self._observer.settled(outcome, 1)
-
-    def _replace(self, batch: Batch, grant: Grant) -> None:
-        batch.records = [
-            (each, replace(operation, operation_id=None) if each is grant else operation)
-            for each, operation in batch.records
-        ]
 
     def _owe_late(self, lease: Lease, batch: Batch) -> None:
         if batch.used:
