@@ -237,9 +237,8 @@ class Meter:
 
 
 def _changed(operation: Operation, **changes: object) -> Operation:
-    return Operation(
-        **{name: getattr(operation, name) for name in Operation.__slots__} | changes  # type: ignore[arg-type]
-    )
+    fields = {name: getattr(operation, name) for name in Operation.__slots__}
+    return Operation(**fields | changes)  # type: ignore[arg-type]  # fields by name
 
 
 async def main() -> None:
