@@ -10,7 +10,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from redis.asyncio import Redis
 
@@ -209,7 +209,7 @@ class Meter:
         for number in range(1, case.live_buckets):
             old = self.one(Mode.RECORD, case)
             changes = {"event_time_us": now_us - number * width_us}
-            await self.decide([_changed(old, **changes)])
+            await self.decide([replace(old, **changes)])
         if case.grants:
             grants = tuple(
                 Grant(seq, 0, now_us, AMOUNT_MAX, PLENTY, PLENTY)
@@ -217,7 +217,7 @@ class Meter:
             )
             given = self.one(Mode.GRANT, case)
             await self.decide(
-                [_changed(given, operation_id=None, payload=b"", detail=Credit(grants, 0))]
+                [replace(given, operation_id=None, payload=b"", detail=Credit(grants, 0))]
             )
 
     async def round(self, case: Case, costs: dict[str, Cost]) -> None:
@@ -234,11 +234,6 @@ class Meter:
             )
             calls = [[await self.resolve(mode, case, of)] for of in names]
             await self.measure(costs[name], calls)
-
-
-def _changed(operation: Operation, **changes: object) -> Operation:
-    fields = {name: getattr(operation, name) for name in Operation.__slots__}
-    return Operation(**fields | changes)  # type: ignore[arg-type]  # fields by name
 
 
 async def main() -> None:
