@@ -208,8 +208,7 @@ class Meter:
         width_us = SLIDING_US // 60
         for number in range(1, case.live_buckets):
             old = self.one(Mode.RECORD, case)
-            changes = {"event_time_us": now_us - number * width_us}
-            await self.decide([replace(old, **changes)])
+            await self.decide([replace(old, event_time_us=now_us - number * width_us)])
         if case.grants:
             grants = tuple(
                 Grant(seq, 0, now_us, AMOUNT_MAX, PLENTY, PLENTY)
