@@ -63,6 +63,8 @@ SHARDS = 16
 PATIENCE_MS = 10_000
 MEMORY_MS = 60_000
 
+# Calls per second, and per second of the process's own processor time.
+Speed = tuple[float, float]
 Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 
 
@@ -81,14 +83,15 @@ async def main() -> None:
 async def _in_process(url: str, catalog: Path) -> list[tuple[Cell, ...]]:
     found = {mode: await _decisions(url, catalog, mode) for mode in ("off", "on")}
     rows: list[tuple[Cell, ...]] = []
-    for what, place in (("in process, 128 callers", 0), ("in process, one caller", 1)):
-        by_redis, leased = found["off"][place], found["on"][place]
-        rows.append((what, f"{by_redis:,.0f} /s", f"{leased:,.0f} /s", f"{leased / by_redis:.2f}"))
+    for callers, place in ((f"{CALLERS} callers", 0), ("one caller", 1)):
+        for measure, which in (("", 0), (", per second of its processor", 1)):
+            by_redis, leased = (found[mode][place][which] for mode in ("off", "on"))
+            rows.append(_row(f"in process, {callers}{measure}", by_redis, leased))
     return rows
 
 
-async def _decisions(url: str, catalog: Path, mode: str) -> tuple[float, float]:
-    """Return decisions per second of many callers, and of one."""
+async def _decisions(url: str, catalog: Path, mode: str) -> tuple[Speed, Speed]:
+    """Return the speed of many callers, and of one."""
     settings = Settings(
         leases=mode,  # type: ignore[arg-type]  # one of its two values
         breaker_hang_ms=PATIENCE_MS,
@@ -123,7 +126,7 @@ async def _decisions(url: str, catalog: Path, mode: str) -> tuple[float, float]:
     return many, one
 
 
-async def _calls(flows: QuotaFlows, mode: str, name: str, callers: int, calls: int) -> float:
+async def _calls(flows: QuotaFlows, mode: str, name: str, callers: int, calls: int) -> Speed:
     numbers = iter(range(calls))
 
     async def caller() -> None:
@@ -137,9 +140,9 @@ async def _calls(flows: QuotaFlows, mode: str, name: str, callers: int, calls: i
             # As a transport would: other tasks have their turn between two calls.
             await asyncio.sleep(0)
 
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     await asyncio.gather(*(caller() for _ in range(callers)))
-    return calls / (time.perf_counter() - started)
+    return calls / (time.perf_counter() - started), calls / (time.process_time() - busy)
 
 
 async def _over_grpc(folder: Path, redis_url: str, catalog: Path) -> list[tuple[Cell, ...]]:

@@ -257,7 +257,10 @@ class Breaker:
             return operations
         share_us = (1 - ANSWER_SHARE) * S_US
         return [
-            _due(each, began_us + int(min(self._hang_s, each.expires_at - began_s) * share_us))
+            # What brings a deadline of its own keeps it: nobody waits for what was leased.
+            each
+            if each.deadline_us
+            else _due(each, began_us + int(min(self._hang_s, each.expires_at - began_s) * share_us))
             for each in operations
         ]
 

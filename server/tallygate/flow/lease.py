@@ -128,13 +128,14 @@ class Leases:
             return None, ()
         decide = self._parts.decide
         try:
-            operation = decide.drafter.bound(draft, decide.now_us(), FOREVER)
+            charges = decide.drafter.binder.charges(
+                draft.catalog, draft.lineage, draft.items, draft.context, decide.now_us()
+            )
         except TallygateError:
             return None, ()
-        charges = operation.charges
         key = (
-            operation.tenant_id,
-            operation.shard,
+            draft.operation.tenant_id,
+            draft.operation.shard,
             tuple((charge.account, charge.field) for charge in charges),
         )
         hot = self._keys.get(key)
@@ -168,7 +169,7 @@ class Leases:
         for lease in hot.leases:
             if self._grantable(lease, draft, charges, now_s):
                 answer = grant_from(lease, charges, now_s)
-                grant = Grant(replace(operation, charges=charges), answer)
+                grant = Grant(operation, charges, answer)
                 lease.pending.append(grant)
                 self._remember(name, grant)
                 self._parts.observer.granted()
