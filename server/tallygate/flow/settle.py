@@ -23,6 +23,7 @@ from tallygate.domain.decision import (
     Decided,
     LimitReading,
     Mode,
+    Moved,
     Operation,
     Outcome,
     Portion,
@@ -199,23 +200,24 @@ class Settler:
         )
         return Batch(
             settlement=_settlement_of(lease, used, closes),
-            records={n: (grant, self._record(grant)) for n, grant in enumerate(grants)},
+            records={n: (grant, self._record(lease, grant)) for n, grant in enumerate(grants)},
             used=used,
             charges=charges,
             at_us=grants[0].answer.at_us if grants else lease.at_us,
             closes=closes,
         )
 
-    def _record(self, grant: Grant) -> Operation:
+    def _record(self, lease: Lease, grant: Grant) -> Operation:
         """Return the operation that records a grant: its units are the lease's already."""
         payload = self._dater.dated(grant.operation.payload, grant.answer.at_us)
-        return replace(grant.operation, charges=(), payload=payload, expires_at=float("inf"))
+        operation = replace(grant.operation, charges=(), payload=payload, expires_at=float("inf"))
+        return replace(operation, shard=lease.shard)
 
     def _settlement(self, lease: Lease, batch: Batch, answer: Answer) -> None:
         match answer:
             case TallygateError():
                 batch.failed = True
-            case Changed():
+            case Changed() | Moved():
                 lease.unsure = True
             case Decided():
                 batch.settlement = None
@@ -226,10 +228,22 @@ class Settler:
                 lease.ended = batch.closes = True
                 self._owe_late(lease, batch)
 
-    def reread(self, lease: Lease, shares: tuple[Share, ...] | None) -> None:
-        """Go on from what the store holds of a lease; None where that is nothing any more."""
+    def reread(self, lease: Lease, shares: tuple[Share, ...] | None, shard: int) -> None:
+        """Go on from what the store holds of a lease; None where that is nothing any more.
+
+        `shard` is another one when its tenant has moved to another family, without those above.
+        """
         batch = lease.batch
         assert batch is not None
+        if shard != lease.shard:
+            lease.shard = shard
+            batch.records = {
+                place: (grant, replace(sent, shard=shard))
+                for place, (grant, sent) in batch.records.items()
+            }
+            if shares is not None:
+                along = {share.account for share in shares}
+                batch.charges = tuple(each for each in batch.charges if each.account in along)
         lease.unsure = False
         lease.ended = True
         if shares is not None and _covers(shares, batch):
