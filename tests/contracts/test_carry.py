@@ -76,7 +76,7 @@ class CarrierContract:
         assert used(await bench.use(NEW)) == [14]
 
     async def test_the_old_shard_debits_nothing_more(self, bench: Bench) -> None:
-        """Neither a charge, a reservation, a refund nor a reset; what debits nothing passes."""
+        """Neither a charge, a reservation, a refund nor a reset; what is not remembered passes."""
         await bench.use(OLD, 7, "before")
         await bench.carrier.carry(MOVES, 2)
         taken = consume(
@@ -89,9 +89,10 @@ class CarrierContract:
             reserve(1, ACME),
             taken,
             reset,
+            consume([], 1, "without limits", shard=OLD),
         ]
         assert await bench.store.decide(asked) == [Moved()] * len(asked)
-        free = [consume([], 1, "free", shard=OLD), check(LIMITS, shard=OLD)]
+        free = [consume([], 1, shard=OLD), check(LIMITS, shard=OLD)]
         assert all(isinstance(each, Decided) for each in await bench.store.decide(free))
 
     async def test_operations_are_remembered(self, bench: Bench) -> None:

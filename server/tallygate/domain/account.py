@@ -12,7 +12,7 @@ What a reservation holds counts as used until it is settled, comes back or expir
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from tallygate.domain.answer import asking, debits, refusal, replayed, shares_told, touched
+from tallygate.domain.answer import asking, leaves_traces, refusal, replayed, shares_told, touched
 from tallygate.domain.balance import Balance, add_grants, read_balance
 from tallygate.domain.decision import (
     BalanceRule,
@@ -118,7 +118,7 @@ class Accounts:
         return self.accounts.setdefault(of, Account())
 
     def _decide_one(self, operation: Operation, call: _Call) -> Outcome:
-        if operation.tenant_id in self.moved and debits(operation):
+        if operation.tenant_id in self.moved and leaves_traces(operation):
             return Moved()
         known = self._remembered(operation, call.now_us)
         if known is not None:

@@ -39,11 +39,10 @@ def shares_told(operation: Operation) -> tuple[Share, ...]:
             return ()
 
 
-def debits(operation: Operation) -> bool:
-    """Say whether the operation is remembered or resolves a reservation, and meets counters."""
+def leaves_traces(operation: Operation) -> bool:
+    """Say whether the operation is remembered, or makes or resolves a reservation."""
     resolves = isinstance(operation.detail, Hold | Settlement | Extension)
-    named = operation.operation_id is not None or resolves
-    return named and (bool(operation.charges) or operation.detail is not None)
+    return operation.operation_id is not None or resolves
 
 
 def touched(operation: Operation) -> list[AccountId]:

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Final, Protocol
 
 from tallygate.domain.catalog import OnExceed
-from tallygate.domain.decision import Decided, Operation, Outcome, Reused, Stale
+from tallygate.domain.decision import Decided, Moved, Operation, Outcome, Reused, Stale
 from tallygate.domain.errors import BackendUnavailable, TallygateError
 from tallygate.domain.ids import OperationId, TenantId
 from tallygate.domain.limit import in_reach
@@ -214,6 +214,11 @@ class Backlog:
                 # Counters of windows that are over need nothing any more.
                 live = tuple(each for each in operation.charges if in_reach(each.rule, now_us))
                 self._resize(granted, replace(operation, charges=live))
+            case Moved():
+                # Its counters are elsewhere by now. Its event belongs to the ledger, which knows it
+                # by its own id.
+                granted.uncounted = True
+                self._resize(granted, replace(operation, charges=(), operation_id=None))
             case _ if operation.charges:
                 # A counter that cannot be changed must not keep its event from the ledger.
                 granted.uncounted = True

@@ -257,15 +257,18 @@ class Leases:
         return [(taking.operation, take)]
 
     async def _reread(self, lease: Lease) -> None:
+        decide = self._parts.decide
         try:
+            # Its tenant may have moved to another family, and takes what is held along.
+            shard = decide.drafter.shard(await decide.lineage(lease.tenant_id))
             found = await self._parts.store.reservation(
-                ReservationKey(lease.shard, lease.tenant_id, lease.reservation_id)
+                ReservationKey(shard, lease.tenant_id, lease.reservation_id)
             )
         except TallygateError:
             return
         held = found is not None and found.state is ReservationState.HELD
         shares: tuple[Share, ...] | None = found.shares if found is not None and held else None
-        self._settler.reread(lease, shares)
+        self._settler.reread(lease, shares, shard)
 
     def _tidy(self, key: Key, now_us: int) -> None:
         hot = self._keys[key]

@@ -23,6 +23,7 @@ from tallygate.domain.decision import (
     Decided,
     LimitReading,
     Mode,
+    Moved,
     Operation,
     Outcome,
     Portion,
@@ -202,21 +203,22 @@ class Settler:
         )
         return Batch(
             settlement=_settlement_of(lease, used, closes),
-            records={n: (grant, self._record(grant)) for n, grant in enumerate(grants)},
+            records={n: (grant, self._record(lease, grant)) for n, grant in enumerate(grants)},
             used=used,
             charges=charges,
             at_us=grants[0].answer.at_us if grants else lease.at_us,
             closes=closes,
         )
 
-    def _record(self, grant: Grant) -> Operation:
+    def _record(self, lease: Lease, grant: Grant) -> Operation:
         """Return the operation that records a grant: its units are the lease's already."""
         operation = grant.operation
         # Spelt out, as `replace` costs five times as much, and every call comes through here.
         return Operation(
             mode=operation.mode,
             tenant_id=operation.tenant_id,
-            shard=operation.shard,
+            # A tenant that moves leaves its leases behind; they are settled where they are.
+            shard=lease.shard,
             operation_id=operation.operation_id,
             fingerprint=operation.fingerprint,
             event_count=operation.event_count,
@@ -228,7 +230,7 @@ class Settler:
         match answer:
             case TallygateError():
                 batch.failed = True
-            case Changed():
+            case Changed() | Moved():
                 lease.unsure = True
             case Decided():
                 batch.settlement = None
@@ -239,10 +241,22 @@ class Settler:
                 lease.ended = batch.closes = True
                 self._owe_late(lease, batch)
 
-    def reread(self, lease: Lease, shares: tuple[Share, ...] | None) -> None:
-        """Go on from what the store holds of a lease; None where that is nothing any more."""
+    def reread(self, lease: Lease, shares: tuple[Share, ...] | None, shard: int) -> None:
+        """Go on from what the store holds of a lease; None where that is nothing any more.
+
+        `shard` is another one when its tenant has moved to another family, without those above.
+        """
         batch = lease.batch
         assert batch is not None
+        if shard != lease.shard:
+            lease.shard = shard
+            batch.records = {
+                place: (grant, replace(sent, shard=shard))
+                for place, (grant, sent) in batch.records.items()
+            }
+            if shares is not None:
+                along = {share.account for share in shares}
+                batch.charges = tuple(each for each in batch.charges if each.account in along)
         lease.unsure = False
         lease.ended = True
         if shares is not None and _covers(shares, batch):

@@ -109,12 +109,12 @@ local function in_reach(charges)
   return true
 end
 
--- Says whether a tenant's counters are not here, or not yet. What debits nothing may pass all the
--- same: its events belong to the ledger, whichever stream they take.
+-- Says whether a tenant's counters are not here, or not yet. What is not remembered may pass all
+-- the same: its events belong to the ledger, whichever stream they take.
 local moves_known = redis.call('EXISTS', KEYS[3]) == 1
 local function has_moved(operation)
   local named = operation.key > 0 and operation.key or operation.reservation
-  if not named or (#operation.charges == 0 and not DETAIL[operation.mode]) then
+  if not named then
     return false
   end
   local tenant = string.match(string.sub(KEYS[named], prefix_length + 1), '^[^ ]+')
