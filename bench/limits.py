@@ -10,7 +10,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
@@ -208,7 +208,8 @@ class Meter:
         width_us = SLIDING_US // 60
         for number in range(1, case.live_buckets):
             old = self.one(Mode.RECORD, case)
-            await self.decide([replace(old, event_time_us=now_us - number * width_us)])
+            changes = {"event_time_us": now_us - number * width_us}
+            await self.decide([_changed(old, **changes)])
         if case.grants:
             grants = tuple(
                 Grant(seq, 0, now_us, AMOUNT_MAX, PLENTY, PLENTY)
@@ -216,7 +217,7 @@ class Meter:
             )
             given = self.one(Mode.GRANT, case)
             await self.decide(
-                [replace(given, operation_id=None, payload=b"", detail=Credit(grants, 0))]
+                [_changed(given, operation_id=None, payload=b"", detail=Credit(grants, 0))]
             )
 
     async def round(self, case: Case, costs: dict[str, Cost]) -> None:
@@ -235,6 +236,10 @@ class Meter:
             await self.measure(costs[name], calls)
 
 
+def _changed(operation: Operation, **changes: object) -> Operation:
+    return Operation(**{name: getattr(operation, name) for name in Operation.__slots__} | changes)
+
+
 async def main() -> None:
     """Measure every case in turns with the first, then print one table."""
     with tempfile.TemporaryDirectory(prefix="tallygate-bench-") as folder:
@@ -245,33 +250,42 @@ async def main() -> None:
                 version = (await client.info("server"))["redis_version"]
             finally:
                 await client.aclose()
-    columns = ("kind", *(f"{name}: commands, ratio" for name in MODES))
-    show([Sheet(f"limits, Redis {version}", columns, rows)], as_json=False)
+    columns = ("kind", *MODES)
+    counted = [(name, *(_commands(each) for each in costs)) for name, costs, _ in rows]
+    timed = [(name, *(_ratio(each, plain) for each in costs)) for name, costs, plain in rows]
+    name, _, plain = rows[0]
+    sheets = [
+        Sheet(f"commands per call, Redis {version}", columns, counted),
+        Sheet(f"script time; 1 is {plain.script_us:.0f} us, a consume of a {name}", columns, timed),
+    ]
+    show(sheets, as_json=False)
 
 
-async def _measured(meter: Meter) -> list[tuple[Cell, ...]]:
+async def _measured(meter: Meter) -> list[tuple[str, list[Cost | None], Cost]]:
+    """Return each case's costs by mode, and the plain consume's of the same minute."""
     plain, *_ = cases()
-    rows: list[tuple[Cell, ...]] = []
-    batches = Cost()
+    rows: list[tuple[str, list[Cost | None], Cost]] = []
     for case in cases():
         reference, costs = Cost(), {name: Cost() for name in MODES}
         await meter.prepare(case)
         for _ in range(ROUNDS):
             await meter.round(case, costs)
             await meter.measure(reference, [[meter.one(Mode.CONSUME, plain)] for _ in range(CALLS)])
-        rows.append((case.name, *(_cell(costs[name], reference) for name in MODES)))
-        if case.name == plain.name:
-            rows[0] = (f"{case.name} (consume: {reference.script_us:.0f} us)", *rows[0][1:])
-            for _ in range(ROUNDS):
-                await meter.measure(
-                    batches, [[meter.one(Mode.CONSUME, plain) for _ in range(BATCH)]]
-                )
-            rows.append((f"window, {BATCH} at once", "", _cell(batches, reference), "", "", "", ""))
+        rows.append((case.name, list(costs.values()), reference))
+    together = Cost()
+    for _ in range(ROUNDS):
+        await meter.measure(together, [[meter.one(Mode.CONSUME, plain) for _ in range(BATCH)]])
+    consumed = [together if name == "consume" else None for name in MODES]
+    rows.append((f"{plain.name}, {BATCH} at once", consumed, rows[-1][2]))
     return rows
 
 
-def _cell(cost: Cost, reference: Cost) -> str:
-    return f"{cost.typical_commands:.3g}, {cost.script_us / reference.script_us:.2f}"
+def _commands(cost: Cost | None) -> Cell:
+    return f"{cost.typical_commands:.3g}" if cost is not None else ""
+
+
+def _ratio(cost: Cost | None, reference: Cost) -> Cell:
+    return f"{cost.script_us / reference.script_us:.2f}" if cost is not None else ""
 
 
 if __name__ == "__main__":

@@ -102,6 +102,7 @@ class World:
                 self._clock_reaches_a_turn,
                 self._change_plan,
                 self._change_limit,
+                self._change_limit,
                 self._restart,
             ]
         )
@@ -184,6 +185,7 @@ class World:
                 self._extend,
                 self._refund,
                 self._refund,
+                self._reset,
                 self._reset,
                 self._credit,
                 self._credit,
@@ -284,7 +286,9 @@ class World:
                 rest = units - used[-1]
                 back.append(self._choose.integer(0, rest) if mode is Mode.SETTLE else rest)
             portions.append(Portion(share, tuple(used), tuple(back)))
-        excess = 0 if mode is Mode.RELEASE else self._choose.one_of([0, 0, 1, 5])
+        excess = (
+            0 if mode is Mode.RELEASE else self._choose.one_of([0, 0, 0, 1, 1, 5, 5, AMOUNT_MAX])
+        )
         family = self._choose.one_of(FAMILIES)
         return Operation(
             mode=mode,
@@ -307,7 +311,8 @@ class World:
         return Operation(Mode.EXTEND, TENANTS[0], SHARD, detail=extension)
 
     def _refund(self) -> Operation:
-        family, units = self._choose.one_of(FAMILIES), self._choose.integer(1, 4)
+        # As much as a reservation holds, so that what both give back meets the most that fits.
+        family, units = self._choose.one_of(FAMILIES), self._choose.integer(1, 9)
         # The last few, and a new one: all units of the older ones have been given back.
         event = EventId(f"event-{max(0, len(self._model.refunded) - self._choose.integer(0, 3))}")
         before_us = self._before_us()
@@ -319,7 +324,7 @@ class World:
             event_count=1,
             payload=b"refund",
             event_time_us=self.now_us - before_us if before_us else 0,
-            detail=Refund(event, units, 9, self._choose.one_of([True, False])),
+            detail=Refund(event, units, 12, self._choose.one_of([True, False])),
             **self._named(Mode.REFUND, units),
         )
 
@@ -342,9 +347,11 @@ class World:
             low_at=choose.one_of([(), (5,), (10, 3, 0)]),
         )
         grants: list[Grant] = []
-        for _ in range(choose.integer(0, 3)):
+        # Now and then many, some used up: more than there is room for.
+        many = choose.one_of([*[False] * 9, True])
+        for _ in range(choose.integer(30, 40) if many else choose.integer(0, 3)):
             self._grants += choose.integer(0, 1)
-            granted = choose.one_of([1, 5, 12, 30, AMOUNT_MAX])
+            granted = choose.one_of([1, 5, 12, 30, *([] if many else [AMOUNT_MAX])])
             starts_us = self.now_us + choose.one_of([-DAY_US, 0, SECOND_US])
             lasts_us = choose.one_of([SECOND_US, MINUTE_US, DAY_US, 0])
             grants.append(
@@ -354,7 +361,7 @@ class World:
                     starts_us=starts_us,
                     expires_us=starts_us + lasts_us if lasts_us else AMOUNT_MAX,
                     granted=granted,
-                    remaining=choose.one_of([granted, granted, granted // 2]),
+                    remaining=choose.one_of([granted, granted, granted, granted // 2, 0]),
                 )
             )
         of = choose.one_of(FAMILIES)[0]
