@@ -334,7 +334,8 @@ class Settler:
     def _correcting(self, name: OperationId) -> Callable[[Answer], None]:
         def take(answer: Answer) -> None:
             match answer:
-                case TallygateError():
+                case TallygateError() | Moved():
+                    # Not taken: it waits, and is told as lost if the process has to end before.
                     return
                 case Stale(now_us):
                     # Counters of windows that are over need nothing any more.
