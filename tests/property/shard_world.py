@@ -198,7 +198,9 @@ class World:
         return makes()
 
     def _charges(self, family: Sequence[AccountId], amount: int) -> list[Any]:
-        skew_us = self._choose.one_of([*[0] * 12, 900_000, -900_000, 40 * DAY_US, -40 * DAY_US])
+        # Two windows back, the windows offered end at the instant at which the third begins.
+        late = [900_000, 2 * SECOND_US, 2 * MINUTE_US, 40 * DAY_US, -900_000, -40 * DAY_US]
+        skew_us = self._choose.one_of([*[0] * 15, *late])
         return [
             charge(limit, account, self._calendar, amount, self.now_us - skew_us)
             for account in family
