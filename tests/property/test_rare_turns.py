@@ -100,3 +100,15 @@ def test_a_debt_over_a_lower_burst_stays(redis_url: str) -> None:
         (START_US, step(Mode.CHECK, full, 0)),
     ]
     assert agreed(redis_url, steps) == [9, 9, 9]
+
+
+def test_a_full_balance_loses_the_oldest_grant_that_is_used_up(redis_url: str) -> None:
+    """With all the grants that are kept, one more takes the place of the oldest used up."""
+    prepaid = window("prepaid", 0, kind=LimitKind.BALANCE, period=None)
+    units = {seq: 0 if seq in (7, 9) else seq for seq in range(1, 66)}
+    grants = [Grant(seq, 0, START_US, AMOUNT_MAX, seq, left) for seq, left in units.items()]
+    steps = [
+        (START_US, step(Mode.GRANT, prepaid, 0, detail=Credit(tuple(grants[:64])))),
+        (START_US, step(Mode.GRANT, prepaid, 0, detail=Credit(tuple(grants[64:])))),
+    ]
+    assert agreed(redis_url, steps) == [16, 9]
