@@ -243,7 +243,7 @@ class World:
     def _before_us(self) -> int:
         """Return how long ago something was used: often to the instant at which a window begins."""
         grid = self._choose.one_of([SECOND_US, MINUTE_US, DAY_US, *self._widths()])
-        some = [0, 0, 0, 0, 1, SECOND_US, MINUTE_US, DAY_US, 31 * DAY_US]
+        some = [0, 0, 0, 0, 1, -SECOND_US, SECOND_US, MINUTE_US, DAY_US, 31 * DAY_US]
         since = self.now_us % grid
         return self._choose.one_of([*some, since, since + 1, since + 59 * grid, since + 60 * grid])
 
