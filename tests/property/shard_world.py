@@ -198,7 +198,9 @@ class World:
         return makes()
 
     def _charges(self, family: Sequence[AccountId], amount: int) -> list[Any]:
-        skew_us = self._choose.one_of([*[0] * 12, 900_000, -900_000, 40 * DAY_US, -40 * DAY_US])
+        # Two windows back, the windows offered end at the instant at which the third begins.
+        late = [900_000, 2 * SECOND_US, 2 * MINUTE_US, 40 * DAY_US, -900_000, -40 * DAY_US]
+        skew_us = self._choose.one_of([*[0] * 15, *late])
         return [
             charge(limit, account, self._calendar, amount, self.now_us - skew_us)
             for account in family
@@ -241,7 +243,7 @@ class World:
     def _before_us(self) -> int:
         """Return how long ago something was used: often to the instant at which a window begins."""
         grid = self._choose.one_of([SECOND_US, MINUTE_US, DAY_US, *self._widths()])
-        some = [0, 0, 0, 0, 1, SECOND_US, MINUTE_US, DAY_US, 31 * DAY_US]
+        some = [0, 0, 0, 0, 1, -SECOND_US, SECOND_US, MINUTE_US, DAY_US, 31 * DAY_US]
         since = self.now_us % grid
         return self._choose.one_of([*some, since, since + 1, since + 59 * grid, since + 60 * grid])
 
