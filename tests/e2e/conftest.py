@@ -3,13 +3,27 @@
 What `dev` and `demo` start is the bundled one, so that both are met.
 """
 
+from collections.abc import Iterator
+
 import pytest
 
+from tallygate.adapters.embedded import EmbeddedRedis
 from tests.conftest import REDIS_BINARIES
-from tests.servers import RedisBinary
+from tests.servers import RedisBinary, run
 
 
 @pytest.fixture(scope="session")
 def redis_binary() -> RedisBinary:
     """The newest redis-server found."""
     return max(REDIS_BINARIES, key=lambda binary: binary.version)
+
+
+@pytest.fixture(scope="session")
+def redis_server(
+    redis_binary: RedisBinary, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedRedis]:
+    """A server of these tests alone: the others' would outlive its binary, which is chosen here."""
+    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"), binary=redis_binary.path)
+    run(server.start())
+    yield server
+    run(server.stop())

@@ -7,7 +7,6 @@ channel of its own. Refuses to know what befalls Redis.
 import asyncio
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -50,12 +49,10 @@ class Fleet:
     stubs: Sequence["quota_pb2_grpc.QuotaServiceAsyncStub"]
     granted: dict[str, int] = field(default_factory=dict)
     answers: Counter[str] = field(default_factory=Counter)
-    slowest_s: float = 0.0
 
     async def ask(self, name: str, amount: int = 1, sidecar_of: int = 0) -> Reply | None:
         """Ask once, with a deadline; return None when there was no answer."""
         stub = self.stubs[sidecar_of % len(self.stubs)]
-        started = time.monotonic()
         try:
             reply = await stub.CheckAndConsume(charge(name, amount), timeout=DEADLINE_S)
         except grpc.aio.AioRpcError as error:
@@ -63,8 +60,6 @@ class Fleet:
                 raise
             self.answers["unanswered"] += 1
             return None
-        finally:
-            self.slowest_s = max(self.slowest_s, time.monotonic() - started)
         kind = "degraded" if reply.degraded else "decided"
         self.answers[f"{kind} {'grant' if reply.allowed else 'refusal'}"] += 1
         if reply.allowed:
@@ -146,7 +141,6 @@ async def fleet(url: str, limits: Sequence[Limit], count: int = 1) -> AsyncItera
         # Of each, so that none is cold when Redis goes.
         for number in range(count):
             await started.ask(f"warm-{number}", 1, number)
-        started.slowest_s = 0.0
         yield started
 
 
