@@ -3,9 +3,11 @@
 Owns how a stream and a state are read back. Refuses to know what is promised.
 """
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
+import pytest
 from redis.asyncio import Redis
 
 from tallygate.adapters.redis import keys
@@ -173,3 +175,26 @@ def gapless(seen: list[Seen]) -> dict[str, int]:
         assert each.first_seq == last.get(each.source, 0) + 1
         last[each.source] = each.first_seq + each.count - 1
     return last
+
+
+class OverFake:
+    """Runs a contract over the fake."""
+
+    @pytest.fixture
+    def subject(self) -> Subject:
+        """The fake."""
+        made = FakeSubject()
+        made.store()
+        return made
+
+
+class OverRedis:
+    """Runs a contract over each Redis."""
+
+    @pytest.fixture
+    async def subject(self, redis_url: str) -> AsyncIterator[Subject]:
+        """Stores over an empty Redis."""
+        made = RedisSubject(redis_url)
+        yield made
+        for client in made.clients.values():
+            await client.aclose()

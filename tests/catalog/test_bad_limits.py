@@ -82,6 +82,7 @@ NUMBERS = [
     Bad("[100, 10, 0]", "[50%]", f"{PREPAID}.low_at[0]", "must be a whole number"),
     Bad("[100, 10, 0]", "100", f"{PREPAID}.low_at", "must be a list"),
     Bad("[100, 10, 0]", "[9, 8, 7, 6, 5, 4, 3, 2, 1]", f"{PREPAID}.low_at", "more than 8 numbers"),
+    Bad("kind: balance", "kind: balance, per: user_id", f"{PREPAID}.per", "not for limits of kind"),
     Bad("kind: balance", "kind: ballance", f"{PREPAID}.kind", "must be one of", "balance"),
     Bad("period: quarter", "period: quartal", f"{BOUNDLESS}.period", "must be one of", "quarter"),
 ]

@@ -1,7 +1,6 @@
 """What every `QuotaStore` promises, asked of the fake and of each Redis alike."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -22,7 +21,7 @@ from tests.builders import (
     used,
     window,
 )
-from tests.quota_subjects import FakeSubject, RedisSubject, Seen, Subject, gapless
+from tests.quota_subjects import OverFake, OverRedis, Seen, Subject, gapless
 
 
 class QuotaStoreContract:
@@ -310,24 +309,9 @@ class QuotaStoreContract:
         assert used(stands) == [99, 99]
 
 
-class TestFakeQuotaStore(QuotaStoreContract):
+class TestFakeQuotaStore(OverFake, QuotaStoreContract):
     """The promises, of the fake."""
 
-    @pytest.fixture
-    def subject(self) -> Subject:
-        """The fake."""
-        made = FakeSubject()
-        made.store()
-        return made
 
-
-class TestRedisQuotaStore(QuotaStoreContract):
+class TestRedisQuotaStore(OverRedis, QuotaStoreContract):
     """The promises, of each Redis."""
-
-    @pytest.fixture
-    async def subject(self, redis_url: str) -> AsyncIterator[Subject]:
-        """Stores over an empty Redis."""
-        made = RedisSubject(redis_url)
-        yield made
-        for client in made.clients.values():
-            await client.aclose()

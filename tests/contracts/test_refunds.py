@@ -1,14 +1,11 @@
 """What every `QuotaStore` promises of refunds, resets and grants."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-
-import pytest
 
 from tallygate.domain.decision import LimitReading, Operation, Refund, RefundExceeds, Reused
 from tallygate.domain.ids import EventId
 from tests.builders import ACME, charges, check, consume, decided, payload, used, window
-from tests.quota_subjects import FakeSubject, RedisSubject, Subject
+from tests.quota_subjects import OverFake, OverRedis, Subject
 from tests.reservations import (
     balance,
     commit,
@@ -149,24 +146,9 @@ def _limits(outcome: object) -> list[int]:
     return [each.limit for each in _readings(outcome)]
 
 
-class TestFakeRefunds(RefundContract):
+class TestFakeRefunds(OverFake, RefundContract):
     """The promises, of the fake."""
 
-    @pytest.fixture
-    def subject(self) -> Subject:
-        """The fake."""
-        made = FakeSubject()
-        made.store()
-        return made
 
-
-class TestRedisRefunds(RefundContract):
+class TestRedisRefunds(OverRedis, RefundContract):
     """The promises, of each Redis."""
-
-    @pytest.fixture
-    async def subject(self, redis_url: str) -> AsyncIterator[Subject]:
-        """Stores over an empty Redis."""
-        made = RedisSubject(redis_url)
-        yield made
-        for client in made.clients.values():
-            await client.aclose()

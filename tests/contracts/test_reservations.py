@@ -1,7 +1,6 @@
 """What every `QuotaStore` promises of holding and settling."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -30,7 +29,7 @@ from tests.builders import (
     used,
     window,
 )
-from tests.quota_subjects import FakeSubject, RedisSubject, Seen, Subject
+from tests.quota_subjects import OverFake, OverRedis, Seen, Subject
 from tests.reservations import (
     TTL_US,
     commit,
@@ -360,24 +359,9 @@ async def _twice(subject: Subject, operation: Operation) -> None:
     assert replace(decided(again), replayed=False) == first
 
 
-class TestFakeReservations(ReservationContract):
+class TestFakeReservations(OverFake, ReservationContract):
     """The promises, of the fake."""
 
-    @pytest.fixture
-    def subject(self) -> Subject:
-        """The fake."""
-        made = FakeSubject()
-        made.store()
-        return made
 
-
-class TestRedisReservations(ReservationContract):
+class TestRedisReservations(OverRedis, ReservationContract):
     """The promises, of each Redis."""
-
-    @pytest.fixture
-    async def subject(self, redis_url: str) -> AsyncIterator[Subject]:
-        """Stores over an empty Redis."""
-        made = RedisSubject(redis_url)
-        yield made
-        for client in made.clients.values():
-            await client.aclose()

@@ -172,6 +172,9 @@ def _balance_faults(limit: Limit, path: str) -> Iterator[PathFault]:
 def _scope_faults(limit: Limit, path: str) -> Iterator[PathFault]:
     if limit.per and not is_key(limit.per):
         yield PathFault(f"{path}.per", key_message())
+    if limit.per and limit.kind is LimitKind.BALANCE:
+        # Credits are granted to tenants: their books know no dimension.
+        yield PathFault(f"{path}.per", "is not for limits of kind balance")
     if len(limit.where) > DIMENSIONS_MAX:
         yield PathFault(f"{path}.where", f"holds more than {DIMENSIONS_MAX} names")
     for key, values in limit.where:
