@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tallygate.adapters.embedded import EmbeddedPostgres, EmbeddedRedis
-from tests.servers import Databases, RedisBinary, flush, redis_binaries, run
+from tests.servers import Databases, RedisBinary, flush, redis_binaries, run, shared_redis
 
 REDIS_BINARIES = redis_binaries()
 
@@ -57,10 +57,7 @@ def redis_server(
     redis_binary: RedisBinary, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EmbeddedRedis]:
     """The worker's shared Redis; ask for `redis_url` instead, which empties it."""
-    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"), binary=redis_binary.path)
-    run(server.start())
-    yield server
-    run(server.stop())
+    yield from shared_redis(redis_binary, tmp_path_factory.mktemp("redis"))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -165,3 +165,11 @@ async def eventually(
             awaited = what or getattr(predicate, "__name__", "the condition")
             raise AssertionError(f"{awaited} did not hold in {timeout_s:g} s; last was {value!r}")
         await asyncio.sleep(POLL_S)
+
+
+def shared_redis(binary: RedisBinary, folder: Path) -> Iterator[EmbeddedRedis]:
+    """Run a server for as long as a fixture of a whole run lasts."""
+    server = EmbeddedRedis(folder, binary=binary.path)
+    run(server.start())
+    yield server
+    run(server.stop())

@@ -9,7 +9,7 @@ import pytest
 
 from tallygate.adapters.embedded import EmbeddedRedis
 from tests.conftest import REDIS_BINARIES
-from tests.servers import RedisBinary, run
+from tests.servers import RedisBinary, shared_redis
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,4 @@ def redis_server(
     redis_binary: RedisBinary, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EmbeddedRedis]:
     """A server of these tests alone: the others' would outlive its binary, which is chosen here."""
-    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"), binary=redis_binary.path)
-    run(server.start())
-    yield server
-    run(server.stop())
+    yield from shared_redis(redis_binary, tmp_path_factory.mktemp("redis"))
