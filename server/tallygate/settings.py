@@ -160,9 +160,9 @@ class Settings(BaseSettings):
     outage_backlog_max_bytes: int = Field(default=128 * MIB, ge=0, le=16 * 1024 * MIB)
     """Memory for the same: room for 50,000 operations of two limits each."""
 
-    outage_records: Literal["accept", "refuse"] = "accept"
-    """Whether `RecordUsage` is accepted into memory while Redis is away. `refuse` lets callers keep
-    what they have, as UNAVAILABLE asks of them."""
+    outage_records: Literal["accept", "refuse"] = "refuse"
+    """Whether `RecordUsage` is accepted into memory while Redis is away, where a crash loses it.
+    `refuse` lets callers keep what they have, as UNAVAILABLE asks of them."""
 
     leases: Literal["off", "on"] = "off"
     """Whether hot calls are granted from units that the sidecar has leased. What is granted so is
