@@ -161,8 +161,9 @@ class Settings(BaseSettings):
     """Memory for the same: room for 50,000 operations of two limits each."""
 
     outage_records: Literal["accept", "refuse"] = "refuse"
-    """Whether `RecordUsage` is accepted into memory while Redis is away, where a crash loses it.
-    `refuse` lets callers keep what they have, as UNAVAILABLE asks of them."""
+    """Whether `RecordUsage`, and calls of which no limit says what to do, are accepted into memory
+    while Redis is away, where a crash loses them. `refuse` lets callers keep what they have, as
+    UNAVAILABLE asks of them."""
 
     leases: Literal["off", "on"] = "off"
     """Whether hot calls are granted from units that the sidecar has leased. What is granted so is

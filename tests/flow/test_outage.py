@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tallygate.domain.catalog import OnOutage
+from tallygate.domain.catalog import OnExceed, OnOutage
 from tallygate.domain.decision import Mode, Reused
 from tallygate.domain.errors import BackendUnavailable, NotAsked, Overloaded
 from tallygate.domain.window import Period
@@ -180,6 +180,22 @@ async def test_recorded_usage_is_kept_where_that_is_wished(accepted: bool) -> No
     store.down = False
     await it.recover()
     assert await counted(store) == (7 if accepted else 0)
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+async def test_calls_that_no_limit_speaks_for_are_kept_where_that_is_wished(
+    accepted: bool,
+) -> None:
+    """A soft limit refuses nobody, but does not ask for grants that a crash would lose."""
+    store = away()
+    soft = window(limit=1, on_exceed=OnExceed.ALLOW)
+    it = Sidecar(store, [soft], records_accepted=accepted)
+    [answer] = await it.ask(consume([soft], 7, "op"))
+    assert isinstance(answer, BackendUnavailable) is not accepted
+    spoken_for = window(limit=1, on_exceed=OnExceed.ALLOW, on_outage=OnOutage.ALLOW)
+    it = Sidecar(store, [spoken_for], records_accepted=accepted)
+    [answer] = await it.ask(consume([spoken_for], 7, "op"))
+    assert decided(answer).degraded
 
 
 @pytest.mark.parametrize("mode", [Mode.CHECK, Mode.REJECT, Mode.RESERVE, Mode.REFUND])

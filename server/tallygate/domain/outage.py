@@ -71,6 +71,11 @@ def rules_of(
     )
 
 
+def opted_in(rules: Sequence[OutageRule]) -> bool:
+    """Say whether a limit asks for grants without the store, which only memory holds."""
+    return any(rule.on_outage is not OnOutage.REFUSE for rule in rules)
+
+
 @dataclass(slots=True)
 class LocalGrants:
     """What this process has granted since the counters were last known: units per counter."""

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.decision import Mode, Operation, Outcome, Reused
 from tallygate.domain.errors import BackendUnavailable, NotAsked, Overloaded, TallygateError
-from tallygate.domain.outage import DECIDABLE, LocalGrants, Ungranted, rules_of
+from tallygate.domain.outage import DECIDABLE, LocalGrants, Ungranted, opted_in, rules_of
 from tallygate.flow.backlog import Backlog, Key, key_of
 
 Answer = Outcome | TallygateError
@@ -129,6 +129,10 @@ class OutageGate:
             # All that was granted before is counted: what begins now is another outage.
             self._grants = LocalGrants()
         rules = rules_of(asked.catalog, asked.lineage, operation.charges, now_us)
+        if not (self._records_accepted or opted_in(rules)):
+            # Nobody has asked for grants that a crash would lose.
+            self._observer.degraded("unavailable")
+            return error
         ruling = self._grants.judge(operation, rules, now_us)
         if isinstance(ruling, Ungranted):
             self._observer.degraded("unavailable")
