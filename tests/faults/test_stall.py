@@ -8,6 +8,7 @@ import pytest
 from tallygate.adapters.embedded import EmbeddedRedis
 from tests.builders import window
 from tests.faults.fleet import Fleet, fleet, ledger_of, stopped
+from tests.servers import eventually
 
 STALL_S = 4.0
 SIDECARS = 2
@@ -29,6 +30,7 @@ async def fickle(it: Fleet, number: int, until: float) -> None:
     while time.monotonic() < until:
         turn += 1
         if await it.ask(f"fickle-{number}-{turn}", 1, number) is None:
+            # A client's own back-off: nothing is waited for.
             await asyncio.sleep(0.01 * (1 + number % 5))
 
 
@@ -64,8 +66,11 @@ async def test_the_counter_is_what_was_answered_with_a_grant(
             await asyncio.sleep(0)
         with stopped(own_redis):
             awake = time.monotonic() + STALL_S
-            while time.monotonic() < awake:
-                await asyncio.sleep(0.05 * len(it.stubs))
+            await eventually(
+                lambda: it.answers["unanswered"] > CLIENTS and time.monotonic() >= awake,
+                10 * STALL_S,
+                what="the stall has been felt, and is over",
+            )
         await load
         assert it.answers["unanswered"] > CLIENTS
         await it.settle()
