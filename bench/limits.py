@@ -21,12 +21,14 @@ from tallygate.commands.output import Cell, Sheet, show
 from tallygate.domain.catalog import UNLIMITED, Limit, LimitKind, OnExceed
 from tallygate.domain.decision import (
     Charge,
-    Credit,
     Decided,
-    Grant,
-    Hold,
     Mode,
     Operation,
+)
+from tallygate.domain.detail import (
+    Credit,
+    Grant,
+    Hold,
     Portion,
     Settlement,
 )

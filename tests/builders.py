@@ -19,7 +19,12 @@ from tallygate.domain.catalog import (
     Tenant,
     default_tenant,
 )
-from tallygate.domain.decision import Charge, Decided, Mode, Operation
+from tallygate.domain.decision import (
+    Charge,
+    Decided,
+    Mode,
+    Operation,
+)
 from tallygate.domain.errors import CatalogNotLoaded, UnknownTenant
 from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import (

@@ -8,7 +8,12 @@ from typing import Final
 
 from tallygate.domain.catalog import Catalog, Limit, LimitKind, Meter, Plan, Tenant
 from tallygate.domain.credit import NEVER_US, GrantAsked, GrantId
-from tallygate.domain.decision import Decided, LimitReading, Mode, Operation
+from tallygate.domain.decision import (
+    Decided,
+    LimitReading,
+    Mode,
+    Operation,
+)
 from tallygate.domain.entry import Burned
 from tallygate.domain.event import BalanceBurn, StreamEntry
 from tallygate.domain.ids import (

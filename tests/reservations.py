@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.domain.catalog import Limit, LimitKind
 from tallygate.domain.decision import (
+    Mode,
+    Operation,
+    Reservation,
+)
+from tallygate.domain.detail import (
     Credit,
     Extension,
     Grant,
     Hold,
-    Mode,
-    Operation,
     Portion,
     Refund,
-    Reservation,
     Settlement,
 )
 from tallygate.domain.event import UsageEvent

@@ -7,7 +7,6 @@ Refuses to know: how verbs are done, which is in `commands/`.
 
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +16,9 @@ from tallygate.commands import demo as demos
 from tallygate.commands import doctor as doctors
 from tallygate.commands import usage as usages
 from tallygate.commands import watch as watches
-from tallygate.commands.channel import channel
 from tallygate.commands.credit import credit, reset
 from tallygate.commands.dev import Dev, development
-from tallygate.commands.import_access_log import AccessLogImport, ImportOptions, ImportReport
+from tallygate.commands.imports import imports
 from tallygate.commands.options import (
     CatalogFile,
     Config,
@@ -44,9 +42,7 @@ from tallygate.commands.output import (
 )
 from tallygate.commands.processes import run_until_told, stop_signal
 from tallygate.commands.simulate import simulate_plan
-from tallygate.domain import access_log
 from tallygate.domain.errors import CatalogInvalid
-from tallygate.gen.v1 import usage_pb2_grpc
 from tallygate.settings import Settings
 from tallygate.wiring import Role, Running, tools
 from tallygate.wiring.tools import BANNER, configure_logging
@@ -57,7 +53,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Quota and metering beside each app: decide and record in one atomic step.",
 )
-imports = typer.Typer(no_args_is_help=True, help="Meter what was captured elsewhere.")
 app.add_typer(imports, name="import")
 app.add_typer(credit, name="credit")
 app.command("reset")(reset)
@@ -288,52 +283,6 @@ def usage(
     settings = settings_of(config, control_address=control_address)
     asked = usages.UsageAsked(tenant, meter, by, rows)
     show(run(usages.usage(settings.control_address, asked)), as_json=as_json)
-
-
-@imports.command("access-log")
-def import_access_log(
-    file: Annotated[Path, typer.Argument(help="A log in NCSA format.", exists=True)],
-    *,
-    shift_to_now: Annotated[
-        bool, typer.Option("--shift-to-now", help="Move times so that the log ends now.")
-    ] = False,
-    grpc_address: GrpcAddress = None,
-    data_dir: DataDir = None,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Meter a whole access log as usage; run it again and nothing is counted twice."""
-    settings = settings_of(config, grpc_address=grpc_address, data_dir=data_dir)
-
-    async def work() -> ImportReport:
-        with file.open("rb") as head, progress() as bar:
-            log = access_log.identity(head.readline()).hex()
-            options = ImportOptions(
-                log=file,
-                progress=settings.data_dir / "imports" / f"{log}.json",
-                now_us=time.time_ns() // 1000 if shift_to_now else 0,
-            )
-            task = bar.add_task(file.name, total=file.stat().st_size)
-            async with channel(settings.grpc_address[0]) as lent:
-                stub = usage_pb2_grpc.UsageServiceStub(lent)
-                importing = AccessLogImport(
-                    options, stub, lambda offset: bar.update(task, completed=offset)
-                )
-                return await importing.run()
-
-    report = run(work())
-    figures = [
-        ("lines read", report.lines),
-        ("lines imported before", report.skipped_lines),
-        ("events accepted", report.accepted),
-        ("events known already", report.known),
-        ("lines rejected", report.rejected_count),
-    ]
-    sheets = [Sheet("import", ("what", "count"), figures)]
-    if report.rejected:
-        rejected = [(each.line, each.reason) for each in report.rejected]
-        sheets.append(Sheet("rejected", ("line", "reason"), rejected))
-    show(sheets, as_json=as_json)
 
 
 @app.command()

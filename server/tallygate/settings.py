@@ -128,6 +128,11 @@ class Settings(BaseSettings):
     """How long Redis answers a repeated operation id: beyond any client's retries, and the
     largest consumer of Redis memory."""
 
+    counter_rebuild: Literal["ledger", "none"] = "ledger"
+    """What becomes of counters that Redis has lost. With `ledger`, hard limits are decided by
+    their `on_outage` rules until an ingester has rebuilt the counters. With `none`, for a sidecar
+    without a ledger, they begin at 0 at once."""
+
     redis_timeout_ms: int = Field(default=500, ge=1, le=60_000)
     """For one pipeline's answer: a hundred times its usual time, half the default deadline."""
 

@@ -10,10 +10,12 @@ from tallygate.adapters.redis.catalog_publisher import RedisCatalogPublisher
 from tallygate.adapters.redis.client import connect
 from tallygate.domain.decision import (
     Decided,
-    Hold,
     Mode,
     Moved,
     Operation,
+)
+from tallygate.domain.detail import (
+    Hold,
     Portion,
     Refund,
     Settlement,

@@ -6,7 +6,14 @@ from dataclasses import replace
 import pytest
 
 from tallygate.domain.catalog import OnExceed
-from tallygate.domain.decision import Decided, Mode, Operation, Overflowed, Reused, Stale
+from tallygate.domain.decision import (
+    Decided,
+    Mode,
+    Operation,
+    Overflowed,
+    Reused,
+    Stale,
+)
 from tallygate.domain.ids import AMOUNT_MAX, TenantId
 from tallygate.domain.window import DAY_US, MINUTE_US, Period
 from tests.builders import (

@@ -2,7 +2,15 @@
 
 from dataclasses import replace
 
-from tallygate.domain.decision import LimitReading, Operation, Refund, RefundExceeds, Reused
+from tallygate.domain.decision import (
+    LimitReading,
+    Operation,
+    RefundExceeds,
+    Reused,
+)
+from tallygate.domain.detail import (
+    Refund,
+)
 from tallygate.domain.ids import EventId
 from tests.builders import ACME, charges, check, consume, decided, payload, used, window
 from tests.quota_subjects import OverFake, OverRedis, Subject

@@ -19,7 +19,16 @@ from tallygate.domain.balance import (
     refund,
 )
 from tallygate.domain.catalog import OnExceed
-from tallygate.domain.decision import BalanceRule, Charge, Credit, Grant, LimitState, Mode
+from tallygate.domain.decision import (
+    BalanceRule,
+    Charge,
+    LimitState,
+    Mode,
+)
+from tallygate.domain.detail import (
+    Credit,
+    Grant,
+)
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, account_of
 from tallygate.domain.verdict import Moment
 from tallygate.domain.window import DAY_US, HOUR_US

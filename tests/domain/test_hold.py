@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallygate.domain.decision import Piece, Portion, Share
+from tallygate.domain.detail import Piece, Portion, Share
 from tallygate.domain.hold import (
     EXPIRED_MAX,
     Account,

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallygate.domain.catalog import Limit, LimitKind
-from tallygate.domain.decision import Charge, LimitReading, LimitState, Mode, RateRule
+from tallygate.domain.decision import (
+    Charge,
+    LimitReading,
+    LimitState,
+    Mode,
+    RateRule,
+)
 from tallygate.domain.lease import (
     CALLS_MAX,
     CALLS_MIN,

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallygate.domain.catalog import Limit, LimitKind, OnExceed
-from tallygate.domain.decision import Charge, LimitState, Mode, RateRule, WindowRule
+from tallygate.domain.decision import (
+    Charge,
+    LimitState,
+    Mode,
+    RateRule,
+    WindowRule,
+)
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, account_of
 from tallygate.domain.limit import (
     BRIM_MAX,

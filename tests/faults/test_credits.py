@@ -16,7 +16,12 @@ from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.epochs import RedisCounterEpochs
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.domain.catalog import Tenant
-from tallygate.domain.decision import Decided, LimitReading, Mode, Operation
+from tallygate.domain.decision import (
+    Decided,
+    LimitReading,
+    Mode,
+    Operation,
+)
 from tallygate.domain.ids import OperationId, SourceId, TenantId, account_of, shard_of
 from tallygate.domain.limit import charge
 from tallygate.domain.window import Calendar

@@ -9,7 +9,17 @@ from dataclasses import dataclass, field, fields, replace
 import pytest
 
 from tallygate.adapters.clock import SystemClock
-from tallygate.domain.decision import Decided, Hold, Mode, Operation, Outcome, Reservation, TooLate
+from tallygate.domain.decision import (
+    Decided,
+    Mode,
+    Operation,
+    Outcome,
+    Reservation,
+    TooLate,
+)
+from tallygate.domain.detail import (
+    Hold,
+)
 from tallygate.domain.errors import BackendUnavailable, NotAsked, TallygateError
 from tallygate.domain.ids import EventId, OperationId, ReservationId, TenantId
 from tallygate.flow.breaker import Breaker, BreakerOptions, CircuitState

@@ -17,17 +17,19 @@ from tallygate.domain.balance import Balance
 from tallygate.domain.decision import (
     Charge,
     Decided,
-    Extension,
-    Hold,
     LimitReading,
     Mode,
     Operation,
     Outcome,
     RateRule,
-    Refund,
-    Settlement,
     SlidingRule,
     WindowRule,
+)
+from tallygate.domain.detail import (
+    Extension,
+    Hold,
+    Refund,
+    Settlement,
 )
 from tallygate.domain.hold import Account
 from tallygate.domain.ids import AMOUNT_MAX, AccountId, SourceId

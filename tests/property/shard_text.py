@@ -13,11 +13,13 @@ from tallygate.domain.account import Accounts
 from tallygate.domain.balance import Balance
 from tallygate.domain.decision import (
     Decided,
-    Hold,
     Mode,
     Operation,
     Outcome,
     RateRule,
+)
+from tallygate.domain.detail import (
+    Hold,
     Settlement,
     Share,
 )

@@ -18,17 +18,19 @@ from tallygate.domain.account import Accounts
 from tallygate.domain.balance import Balance
 from tallygate.domain.catalog import Limit, LimitKind
 from tallygate.domain.decision import (
-    Credit,
     Decided,
+    Mode,
+    Operation,
+    Reservation,
+    ReservationState,
+)
+from tallygate.domain.detail import (
+    Credit,
     Extension,
     Grant,
     Hold,
-    Mode,
-    Operation,
     Portion,
     Refund,
-    Reservation,
-    ReservationState,
     Settlement,
 )
 from tallygate.domain.ids import (

@@ -8,12 +8,14 @@ from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.domain.account import Accounts
 from tallygate.domain.catalog import Limit, LimitKind
 from tallygate.domain.decision import (
-    Credit,
     Decided,
-    Grant,
-    Hold,
     Mode,
     Operation,
+)
+from tallygate.domain.detail import (
+    Credit,
+    Grant,
+    Hold,
     Portion,
     Refund,
     Settlement,

@@ -10,10 +10,12 @@ from dataclasses import replace
 from tallygate.domain.decision import (
     Charge,
     Decided,
-    Extension,
-    Hold,
     Mode,
     Operation,
+)
+from tallygate.domain.detail import (
+    Extension,
+    Hold,
     Settlement,
     Share,
 )

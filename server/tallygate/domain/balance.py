@@ -12,10 +12,12 @@ from typing import Final
 from tallygate.domain.decision import (
     BalanceRule,
     Charge,
-    Credit,
-    Grant,
     LimitReading,
     LimitState,
+)
+from tallygate.domain.detail import (
+    Credit,
+    Grant,
 )
 from tallygate.domain.ids import AMOUNT_MAX
 from tallygate.domain.verdict import Crossing, Moment, gates, reading_of, state_of

@@ -7,7 +7,7 @@ Refuses to know: how credits are used up, and where they are stored.
 from dataclasses import dataclass
 from typing import Final, NewType
 
-from tallygate.domain.decision import Grant
+from tallygate.domain.detail import Grant
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, TenantId
 
 GrantId = NewType("GrantId", str)

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tallygate.domain.catalog import OnExceed
+from tallygate.domain.detail import Detail, Share
 from tallygate.domain.ids import (
     AccountId,
     EventId,
     LimitId,
     MeterName,
     OperationId,
-    ReservationId,
+    SourceId,
     TenantId,
 )
 
@@ -35,6 +36,7 @@ class Mode(StrEnum):
     REFUND = "f"
     RESET = "z"
     GRANT = "g"
+    REBUILD = "b"
 
 
 class LimitState(StrEnum):
@@ -119,31 +121,6 @@ class Charge:
     rule: Rule
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What a reservation holds of one counter: so many units, in `slots`.
-
-    A slot is a place and the units in it. The place is a window's start, a sliding bucket's number,
-    0 for concurrency, or the number of a balance's grant (0: overdraft, -1: not funded).
-    """
-
-    field: str
-    slots: tuple[tuple[int, int], ...]
-
-    @property
-    def amount(self) -> int:
-        """The units held."""
-        return sum(units for _, units in self.slots)
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What a reservation holds of one account."""
-
-    account: AccountId
-    pieces: tuple[Piece, ...]
-
-
 class ReservationState(StrEnum):
     """What became of a reservation: the letters are those of the script."""
 
@@ -166,87 +143,6 @@ class Reservation:
     expires_us: int
     shares: tuple[Share, ...]
     payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Detail of RESERVE: what is charged is held until it is settled or `ttl_us` have passed."""
-
-    reservation_id: ReservationId
-    ttl_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class Portion:
-    """How a share is settled: per piece, units used up and units given back; the rest stays."""
-
-    share: Share
-    settled: tuple[int, ...]
-    given_back: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """Detail of COMMIT, RELEASE and SETTLE, of which the last leaves the reservation held.
-
-    The operation's charges are of the excess: what was used beyond the reservation. They gate as
-    `CONSUME`, or, with `record_excess`, not at all. When they are refused, the rest is settled.
-    """
-
-    reservation_id: ReservationId
-    portions: tuple[Portion, ...]
-    record_excess: bool = False
-    excess_payload: bytes = b""
-    excess_count: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Extension:
-    """Detail of EXTEND: the reservation ends `ttl_us` from now."""
-
-    reservation_id: ReservationId
-    ttl_us: int
-    shares: tuple[Share, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Refund:
-    """Detail of REFUND: takes `units` of an event of `units_max` back.
-
-    Of a `counted` event the charges come back with its last unit, and with none before it.
-    """
-
-    event_id: EventId
-    units: int
-    units_max: int
-    counted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Credits. `seq` numbers a balance's grants from 1; `expires_us` is AMOUNT_MAX for never."""
-
-    seq: int
-    priority: int
-    starts_us: int
-    expires_us: int
-    granted: int
-    remaining: int
-
-
-@dataclass(frozen=True, slots=True)
-class Credit:
-    """Detail of GRANT: grants, by `seq`, of the operation's one charge, a balance.
-
-    Grants that the balance has had are passed over. `owed` is overdraft in use that this balance
-    does not know of; it is added to one that has had no grant yet, as after a loss of Redis.
-    """
-
-    grants: tuple[Grant, ...]
-    owed: int = 0
-
-
-Detail = Hold | Settlement | Extension | Refund | Credit
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +209,8 @@ class Decided:
     degraded: bool = False
     # Granted from units that were debited before; the store has no record of it yet.
     leased: bool = False
+    # Under whose numbers, of which epoch, `first_seq` was given out; also in a repeat's answer.
+    source_id: SourceId = SourceId("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +269,11 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class Fenced:
+    """The shard's counters were lost and are being rebuilt; nothing was done."""
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """A stored value cannot be read; nothing was changed."""
 
@@ -388,5 +291,6 @@ Outcome = (
     | Crowded
     | TooLate
     | Moved
+    | Fenced
     | Broken
 )

@@ -9,7 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tallygate.domain.decision import Charge, Piece, Portion, Share
+from tallygate.domain.decision import (
+    Charge,
+)
+from tallygate.domain.detail import (
+    Piece,
+    Portion,
+    Share,
+)
 from tallygate.domain.ids import AccountId, ReservationId
 from tallygate.domain.limit import State, give_back
 

@@ -91,6 +91,20 @@ def scope_of(account: AccountId) -> str:
     return account.partition(" ")[2]
 
 
+def numbered_in(source: SourceId, epoch: str) -> SourceId:
+    """Return the name under which a source's events are numbered in an epoch.
+
+    Numbers begin at 1 in each epoch: under one name for all, those of a new epoch would pass for
+    numbers that the ledger has seen.
+    """
+    return SourceId(f"{source}.{epoch}")
+
+
+def epoch_of(numbered: SourceId) -> str:
+    """Return the epoch of such a name, empty for a name that has none."""
+    return numbered.rpartition(".")[2] if "." in numbered else ""
+
+
 def shard_of(root: TenantId, shards: int) -> int:
     """Return the shard, from 0, of the tenant family whose topmost tenant is `root`.
 

@@ -17,11 +17,13 @@ from tallygate.domain.decision import (
     ConcurrencyRule,
     LimitReading,
     LimitState,
-    Piece,
     RateRule,
-    Share,
     SlidingRule,
     WindowRule,
+)
+from tallygate.domain.detail import (
+    Piece,
+    Share,
 )
 from tallygate.domain.hold import shares_of
 from tallygate.domain.ids import AccountId, tenant_of

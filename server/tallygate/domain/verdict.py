@@ -7,7 +7,12 @@ Refuses to know: how a kind measures.
 from dataclasses import dataclass
 
 from tallygate.domain.catalog import OnExceed
-from tallygate.domain.decision import Charge, LimitReading, LimitState, Mode
+from tallygate.domain.decision import (
+    Charge,
+    LimitReading,
+    LimitState,
+    Mode,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,14 @@ from itertools import islice
 from typing import Final, Protocol
 
 from tallygate.domain.catalog import OnExceed
-from tallygate.domain.decision import Decided, Moved, Operation, Outcome, Reused, Stale
+from tallygate.domain.decision import (
+    Decided,
+    Moved,
+    Operation,
+    Outcome,
+    Reused,
+    Stale,
+)
 from tallygate.domain.errors import BackendUnavailable, TallygateError
 from tallygate.domain.ids import OperationId, TenantId
 from tallygate.domain.limit import in_reach

@@ -17,7 +17,16 @@ from typing import Final, Protocol
 
 from tallygate.domain.catalog import Catalog, Limit, LimitKind
 from tallygate.domain.credit import LIVE_GRANTS_MAX
-from tallygate.domain.decision import Credit, Decided, Grant, Mode, Operation, Outcome
+from tallygate.domain.decision import (
+    Decided,
+    Mode,
+    Operation,
+    Outcome,
+)
+from tallygate.domain.detail import (
+    Credit,
+    Grant,
+)
 from tallygate.domain.errors import TallygateError
 from tallygate.domain.ids import LimitId, TenantId, account_of, shard_of
 from tallygate.domain.limit import charge
@@ -25,7 +34,8 @@ from tallygate.domain.window import HOUR_US
 from tallygate.flow.family import Member, limit_named, members
 from tallygate.ports import CatalogStore, Clock, QuotaStore, ShardDepth, UsageStream
 from tallygate.ports.carry import PublishedCatalog
-from tallygate.ports.credit import BalanceState, CounterEpochs, CreditLedger
+from tallygate.ports.credit import BalanceState, CreditLedger
+from tallygate.ports.epochs import CounterEpochs
 
 # A reservation lives for 24 hours at most and gives back to the grant it took from; the hour
 # beyond is for its way through the stream. What comes later still is set right by another posting.

@@ -17,6 +17,7 @@ from tallygate.domain.decision import (
     Changed,
     Crowded,
     Decided,
+    Fenced,
     Mode,
     Moved,
     Operation,
@@ -236,6 +237,8 @@ def _answer(operation: Operation, outcome: Outcome | TallygateError) -> Answer:
             )
         case Moved():
             return BackendUnavailable("the tenant is on its way to another parent")
+        case Fenced():
+            return BackendUnavailable("the shard's counters are being rebuilt")
         case Broken(detail):
             return StorageFault(detail)
         case Stale() | TooLate():

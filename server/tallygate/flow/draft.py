@@ -12,7 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tallygate.domain.catalog import Catalog, Meter, Tenant
-from tallygate.domain.decision import Detail, Hold, Mode, Operation
+from tallygate.domain.decision import (
+    Mode,
+    Operation,
+)
+from tallygate.domain.detail import (
+    Detail,
+    Hold,
+)
 from tallygate.domain.errors import (
     DurabilityNotOffered,
     EventTimeInFuture,

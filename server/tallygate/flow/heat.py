@@ -14,11 +14,13 @@ from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.decision import (
     Charge,
     Decided,
-    Hold,
     LimitReading,
     Mode,
     Operation,
     RateRule,
+)
+from tallygate.domain.detail import (
+    Hold,
 )
 from tallygate.domain.ids import OperationId, ReservationId
 from tallygate.domain.lease import (

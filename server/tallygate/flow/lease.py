@@ -16,7 +16,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from tallygate.domain.decision import Charge, Decided, Mode, ReservationState, Share
+from tallygate.domain.decision import (
+    Charge,
+    Decided,
+    Mode,
+    ReservationState,
+)
+from tallygate.domain.detail import (
+    Share,
+)
 from tallygate.domain.errors import OperationIdReused, TallygateError
 from tallygate.domain.ids import AccountId, OperationId, TenantId
 from tallygate.flow.decide import FOREVER, Answer, Decide, DecideObserver

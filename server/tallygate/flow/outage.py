@@ -14,7 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from tallygate.domain.catalog import Catalog, Tenant
-from tallygate.domain.decision import Mode, Operation, Outcome, Reused
+from tallygate.domain.decision import (
+    Mode,
+    Operation,
+    Outcome,
+    Reused,
+)
 from tallygate.domain.errors import BackendUnavailable, NotAsked, Overloaded, TallygateError
 from tallygate.domain.outage import DECIDABLE, LocalGrants, Ungranted, opted_in, rules_of
 from tallygate.flow.backlog import Backlog, Key, key_of

@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Final
 
 from tallygate.domain.catalog import Aggregation, Catalog
-from tallygate.domain.decision import Mode, Operation, Refund
+from tallygate.domain.decision import Mode, Operation
+from tallygate.domain.detail import Refund
 from tallygate.domain.errors import EventNotFound, InvalidField, StorageFault
 from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import EventId, OperationId

@@ -19,17 +19,19 @@ from tallygate.domain.decision import (
     Charge,
     ConcurrencyRule,
     Decided,
-    Extension,
     Mode,
     Operation,
-    Piece,
-    Portion,
     RateRule,
     Reservation,
     ReservationState,
+    Unresolved,
+)
+from tallygate.domain.detail import (
+    Extension,
+    Piece,
+    Portion,
     Settlement,
     Share,
-    Unresolved,
 )
 from tallygate.domain.errors import (
     BackendUnavailable,

@@ -17,7 +17,15 @@ from typing import Final
 from tallygate.domain import event
 from tallygate.domain.catalog import Limit, LimitKind
 from tallygate.domain.credit import LimitReset
-from tallygate.domain.decision import Decided, Mode, Moved, Operation, Outcome, Reused, Stale
+from tallygate.domain.decision import (
+    Decided,
+    Mode,
+    Moved,
+    Operation,
+    Outcome,
+    Reused,
+    Stale,
+)
 from tallygate.domain.errors import (
     BackendUnavailable,
     InvalidField,

@@ -26,13 +26,15 @@ from tallygate.domain.decision import (
     Moved,
     Operation,
     Outcome,
-    Portion,
     RateRule,
-    Refund,
     Reused,
+    Stale,
+)
+from tallygate.domain.detail import (
+    Portion,
+    Refund,
     Settlement,
     Share,
-    Stale,
 )
 from tallygate.domain.errors import TallygateError
 from tallygate.domain.ids import (

@@ -25,16 +25,18 @@ from tallygate.domain.decision import (
     BalanceRule,
     Charge,
     ConcurrencyRule,
-    Credit,
     Decided,
     Mode,
     Operation,
     Overflowed,
     RateRule,
-    Refund,
     Rule,
     SlidingRule,
     WindowRule,
+)
+from tallygate.domain.detail import (
+    Credit,
+    Refund,
 )
 from tallygate.domain.errors import (
     CounterOverflow,

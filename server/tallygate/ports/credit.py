@@ -1,4 +1,4 @@
-"""The seams of credits and resets: their ledger, their audit, and the epochs of counters.
+"""The seams of credits and resets: their ledger and their audit.
 
 Guarantees: each port has a fake in `testing/` that passes the same tests as the real adapter.
 Refuses to know: Redis, Postgres, gRPC.
@@ -6,7 +6,7 @@ Refuses to know: Redis, Postgres, gRPC.
 A method that reaches a server raises `BackendUnavailable` when it does not answer in time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -98,19 +98,4 @@ class ResetAudit(Protocol):
 
     async def write(self, reset: LimitReset) -> LimitReset:
         """Write a reset; return it, or what another call wrote under its operation before."""
-        ...
-
-
-class CounterEpochs(Protocol):
-    """Which epoch the counters of each shard are of, and whose memory they are in."""
-
-    async def life(self) -> str:
-        """Return what changes when the counters' server starts anew, or another takes over.
-
-        Its last moments may be lost then, though the epoch is the same.
-        """
-        ...
-
-    async def epochs(self) -> Mapping[int, str]:
-        """Return the epoch of each shard, making those that are missing."""
         ...

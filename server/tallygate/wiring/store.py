@@ -20,7 +20,10 @@ log = structlog.get_logger(__name__)
 async def open_store(settings: Settings, client: Redis, metrics: Metrics) -> RedisQuotaStore:
     """Return the store over a client. Raises `LayoutDiffers`."""
     options = StoreOptions(
-        source_id(settings.data_dir), settings.shards, settings.operation_ttl_s * 1000
+        source_id(settings.data_dir),
+        settings.shards,
+        settings.operation_ttl_s * 1000,
+        opens_new=settings.counter_rebuild == "none",
     )
     store = RedisQuotaStore(client, options, StoreMetrics(metrics))
     try:

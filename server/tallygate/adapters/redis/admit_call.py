@@ -18,12 +18,8 @@ from tallygate.domain.decision import (
     Changed,
     Charge,
     ConcurrencyRule,
-    Credit,
     Crowded,
     Decided,
-    Detail,
-    Extension,
-    Hold,
     LimitReading,
     LimitState,
     Moved,
@@ -31,16 +27,23 @@ from tallygate.domain.decision import (
     Outcome,
     Overflowed,
     RateRule,
-    Refund,
     RefundExceeds,
     ReservationState,
     Reused,
-    Settlement,
     SlidingRule,
     Stale,
     TooLate,
     Unresolved,
     WindowRule,
+)
+from tallygate.domain.detail import (
+    Credit,
+    Detail,
+    Extension,
+    Hold,
+    Rebuilt,
+    Refund,
+    Settlement,
 )
 from tallygate.domain.hold import pieces_text
 from tallygate.domain.ids import AccountId, LimitId, MeterName, SourceId
@@ -200,6 +203,10 @@ def _detail(operation: Operation, detail: Detail, shard: int, found: _Keys) -> I
             for grant in grants:
                 yield from (grant.seq, grant.priority, grant.starts_us, grant.expires_us)
                 yield from (grant.granted, grant.remaining)
+        case Rebuilt(of_charges):
+            for slots in of_charges:
+                yield len(slots)
+                yield from chain.from_iterable(slots)
         case _:
             assert_never(detail)
 

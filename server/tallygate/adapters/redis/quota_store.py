@@ -33,7 +33,7 @@ from tallygate.adapters.redis.records import events_of_record, reservation_from_
 from tallygate.adapters.redis.wire import Command, exchange
 from tallygate.domain.decision import Operation, Outcome, Reservation
 from tallygate.domain.errors import BackendUnavailable, TallygateError
-from tallygate.domain.ids import SourceId
+from tallygate.domain.ids import SourceId, numbered_in
 from tallygate.ports import OperationKey, Recorded, ReservationKey
 
 # A script runs alone: 64 operations of a few limits keep others waiting for under 2 ms.
@@ -69,11 +69,15 @@ class SilentObserver:
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """How the store works. `now_us` is for tests: it returns 0 where the server's clock decides."""
+    """How the store works. `now_us` is for tests: it returns 0 where the server's clock decides.
+
+    With `opens_new`, counters that are new or were lost begin at 0 at once: nobody rebuilds them.
+    """
 
     source_id: SourceId
     shards: int
     memory_ms: int
+    opens_new: bool = True
     now_us: Callable[[], int] = field(default=lambda: 0)
 
 
@@ -170,9 +174,7 @@ class RedisQuotaStore:
             frame = Frame(
                 chunk.shard,
                 self._epochs[chunk.shard],
-                # Numbers begin at 1 in each epoch: under one name for all, those of a new epoch
-                # would pass for numbers that the ledger has seen.
-                SourceId(f"{self._options.source_id}.{self._epochs[chunk.shard]}"),
+                numbered_in(self._options.source_id, self._epochs[chunk.shard]),
                 self._options.memory_ms,
                 now_us,
             )

@@ -7,7 +7,8 @@ Refuses to know: where records lie, and when they end.
 import re
 from collections.abc import Callable
 
-from tallygate.domain.decision import Reservation, ReservationState, Share
+from tallygate.domain.decision import Reservation, ReservationState
+from tallygate.domain.detail import Share
 from tallygate.domain.errors import StorageFault
 from tallygate.domain.hold import pieces_from_text
 from tallygate.domain.ids import AccountId

@@ -1,0 +1,115 @@
+"""What every role of a process is put together with: settings, connections, loops and servers.
+
+Guarantees: what is opened or started through a host is closed by its process, in the opposite
+order; a process has one pool to Postgres, and a connection to Redis for each who asks.
+Refuses to know: roles.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+from redis.asyncio import Redis
+
+from tallygate.adapters.clock import SystemClock
+from tallygate.adapters.postgres.pool import PoolOptions, Postgres
+from tallygate.adapters.prometheus.flows import LoopMetrics
+from tallygate.adapters.prometheus.metrics import Metrics
+from tallygate.adapters.prometheus.observers import EdgeMetrics
+from tallygate.adapters.redis.client import connect
+from tallygate.api.edge import EdgeOptions
+from tallygate.api.server import Register, Server, ServerOptions
+from tallygate.flow.loop import Loop, LoopOptions
+from tallygate.settings import Settings
+from tallygate.wiring.steps import Step
+
+
+@dataclass(slots=True)
+class Running:
+    """A process that is up: where it listens, its metrics, and whether it can answer yet."""
+
+    metrics: Metrics
+    ready: Callable[[], bool]
+    grpc_addresses: list[str] = field(default_factory=list)
+    control_addresses: list[str] = field(default_factory=list)
+    ops_port: int = 0
+
+
+class Host:
+    """Lends a role what it needs. `stack` ends before `connections`; both in opposite order."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings: Final = settings
+        self.metrics: Final = metrics
+        self.clock: Final = SystemClock()
+        self.observer: Final = LoopMetrics(metrics)
+        self.stack: Final = AsyncExitStack()
+        self.connections: Final = AsyncExitStack()
+        # What readiness asks, by name: "ok", or what is amiss.
+        self.components: Final[dict[str, Callable[[], str]]] = {}
+        # When a stop in good order has to be over, by the clock.
+        self.ends_s = float("inf")
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._postgres: Postgres | None = None
+
+    def stop(self) -> None:
+        """Have loops end after their round, and note by when all has to be over."""
+        self.ends_s = self.clock.monotonic() + self.settings.drain_grace_ms / 1000
+        self._stop.set()
+
+    async def end_loops(self) -> None:
+        """Wait until every loop has ended."""
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+
+    async def listen(self, addresses: tuple[str, ...], services: dict[str, Register]) -> list[str]:
+        """Serve gRPC there until the process stops; return where it is."""
+        settings = self.settings
+        edge = EdgeOptions(settings.default_deadline_ms / 1000, EdgeMetrics(self.metrics))
+        options = ServerOptions(
+            addresses,
+            settings.message_max_bytes,
+            edge,
+            metadata_bytes_max=settings.metadata_max_bytes,
+            streams_max=settings.streams_max,
+        )
+        server = Server(options, services)
+        await server.start()
+        self.stack.push_async_callback(server.stop, settings.drain_grace_ms / 1000)
+        return server.addresses
+
+    def redis(self, timeout_ms: int) -> Redis:
+        """Return a client of its own for whoever asks."""
+        url = self.settings.redis_url
+        assert url is not None
+        client = connect(url.get_secret_value(), timeout_ms)
+        self.connections.push_async_callback(client.aclose)
+        return client
+
+    def postgres(self) -> Postgres:
+        """Return the process's one pool."""
+        if self._postgres is None:
+            settings = self.settings
+            assert settings.postgres_dsn is not None
+            self._postgres = Postgres(
+                settings.postgres_dsn.get_secret_value(),
+                PoolOptions(
+                    connections_max=settings.postgres_pool_max,
+                    connect_timeout_ms=settings.postgres_connect_timeout_ms,
+                    statement_timeout_ms=settings.postgres_statement_timeout_ms,
+                ),
+            )
+            self.connections.push_async_callback(self._postgres.close)
+        return self._postgres
+
+    def loop(self, name: str, function: Callable[[], Awaitable[object]], every_ms: int) -> None:
+        """Run a function again and again, with so many ms between."""
+        options = LoopOptions(idle_ms=every_ms)
+        self.spawn(Loop(name, Step(function), self.clock, self.observer, options))
+
+    def spawn(self, loop: Loop) -> None:
+        """Run a loop until the process stops."""
+        self._tasks.append(asyncio.create_task(loop.run(self._stop), name=loop.name))

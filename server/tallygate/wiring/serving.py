@@ -1,0 +1,144 @@
+"""The role `serve`: what stands between callers and Redis.
+
+Guarantees: it starts while Redis is away; what it was told to count is handed over at its end.
+Refuses to know: other roles.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Final
+
+import structlog
+
+from tallygate.adapters.catalog.file_view import FileCatalogView
+from tallygate.adapters.prometheus.observers import AdmitMetrics
+from tallygate.adapters.redis.catalog_view import RedisCatalogView
+from tallygate.adapters.redis.codec import ProtobufEventEncoder
+from tallygate.adapters.redis.posture import read_posture
+from tallygate.api.quota import QuotaServicer
+from tallygate.api.server import Register
+from tallygate.api.usage import UsageServicer
+from tallygate.domain.errors import CatalogInvalid
+from tallygate.flow.decide import DecideParts
+from tallygate.flow.gather import Gather
+from tallygate.flow.loop import Loop, LoopOptions
+from tallygate.gen.v1 import quota_pb2_grpc, usage_pb2_grpc
+from tallygate.ports import QuotaStore
+from tallygate.wiring.host import Host, Running
+from tallygate.wiring.leasing import settling
+from tallygate.wiring.outage import Outages
+from tallygate.wiring.serve import flows_of
+from tallygate.wiring.steps import ending
+from tallygate.wiring.store import open_store
+from tallygate.wiring.watching import POLL_MS
+
+QUOTA: Final = "tallygate.v1.QuotaService"
+USAGE: Final = "tallygate.v1.UsageService"
+
+POSTURE_MS: Final = 15_000
+CATALOG_MS: Final = 250
+
+log = structlog.get_logger(__name__)
+
+
+async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[None]]:
+    """Put the data plane together; return what has it listen."""
+    settings, metrics = host.settings, host.metrics
+    client = host.redis(settings.redis_timeout_ms)
+    outages = _start_outages(host, await open_store(settings, client, metrics))
+    view = outages.catalog(_start_view(host))
+    gather = _start_gather(host, outages.breaker)
+    posture = host.redis(settings.redis_timeout_ms)
+
+    async def watch_posture() -> None:
+        metrics.redis_posture.replace(await read_posture(posture))
+
+    host.loop("posture", watch_posture, POSTURE_MS)
+    parts = DecideParts(
+        catalog=view,
+        outage=outages.gate(gather),
+        clock=host.clock,
+        encoder=ProtobufEventEncoder(),
+        observer=AdmitMetrics(metrics),
+        shards=settings.shards,
+    )
+    flows = flows_of(parts, outages.breaker, settings, metrics)
+    pace = LoopOptions(idle_ms=POLL_MS)
+    host.spawn(Loop("watch", flows.watches, host.clock, host.observer, pace))
+    if flows.leases is not None:
+        end = settling(flows.leases, outages, host.clock, host.observer, lambda: host.ends_s)
+        host.stack.push_async_callback(end)
+    deadline_s = settings.default_deadline_ms / 1000
+    services: dict[str, Register] = {
+        QUOTA: lambda registry: quota_pb2_grpc.add_QuotaServiceServicer_to_server(
+            QuotaServicer(flows, deadline_s),
+            registry,  # type: ignore[arg-type]
+        ),
+        USAGE: lambda registry: usage_pb2_grpc.add_UsageServiceServicer_to_server(
+            UsageServicer(flows.admit, deadline_s),
+            registry,  # type: ignore[arg-type]
+        ),
+    }
+
+    async def start() -> None:
+        running.grpc_addresses = await host.listen(settings.grpc_address, services)
+
+    return start
+
+
+def _start_view(host: Host) -> FileCatalogView | RedisCatalogView:
+    """Return the catalog as the sidecar holds it, kept up to date by a loop."""
+    settings, metrics = host.settings, host.metrics
+    view: FileCatalogView | RedisCatalogView
+    if settings.catalog is not None and settings.postgres_dsn is None:
+        view = FileCatalogView(settings.catalog)
+    else:
+        held = RedisCatalogView(host.redis(settings.redis_timeout_ms))
+        host.connections.push_async_callback(held.close)
+        metrics.catalog_tenants_held.set_function(lambda: held.tenants_held)
+        metrics.catalog_reads_waiting.set_function(lambda: held.reads_waiting)
+        view = held
+    host.components["catalog"] = lambda: "ok" if view.version else "not loaded"
+    confirmed_at = host.clock.monotonic()
+    metrics.catalog_age.set_function(lambda: host.clock.monotonic() - confirmed_at)
+
+    async def refresh() -> None:
+        nonlocal confirmed_at
+        try:
+            await view.refresh()
+        except CatalogInvalid as error:
+            # Told once for each broken state of the file; the last good one stays in use.
+            faults = [asdict(fault) for fault in error.faults]
+            log.error("catalog_has_faults", faults=faults)  # noqa: TRY400  no trace is needed
+            return
+        confirmed_at = host.clock.monotonic()
+        metrics.catalog_version.set(view.version)
+
+    host.loop("catalog", refresh, min(settings.catalog_poll_ms, CATALOG_MS))
+    return view
+
+
+def _start_outages(host: Host, store: QuotaStore) -> Outages:
+    outages = Outages(host.settings, store, host.clock, host.metrics)
+    for loop in outages.loops(host.observer):
+        host.spawn(loop)
+    host.stack.push_async_callback(outages.flush(lambda: host.ends_s))
+    host.connections.push_async_callback(outages.breaker.close)
+    return outages
+
+
+def _start_gather(host: Host, store: QuotaStore) -> Gather:
+    settings, metrics = host.settings, host.metrics
+    gather = Gather(
+        store,
+        host.clock,
+        queue_max=settings.admit_queue_max,
+        batch_max=settings.admit_batch_max,
+        refused=metrics.admit_queue_refused.inc,
+    )
+    metrics.admit_queue_depth.set_function(lambda: gather.depth)
+    task = asyncio.create_task(gather.run(), name="gather")
+
+    host.stack.push_async_callback(ending(gather.close, task))
+    return gather
