@@ -63,17 +63,16 @@ async def counters(
 def lanes(world: World) -> Iterator[Lane]:
     """Iterate over the numbers that were given out, and what became of them."""
     numbers = world.database.ledger.numbers
-    for lane, accounts in world.state.accounts.items():
-        for source, accepted in accounts.sequences.items():
-            stored = numbers.get((source, lane), set())
-            missing = sorted(set(range(1, max(stored, default=0) + 1)) - stored)
-            yield Lane(
-                source=source,
-                lane=lane,
-                accepted=accepted,
-                persisted=len(stored),
-                gaps=tuple((each, each) for each in missing),
-            )
+    for (source, lane), accepted in world.state.given_out.items():
+        stored = numbers.get((source, lane), set())
+        missing = sorted(set(range(1, max(stored, default=0) + 1)) - stored)
+        yield Lane(
+            source=source,
+            lane=lane,
+            accepted=accepted,
+            persisted=len(stored),
+            gaps=tuple((each, each) for each in missing),
+        )
 
 
 def wanted(world: World) -> Iterator[Message]:

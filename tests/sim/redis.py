@@ -6,9 +6,10 @@ codec. Refuses to know who asks.
 """
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from tallygate.adapters.redis.codec import decode_entry
 from tallygate.domain.account import Accounts
@@ -18,6 +19,7 @@ from tallygate.domain.errors import BackendUnavailable, TallygateError
 from tallygate.domain.event import StreamEntry
 from tallygate.domain.ids import SourceId, epoch_of
 from tallygate.ports import OperationKey, Recorded, ReservationKey, ShardDepth
+from tallygate.testing.epochs import FakeCounterStages, FakeSeenNumbers
 from tallygate.testing.quota import FakeQuotaStore
 from tallygate.testing.stream import FakeStreams, FakeUsageStream
 from tests.sim.loop import SimClock
@@ -31,47 +33,78 @@ MEMORY_US: Final = 900_000_000
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What a replica or a file has: the state as it was."""
+    """What a replica or a file has: the state as it was.
+
+    The numbers in `given` and those of the accounts are the same objects.
+    """
 
     accounts: dict[int, Accounts]
-    streams: FakeStreams
+    streams: list[Any]
+    accepted: dict[tuple[SourceId, int], int]
+    epochs: dict[int, Any]
+    given: dict[int, dict[SourceId, int]]
+    seen: FakeSeenNumbers
 
 
 class RedisState:
     """All that the one Redis holds, and its clock."""
 
-    def __init__(self, clock: SimClock, shards: int) -> None:
+    def __init__(self, clock: SimClock, shards: int, *, opens_new: bool) -> None:
         self.clock = clock
         self.shards = shards
         self.accounts: dict[int, Accounts] = {}
         self.streams = FakeStreams(clock.now_us, shards)
+        self.stages = FakeCounterStages(shards, opens_new=opens_new)
+        self.seen = FakeSeenNumbers()
+        # What was ever given out, whatever Redis still knows of it.
+        self.given_out: dict[tuple[SourceId, int], int] = {}
+        self.lost_us: list[int] = []
 
     def copy(self) -> Copy:
         """Return the state as a replica has it that hears nothing more."""
-        return copy.deepcopy(Copy(self.accounts, self.streams), self._shared())
+        streams, stages = self.streams, self.stages
+        return copy.deepcopy(
+            Copy(
+                self.accounts,
+                streams.shards,
+                streams.accepted,
+                stages._epochs,
+                stages.given,
+                self.seen,
+            )
+        )
 
     def become(self, other: Copy) -> None:
         """Have that state from now on, and no other."""
-        found = copy.deepcopy(other, self._shared())
+        found = copy.deepcopy(other)
         self.accounts.clear()
         self.accounts.update(found.accounts)
-        self.streams.shards[:] = found.streams.shards
-        self.streams.accepted = found.streams.accepted
+        self.streams.shards[:] = found.streams
+        self.streams.accepted = found.accepted
+        self.stages._epochs = found.epochs
+        self.stages.given = found.given
+        self.stages.restart()
+        vars(self.seen).update(vars(found.seen))
+        self.lost_us.append(self.clock.now_us())
 
     def flush(self) -> None:
         """Lose everything."""
-        self.become(Copy({}, FakeStreams(self.streams.now_us, self.shards)))
-
-    def _shared(self) -> dict[int, object]:
-        """Return what a copy does not have of its own: the clock."""
-        return {id(self.clock): self.clock}
+        empty = FakeStreams(self.streams.now_us, self.shards)
+        self.become(Copy({}, empty.shards, {}, {}, defaultdict(dict), FakeSeenNumbers()))
 
     def publish(self) -> None:
         """Put into the streams what the script has appended."""
         for shard, accounts in self.accounts.items():
             for entry in accounts.stream:
-                self.streams.add(decode_entry(shard, self._entry_id(), fields_of(entry)))
+                self.append(shard, fields_of(entry))
+                lane = (entry.source_id, shard)
+                last = accounts.sequences[entry.source_id]
+                self.given_out[lane] = max(last, self.given_out.get(lane, 0))
             accounts.stream.clear()
+
+    def append(self, shard: int, fields: dict[bytes, bytes]) -> None:
+        """Append an entry to a shard's stream."""
+        self.streams.add(decode_entry(shard, self._entry_id(), fields))
 
     def _entry_id(self) -> str:
         return f"{self.clock.now_us() // 1000}-0"
@@ -84,7 +117,9 @@ class SimQuotaStore:
         self._server = server
         self._state = state
         self._who = str(source)
-        self.fake = FakeQuotaStore(state.clock.now_us, source_id=source, memory_us=MEMORY_US)
+        self.fake = FakeQuotaStore(
+            state.clock.now_us, source_id=source, memory_us=MEMORY_US, stages=state.stages
+        )
         self.fake.accounts = state.accounts
 
     async def decide(self, operations: Sequence[Operation]) -> list[Outcome | TallygateError]:

@@ -34,6 +34,7 @@ START_US: Final = 1_795_168_800_000_000
 STEPS_SHOWN: Final = 60
 # Callers insist for longer than any fault lasts, and are answered soon after.
 LAST_FAULT_S: Final = 3.0
+LOOK_S: Final = 0.25
 DESTINATIONS: Final = ("one", "two")
 
 
@@ -116,7 +117,7 @@ class Simulation:
         while self._loop.time() - healed_s < self._scope.drain_max_s:
             if not lags(self.world, self.sidecars):
                 return self._loop.time() - healed_s
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(LOOK_S)
         return None
 
     def _trace(self, line: str) -> None:
@@ -142,6 +143,7 @@ class Simulation:
             secrets=(SECRET,),
             logs=(*world.told.lines, *(row.reason for row in world.database.outbox.rows)),
             # What is granted without Redis is in memory: a sidecar that dies takes it along.
+            forgotten_us=tuple(world.state.lost_us),
             lossy=frozenset({Held.UNSPECIFIED} if self._nemesis.kills else ()),
         )
 
@@ -186,7 +188,7 @@ def made_world(
         chance=chance,
         clock=clock,
         redis=Server(loop, chance, delays_s),
-        state=RedisState(clock.like(0), SHARDS),
+        state=RedisState(clock.like(0), SHARDS, opens_new=True),
         postgres=Server(loop, chance, delays_s),
         database=Database(clock, DESTINATIONS),
         destinations=tuple(

@@ -18,7 +18,7 @@ from tests.sim.destination import SECRET
 from tests.sim.loop import VirtualLoop
 from tests.sim.parts import Sidecar, Worker, World, begin_ingest, begin_relay
 from tests.sim.plan import STEP_US_MAX
-from tests.sim.run import START_US, drawn_limits, lags, made_world
+from tests.sim.run import LOOK_S, START_US, drawn_limits, lags, made_world
 from tests.sim.workload import TENANTS
 
 DRAIN_MAX_S: Final = 60.0
@@ -47,7 +47,7 @@ class Small:
         while self.world.loop.time() - began_s < DRAIN_MAX_S:
             if not lags(self.world, [self.sidecar]):
                 return self.world.loop.time() - began_s
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(LOOK_S)
         return None
 
     async def drained_or_dead(self, host: Sidecar | Worker) -> None:
@@ -55,7 +55,7 @@ class Small:
         began_s = self.world.loop.time()
         while host.alive and lags(self.world, [self.sidecar]):
             assert self.world.loop.time() - began_s < DRAIN_MAX_S
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(LOOK_S)
 
     async def history(self) -> History:
         """Drain, let what is held expire, and return all that the oracle asks for."""
