@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from tallygate.adapters.journal.entry_codec import Released, Resolved, decode
 from tallygate.adapters.journal.files import Files
@@ -86,7 +86,7 @@ class FileJournal:
         self._loop = asyncio.get_running_loop()
         self._telling = threading.Event()
         parts = WriterParts(files, found.index, observer, self._told)
-        self._writer = Writer(parts, found.salt, found.next_segment)
+        self._writer = Writer(parts, found)
         if options.threaded:
             self._writer.start()
         self._closed = False
@@ -148,12 +148,12 @@ class FileJournal:
         else:
             self._writer.step()
 
-    async def _apart(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def _apart(self, function: Callable[[str], T], name: str) -> T:
         """Call what reads or removes files, beside the loop."""
         if self._options.threaded:
-            return await asyncio.to_thread(function, *arguments)
+            return await asyncio.to_thread(function, name)
         self._writer.step()
-        return function(*arguments)
+        return function(name)
 
     def _has(self, mark: int, synced: bool) -> bool:
         return mark <= (self._writer.synced if synced else self._writer.written)
@@ -300,7 +300,10 @@ class FileJournal:
     async def close(self) -> None:
         """Write and sync what was taken; take nothing more."""
         self._closed = True
-        await self._apart(self._writer.close)
+        if self._options.threaded:
+            await asyncio.to_thread(self._writer.close)
+        else:
+            self._writer.close()
         self._advance()
         for waiter in self._waiters:
             if not waiter.done.done():

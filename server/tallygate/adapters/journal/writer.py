@@ -19,6 +19,7 @@ from typing import Final, Protocol
 from tallygate.adapters.journal.entry_codec import Item, encode
 from tallygate.adapters.journal.files import AppendFile, Files
 from tallygate.adapters.journal.index import Index
+from tallygate.adapters.journal.recovery import Found
 from tallygate.adapters.journal.segment import HEAD_BYTES, head, record
 
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
@@ -59,10 +60,10 @@ class WriterParts:
 class Writer:
     """Writes what is queued: in a thread of its own once started, else when `step` is called."""
 
-    def __init__(self, parts: WriterParts, salt: int, first_segment: int) -> None:
+    def __init__(self, parts: WriterParts, found: Found) -> None:
         self._parts = parts
-        self._salt = salt
-        self._next_segment = first_segment
+        self._salt = found.salt
+        self._next_segment = found.next_segment
         self._queue: deque[Queued] = deque()
         self._file: AppendFile | None = None
         self._name = ""
@@ -75,8 +76,8 @@ class Writer:
         self._urgent = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-        self.written = 0
-        self.synced = 0
+        # What was found is on the disk.
+        self.written = self.synced = found.next_mark - 1
         self.failing = ""
         # Of what the thread has taken from the queue, or finished: only it writes these.
         self._done_bytes = 0
