@@ -10,7 +10,7 @@ ledger has said, once and for all, what it has of the old one.
 Refuses to know: how counters are rebuilt.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -82,15 +82,17 @@ class HandIn:
         Raises `BackendUnavailable`.
         """
         journal = self._parts.journal
+        # In this order: what was numbered in another epoch than the shard's of now is of an older
+        # one, and what is read of an epoch that is SEEN is what was told before it was.
+        numbered = set(journal.unconfirmed())
         states = await self._parts.stages.states()
-        # In this order: what is read of an epoch that is SEEN is what was told before it was.
         await self._trim()
-        unconfirmed = journal.unconfirmed()
+        left = {lane: all_of for lane, all_of in journal.unconfirmed().items() if lane in numbered}
         operations = 0
         for state in states:
             lanes = {
                 lane: ranges
-                for lane, ranges in unconfirmed.items()
+                for lane, ranges in left.items()
                 if lane[1] == state.shard and epoch_of(lane[0]) != state.epoch
             }
             operations += await self._shard(state, lanes)
@@ -118,9 +120,8 @@ class HandIn:
             operations += await self._hold(state, held)
         self._holding[state.shard] = state.epoch
         # The backlog's own loop hands over what waits, in whatever stage.
-        if (state.stage is Stage.SEEN and (state.shard, state.epoch) in self._announced) or (
-            state.stage is Stage.SEEN and waits
-        ):
+        told = (state.shard, state.epoch) in self._announced
+        if state.stage is Stage.SEEN and (waits or told):
             await self._announce(state, done=not self._parts.backlog.waits_for(state.shard))
         return operations
 
@@ -147,15 +148,30 @@ class HandIn:
 
     async def _put(self, entries: Sequence[Stored]) -> int:
         """Put entries to the store, tell of their old numbers, and forget them."""
-        parts = self._parts
+        rebinder = self._parts.rebinder
+        done: list[Stored] = []
         waiting = [
-            (stored, Granted(await parts.rebinder.operation(stored.entry), _answer(stored), 0.0))
+            (stored, Granted(await rebinder.operation(stored.entry), _answer(stored), 0.0))
             for stored in entries
         ]
-        done: list[Stored] = []
+        async for stored, granted, outcome in self._settled(waiting):
+            done.append(stored)
+            self._parts.observer.handed_in(outcome, 1)
+            if outcome in ("counted", "uncounted"):
+                self._parts.observer.accepted(granted.operation.event_count)
+        await self._forget(done)
+        if entries and not done:
+            raise BackendUnavailable("what has to be counted anew is not taken")
+        return len(done)
+
+    async def _settled(
+        self, waiting: list[tuple[Stored, Granted]]
+    ) -> AsyncIterator[tuple[Stored, Granted, str]]:
+        """Put what waits to the store, until it has settled all that it takes; yield these."""
+        parts = self._parts
         for _ in range(TRIES_MAX):
             if not waiting:
-                break
+                return
             outcomes = await parts.store.decide(
                 [ungated(each.operation, each.answer.at_us, parts.dater) for _, each in waiting]
             )
@@ -164,18 +180,11 @@ class HandIn:
                 if isinstance(outcome, TallygateError | Fenced):
                     continue
                 settled = settle(granted, outcome)
-                if not settled:
+                if settled:
+                    yield stored, granted, settled
+                else:
                     again.append((stored, granted))
-                    continue
-                done.append(stored)
-                parts.observer.handed_in(settled, 1)
-                if settled in ("counted", "uncounted"):
-                    parts.observer.accepted(granted.operation.event_count)
             waiting = again
-        await self._forget(done)
-        if entries and not done:
-            raise BackendUnavailable("what has to be counted anew is not taken")
-        return len(done)
 
     async def _forget(self, done: Sequence[Stored]) -> None:
         """Tell the ledger that these numbers come again, then forget them."""
@@ -210,26 +219,20 @@ class HandIn:
     async def _hold(self, state: ShardState, held: Sequence[Stored]) -> int:
         """Make reservations anew, for what is left of their time."""
         parts, now_us = self._parts, self._parts.clock.now_us()
-        ends = {mark: ends_us for mark, ends_us in parts.journal.held().values()}
+        ends = dict(parts.journal.held().values())
         operations = 0
         for start in range(0, len(held), BATCH_MAX):
-            some = [each for each in held[start : start + BATCH_MAX] if each.mark in ends]
-            outcomes = await parts.store.decide(
-                [
-                    ungated(
-                        await parts.rebinder.reservation(
-                            each.entry, max(1, ends[each.mark] - now_us)
-                        ),
-                        each.entry.at_us,
-                        parts.dater,
-                    )
-                    for each in some
-                ]
-            )
-            if any(isinstance(outcome, TallygateError | Fenced) for outcome in outcomes):
+            waiting: list[tuple[Stored, Granted]] = []
+            for stored in held[start : start + BATCH_MAX]:
+                ttl_us = ends.get(stored.mark, 0) - now_us
+                if ttl_us > 0:
+                    operation = await parts.rebinder.reservation(stored.entry, ttl_us)
+                    waiting.append((stored, Granted(operation, _answer(stored), 0.0)))
+            taken = [each async for each in self._settled(waiting)]
+            parts.observer.handed_in("reserved", len(taken))
+            operations += len(taken)
+            if len(taken) < len(waiting):
                 raise BackendUnavailable(f"reservations of shard {state.shard} are not taken")
-            operations += len(some)
-            parts.observer.handed_in("reserved", len(some))
         return operations
 
     def _expire(self) -> None:
