@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import pytest
+
 from tallygate.adapters.journal import journal as real
 from tallygate.adapters.journal.journal import FileJournal, JournalOptions, open_journal
 from tallygate.adapters.journal.writer import RETRY_S
@@ -34,12 +36,9 @@ class _Time:
 @contextmanager
 def virtual_time(clock: SimClock) -> Iterator[None]:
     """Have the journal read virtual time for the length of a block."""
-    before = real.time
-    real.time = _Time(clock)  # type: ignore[assignment]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(real, "time", _Time(clock))
         yield
-    finally:
-        real.time = before
 
 
 async def opened(
