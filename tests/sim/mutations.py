@@ -12,9 +12,11 @@ import pytest
 from tallygate.domain.account import Accounts
 from tallygate.domain.event import StreamEntry
 from tallygate.domain.ids import EventId, TenantId
+from tallygate.flow.backlog import Backlog
 from tallygate.flow.relay import Relay
 from tallygate.ports import Delivery, LedgerBatch, Persisted
 from tallygate.testing.ledger import EventKey
+from tests.sim.disk import File
 from tests.sim.postgres import Database
 from tests.sim.redis import SimUsageStream
 
@@ -68,9 +70,25 @@ def marked_before_sent(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Relay, "_send", sending)
 
 
+def journal_not_synced(patch: pytest.MonkeyPatch) -> None:
+    """Say that the journal is synced, without a sync."""
+    patch.setattr(File, "sync", lambda self: None)
+
+
+def journal_not_read(patch: pytest.MonkeyPatch) -> None:
+    """Begin each life without what the last one has left in the journal."""
+    patch.setattr(Backlog, "resume", _nothing)
+
+
+async def _nothing(backlog: Backlog) -> list[Any]:
+    return []
+
+
 MUTATIONS: Final[dict[str, Plant]] = {
     "acknowledged when read": acknowledged_when_read,
     "events stored twice": events_stored_twice,
     "operations forgotten": operations_forgotten,
     "marked before sent": marked_before_sent,
+    "journal not synced": journal_not_synced,
+    "journal not read": journal_not_read,
 }
