@@ -9,7 +9,8 @@ least what has not drained, and at most a sixtieth of its burst's time more.
 Refuses to know: SQL, Redis, what reservations hold, and balances, whose books are kept elsewhere.
 
 A tenant's parents are those of now, and so are its limits: usage below a former parent counts for
-the new one, and a limit that is younger than its window counts all of the window.
+the new one, and a limit that is younger than its window counts all of the window. A refund of what
+a reset has forgotten is taken off in full; a counter that was lower then kept 0.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
