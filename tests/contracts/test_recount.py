@@ -10,9 +10,10 @@ from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.domain.event import EventContext, UsageEvent
 from tallygate.domain.ids import EventId, LimitId, MeterName, TenantId
+from tallygate.domain.usage_sum import Ask, LastReset, UsageSum
 from tallygate.domain.window import MINUTE_US, SECOND_US
 from tallygate.ports import LedgerBatch
-from tallygate.ports.recount import Ask, LastReset, UsageSnapshots, UsageSum
+from tallygate.ports.recount import UsageSnapshots
 from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.recount import FakeUsageSnapshots
 from tests.servers import connection

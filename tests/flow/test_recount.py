@@ -10,6 +10,7 @@ from tallygate.domain.account import Accounts
 from tallygate.domain.catalog import (
     Aggregation,
     Catalog,
+    Limit,
     LimitKind,
     Meter,
     OnExceed,
@@ -27,15 +28,24 @@ from tallygate.domain.decision import (
 )
 from tallygate.domain.detail import Refund
 from tallygate.domain.event import NO_CONTEXT, EventContext, UsageEvent
-from tallygate.domain.ids import EventId, LimitId, MeterName, OperationId, TenantId, shard_of
+from tallygate.domain.ids import (
+    EventId,
+    LimitId,
+    MeterName,
+    OperationId,
+    SourceId,
+    TenantId,
+    shard_of,
+)
 from tallygate.domain.request import Item
 from tallygate.domain.sliding import Buckets
+from tallygate.domain.usage_sum import LastReset
 from tallygate.domain.verdict import Counter
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Calendar, Period
 from tallygate.flow.bind import Binder
+from tallygate.flow.event_usage import AddedUsage
 from tallygate.flow.recount import Recount, Recounted
 from tallygate.ports import LedgerBatch
-from tallygate.ports.recount import LastReset
 from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.recount import FakeUsageSnapshots
 from tests.builders import REQUESTS, SHARDS, catalog, tenant, window
@@ -50,20 +60,24 @@ METERS = {
 }
 
 
+def soft(name: str, **fields: object) -> Limit:
+    """Return a limit that counts and never refuses."""
+    return window(name, 50, on_exceed=OnExceed.ALLOW, **fields)
+
+
 def limits() -> Catalog:
     """Return a plan with limits of every kind that events tell of, all soft."""
-    soft = {"on_exceed": OnExceed.ALLOW, "limit": 50}
-    sliding = {"kind": LimitKind.SLIDING, "period": None, "duration_us": 10 * MINUTE_US, **soft}
+    sliding = {"kind": LimitKind.SLIDING, "period": None, "duration_us": 10 * MINUTE_US}
     return catalog(
-        window("hourly", period=Period.HOUR, **soft),
-        window("daily", period=Period.DAY, **soft),
-        window("per-user", period=Period.DAY, per="user", **soft),
-        window("eu", period=Period.MONTH, where=(("region", ("eu", "uk")),), **soft),
-        window("calls", meter=CALLS, period=Period.DAY, **soft),
-        window("tokens", meter=TOKENS, period=Period.WEEK, **soft),
-        window("slid", **sliding),
-        window("slid-calls", meter=CALLS, per="subject_id", **sliding),
-        window("rate", kind=LimitKind.RATE, period=Period.MINUTE, burst=30, **soft),
+        soft("hourly", period=Period.HOUR),
+        soft("daily", period=Period.DAY),
+        soft("per-user", period=Period.DAY, per="user"),
+        soft("eu", where=(("region", ("eu", "uk")),)),
+        soft("calls", meter=CALLS, period=Period.DAY),
+        soft("tokens", meter=TOKENS, period=Period.WEEK),
+        soft("slid", **sliding),
+        soft("slid-calls", meter=CALLS, per="subject_id", **sliding),
+        soft("rate", kind=LimitKind.RATE, period=Period.MINUTE, burst=30),
         window("held", kind=LimitKind.CONCURRENCY, period=None),
         meters=METERS,
     )
@@ -181,7 +195,7 @@ class World:
         found = self.choice.choice([each for each in charges if each.limit_id != "held"])
         self.now_us += 1
         operation = Operation(Mode.RESET, name, 0, charges=(found,))
-        (outcome,) = self.accounts.decide([operation], REQUESTS, self.now_us)  # type: ignore[arg-type]
+        (outcome,) = self.accounts.decide([operation], SourceId("s"), self.now_us)
         assert isinstance(outcome, Decided)
         scope = found.account.partition(" ")[2]
         limit = LimitId(found.limit_id)
@@ -264,6 +278,26 @@ def _check_rate(
     assert left <= found <= left + 1 + charge.limit // 60 + 1, (charge.account, charge.field)
 
 
+async def test_adds_what_is_not_in_the_ledger_yet() -> None:
+    """Events in memory beside a snapshot count as if they were in it."""
+    world = World(2)
+    for _ in range(20):
+        await world.record()
+    whole = await world.recounted()
+    events = list(world.ledger.events.items())
+    world.ledger.events = dict(events[:12])
+    async with world.snapshots.snapshot() as usage:
+        added = AddedUsage(usage, [event for _, event in events[12:]])
+        recount = Recount(added, world.known, world.catalog, shards=SHARDS, at_us=world.now_us)
+        found = [each async for part in recount.accounts() for each in part]
+    slots = {
+        (each.account, charge.field): (charge, dict(held))
+        for each in found
+        for charge, held in zip(each.charges, each.slots, strict=True)
+    }
+    assert slots == whole
+
+
 async def test_leaves_out_an_epoch_and_other_shards() -> None:
     """What was counted in the epoch that is rebuilt is there already."""
     world = World(1)
@@ -281,5 +315,9 @@ async def test_leaves_out_an_epoch_and_other_shards() -> None:
         shard = found[0].shard
         assert [part async for part in whole.accounts({shard})] == [found]
         assert [part async for part in whole.accounts({(shard + 1) % SHARDS})] == []
+        sooner = Recount(
+            usage, world.known, world.catalog, shards=SHARDS, at_us=at_us, until_us=at_us
+        )
+        assert [part async for part in sooner.accounts() if part] == []
         family = await whole.family(stored.tenant_id)
         assert await whole.of(family) == found

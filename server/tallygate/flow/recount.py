@@ -32,10 +32,11 @@ from tallygate.domain.ids import (
 )
 from tallygate.domain.limit import charge
 from tallygate.domain.request import Item
+from tallygate.domain.usage_sum import Ask, LastReset, UsageSum
 from tallygate.domain.window import Calendar
 from tallygate.flow.family import Tenants, lineages
 from tallygate.flow.scope import Scope, matches, scope_of, value_of, weighings_of, weight_of
-from tallygate.ports.recount import Ask, CountedUsage, LastReset, UsageSum
+from tallygate.ports.recount import CountedUsage
 
 # The end of year 9999: no store has to hold a later instant.
 NEVER_US: Final = 253_402_300_799_999_999
@@ -92,7 +93,10 @@ _Counters = dict[AccountId, dict[str, _Counter]]
 
 
 class Recount:
-    """Recounts accounts from one snapshot, as of `at_us`, by a catalog and its tenants."""
+    """Recounts accounts from one snapshot, as of `at_us`, by a catalog and its tenants.
+
+    Usage counted in `but_epoch` is left out, and so is what was accepted from `until_us` on.
+    """
 
     def __init__(
         self,
@@ -103,6 +107,7 @@ class Recount:
         shards: int,
         at_us: int,
         but_epoch: str = "",
+        until_us: int = NEVER_US,
     ) -> None:
         self._usage = usage
         self._tenants = tenants
@@ -110,6 +115,7 @@ class Recount:
         self._shards = shards
         self._at_us = at_us
         self._but_epoch = but_epoch
+        self._until_us = until_us
         self._weighings = weighings_of(catalog)
         self._shapes: dict[_Shape, tuple[_Measure, ...]] = {}
 
@@ -208,6 +214,7 @@ class Recount:
             replace(
                 span,
                 meter=name,
+                received_until_us=min(span.received_until_us, self._until_us),
                 fields=scope.fields(name) if scope is not None else (),
                 counted=self._counts(name),
             )

@@ -16,7 +16,8 @@ import asyncpg
 from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.ids import LimitId, TenantId
-from tallygate.ports.recount import Ask, CountedUsage, LastReset, UsageSum
+from tallygate.domain.usage_sum import Ask, LastReset, UsageSum
+from tallygate.ports.recount import CountedUsage
 
 # A tenant may have used very much in a year: whoever recounts waits, and nobody waits for him.
 PATIENCE_S: Final = 3_600
