@@ -35,6 +35,8 @@ from tallygate.domain.errors import Draining, Overloaded, TallygateError
 OK: Final = "OK"
 # A caller that waits longer than a day has set no deadline that means anything.
 LONGEST_S: Final = 86_400.0
+# grpcio rounds a deadline up to the next millisecond: what has less left is over.
+HOPELESS_S: Final = 0.001
 # What the defaults of the settings of these names are, and why, is said there.
 CALLS_MAX: Final = 8_192
 CALLS_MAX_BYTES: Final = 64 * 1024 * 1024
@@ -300,7 +302,7 @@ class _Guard:
         remaining: float | None = context.time_remaining()
         if remaining is None:
             return self.default_s
-        if remaining <= 0:
+        if remaining <= HOPELESS_S:
             raise DeadlinePassed
         return min(remaining, LONGEST_S)
 

@@ -48,6 +48,7 @@ class ServerOptions:
     # Seconds after which a connection is closed in good order; 0 for never.
     connection_age_s: float = 0.0
     connection_idle_s: float = IDLE_S
+    handshake_s: float = HANDSHAKE_S
 
 
 class Server:
@@ -142,7 +143,7 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
     return [
         *chosen,
         ("grpc.max_connection_idle_ms", int(options.connection_idle_s * 1000)),
-        ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
+        ("grpc.server_handshake_timeout_ms", int(options.handshake_s * 1000)),
         ("grpc.max_receive_message_length", options.message_bytes_max),
         ("grpc.max_send_message_length", options.message_bytes_max),
         ("grpc.max_metadata_size", options.metadata_bytes_max),
