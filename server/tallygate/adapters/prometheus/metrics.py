@@ -103,7 +103,9 @@ class Metrics:
             RPC_BUCKETS_S,
         )
         self.rpc_in_flight = self._gauge("rpc_in_flight", "Calls that are being answered now.")
-
+        self.rpc_shed = self._counter(
+            "rpc_shed_total", "Calls refused unread: too many were inside, or a stop had begun."
+        )
         self.watches = self._gauge("watches", "Watches that are open now.")
         self.watched_questions = self._gauge(
             "watched_questions", "Distinct questions that the open watches ask: one read each."
@@ -136,7 +138,8 @@ class Metrics:
             "admit_queue_depth", "Operations that wait for a pipeline."
         )
         self.admit_queue_refused = self._counter(
-            "admit_queue_refused_total", "Operations refused because the queue was full."
+            "admit_queue_refused_total",
+            "Operations refused as the queue was full, or too long for their deadlines.",
         )
         self.threshold_crossings = self._counter(
             "threshold_crossings_total", "Warning thresholds crossed, once per limit and window."
