@@ -96,7 +96,12 @@ async def _connected(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Reco
         connection = await asyncpg.connect(
             dsn,
             timeout=CONNECT_TIMEOUT_S,
-            server_settings={"application_name": "tallygate-migrate"},
+            server_settings={
+                "application_name": "tallygate-migrate",
+                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                # A run that was killed must not hold its locks until its statement ends.
+                "client_connection_check_interval": "1s",
+            },
         )
         try:
             yield connection
@@ -112,7 +117,6 @@ async def _migrate(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str
         raise MigrationRefused(
             f"Postgres {major} is too old: {SERVER_MAJOR_MIN} or later is needed"
         )
-    await connection.execute(f"set statement_timeout = {STATEMENT_TIMEOUT_MS}")
     await connection.execute("select pg_advisory_lock($1)", LOCK_ID)
     try:
         await connection.execute(_PREPARE)

@@ -262,6 +262,7 @@ comment on table tallygate.outbox is
 comment on column tallygate.outbox.xid is
     'A reader that tails must order by (xid, seq) and stay below the oldest running transaction.';
 comment on column tallygate.outbox.id is 'Travels as the message id to every destination.';
+create index outbox_tail on tallygate.outbox (xid, seq);
 
 create table tallygate.delivery (
     message_id uuid not null references tallygate.outbox (id),
