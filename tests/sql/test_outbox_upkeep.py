@@ -85,6 +85,10 @@ async def test_only_what_nobody_waits_for_is_pruned(postgres: Postgres, postgres
         assert len(left) == 3
         rows = await admin.fetchval("select count(*) from tallygate.delivery")
         assert rows == 3
+        days = await admin.fetchval(
+            "select extract(day from now() - pruned_before)::integer from tallygate.outbox_pruned"
+        )
+        assert days == 7
     with pytest.raises(InvalidField):
         await upkeep.prune(0)
 

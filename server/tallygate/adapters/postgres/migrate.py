@@ -14,7 +14,7 @@ from typing import Final
 
 import asyncpg
 
-from tallygate.adapters.postgres.pool import translate
+from tallygate.adapters.postgres.pool import FAILURES, translate
 from tallygate.domain.errors import TallygateError
 
 # Any number, so long as every version of this code uses the same.
@@ -107,7 +107,7 @@ async def _connected(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Reco
             yield connection
         finally:
             await connection.close(timeout=CONNECT_TIMEOUT_S)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except FAILURES as error:
         raise translate(error) from error
 
 

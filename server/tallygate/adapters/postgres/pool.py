@@ -25,6 +25,15 @@ from tallygate.ports import UnstorableBatch
 LOCK_TIMEOUT_MS: Final = 5_000
 IDLE_TRANSACTION_TIMEOUT_MS: Final = 30_000
 CLOSE_TIMEOUT_S: Final = 10.0
+# What asyncpg and the system raise. The internal error is what asyncpg makes of a session that the
+# server ended while it was idle, and whose end is not read yet.
+FAILURES: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 # Two transactions that wait for each other, or saw different pasts: the same work again succeeds.
 _CONTENDED: Final = (
     asyncpg.DeadlockDetectedError,
@@ -114,7 +123,7 @@ class Postgres:
                 self._lent -= 1
                 self._tell()
                 await pool.release(connection)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             raise translate(error) from error
 
     async def close(self) -> None:

@@ -284,6 +284,13 @@ create index delivery_unfinished on tallygate.delivery (destination, state)
     where state <> 'delivered';
 create index delivery_message on tallygate.delivery (message_id);
 
+create table tallygate.outbox_pruned (
+    one boolean primary key default true check (one),
+    pruned_before timestamptz not null
+);
+comment on table tallygate.outbox_pruned is
+    'Until when messages may be missing because they were delivered and pruned; one row or none.';
+
 -- The catalog: its versions, effective-dated, and the tenants.
 
 create table tallygate.catalog_version (

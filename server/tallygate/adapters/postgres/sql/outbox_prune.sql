@@ -12,6 +12,12 @@ with old as (
     order by xid, seq
     limit $2::integer
 ),
+noted as (
+    insert into tallygate.outbox_pruned (pruned_before)
+    values (now() - $1::integer * interval '1 day')
+    on conflict (one) do update set
+        pruned_before = greatest(outbox_pruned.pruned_before, excluded.pruned_before)
+),
 ends as (
     delete from tallygate.delivery using old where delivery.message_id = old.id
 ),
