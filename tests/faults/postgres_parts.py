@@ -18,6 +18,8 @@ from tallygate.adapters.embedded.postgres import bundled_programs
 from tests.servers import connection, eventually
 
 TOOL_TIMEOUT_S: Final = 60.0
+# A process of ours starts in a second, and in many on a busy machine.
+WAIT_S: Final = 30.0
 # An address is a query's value, so that the folders of several servers can stand side by side.
 WRITABLE: Final = "target_session_attrs=read-write"
 
@@ -96,6 +98,8 @@ async def waits(
     """Wait until a session of ours waits for an event or kind of event; return its process."""
 
     async def found() -> int | None:
+        # Within a transaction, what sessions do is looked up once and then remembered.
+        await admin.execute("select pg_stat_clear_snapshot()")
         pid: int | None = await admin.fetchval(
             "select pid from pg_stat_activity where application_name = $1"
             " and $2 in (wait_event, wait_event_type)",
@@ -104,6 +108,6 @@ async def waits(
         )
         return pid
 
-    pid = await eventually(found, what=f"a session that waits for {event}")
+    pid = await eventually(found, WAIT_S, what=f"a session that waits for {event}")
     assert pid is not None
     return pid
