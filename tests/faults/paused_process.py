@@ -79,4 +79,4 @@ async def ingest(redis_url: str, dsn: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run({"relay": relay, "ingest": ingest}[sys.argv[1]](*sys.argv[2:]))
+    asyncio.run(relay(*sys.argv[2:]) if sys.argv[1] == "relay" else ingest(*sys.argv[2:]))
