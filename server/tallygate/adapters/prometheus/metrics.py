@@ -90,6 +90,7 @@ class Metrics:
         self._declare_ingest()
         self._declare_credits()
         self._declare_relay()
+        self._declare_postgres()
         self._declare_redis()
         self._declare_outage()
         self._declare_leases()
@@ -225,6 +226,18 @@ class Metrics:
         )
         self.outbox_parked = self._gauges(
             "outbox_parked", "Messages given up on, which an operator has to look at.", destination
+        )
+        self.outbox_gate_lag = self._gauge(
+            "outbox_gate_lag_seconds",
+            "How long an open transaction has held back messages from readers that tail.",
+        )
+
+    def _declare_postgres(self) -> None:
+        self.postgres_lent = self._gauge(
+            "postgres_connections_lent", "Connections to Postgres that are in use."
+        )
+        self.postgres_waiting = self._gauge(
+            "postgres_callers_waiting", "Callers that wait for a connection to Postgres."
         )
 
     def _declare_redis(self) -> None:
