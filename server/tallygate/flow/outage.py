@@ -1,7 +1,7 @@
 """admit ─▶ [ outage ] ─▶ gather: where the store does not decide, the limits' own rules do.
 
 If we die here, nothing was answered yet. If we die after a grant was answered and before it was
-handed over, it is lost: `backlog` says how much that can be.
+handed over, it is in the journal; `backlog` says what is lost without one.
 
 Guarantees: what is granted here is in the backlog before its caller is told; a repeat of it gets
 the same decision, here until the store has it and from the store afterwards. What may have been
@@ -31,6 +31,7 @@ from tallygate.domain.errors import (
 from tallygate.domain.fence import is_fenced
 from tallygate.domain.outage import DECIDABLE, LocalGrants, Ungranted, opted_in, rules_of
 from tallygate.flow.backlog import Backlog, Key, key_of
+from tallygate.ports.journal import Debit
 
 Answer = Outcome | TallygateError
 
@@ -89,6 +90,12 @@ class OutageGate:
         self._fenced: set[int] = set()
         # What was sent and left open, until the store has answered it.
         self._unsettled: dict[Key, None] = {}
+
+    def resume(self, debits: Sequence[Debit]) -> None:
+        """Go on with budgets from which the process before this one has granted."""
+        for account, field, units in debits:
+            counter = (account, field)
+            self._grants.granted[counter] = self._grants.granted.get(counter, 0) + units
 
     async def decide(self, asked: Sequence[Asked], now_us: int) -> list[Answer]:
         """Return one answer per operation, in order; `now_us` is the store's time, as far as known.
@@ -174,15 +181,16 @@ class OutageGate:
             # Of what was sent a refusal could be untrue: a retry tells, once the store is back.
             self._observer.degraded("unavailable" if sent else "refused")
             return error if sent else ruling
-        if not self._backlog.add(operation, ruling):
+        kept = self._backlog.add(operation, ruling)
+        if kept is None:
             self._observer.degraded("full")
             return Overloaded(
-                "the backlog of what was granted without Redis is full",
+                "Redis is away, and there is no room for what is granted without it",
                 retry_after_us=FULL_RETRY_US,
             )
         self._grants.debit(operation)
         self._observer.degraded("recorded" if operation.mode is Mode.RECORD else "granted")
-        return ruling
+        return kept
 
     def _decidable(self, asked: Asked) -> bool:
         operation = asked.operation
