@@ -36,6 +36,7 @@ class Worker:
     arguments: Sequence[str]
     settings: Mapping[str, Any]
     folder: Path
+    environ: Mapping[str, str] = field(default_factory=dict)
     child: asyncio.subprocess.Process | None = None
     starts: int = 0
     unexpected: list[int] = field(default_factory=list)
@@ -129,7 +130,7 @@ class Worker:
             self.child = await asyncio.create_subprocess_exec(
                 *map(str, command),
                 *self.arguments,
-                env=environment(dict(self.settings)),
+                env=environment(dict(self.settings)) | dict(self.environ),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -151,13 +152,19 @@ class Fleet:
     folder: Path
     workers: dict[str, Worker] = field(default_factory=dict)
 
-    async def start(self, name: str, *arguments: str, **settings: Any) -> Worker:
-        """Start a process under a name, on a folder of its own."""
+    async def start(
+        self,
+        name: str,
+        *arguments: str,
+        environ: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> Worker:
+        """Start a process under a name, on a folder of its own, with more in its environment."""
         folder = self.folder / name
         free: dict[str, Any] = dict.fromkeys(("grpc_address", "ops_address"), FREE)
         free["control_address"] = FREE
         given = {**free, "data_dir": folder, "breaker_hang_ms": 250, **settings}
-        worker = Worker(name, arguments, given, self.folder / "logs")
+        worker = Worker(name, arguments, given, self.folder / "logs", environ or {})
         self.workers[name] = worker
         await worker.start()
         return worker
