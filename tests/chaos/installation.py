@@ -7,7 +7,7 @@ to know the calls that are made to it.
 import base64
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +122,7 @@ def document(url: str) -> str:
 
 @asynccontextmanager
 async def installation(
-    folder: Path, shape: Shape, *, seed: int = 0, text: str = ""
+    folder: Path, shape: Shape, *, seed: int = 0, text: Callable[[str], str] = document
 ) -> AsyncIterator[Installation]:
     """Start everything, apply a catalog, and wait until every process serves."""
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
@@ -142,7 +142,7 @@ async def installation(
         them = await enter(fleet(folder))
         sockets = {name: f"unix:{folder}/{name}.sock" for name in names}
         place = Installation(base, them, receiver, sockets, disks, (secret,), stack)
-        await _start(place, shape, text or document(receiver.url), secret)
+        await _start(place, shape, text(receiver.url), secret)
         yield place
 
 

@@ -81,7 +81,11 @@ class Strike:
 
 @dataclass(slots=True)
 class Nemesis:
-    """Strikes until it is told to end. `weights` says which faults there are, and how often."""
+    """Strikes until it is told to end. `weights` says which faults there are, and how often.
+
+    Where it `spares`, the last of each kind of process is never killed, so that its memory can be
+    judged at the end.
+    """
 
     ground: Ground
     fleet: Fleet
@@ -89,6 +93,7 @@ class Nemesis:
     seed: int
     weights: Mapping[str, int] = field(default_factory=lambda: EVERYTHING)
     disks: Mapping[str, SmallDisk] = field(default_factory=dict)
+    spares: bool = True
     strikes: list[Strike] = field(default_factory=list)
     forgotten_us: list[int] = field(default_factory=list)
     chance: random.Random = field(init=False)
@@ -101,9 +106,9 @@ class Nemesis:
         """How often each fault has struck."""
         return Counter(each.name for each in self.strikes)
 
-    async def run(self, until: asyncio.Event) -> None:
+    async def run(self, until: asyncio.Event, *, strikes_max: int = 10**6) -> None:
         """Strike, wait a little, and strike again."""
-        while not until.is_set():
+        while not until.is_set() and len(self.strikes) < strikes_max:
             [name] = self.chance.choices([*self.weights], [*self.weights.values()])
             await self.strike(name)
             await self._lasting(*GAP_S)
@@ -147,8 +152,7 @@ class Nemesis:
 
     async def _process(self, deed: str, prefix: str) -> str:
         them = self.fleet.named(prefix)
-        if deed != "pause" and len(them) > 1:
-            # The last of each lives as long as the run, so that its memory can be judged.
+        if self.spares and deed != "pause" and len(them) > 1:
             them = them[:-1]
         worker: Worker = self.chance.choice(them)
         if deed == "pause":

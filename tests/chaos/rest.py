@@ -132,7 +132,8 @@ async def journal_left(place: Installation) -> int:
     """Return what the sidecars' journals hold that the ledger has not confirmed."""
     left = 0.0
     for worker in place.fleet.named("serve"):
-        left += await metric_of(place, worker.name, "tallygate_journal_unconfirmed_records")
+        for metric in ("unconfirmed", "pending"):
+            left += await metric_of(place, worker.name, f"tallygate_journal_{metric}_events")
     return int(left)
 
 
