@@ -7,7 +7,7 @@ anything say nothing. Refuses to know what is run.
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +20,14 @@ WARM_SHARE: Final = 0.4
 """Of a life: caches, pools and the allocator fill; what is left shows whether anything leaks."""
 
 SAMPLES_MIN: Final = 20
+JUDGED_S: Final = 240.0
+"""A life below that is mostly warm-up."""
+
+GROWTH_MB_PER_MINUTE_MAX: Final = 0.5
+"""Of about 90 MB: what cannot be told from the allocator's and the caches' own movements."""
+
+GROWTH_FILES_MAX: Final = 4
+"""Connections come and go with the faults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +41,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """The last, longest life of a process: its length, its figures, and how they rise.
+    """A life of a process: its length, its figures, and how they rise.
 
     `rss_mb` and `files` are means of the first and the last tenth after the warm-up;
     `mb_per_minute` is the slope of the line through all of them, by least squares.
@@ -74,17 +82,24 @@ class Gauges:
                 continue
             self.lives[worker.name, pid].append(sample)
 
-    def slopes(self) -> list[Slope]:
-        """Return the slope of each process's longest life, where it was long enough."""
-        longest: dict[str, list[Sample]] = {}
-        for (name, _), samples in self.lives.items():
-            if len(samples) > len(longest.get(name, [])):
-                longest[name] = samples
+    def slopes(self, seconds_min: float) -> list[Slope]:
+        """Return the slope of each life that was at least so long."""
         return [
             slope(name, samples)
-            for name, samples in sorted(longest.items())
-            if len(samples) >= SAMPLES_MIN
+            for (name, _), samples in sorted(self.lives.items())
+            if len(samples) >= SAMPLES_MIN and samples[-1].at_s - samples[0].at_s >= seconds_min
         ]
+
+
+def grown(slopes: Iterable[Slope]) -> Iterator[str]:
+    """Tell of processes that take more and more, where they lived long enough to tell."""
+    for each in slopes:
+        if each.seconds < JUDGED_S:
+            continue
+        if each.mb_per_minute > GROWTH_MB_PER_MINUTE_MAX:
+            yield f"{each.name} took {each.mb_per_minute:.2f} MB more each minute"
+        if each.files[1] - each.files[0] > GROWTH_FILES_MAX:
+            yield f"{each.name} had {each.files[0]:.1f} open files, then {each.files[1]:.1f}"
 
 
 def slope(name: str, samples: Sequence[Sample]) -> Slope:

@@ -57,6 +57,20 @@ KILLS: Final[Mapping[str, int]] = {
     "redis killed": 1,
     "postgres killed": 1,
 }
+GAP_S: Final = (1.0, 6.0)
+"""Between two kills: what was killed is up again for a while, or nothing would ever be done."""
+
+SHAPE: Final = Shape(
+    replica=False,
+    disks=False,
+    # A thousand events at once take Redis longer than the one call that these were made for.
+    settings={
+        "breaker_hang_ms": 3_000,
+        "redis_timeout_ms": 6_000,
+        "admit_queue_max": 20_000,
+        "default_deadline_ms": 10_000,
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +152,7 @@ async def run(folder: Path, recipe: Recipe, shape: Shape, *, kills_max: int = 10
     async with installation(folder, shape, seed=recipe.seed, text=document) as place:
         place.receiver.received = told
         nemesis = Nemesis(
-            place.ground, place.fleet, place.receiver, recipe.seed, KILLS, spares=False
+            place.ground, place.fleet, place.receiver, recipe.seed, KILLS, spares=False, gap_s=GAP_S
         )
         lines = [await place.line(name) for name in sorted(place.sockets)]
         batches = _batches(ran.made.sends)
@@ -306,7 +320,7 @@ def main() -> int:
     sys.stdout.write(f"seed {given.seed}\n")
     sys.stdout.flush()
     with tempfile.TemporaryDirectory(prefix="tallygate-million-") as folder:
-        ran = asyncio.run(run(Path(folder), recipe, Shape(replica=False, disks=False)))
+        ran = asyncio.run(run(Path(folder), recipe, SHAPE))
     sys.stdout.write(table(ran) + "\n")
     return not ran.right
 

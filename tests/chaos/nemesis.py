@@ -94,6 +94,7 @@ class Nemesis:
     weights: Mapping[str, int] = field(default_factory=lambda: EVERYTHING)
     disks: Mapping[str, SmallDisk] = field(default_factory=dict)
     spares: bool = True
+    gap_s: tuple[float, float] = GAP_S
     strikes: list[Strike] = field(default_factory=list)
     forgotten_us: list[int] = field(default_factory=list)
     chance: random.Random = field(init=False)
@@ -111,7 +112,7 @@ class Nemesis:
         while not until.is_set() and len(self.strikes) < strikes_max:
             [name] = self.chance.choices([*self.weights], [*self.weights.values()])
             await self.strike(name)
-            await self._lasting(*GAP_S)
+            await self._lasting(*self.gap_s)
 
     async def strike(self, name: str) -> Strike:
         """Have one fault befall the installation, and undo it."""

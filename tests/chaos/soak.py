@@ -4,28 +4,31 @@ Owns the run and its outcome. Guarantees that a run is named by its seed, which 
 Refuses to excuse anything that the faults of the run do not.
 """
 
+import argparse
 import asyncio
 import random
+import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from tests.chaos.book import Book
 from tests.chaos.callers import HOLD_MS, App, Line
-from tests.chaos.gauges import Gauges, Slope
+from tests.chaos.gauges import Gauges, grown
 from tests.chaos.installation import (
     BUDGET_UNITS,
     LOCAL_BUDGET,
     STRICT_UNITS,
     TENANTS_PER_KIND,
     Installation,
-    Shape,
     installation,
 )
-from tests.chaos.nemesis import EVERYTHING, Nemesis
+from tests.chaos.nemesis import EVERYTHING, LOSSLESS, Nemesis
+from tests.chaos.outcome import Outcome, Plan
+from tests.chaos.report import page
 from tests.chaos.rest import Standing, drained, rest, wrong_buckets
 from tests.oracle.facts import History, Rest
 from tests.oracle.invariants import verdicts
@@ -37,40 +40,6 @@ TURN_S: Final = 8.0
 """How long one tenant of a small limit is asked for, until the next one's turn."""
 
 STEADY: Final = ("open", "record", "batch", "hold", "refund")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to run: for how long, at how many calls a second, and what may befall it."""
-
-    seed: int
-    seconds: float
-    per_s: float = 150.0
-    shape: Shape = field(default_factory=Shape)
-    weights: Mapping[str, int] = field(default_factory=lambda: EVERYTHING)
-    tenants: int = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a run: `wrong` by invariant, and what it was like."""
-
-    plan: Plan
-    wrong: Mapping[str, Sequence[str]]
-    tries: Mapping[str, int]
-    failures: Mapping[str, int]
-    strikes: Mapping[str, int]
-    events: int
-    messages: int
-    drained_s: float | None
-    slopes: Sequence[Slope]
-    unexpected: Mapping[str, Sequence[int]]
-    ended: Mapping[str, tuple[int, float]]
-
-    @property
-    def faults(self) -> list[str]:
-        """All that is wrong, each with its invariant."""
-        return [f"{name}: {each}" for name, found in self.wrong.items() for each in found]
 
 
 class Tenants:
@@ -162,6 +131,8 @@ async def soak(folder: Path, plan: Plan) -> Outcome:
             f"{count} wrong buckets of {each}" for each, count in buckets.items() if count
         ]
         wrong["answers"] = [f"{count} times {text}" for text, count in book.surprises.items()]
+        slopes = gauges.slopes(0.8 * plan.seconds)
+        wrong["memory"] = list(grown(slopes))
         exits = await place.fleet.stop()
         wrong["exits"] = [
             *(f"{name} ended by itself: {codes}" for name, codes in place.fleet.unexpected.items()),
@@ -173,7 +144,7 @@ async def soak(folder: Path, plan: Plan) -> Outcome:
             tries[name] = tries.get(name, 0) + 1
         return Outcome(
             plan, wrong, tries, book.failures, nemesis.counts, len(found.ledger),
-            len(found.taken), drained_s, gauges.slopes(), place.fleet.unexpected, exits,
+            len(found.taken), drained_s, slopes, place.fleet.unexpected, exits,
         )  # fmt: skip
 
 
@@ -187,3 +158,32 @@ def _history(book: Book, found: Rest, nemesis: Nemesis, place: Installation) -> 
         tuple(book.calls), found, secrets=place.secrets, logs=logs,
         forgotten_us=tuple(nemesis.forgotten_us),
     )  # fmt: skip
+
+
+def main() -> int:
+    """Run it as the command line says; exit 1 when anything is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--per-s", type=float, default=150.0)
+    parser.add_argument("--lossless", action="store_true", help="spare Redis' data")
+    parser.add_argument("--report", type=Path, default=None)
+    given = parser.parse_args()
+    seed = random.SystemRandom().randrange(10**6) if given.seed is None else given.seed
+    weights = LOSSLESS if given.lossless else EVERYTHING
+    plan = Plan(seed, given.seconds, given.per_s, weights=weights)
+    sys.stdout.write(f"seed {seed}\n")
+    sys.stdout.flush()
+    with tempfile.TemporaryDirectory(prefix="tallygate-soak-") as folder:
+        outcome = asyncio.run(soak(Path(folder), plan))
+    text = page(outcome)
+    if given.report is not None:
+        given.report.write_text(text)
+    sys.stdout.write(text)
+    sys.stdout.writelines(f"WRONG {each[:400]}\n" for each in outcome.faults[:100])
+    sys.stdout.write(f"{len(outcome.faults)} wrong\n")
+    return bool(outcome.faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
