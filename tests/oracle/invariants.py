@@ -101,6 +101,9 @@ def same_answer(history: History) -> Iterator[str]:
             for other in calls:
                 if other.sent_us < first.ended_us or _forgotten(history, first, other):
                     continue
+                if other.answer is Answer.REFUSED and other.degraded:
+                    # Said by a sidecar for itself: what Redis has granted it cannot know.
+                    continue
                 if other.answer in (Answer.REFUSED, Answer.FAILED, Answer.CLOSED):
                     yield f"{key} was granted, and a repeat was {other.answer}: {other.text}"
         done = [call for call in granted if not call.replayed and not call.degraded]

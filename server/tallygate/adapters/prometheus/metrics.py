@@ -21,6 +21,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from tallygate.adapters.prometheus.journal import JournalMetrics
+
 RPC_BUCKETS_S = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075),
     *(0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
@@ -93,6 +95,7 @@ class Metrics:
         self._declare_redis()
         self._declare_outage()
         self._declare_leases()
+        self.journal = JournalMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:
@@ -232,6 +235,9 @@ class Metrics:
         )
         self.redis_epoch_changes = self._counter(
             "redis_epoch_changes_total", "Times that Redis was found to have lost its counters."
+        )
+        self.redis_rollbacks = self._counter(
+            "redis_rollbacks_total", "Times that Redis was found to hold older data than it had."
         )
         self.redis_script_reloads = self._counter(
             "redis_script_reloads_total", "Times that a script had to be loaded again."
