@@ -42,6 +42,7 @@ from tallygate.commands.output import (
 )
 from tallygate.commands.processes import run_until_told, stop_signal
 from tallygate.commands.simulate import simulate_plan
+from tallygate.commands.verify import verify
 from tallygate.domain.errors import CatalogInvalid
 from tallygate.settings import Settings
 from tallygate.wiring import Role, Running, tools
@@ -57,6 +58,7 @@ app.add_typer(imports, name="import")
 app.add_typer(credit, name="credit")
 app.command("reset")(reset)
 app.command("simulate-plan")(simulate_plan)
+app.command("verify")(verify)
 
 
 @app.command()
