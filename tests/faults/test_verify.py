@@ -160,14 +160,18 @@ async def test_a_unit_in_a_partition_is_found(books: Books) -> None:
         ("delete from tallygate.usage_event where event_id = 'event-7'", "usage_event", "event-7"),
         ("delete from tallygate.event_key where event_id = 'event-8'", "event_key", "event-8"),
         (
-            "insert into tallygate.usage_event"
-            " select * from tallygate.usage_event where event_id = 'event-9'",
+            (
+                "insert into tallygate.usage_event"
+                " select * from tallygate.usage_event where event_id = 'event-9'"
+            ),
             "usage_event",
             "event-9",
         ),
         (
-            "update tallygate.event_key set event_time = event_time + interval '1 month'"
-            " where event_id = 'event-10'",
+            (
+                "update tallygate.event_key set event_time = event_time + interval '1 month'"
+                " where event_id = 'event-10'"
+            ),
             "event_key",
             "event-10",
         ),
@@ -210,8 +214,10 @@ PAYLOAD = (
         (PAYLOAD.format("""'"event-7"', '"event-9"'"""), "message ", "more than one message"),
         (f"delete from tallygate.delivery where message_id = ({MESSAGE})", HOOK, "no delivery"),
         (
-            "update tallygate.delivery set state = 'delivered', finished_at = now(), attempt = 0"
-            " where state = 'pending'",
+            (
+                "update tallygate.delivery set state = 'delivered', finished_at = now(), attempt = 0"
+                " where state = 'pending'"
+            ),
             HOOK,
             "cannot be",
         ),
@@ -221,9 +227,11 @@ PAYLOAD = (
             "messages that tell of it",
         ),
         (
-            "insert into tallygate.threshold_crossing select tenant_id, limit_id, window_start,"
-            " 950000, meter, threshold, used, limit_units, window_end, crossed_at, scope"
-            " from tallygate.threshold_crossing limit 1",
+            (
+                "insert into tallygate.threshold_crossing select tenant_id, limit_id, window_start,"
+                " 950000, meter, threshold, used, limit_units, window_end, crossed_at, scope"
+                " from tallygate.threshold_crossing limit 1"
+            ),
             "limit.threshold_crossed",
             "messages that tell of it",
         ),

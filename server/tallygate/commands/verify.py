@@ -25,7 +25,7 @@ def verify(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Compare counters, rollups, partitions and deliveries with the ledger; exit 1 if any differ."""
+    """Compare all that was made of the ledger with it, live; exit 1 if anything differs."""
     settings = settings_of(config, postgres_dsn=postgres_dsn, redis_url=redis_url)
     if settings.postgres_dsn is None:
         raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")
