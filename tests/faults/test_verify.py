@@ -215,8 +215,8 @@ PAYLOAD = (
         (f"delete from tallygate.delivery where message_id = ({MESSAGE})", HOOK, "no delivery"),
         (
             (
-                "update tallygate.delivery set state = 'delivered', finished_at = now(), attempt = 0"
-                " where state = 'pending'"
+                "update tallygate.delivery set state = 'delivered', finished_at = now()"
+                ", attempt = 0 where state = 'pending'"
             ),
             HOOK,
             "cannot be",
