@@ -18,6 +18,7 @@ from tallygate.commands import usage as usages
 from tallygate.commands import watch as watches
 from tallygate.commands.credit import credit, reset
 from tallygate.commands.dev import Dev, development
+from tallygate.commands.explain import explain
 from tallygate.commands.imports import imports
 from tallygate.commands.options import (
     CatalogFile,
@@ -59,6 +60,7 @@ app.add_typer(credit, name="credit")
 app.command("reset")(reset)
 app.command("simulate-plan")(simulate_plan)
 app.command("verify")(verify)
+app.command("explain")(explain)
 
 
 @app.command()
