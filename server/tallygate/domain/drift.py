@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from tallygate.domain.ids import MeterName, TenantId
+from tallygate.domain.ids import LimitId, MeterName, TenantId
 from tallygate.domain.window import DAY_US, HOUR_US, to_datetime
 
 
@@ -54,6 +54,30 @@ class Figures:
 NOTHING: Final = Figures(0, 0, 0, 0)
 FIGURES: Final = ("sum", "count", "max", "min")
 ROLLUPS: Final = frozenset({"usage_minute", "usage_hour", "usage_day"})
+
+
+@dataclass(frozen=True, slots=True)
+class BookedGrant:
+    """What the ledger has left of a grant; `expires_us` is AMOUNT_MAX for never."""
+
+    seq: int
+    remaining: int
+    expires_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceBook:
+    """A balance by the ledger: its grants, the overdraft in use, and what counters were given.
+
+    Up to `published_seq` the counters of `published_epoch` have its grants.
+    """
+
+    tenant_id: TenantId
+    limit_id: LimitId
+    published_seq: int
+    published_epoch: str
+    owed: int
+    grants: tuple[BookedGrant, ...] = ()
 
 
 class Level(StrEnum):

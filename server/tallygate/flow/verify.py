@@ -35,11 +35,15 @@ class CounterCheck(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CounterFindings:
-    """What was found of counters: differences, how many were compared, and which could not be."""
+    """What was found of counters: differences, how many were compared, and which could not be.
+
+    `young` are lower than their windows' usage, as their limits are younger than these windows.
+    """
 
     differences: tuple[Difference, ...] = ()
     compared: int = 0
     in_flight: int = 0
+    young: int = 0
     unverified: tuple[str, ...] = ()
 
 
@@ -153,6 +157,7 @@ class Verify:
         report.add(found.differences)
         report.count("counters", found.compared)
         report.count("events in flight", found.in_flight)
+        report.count("counters younger than their window", found.young)
         report.unverified += found.unverified
 
 

@@ -6,12 +6,18 @@ Refuses to know: SQL, and who is told of differences.
 A method that reaches a server raises `BackendUnavailable` when it does not answer in time.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from tallygate.domain.drift import Difference, Unequal
-from tallygate.domain.ids import TenantId
+from tallygate.domain.catalog import Tenant
+from tallygate.domain.drift import BalanceBook, Difference, Unequal
+from tallygate.domain.event import BalanceBurn, StreamEntry, UsageEvent
+from tallygate.domain.hold import Account
+from tallygate.domain.ids import AccountId, TenantId
+from tallygate.ports.epochs import ShardState
+from tallygate.ports.recount import CountedUsage
 
 FOUND_MAX: Final = 10_000
 """How many differences one look returns at most; whoever finds as many has found enough."""
@@ -75,4 +81,64 @@ class LedgerAudit(Protocol):
 
     async def accounts(self, tenant_id: TenantId | None) -> Sequence[Difference]:
         """Return accounts of balances that differ from their postings."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CounterPage:
+    """Accounts of a shard at an instant of the counters' own time, and whether its epoch is open.
+
+    An account that is not there has no counters.
+    """
+
+    at_us: int
+    open: bool
+    accounts: Mapping[AccountId, Account]
+
+
+class CounterReads(Protocol):
+    """Reads counters and streams, of which nothing is changed or given out."""
+
+    async def accounts(
+        self, states: Sequence[ShardState]
+    ) -> Mapping[int, Mapping[TenantId, set[AccountId]]]:
+        """Return the accounts there are in these epochs, by shard and tenant: names alone."""
+        ...
+
+    async def page(self, state: ShardState, accounts: Sequence[AccountId]) -> CounterPage:
+        """Return these accounts of a shard as they stand at one instant."""
+        ...
+
+    def entries(self, shard: int, until_us: int) -> AsyncIterator[StreamEntry]:
+        """Iterate over what a shard's stream holds up to a time, oldest first."""
+        ...
+
+
+class AuditUsage(CountedUsage, Protocol):
+    """One snapshot of the ledger, also asked what of a stream it does not have yet."""
+
+    async def unseen(self, events: Sequence[UsageEvent]) -> list[UsageEvent]:
+        """Return the events whose numbers the snapshot has not."""
+        ...
+
+    async def unposted(self, burns: Sequence[BalanceBurn]) -> list[BalanceBurn]:
+        """Return the burns that the snapshot has not posted."""
+        ...
+
+    async def books(self, tenants: Sequence[TenantId], until_us: int) -> list[BalanceBook]:
+        """Return the balances of these tenants, with what was used of them up to a time."""
+        ...
+
+    async def tenants_at(
+        self, tenants: Sequence[TenantId], at_us: int
+    ) -> Mapping[TenantId, Tenant]:
+        """Return those of the tenants that were declared at an instant, as they were then."""
+        ...
+
+
+class AuditSnapshots(Protocol):
+    """Opens snapshots."""
+
+    def snapshot(self) -> AbstractAsyncContextManager[AuditUsage]:
+        """Return a snapshot of now, held for as long as it is open."""
         ...
