@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from tallygate.adapters.redis import keys
 from tallygate.adapters.redis.client import connect
+from tallygate.adapters.redis.epochs import RedisCounterStages
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.domain.account import Accounts
 from tallygate.domain.balance import Balance
@@ -23,6 +25,9 @@ from tallygate.domain.decision import (
     Operation,
     Reservation,
     ReservationState,
+    Rule,
+    SlidingRule,
+    WindowRule,
 )
 from tallygate.domain.detail import (
     Credit,
@@ -30,6 +35,7 @@ from tallygate.domain.detail import (
     Grant,
     Hold,
     Portion,
+    Rebuilt,
     Refund,
     Settlement,
 )
@@ -43,11 +49,13 @@ from tallygate.domain.ids import (
     SourceId,
     TenantId,
     account_of,
+    numbered_in,
 )
 from tallygate.domain.limit import charge
 from tallygate.domain.sliding import sliding_rule
 from tallygate.domain.window import DAY_US, MINUTE_US, SECOND_US, Calendar
 from tallygate.ports import ReservationKey
+from tallygate.ports.epochs import Stage
 from tests.property.shard_limits import METER, Chooser, any_limit
 from tests.property.shard_stored import Stored
 from tests.property.shard_text import Conservation
@@ -77,12 +85,14 @@ class World:
     def __init__(self, url: str, runner: asyncio.Runner, chooser: Chooser) -> None:
         self._run = cast(Callable[[Any], Any], runner.run)
         self._client = connect(url, 5_000)
-        self._stored = Stored(url, SHARD, SOURCE)
+        self._stored = Stored(url, SHARD)
         self._run(self._client.flushall())
         self.now_us = START_US
         self._store = RedisQuotaStore(
-            self._client, StoreOptions(SOURCE, SHARDS, MEMORY_MS, now_us=lambda: self.now_us)
+            self._client,
+            StoreOptions(SOURCE, SHARDS, MEMORY_MS, opens_new=False, now_us=lambda: self.now_us),
         )
+        self._stages = RedisCounterStages(self._client, SHARDS)
         self._model = Accounts(MEMORY_MS * 1000)
         self._choose = chooser
         zone = chooser.one_of(["UTC", "America/Havana", "Asia/Kolkata"])
@@ -91,7 +101,12 @@ class World:
         self._grants = 0
         self.outcomes: dict[str, int] = {}
         self._conservation = Conservation()
+        # Whether the server has numbers no more that it had given out.
+        self._rolled_back = False
         self._change_plan()
+        self._run(self._store.open())
+        self._begin()
+        self._advance(Stage.OPEN)
 
     def close(self) -> None:
         """Close the connection."""
@@ -110,6 +125,8 @@ class World:
                 self._change_limit,
                 self._change_limit,
                 self._restart,
+                self._lose,
+                *([self._go_on] * 2),
             ]
         )
         does()
@@ -151,6 +168,36 @@ class World:
         """The server forgets its scripts."""
         self._run(self._client.script_flush())
 
+    def _begin(self) -> None:
+        """Go on in the epoch that the shard has now."""
+        epoch = self._run(self._stages.states())[SHARD].epoch
+        assert epoch != self._model.epoch
+        self._model.renew(epoch)
+        self._stored.begin(epoch)
+        self._conservation.open.clear()
+
+    def _lose(self) -> None:
+        """The counters are given up, by somebody else or, as numbers are missing, by the store."""
+        source = numbered_in(SOURCE, self._model.epoch)
+        last = self._model.sequences.get(source, 0)
+        if last and not self._rolled_back and self._choose.one_of([True, False]):
+            left = self._choose.integer(0, last - 1)
+            self._run(self._client.hset(keys.meta(SHARD), source, str(left)))
+            self._rolled_back = True
+        elif not self._rolled_back:
+            self._run(self._stages.renew(SHARD, self._model.epoch))
+            self._begin()
+
+    def _go_on(self) -> None:
+        """The rebuilding comes to a stage, as far as the shard is not further."""
+        if not self._rolled_back:
+            self._advance(self._choose.one_of([Stage.SEEN, Stage.OPEN, Stage.OPEN]))
+
+    def _advance(self, stage: Stage) -> None:
+        later = self._run(self._stages.advance(SHARD, self._model.epoch, stage))
+        assert later or stage is not Stage.OPEN or self._model.open
+        self._model.open = self._model.open or stage is Stage.OPEN
+
     def _change_plan(self) -> None:
         count = self._choose.integer(1, 5)
         limits = [any_limit(self._choose) for _ in range(count)]
@@ -169,9 +216,13 @@ class World:
 
     def _decide(self) -> None:
         operations = [self._operation() for _ in range(self._choose.integer(1, 4))]
-        before = {of: dict(account.holds) for of, account in self._model.accounts.items()}
-        expected = self._model.decide(operations, SOURCE, self.now_us)
         found = self._run(self._store.decide(operations))
+        if self._rolled_back:
+            self._begin()
+            self._rolled_back = False
+        before = {of: dict(account.holds) for of, account in self._model.accounts.items()}
+        source = numbered_in(SOURCE, self._model.epoch)
+        expected = self._model.decide(operations, source, self.now_us)
         assert found == expected, operations
         for operation, outcome in zip(operations, expected, strict=True):
             name = f"{operation.mode.name} {type(outcome).__name__}"
@@ -195,6 +246,7 @@ class World:
                 self._reset,
                 self._credit,
                 self._credit,
+                self._rebuild,
             ]
         )
         return makes()
@@ -376,6 +428,29 @@ class World:
         bound = charge(limit, of, self._calendar, 0, self.now_us)
         detail = Credit(tuple(grants), choose.one_of([0, 0, 3]))
         return Operation(Mode.GRANT, TENANTS[0], SHARD, charges=(bound,), detail=detail)
+
+    def _rebuild(self) -> Operation:
+        of = self._choose.one_of(FAMILIES)[0]
+        charges = self._charges([of], 0)
+        slots = tuple(
+            tuple(self._slot(charge.rule) for _ in range(self._choose.integer(0, 3)))
+            for charge in charges
+        )
+        return Operation(
+            Mode.REBUILD, TENANTS[0], SHARD, charges=tuple(charges), detail=Rebuilt(slots)
+        )
+
+    def _slot(self, rule: Rule) -> tuple[int, int]:
+        units = self._choose.one_of([1, 2, 7, AMOUNT_MAX])
+        match rule:
+            case WindowRule(starts_us, turns_us, _):
+                before_us = self._choose.one_of([0, DAY_US])
+                return (self._choose.one_of([starts_us, starts_us, turns_us]) - before_us, units)
+            case SlidingRule(width_us, buckets):
+                ago = self._choose.one_of([0, 1, buckets - 1, buckets, buckets + 1])
+                return (self.now_us // width_us - ago, units)
+            case _:
+                return (0, units)
 
     def _compare(self) -> None:
         self._stored.compare(self._model)

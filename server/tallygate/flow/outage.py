@@ -1,4 +1,4 @@
-"""admit ─▶ [ outage ] ─▶ gather: where the store does not answer, the limits' own rules decide.
+"""admit ─▶ [ outage ] ─▶ gather: where the store does not decide, the limits' own rules do.
 
 If we die here, nothing was answered yet. If we die after a grant was answered and before it was
 handed over, it is lost: `backlog` says how much that can be.
@@ -15,12 +15,14 @@ from typing import Final, Protocol
 
 from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.decision import (
+    Fenced,
     Mode,
     Operation,
     Outcome,
     Reused,
 )
 from tallygate.domain.errors import BackendUnavailable, NotAsked, Overloaded, TallygateError
+from tallygate.domain.fence import is_fenced
 from tallygate.domain.outage import DECIDABLE, LocalGrants, Ungranted, opted_in, rules_of
 from tallygate.flow.backlog import Backlog, Key, key_of
 
@@ -76,6 +78,8 @@ class OutageGate:
         self._observer = observer
         self._records_accepted = records_accepted
         self._grants = LocalGrants()
+        # Shards whose counters are not rebuilt yet, as far as was heard.
+        self._fenced: set[int] = set()
         # What was sent and left open, until the store has answered it.
         self._unsettled: dict[Key, None] = {}
 
@@ -94,6 +98,7 @@ class OutageGate:
 
     def _answered(self, asked: Asked, outcome: Answer, now_us: int) -> Answer:
         key = key_of(asked.operation)
+        outcome = self._heard(asked.operation, outcome)
         if not isinstance(outcome, BackendUnavailable):
             if self._unsettled and key is not None:
                 self._unsettled.pop(key, None)
@@ -106,6 +111,21 @@ class OutageGate:
             if len(self._unsettled) > UNSETTLED_MAX:
                 del self._unsettled[next(iter(self._unsettled))]
         return answer
+
+    def _heard(self, operation: Operation, outcome: Answer) -> Answer:
+        """Return the outcome, that of a fence as of a store that was not asked: it did nothing.
+
+        What is granted beside a fence is counted at once, so that an empty backlog is no end of
+        that outage: only an answer that the fence would have held back is.
+        """
+        if isinstance(outcome, Fenced):
+            if not self._fenced and not self._backlog:
+                self._grants = LocalGrants()
+            self._fenced.add(operation.shard)
+            return NotAsked("the shard's counters are being rebuilt")
+        if self._fenced and not isinstance(outcome, TallygateError) and is_fenced(operation):
+            self._fenced.discard(operation.shard)
+        return outcome
 
     def _recalled(self, operation: Operation) -> Answer | None:
         """Return the answer to a repeat of what waits in the backlog."""
@@ -130,7 +150,7 @@ class OutageGate:
         if not self._decidable(asked):
             self._observer.degraded("unavailable")
             return error
-        if not self._backlog:
+        if not self._backlog and not self._fenced:
             # All that was granted before is counted: what begins now is another outage.
             self._grants = LocalGrants()
         rules = rules_of(asked.catalog, asked.lineage, operation.charges, now_us)

@@ -233,6 +233,9 @@ class Metrics:
         self.redis_epoch_changes = self._counter(
             "redis_epoch_changes_total", "Times that Redis was found to have lost its counters."
         )
+        self.redis_rollbacks = self._counter(
+            "redis_rollbacks_total", "Times that Redis was found to hold older data than it had."
+        )
         self.redis_script_reloads = self._counter(
             "redis_script_reloads_total", "Times that a script had to be loaded again."
         )
