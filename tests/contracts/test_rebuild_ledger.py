@@ -146,6 +146,7 @@ async def test_corrections_are_finished_once(subject: Subject) -> None:
     assert await subject.corrections.depth() == 3
     first, second = await subject.corrections.due(2)
     assert (first.event.source_seq, first.tried_s) == (1, 0.0)
+    await subject.corrections.trying([first.number])
     assert (await subject.corrections.due(1))[0].tried_s > 0
     done = {first.number: "applied", second.number: "superseded"}
     assert await subject.corrections.finish(done) == 2

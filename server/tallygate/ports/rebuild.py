@@ -32,7 +32,7 @@ class Correction:
 
     With `takes_back` it was counted there though the ledger had it from elsewhere; without, it came
     to the ledger after the sums that the counters were made of. `tried_s` is how long ago it was
-    first given out.
+    first tried, 0 for never.
     """
 
     number: int
@@ -72,6 +72,10 @@ class Corrections(Protocol):
 
     async def due(self, count: int) -> list[Correction]:
         """Return up to `count` corrections that are not finished, the oldest first."""
+        ...
+
+    async def trying(self, numbers: Sequence[int]) -> None:
+        """Note that corrections, by number, are about to be given to counters."""
         ...
 
     async def finish(self, outcomes: Mapping[int, str]) -> int:

@@ -75,9 +75,16 @@ class FakeCorrections:
         """Return up to `count` corrections that are not finished, the oldest first."""
         self._ledger.answer()
         now_us = self._now_us()
-        found = self._open()[:count]
-        before = {each.number: self._tried.setdefault(each.number, now_us) for each in found}
-        return [replace(each, tried_s=(now_us - before[each.number]) / 1_000_000) for each in found]
+        return [
+            replace(each, tried_s=(now_us - self._tried.get(each.number, now_us)) / 1_000_000)
+            for each in self._open()[:count]
+        ]
+
+    async def trying(self, numbers: Sequence[int]) -> None:
+        """Note that corrections, by number, are about to be given to counters."""
+        self._ledger.answer()
+        for number in numbers:
+            self._tried.setdefault(number, self._now_us())
 
     async def finish(self, outcomes: Mapping[int, str]) -> int:
         """Finish corrections by number, each with its outcome; say how many were not yet."""
