@@ -214,6 +214,8 @@ class Decided:
     leased: bool = False
     # Under whose numbers, of which epoch, `first_seq` was given out; also in a repeat's answer.
     source_id: SourceId = SourceId("")
+    # Its mark in this process's journal, 0 where that does not have it.
+    journal_mark: int = 0
 
 
 @dataclass(frozen=True, slots=True)

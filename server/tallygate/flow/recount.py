@@ -127,7 +127,7 @@ class Recount:
         At least `families` tenants are read at once. Accounts that used nothing are left out.
         """
         chunk: list[TenantId] = []
-        for family in await self._families(shards):
+        for family in (await self.families(shards)).values():
             chunk += family
             if len(chunk) >= families:
                 yield await self.of(chunk)
@@ -172,8 +172,11 @@ class Recount:
         }
         return list(self._recounted(counters, roots))
 
-    async def _families(self, shards: Collection[int] | None) -> list[list[TenantId]]:
-        return list((await self._by_root(shards, None)).values())
+    async def families(
+        self, shards: Collection[int] | None = None
+    ) -> dict[TenantId, list[TenantId]]:
+        """Return the tenants that have used anything, by their root: names alone."""
+        return await self._by_root(shards, None)
 
     async def _by_root(
         self, shards: Collection[int] | None, root: TenantId | None
