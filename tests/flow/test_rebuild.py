@@ -8,7 +8,7 @@ import pytest
 from tallygate.domain.decision import Fenced, Mode
 from tallygate.domain.errors import BackendUnavailable
 from tallygate.domain.ids import SourceId, TenantId, shard_of
-from tallygate.flow.rebuild import BEHIND, CATALOG, JOURNALS, STREAM, UNFINISHED, UNKNOWN
+from tallygate.flow.rebuild import BEHIND, CATALOG, JOURNALS, PAST, STREAM, UNFINISHED, UNKNOWN
 from tallygate.ports.epochs import Stage
 from tests.flow.rebuild_parts import SHARDS, Installation, allowed
 
@@ -123,6 +123,23 @@ async def test_an_epoch_that_is_behind_the_ledger_is_given_up() -> None:
     assert world.counters() == await world.recounted()
 
 
+async def test_an_old_copy_that_comes_back_is_given_up() -> None:
+    """Its epoch was closed before: what was counted since is not in its counters."""
+    world = await opened()
+    old = [world.stages.state(shard) for shard in range(SHARDS)]
+    world.lose()
+    rebuild = world.rebuild()
+    await world.run(rebuild, 6)
+    assert allowed(await world.use("acme", 70, 5))
+    await world.ingest()
+    for state in old:
+        world.stages._epochs[state.shard] = (state.epoch, Stage.OPEN)
+    await world.run(rebuild, 6)
+    assert set(world.told.renewals) == {PAST}
+    assert world.open
+    assert world.counters() == await world.recounted()
+
+
 async def test_without_a_catalog_it_stays_shut() -> None:
     """Nobody knows which counters there are."""
     world = await opened()
@@ -137,7 +154,7 @@ async def test_without_a_catalog_it_stays_shut() -> None:
 async def test_counters_of_before_epochs_were_closed_are_made_anew() -> None:
     """After an upgrade the epoch is the old one, and its counters are nowhere."""
     world = await opened()
-    world.ledger.closed.clear()
+    world.ledger.current.clear()
     for shard in range(SHARDS):
         # As the script before had it: the epoch, and no stage.
         epoch = world.stages.state(shard).epoch
@@ -335,4 +352,4 @@ async def test_a_shard_that_nobody_rebuilt_is_noted() -> None:
         epoch = world.stages.state(shard).epoch
         assert await world.stages.advance(shard, epoch, Stage.OPEN)
     await world.run(world.rebuild(), 1)
-    assert world.ledger.closed == dict(await world.stages.epochs())
+    assert world.ledger.current == dict(await world.stages.epochs())

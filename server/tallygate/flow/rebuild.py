@@ -6,7 +6,8 @@ it. If we die once all is added, before the shard is opened, the same.
 
 Guarantees: a shard is opened only when its counters hold all that the ledger had when it was
 closed, once, beside what was counted since; what the ledger got later is a correction. An epoch
-whose numbers went back behind the ledger's is given up. One process at a time does this.
+that was closed before, or whose numbers went back behind the ledger's, is given up: an old copy of
+the counters has come back. One process at a time does this.
 Refuses to know: SQL, Lua, journals' records, and balances, which flow/credit.py gives again: one
 that has not been given its grants has nothing, and so refuses by itself.
 """
@@ -29,6 +30,7 @@ from tallygate.ports.rebuild import Closing, RebuildLedger
 BATCH_MAX: Final = 256
 TRIES_MAX: Final = 5
 BEHIND: Final = "behind"
+PAST: Final = "past"
 UNFINISHED: Final = "unfinished"
 UNKNOWN: Final = "unknown"
 
@@ -54,7 +56,7 @@ class RebuildObserver(Protocol):
     """What rebuilding tells of itself."""
 
     def renewed(self, shard: int, reason: str) -> None:
-        """A shard's epoch was given up: its numbers are behind, or its rebuilding broke off."""
+        """A shard's epoch was given up: of the past, behind the ledger, or rebuilt in part."""
 
     def applied(self, accounts: int) -> None:
         """So many accounts were given what the ledger has of them."""
@@ -174,17 +176,17 @@ class Rebuild:
             if state is not None and epoch_of(source_id) == state.epoch:
                 given = state.given.get(source_id, 0)
                 numbers[shard] = max(numbers.get(shard, 0), last - given)
-        closed = await parts.ledger.closed()
+        known = await parts.ledger.epochs()
         going = [
             state
             for state in states
-            if not await self._renew_if_due(state, numbers.get(state.shard), closed)
+            if not await self._renew_if_due(state, numbers.get(state.shard), known)
         ]
         waiting = dict.fromkeys(WAITS, 0)
         opened = await self._open(going, waiting)
         shut = [state for state in going if state.stage is not Stage.OPEN]
         await self._close([state for state in shut if not self._work[state.shard].closed], waiting)
-        await self._note_open(going, closed)
+        await self._note_open(going, known)
         parts.observer.waiting(waiting)
         renewed = len(states) - len(going)
         return RebuildCounts(opened, len(shut) + renewed - opened)
@@ -193,7 +195,7 @@ class Rebuild:
         return await self._parts.ledger.lead(self._options.holder, self._options.lease_ms)
 
     async def _renew_if_due(
-        self, state: ShardState, ahead: int | None, closed: Mapping[int, str]
+        self, state: ShardState, ahead: int | None, known: Mapping[tuple[int, str], bool]
     ) -> bool:
         """Give a shard another epoch if this one cannot be made whole; say whether it was.
 
@@ -205,13 +207,16 @@ class Rebuild:
             del self._work[shard]
             work = None
         reason = ""
-        if ahead is not None and ahead > 0:
+        current = known.get((shard, state.epoch))
+        if current is False:
+            reason = PAST
+        elif ahead is not None and ahead > 0:
             reason = BEHIND
         elif state.stage is not Stage.OPEN:
             broken = work is not None and work.closed and work.applied_s is None
-            if broken or (work is None and closed.get(shard) == state.epoch):
+            if broken or (work is None and current):
                 reason = UNFINISHED
-            elif ahead is not None and shard not in closed and shard not in self._renewed_once:
+            elif ahead is not None and not _ever(shard, known) and shard not in self._renewed_once:
                 # Of a time before epochs were closed: its counters are nowhere, its events are.
                 self._renewed_once.add(shard)
                 reason = UNKNOWN
@@ -336,12 +341,14 @@ class Rebuild:
         if operations:
             raise failure or BackendUnavailable("the windows kept turning")
 
-    async def _note_open(self, states: Sequence[ShardState], closed: Mapping[int, str]) -> None:
+    async def _note_open(
+        self, states: Sequence[ShardState], known: Mapping[tuple[int, str], bool]
+    ) -> None:
         """Close what is before epochs that are open though nobody has rebuilt them."""
         noted = {
             state.shard: state.epoch
             for state in states
-            if state.stage is Stage.OPEN and closed.get(state.shard) != state.epoch
+            if state.stage is Stage.OPEN and (state.shard, state.epoch) not in known
         }
         if noted:
             async with self._parts.ledger.close(noted):
@@ -357,6 +364,11 @@ def _operation(found: Recounted, epoch: str) -> Operation:
         detail=Rebuilt(found.slots),
         epoch=epoch,
     )
+
+
+def _ever(shard: int, known: Mapping[tuple[int, str], bool]) -> bool:
+    """Say whether a shard's counters were ever made anew."""
+    return any(each == shard for each, _ in known)
 
 
 def _live(operation: Operation, now_us: int) -> list[Operation]:

@@ -50,8 +50,8 @@ class RebuildLedger(Protocol):
         """Take or keep the lead for so long; say whether `holder` has it."""
         ...
 
-    async def closed(self) -> Mapping[int, str]:
-        """Return the epoch that each shard was last closed for."""
+    async def epochs(self) -> Mapping[tuple[int, str], bool]:
+        """Return the shards' epochs that counters were made anew in; True for current ones."""
         ...
 
     async def highest(self, epochs: Sequence[str]) -> Mapping[tuple[SourceId, int], int]:
