@@ -12,7 +12,7 @@ from typing import Final
 
 
 class Fault(StrEnum):
-    """What the nemesis does. Those from REDIS_FLUSHED on lose data."""
+    """What the nemesis does."""
 
     REDIS_DOWN = "redis down"
     REDIS_STALLED = "redis stalled"
@@ -29,6 +29,8 @@ class Fault(StrEnum):
     GROUP_LOST = "consumer group lost"
     DESTINATION_FAILING = "destination fails, also after it took"
     CLOCK_STEPPED = "redis' clock stepped"
+    REDIS_FLUSHED = "redis emptied"
+    REDIS_RESTORED = "redis replaced by a copy that lagged behind"
     POWER_LOST = "sidecar without power, and with it what was not synced"
     DISK_FULL = "disk of a sidecar full"
     DISK_FAILING = "disk of a sidecar failing"

@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from tallygate.ports import Delivery, LedgerBatch, OutboxDepth, Persisted, SourceProgress
+from tallygate.ports.epochs import SeenNumbers
 from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.outbox import FakeOutbox, Row
+from tallygate.testing.rebuild import FakeCorrections, FakeRebuildLedger
+from tallygate.testing.recount import FakeUsageSnapshots
 from tests.sim.loop import SimClock
 from tests.sim.wire import Server, at_once
 
@@ -26,6 +29,8 @@ class Database:
     def __init__(self, clock: SimClock, destinations: Sequence[str]) -> None:
         self.ledger = FakeLedger()
         self.outbox = FakeOutbox(clock.now_us)
+        self.rebuilding = FakeRebuildLedger(FakeUsageSnapshots(self.ledger), clock.now_us)
+        self.corrections = FakeCorrections(self.ledger, clock.now_us)
         self._clock = clock
         self._destinations = destinations
         self._messages = 0
@@ -48,16 +53,19 @@ class Database:
 
 
 class SimLedger:
-    """The `Ledger` port over the network."""
+    """The `Ledger` port over the network. What it has stored is told to `seen`."""
 
-    def __init__(self, server: Server, database: Database, who: str) -> None:
+    def __init__(self, server: Server, database: Database, who: str, seen: SeenNumbers) -> None:
         self._server = server
         self._database = database
         self._who = who
+        self._seen = seen
 
     async def persist(self, batch: LedgerBatch) -> Persisted:
         """Store the batch whole, or raise: then it may be stored or not."""
-        return await self._call(lambda: self._database.persist(batch))
+        stored = await self._call(lambda: self._database.persist(batch))
+        await self._seen.tell(stored.seen)
+        return stored
 
     async def progress(self) -> list[SourceProgress]:
         """Return the progress of every source's lane."""
