@@ -60,8 +60,11 @@ async def counters(
             )
 
 
-def lanes(world: World) -> Iterator[Lane]:
-    """Iterate over the numbers that were given out, and what became of them."""
+def lanes(world: World, *, lost: bool = False) -> Iterator[Lane]:
+    """Iterate over the numbers that were given out, and what became of them.
+
+    With `lost`, those that are missing are known to be lost, by the faults that there were.
+    """
     numbers = world.database.ledger.numbers
     for (source, lane), accepted in world.state.given_out.items():
         stored = numbers.get((source, lane), set())
@@ -71,6 +74,7 @@ def lanes(world: World) -> Iterator[Lane]:
             lane=lane,
             accepted=accepted,
             persisted=len(stored),
+            lost=max(0, accepted - len(stored)) if lost else 0,
             gaps=tuple((each, each) for each in missing),
         )
 

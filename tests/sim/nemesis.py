@@ -44,7 +44,7 @@ class Nemesis:
         }
         self._trace = trace
         self._sidecars = sidecars
-        self.kills = 0
+        self.sidecars_killed = 0
         self.powers_lost = 0
         # From when on Redis' data are lost, and when that happened.
         self.losses: list[tuple[int, int]] = []
@@ -159,7 +159,7 @@ class Nemesis:
         process.kill_at = process.steps + planned.steps
         await self._dead(process, planned.for_s)
         self._trace(f"{host.name} died at its step {process.steps}")
-        self.kills += 1
+        self.sidecars_killed += host in self._sidecars
         if planned.fault is Fault.POWER_LOST:
             assert isinstance(host, Sidecar)
             host.disk.lose_power()
