@@ -96,14 +96,15 @@ class RebuildOptions:
 
     `settle_ms` is time for journals to announce themselves, longer than they take to look;
     `patience_ms` is how long those that have are waited for: one on a node that has died may never
-    come, and what it hands in later counts then.
+    come, and what it hands in later counts then. `idle_ms` is between looks while none is shut.
     """
 
     holder: str
     shards: int
-    settle_ms: int = 2_000
+    settle_ms: int = 1_500
     patience_ms: int = 30_000
     lease_ms: int = 10_000
+    idle_ms: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +156,22 @@ class Rebuild:
         self._work: dict[int, _Work] = {}
         self._epochs: dict[int, str] = {}
         self._renewed_once: set[int] = set()
+        self._next_s = float("-inf")
 
     async def run_once(self) -> RebuildCounts:
         """Bring every shut shard as far as it can be; give up epochs that are behind.
 
         Raises what the ledger, the stream and Redis raise; the next run begins anew.
         """
+        now_s = self._parts.clock.monotonic()
+        if now_s < self._next_s:
+            return RebuildCounts()
+        counts = await self._look()
+        if not counts.shut:
+            self._next_s = now_s + self._options.idle_ms / 1000
+        return counts
+
+    async def _look(self) -> RebuildCounts:
         parts = self._parts
         if not await self._leads():
             self._work.clear()
