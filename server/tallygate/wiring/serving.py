@@ -90,7 +90,9 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     }
 
     async def start() -> None:
-        running.grpc_addresses = await host.listen(settings.grpc_address, services)
+        running.grpc_addresses = await host.listen(
+            settings.grpc_address, services, pushback_us=gather.refuse
+        )
 
     return start
 
