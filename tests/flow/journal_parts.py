@@ -143,6 +143,7 @@ class JournaledSidecar:
                 dater=dater,
                 clock=time,
                 observer=told,
+                epochs=store.epochs,
             ),
             SOURCE,
         )
