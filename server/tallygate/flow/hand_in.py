@@ -11,7 +11,7 @@ Refuses to know: how counters are rebuilt.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from tallygate.domain.decision import Decided, Fenced, Mode
@@ -57,7 +57,7 @@ class HandInParts:
     clock: Clock
     observer: HandInObserver
     # Told of each shard's epoch, so that reservations are entered with it.
-    epochs: dict[int, str]
+    epochs: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
