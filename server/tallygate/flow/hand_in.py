@@ -11,7 +11,7 @@ Refuses to know: how counters are rebuilt.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from tallygate.domain.decision import Decided, Fenced, Mode
@@ -56,6 +56,8 @@ class HandInParts:
     dater: EventDater
     clock: Clock
     observer: HandInObserver
+    # Told of each shard's epoch, so that reservations are entered with it.
+    epochs: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class HandIn:
         # one, and what is read of an epoch that is SEEN is what was told before it was.
         numbered = set(journal.unconfirmed())
         states = await self._parts.stages.states()
+        self._parts.epochs.update((state.shard, state.epoch) for state in states)
         await self._trim()
         left = {lane: all_of for lane, all_of in journal.unconfirmed().items() if lane in numbered}
         operations = 0

@@ -105,6 +105,7 @@ async def take_up(journal: Journal, serving: Serving, host: Host) -> None:
         dater=ProtobufEventDater(),
         clock=host.clock,
         observer=observer_of(host),
+        epochs=outages.epochs,
     )
     step = HandIn(parts, source_id(settings.data_dir))
     pace = LoopOptions(idle_ms=HAND_IN_MS)
