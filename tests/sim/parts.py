@@ -5,9 +5,10 @@ when processes die.
 """
 
 import asyncio
+import itertools
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, TypeVar
@@ -110,6 +111,7 @@ class World:
     destinations: tuple[SimDestination, ...]
     catalog: CatalogInMemory
     told: Told = field(default_factory=Told)
+    lives: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def pace(self, idle_ms: int) -> LoopOptions:
         """Return the pace of a loop, by the seed's chance."""
@@ -135,6 +137,7 @@ class Life:
         self.name = name
         self.process = Process(world.loop, name, died)
         self.stop = asyncio.Event()
+        self.number = next(world.lives)
 
     def run_loop(self, name: str, step: Step[Counts], idle_ms: int) -> None:
         """Run a step as `wiring` does."""
@@ -186,7 +189,8 @@ class Sidecar:
         store = SimQuotaStore(world.redis, world.state, SourceId(self.name))
         for (numbered, shard), last in journal.highest().items():
             store.fake.know(shard, numbered, last)
-        breaker = Breaker(JournaledStore(store, journal), clock, BreakerOptions(), told)
+        entering = JournaledStore(store, journal)
+        breaker = Breaker(entering, clock, BreakerOptions(), told)
         dater = ProtobufEventDater()
         backlog = Backlog(
             BacklogParts(breaker, dater, clock, told, journal), BacklogOptions(1_000, 10_000_000)
@@ -216,6 +220,7 @@ class Sidecar:
                 dater=dater,
                 clock=clock,
                 observer=told,
+                epochs=entering.epochs,
             ),
             SourceId(self.name),
         )
@@ -285,15 +290,18 @@ def begin_ingest(life: Life) -> None:
     stream = SimUsageStream(world.redis, world.state, life.name)
     seen = SimSeenNumbers(world.redis, world.state, life.name)
     stages = SimStages(world.redis, world.state, life.name)
-    store = SimQuotaStore(world.redis, world.state, SourceId(life.name))
+    store = SimQuotaStore(world.redis, world.state, SourceId(f"{life.name}-rebuild"))
+    # The lead is a process's, not that of the one after it under the same name.
+    holder = f"{life.name}/{life.number}"
     closing = SimRebuildLedger(world.postgres, world.database, life.name)
     declared = DeclaredInMemory(world.catalog)
     parts = IngestParts(
         stream=stream,
-        ledger=SimLedger(world.postgres, world.database, life.name, seen),
+        ledger=SimLedger(world.postgres, world.database, life.name),
         encoder=ProtobufEventEncoder(),
         clock=world.clock,
         observer=told,
+        seen=seen,
     )
     ingest = Ingest(parts, INGEST)
 
@@ -304,13 +312,13 @@ def begin_ingest(life: Life) -> None:
     life.run_loop("ingest", _Each(step), INGEST_MS)
     life.run_loop("watch", IngestWatch(parts), WATCH_MS)
     rebuilds = RebuildParts(closing, stages, seen, stream, store, declared, world.clock, told)
-    options = RebuildOptions(life.name, SHARDS, SETTLE_MS, PATIENCE_MS, LEAD_MS)
+    options = RebuildOptions(holder, SHARDS, SETTLE_MS, PATIENCE_MS, LEAD_MS)
     life.run_loop("rebuild", Rebuild(rebuilds, options), REBUILD_MS)
     corrections = SimCorrections(world.postgres, world.database, life.name)
     corrects = CorrectParts(
         corrections, closing, stages, stream, store, declared, world.clock, told
     )
-    memory = CorrectOptions(life.name, SHARDS, MEMORY_US / 1_000_000, LEAD_MS)
+    memory = CorrectOptions(holder, SHARDS, MEMORY_US / 1_000_000, LEAD_MS)
     life.run_loop("correct", Correct(corrects, memory), CORRECT_MS)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from tallygate.ports import Delivery, LedgerBatch, OutboxDepth, Persisted, SourceProgress
-from tallygate.ports.epochs import SeenNumbers
 from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.outbox import FakeOutbox, Row
 from tallygate.testing.rebuild import FakeCorrections, FakeRebuildLedger
@@ -53,19 +52,16 @@ class Database:
 
 
 class SimLedger:
-    """The `Ledger` port over the network. What it has stored is told to `seen`."""
+    """The `Ledger` port over the network."""
 
-    def __init__(self, server: Server, database: Database, who: str, seen: SeenNumbers) -> None:
+    def __init__(self, server: Server, database: Database, who: str) -> None:
         self._server = server
         self._database = database
         self._who = who
-        self._seen = seen
 
     async def persist(self, batch: LedgerBatch) -> Persisted:
         """Store the batch whole, or raise: then it may be stored or not."""
-        stored = await self._call(lambda: self._database.persist(batch))
-        await self._seen.tell(stored.seen)
-        return stored
+        return await self._call(lambda: self._database.persist(batch))
 
     async def progress(self) -> list[SourceProgress]:
         """Return the progress of every source's lane."""

@@ -141,8 +141,9 @@ class Simulation:
 
     async def _history(self, drained_s: float | None) -> History:
         world, record = self.world, self._caller.record
-        now_us = world.clock.now_us()
-        reading = evidence.counters(self.sidecars[0], self._limits, record, now_us)
+        lagged = tuple(each for each in self._nemesis.losses if each[0] < each[1])
+        at = evidence.Moment(world.state.clock.now_us(), lagged)
+        reading = evidence.counters(self.sidecars[0], self._limits, record, at)
         lossy = self._lossy()
         rest = Rest(
             ledger=tuple(evidence.rows(world)),

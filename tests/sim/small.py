@@ -65,7 +65,9 @@ class Small:
         await self.sidecar.ready()
         drained_s = await self.drained()
         world.state.clock.ahead_us += STEP_US_MAX
-        reading = evidence.counters(self.sidecar, self.limits, record, world.state.clock.now_us())
+        reading = evidence.counters(
+            self.sidecar, self.limits, record, evidence.Moment(world.state.clock.now_us())
+        )
         rest = Rest(
             ledger=tuple(evidence.rows(world)),
             counters=tuple([each async for each in reading]),
