@@ -58,6 +58,8 @@ class Installation:
     store: FakeQuotaStore
     seen: FakeSeenNumbers
     disk: FakeDisk
+    # How far sidecars' clocks are ahead of the store's.
+    ahead_us: int = 0
 
     @classmethod
     def fresh(cls) -> "Installation":
@@ -65,6 +67,10 @@ class Installation:
         time, stages = Time(), FakeCounterStages(SHARDS, opens_new=True)
         store = FakeQuotaStore(time.now_us, source_id=SOURCE, stages=stages)
         return cls(time, stages, store, FakeSeenNumbers(), FakeDisk())
+
+    async def store_us(self) -> int:
+        """Return the store's time."""
+        return self.time.us
 
     def lose_counters(self) -> None:
         """Empty the store, streams and all; what comes now is shut until it is rebuilt."""
@@ -95,6 +101,22 @@ class RunningTime:
         return asyncio.get_running_loop().time()
 
 
+@dataclass(slots=True)
+class WrongTime:
+    """A sidecar's own clock, ahead of the store's or behind it."""
+
+    time: Time
+    ahead_us: int
+
+    def now_us(self) -> int:
+        """Return what the clock shows."""
+        return self.time.us + self.ahead_us
+
+    def monotonic(self) -> float:
+        """Return the test's time."""
+        return self.time.monotonic()
+
+
 class HandInTold(LeaseTold):
     """Keeps what handing in tells, too."""
 
@@ -112,6 +134,7 @@ class JournaledSidecar:
         self.told = told.told
         self.journal = FakeJournal(installation.disk)
         time, dater, encoder = installation.time, ProtobufEventDater(), ProtobufEventEncoder()
+        own = WrongTime(time, installation.ahead_us)
         self.counting = CountingStore(installation.store)
         store = JournaledStore(self.counting, self.journal)
         options = BreakerOptions(hang_ms=5_000, failures_max=1)
@@ -141,8 +164,9 @@ class JournaledSidecar:
                 seen=installation.seen,
                 rebinder=rebinder,
                 dater=dater,
-                clock=time,
+                clock=own,
                 observer=told,
+                store_us=installation.store_us,
                 epochs=store.epochs,
             ),
             SOURCE,

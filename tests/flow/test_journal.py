@@ -220,9 +220,11 @@ async def test_a_crash_while_handing_in_counts_once() -> None:
     assert at.seen.handed_in[0].ranges == ((1, 4),)
 
 
-async def test_a_live_reservation_is_made_again() -> None:
-    """It keeps its id and what is left of its time, so that it can be settled."""
+@pytest.mark.parametrize("ahead_s", [0, -3_600, 3_600])
+async def test_a_live_reservation_is_made_again(ahead_s: int) -> None:
+    """It keeps its id and what is left of its time by the store's clock, to be settled."""
     at = Installation.fresh()
+    at.ahead_us = ahead_s * 1_000_000
     it = JournaledSidecar(at, HARD)
     kept = await it.reserve("kept", 40)
     short = await it.reserve("short", 3, ttl_us=1_000_000)
@@ -236,9 +238,12 @@ async def test_a_live_reservation_is_made_again() -> None:
     # What was committed is handed in as its event; what has ended holds nothing.
     assert await it.used() == 40 + 5
     assert short.decision.allowed
+    at.time.us += 30_000_000
+    assert await it.used() == 40 + 5
     await it.commit(kept.reservation_id, 50)
     assert await it.used() == 50 + 5
     after = JournaledSidecar(at, HARD)
+    await after.hand_in.run_once()
     assert after.journal.held() == {}
 
 
