@@ -72,14 +72,14 @@ class FakeSubject:
                 lambda: self.time.now_us, source_id=SourceId(source), memory_us=MEMORY_MS * 1000
             )
             for other in self.stores.values():
-                made.accounts = other.accounts
+                made.accounts, made.stages = other.accounts, other.stages
             self.stores[source] = made
         return self.stores[source]
 
     async def accepted(self, shard: int = SHARD) -> list[Seen]:
         """Return what the shard's stream holds."""
         return [
-            Seen(entry.source_id, record.first_seq, record.event_count)
+            Seen(entry.source_id.partition(".")[0], record.first_seq, record.event_count)
             for entry in self._entries(shard)
             for record in entry.records
         ]
@@ -148,7 +148,7 @@ class RedisSubject:
             match await client.type(key):
                 case b"hash":
                     value = await client.hgetall(key)
-                    if set(value) != {b"epoch"}:
+                    if not set(value) <= keys.META_FIELDS:
                         found[key] = value
                 case b"stream":
                     found[key] = await client.xrange(key)

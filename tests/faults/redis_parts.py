@@ -1,8 +1,9 @@
 """What the fault tests of Redis share: a store that counts what befell it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 
 from redis.asyncio import Redis
 
@@ -22,6 +23,7 @@ class Tally:
 
     reloads: int = 0
     epochs: int = 0
+    rollbacks: int = 0
 
     def script_reloaded(self) -> None:
         """Count it."""
@@ -30,6 +32,10 @@ class Tally:
     def epoch_changed(self, shard: int) -> None:
         """Count it."""
         self.epochs += 1
+
+    def rolled_back(self, shard: int) -> None:
+        """Count it."""
+        self.rollbacks += 1
 
     def pipeline_finished(self, operations: int, seconds: float) -> None:
         """Ignore it."""
@@ -42,6 +48,11 @@ class Rig:
     store: RedisQuotaStore
     beside: Redis
     tally: Tally
+
+    async def epoch(self, shard: int = SHARD) -> str:
+        """Return the shard's epoch."""
+        found = await cast(Awaitable[bytes], self.beside.hget(keys.meta(shard), "epoch"))
+        return found.decode()
 
     async def stored(self) -> dict[bytes, bytes | None]:
         """Return every key of the shards with its contents as the server dumps them."""

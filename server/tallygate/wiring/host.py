@@ -37,6 +37,11 @@ class Running:
     ops_port: int = 0
 
 
+def _usual() -> int | None:
+    """Leave it to the edge when a refused caller may come back."""
+    return None
+
+
 class Host:
     """Lends a role what it needs. `stack` ends before `connections`; both in opposite order."""
 
@@ -65,16 +70,32 @@ class Host:
         self._stop.set()
         await asyncio.gather(*self._tasks)
 
-    async def listen(self, addresses: tuple[str, ...], services: dict[str, Register]) -> list[str]:
-        """Serve gRPC there until the process stops; return where it is."""
+    async def listen(
+        self,
+        addresses: tuple[str, ...],
+        services: dict[str, Register],
+        pushback_us: Callable[[], int | None] = _usual,
+    ) -> list[str]:
+        """Serve gRPC there until the process stops; return where it is.
+
+        `pushback_us` notes a call that is refused unread, and says when it may come back.
+        """
         settings = self.settings
-        edge = EdgeOptions(settings.default_deadline_ms / 1000, EdgeMetrics(self.metrics))
+        edge = EdgeOptions(
+            settings.default_deadline_ms / 1000,
+            EdgeMetrics(self.metrics),
+            calls_max=settings.calls_max,
+            calls_max_bytes=settings.calls_max_bytes,
+            pushback_us=pushback_us,
+        )
         options = ServerOptions(
             addresses,
             settings.message_max_bytes,
             edge,
             metadata_bytes_max=settings.metadata_max_bytes,
             streams_max=settings.streams_max,
+            connection_age_s=settings.connection_age_ms / 1000,
+            connection_idle_s=settings.connection_idle_ms / 1000,
         )
         server = Server(options, services)
         await server.start()

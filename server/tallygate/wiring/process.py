@@ -127,7 +127,8 @@ class _Process:
         host, settings = self._host, self._host.settings
         client, metrics = host.redis(settings.redis_timeout_ms), host.metrics
         store = await open_store(settings, client, metrics)
-        backends = ControlBackends(host.postgres(), client, store, settings.shards)
+        opens_new = settings.counter_rebuild == "none"
+        backends = ControlBackends(host.postgres(), client, store, settings.shards, opens_new)
         control = control_of(backends, metrics, host.observer)
         for loop in control.loops:
             host.spawn(loop)
