@@ -69,7 +69,7 @@ class StreamRoom:
         if not self._full:
             return await self._store.decide(operations)
         answers: list[Answer] = [
-            StreamFull(retry_after_us=RETRY_US) if self._has_no_room(each) else NotAsked()
+            StreamFull(retry_after_us=RETRY_US) if self.keeps_out(each) else NotAsked()
             for each in operations
         ]
         places = [place for place, each in enumerate(answers) if not isinstance(each, StreamFull)]
@@ -87,5 +87,6 @@ class StreamRoom:
         """Return what the store has; see the port."""
         return await self._store.recorded(key)
 
-    def _has_no_room(self, operation: Operation) -> bool:
+    def keeps_out(self, operation: Operation) -> bool:
+        """Say whether an operation would add to a stream that is full."""
         return operation.shard in self._full and operation.mode in ADDS
