@@ -9,7 +9,14 @@ from tallygate.domain.catalog import OnExceed
 from tallygate.domain.decision import Decided, Fenced, Mode, Operation
 from tallygate.domain.detail import Extension, Hold, Portion, Rebuilt, Refund, Settlement
 from tallygate.domain.errors import BackendUnavailable
-from tallygate.domain.ids import EventId, OperationId, ReservationId, SourceId, epoch_of
+from tallygate.domain.ids import (
+    EventId,
+    OperationId,
+    ReservationId,
+    SourceId,
+    epoch_of,
+    numbered_in,
+)
 from tallygate.ports import OperationKey, QuotaStore, ReservationKey
 from tallygate.ports.epochs import Stage
 from tests.builders import ACME, charges, check, consume, decided, used, window
@@ -174,7 +181,8 @@ class FenceContract:
         await stage(subject, Stage.OPEN)
         given = decided(await one(store, consume(STRICT, 1)))
         restarted = subject.store("b")
-        restarted.know(SHARD, SourceId(f"b.{epoch_of(given.source_id)}"), 7)  # type: ignore[attr-defined]
+        name = numbered_in(SourceId("b"), epoch_of(given.source_id))
+        restarted.know(SHARD, name, 7)  # type: ignore[attr-defined]
         assert await one(restarted, consume(STRICT, 1)) == Fenced()
 
     async def test_an_epoch_that_was_left_is_not_taken_up_again(self, subject: Subject) -> None:
