@@ -16,7 +16,7 @@ from tallygate.adapters.redis.client import connect
 from tallygate.domain.errors import BackendUnavailable, StorageFault
 from tests.builders import consume, decided, rate, used, window
 from tests.faults.redis_parts import SHARD, rig
-from tests.servers import eventually
+from tests.servers import RedisBinary, eventually
 
 LIMITS = [window(limit=1_000, warn_at_ppm=(500_000,)), rate(limit=500)]
 
@@ -145,3 +145,36 @@ async def test_a_server_busy_with_a_script_is_unavailable(own_redis: EmbeddedRed
         assert str(refused) == "Redis is busy with a long script"
         [later] = await it.store.decide([consume(LIMITS, 1, "new")])
         assert (used(later)[0], decided(later).replayed) == (3, False)
+
+
+async def test_a_server_that_is_loading_is_unavailable(
+    redis_binary: RedisBinary, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """LOADING is said while the data is read; then counters stand and numbers go on."""
+    # It looks up from its file every two megabytes.
+    slowly = ("--key-load-delay", "1000", "--rdbcompression", "no")
+    server = EmbeddedRedis(
+        tmp_path_factory.mktemp("redis"),
+        binary=redis_binary.path,
+        options=("--appendonly", "no", *slowly),
+    )
+    async with server, rig(server.url, opens_new=False) as it:
+        await it.store.decide([consume(LIMITS, 2, "op")])
+        async with it.beside.pipeline(transaction=False) as pipeline:
+            for number in range(2_000):
+                pipeline.set(f"key-{number}", "x" * 16_384)
+            await pipeline.execute()
+        await it.beside.save()
+        await server.stop()
+        starting = asyncio.create_task(server.start())
+
+        async def loading() -> bool:
+            [refused] = await it.store.decide([consume(LIMITS, 1, "new")])
+            assert isinstance(refused, BackendUnavailable)
+            return str(refused) == "Redis is loading its data"
+
+        await eventually(loading, what="the refusal of a server that loads")
+        await starting
+        [later] = await it.store.decide([consume(LIMITS, 1, "new")])
+        assert (used(later)[0], decided(later).first_seq) == (3, 2)
+        assert (it.tally.epochs, it.tally.rollbacks) == (0, 0)
