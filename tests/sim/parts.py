@@ -220,6 +220,7 @@ class Sidecar:
                 dater=dater,
                 clock=clock,
                 observer=told,
+                store_us=SimUsageStream(world.redis, world.state, self.name).now_us,
                 epochs=entering.epochs,
             ),
             SourceId(self.name),

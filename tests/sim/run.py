@@ -72,7 +72,7 @@ class Simulation:
         self._steps: deque[str] = deque(maxlen=STEPS_SHOWN)
         self._limits = drawn_limits(chance)
         self.world = world = made_world(self._loop, chance, self._limits)
-        skew_us = chance.choice((0, 0, 250_000, 250_000, 250_000))
+        skew_us = chance.choice((0, 0, 3_600_000_000, -3_600_000_000, 250_000))
         self.sidecars = [
             Sidecar(world, f"s{number}", skew_us if number else 0)
             for number in range(scope.sidecars)
