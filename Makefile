@@ -21,7 +21,7 @@ FIRST ?= 1
 SOURCES := server tests protos $(wildcard bench)
 
 .PHONY: help setup demo test test-fast nightly lint format typecheck imports gen gen-check \
-	proto-lint proto-breaking lock sim bench bench-limits bench-rebuild clean
+	proto-lint proto-breaking lock sim bench bench-limits bench-journal bench-rebuild clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -109,6 +109,9 @@ bench-rebuild: setup ## Measure how long counters that were lost take to be made
 
 bench-limits: setup ## Measure what each kind of limit costs Redis beside a plain window
 	@$(BIN)/python -m bench.limits
+
+bench-journal: setup ## Measure what the journal costs a call, and how long a sync takes
+	@$(BIN)/python -m bench.journal $(ARGS)
 
 clean: ## Remove the environment, caches and build results; data in .tallygate/ stays
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
