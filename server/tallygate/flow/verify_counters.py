@@ -44,6 +44,8 @@ ATTEMPTS_MAX: Final = 3
 PAUSE_S: Final = 1.0
 
 Note = Callable[[int], None]
+# Accounts by shard and tenant. Those that come to light later are added.
+Names = dict[int, dict[TenantId, set[AccountId]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +135,11 @@ class CounterAudit:
         catalog = await self._parts.catalogs.effective(self._parts.clock.now_us())
         states = {each.shard: each for each in await self._parts.stages.states()}
         wanted = [each for each in states.values() if each.stage is Stage.OPEN]
-        names = await self._parts.reads.accounts(wanted)
+        reads = self._parts.reads
+        names = {shard: dict(found) for shard, found in (await reads.accounts(wanted)).items()}
         total = _Findings()
+        if tenant_id is None:
+            total.shut.update(each.shard for each in states.values() if each not in wanted)
         for group in await self._groups(catalog, names, tenant_id):
             found = await self._look(group, catalog, states[group.shard], names)
             note(found.compared)
@@ -159,7 +164,7 @@ class CounterAudit:
         self,
         group: _Group,
         catalog: Catalog,
-        names: Mapping[int, Mapping[TenantId, set[AccountId]]],
+        names: Names,
         before: _Findings,
     ) -> _Findings:
         """Look once more at the families that differed, as they are by now."""
@@ -179,7 +184,7 @@ class CounterAudit:
     async def _groups(
         self,
         catalog: Catalog,
-        names: Mapping[int, Mapping[TenantId, set[AccountId]]],
+        names: Names,
         tenant_id: TenantId | None,
     ) -> list[_Group]:
         """Return all families, by shard, in groups that are compared together."""
@@ -216,22 +221,36 @@ class CounterAudit:
         )
 
     async def _look(
+        self, group: _Group, catalog: Catalog, state: ShardState, names: Names
+    ) -> _Findings:
+        """Look at a group; once more, with them, if there are accounts that nobody knew of."""
+        scoped = names.setdefault(group.shard, {})
+        while True:
+            found, unread = await self._look_once(group, catalog, state, scoped)
+            # On a live system a value of a dimension may be used for the first time at any moment;
+            # those that are new within one look are few.
+            if not unread:
+                return found
+            for account in unread:
+                scoped.setdefault(tenant_of(account), set()).add(account)
+
+    async def _look_once(
         self,
         group: _Group,
         catalog: Catalog,
         state: ShardState,
-        names: Mapping[int, Mapping[TenantId, set[AccountId]]],
-    ) -> _Findings:
+        scoped: Mapping[TenantId, set[AccountId]],
+    ) -> tuple[_Findings, set[AccountId]]:
+        """Return what is found, and the accounts with usage of which the counters were not read."""
         if state.stage is not Stage.OPEN:
-            return _Findings(shut={group.shard})
-        lines = await lineages(self._parts.tenants, catalog, group.tenants)
+            return _Findings(shut={group.shard}), set()
+        lines = dict(await lineages(self._parts.tenants, catalog, group.tenants))
         members = {each.tenant_id for line in lines.values() for each in line}
-        scoped = names.get(group.shard, {})
         accounts = {AccountId(each) for each in members}
         accounts.update(*(scoped.get(each, set()) for each in members))
         page = await self._parts.reads.page(state, sorted(accounts))
         if not page.open:
-            return _Findings(shut={group.shard})
+            return _Findings(shut={group.shard}), set()
         events, burns = await self._in_flight(group.shard, page.at_us)
         async with self._parts.snapshots.snapshot() as usage:
             unseen = await usage.unseen(events) if events else []
@@ -245,6 +264,9 @@ class CounterAudit:
             }
             added = AddedUsage(usage, [each for each in unseen if each.tenant_id in lines])
             recounted = await self._recount(added, catalog, page.at_us).of(sorted(lines))
+            unread = {each.account for each in recounted} - accounts
+            if unread:
+                return _Findings(), unread
             books = await usage.books(sorted(members), page.at_us)
             unposted = await usage.unposted(burns) if burns else []
             look = _Look(
@@ -259,7 +281,7 @@ class CounterAudit:
             )
             found = await self._compared(look, usage)
         found.in_flight = len(unseen)
-        return found
+        return found, set()
 
     async def _in_flight(
         self, shard: int, until_us: int
@@ -277,12 +299,8 @@ class CounterAudit:
     async def _compared(self, look: _Look, usage: AuditUsage) -> _Findings:
         found = _Findings()
         tenants = look.tenants
-        for account in sorted({*look.page.accounts, *look.recounted}):
+        for account, read in look.page.accounts.items():
             tenant = tenants[tenant_of(account)]
-            read = look.page.accounts.get(account)
-            if read is None:
-                # A value of a dimension that was used for the first time after names were read.
-                read = Account()
             for limit in _limits(look, tenant, account):
                 found.compared += 1
                 for unequal in _unlike(look, account, read, limit, tenant):
@@ -298,20 +316,21 @@ class CounterAudit:
     async def _young(
         self, look: _Look, usage: AuditUsage, tenant: Tenant, limit: Limit, since_us: int
     ) -> bool:
-        """Say whether the tenant had no such limit when the window began."""
+        """Say whether the limit has been another one, or none, since the window began."""
         if limit.kind is LimitKind.BALANCE or not since_us:
             return False
-        before = await self._parts.catalogs.effective(since_us)
-        if not before.version:
-            # Nothing was decided without a catalog: all there is was counted.
-            return False
-        then = (await usage.tenants_at([tenant.tenant_id], since_us)).get(tenant.tenant_id)
-        then = then or default_tenant(before, tenant.tenant_id)
-        if then is None:
-            return False
-        of_then = {_measure(each) for each in limits_of(before, then, since_us)}
-        same_meters = before.meters.get(limit.meter) == look.catalog.meters.get(limit.meter)
-        return _measure(limit) not in of_then or not same_meters or then.parent != tenant.parent
+        declared = await usage.tenant_since(tenant.tenant_id, since_us)
+        if any(each.parent != tenant.parent for each in declared):
+            return True
+        for catalog in await usage.catalogs_since(since_us):
+            if catalog.meters.get(limit.meter) != look.catalog.meters.get(limit.meter):
+                return True
+            undeclared = default_tenant(catalog, tenant.tenant_id)
+            for then in declared or ([undeclared] if undeclared is not None else [tenant]):
+                had = limits_of(catalog, then, look.page.at_us)
+                if _measure(limit) not in map(_measure, had):
+                    return True
+        return False
 
 
 def _limits(look: _Look, tenant: Tenant, account: AccountId) -> Iterable[Limit]:

@@ -12,13 +12,17 @@ from redis.asyncio import Redis
 
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.audit import PostgresLedgerAudit
+from tallygate.adapters.postgres.audit_usage import PostgresAuditSnapshots
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.event_records import PostgresEventRecords
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.redis.client import connect
+from tallygate.adapters.redis.counter_reads import RedisCounterReads
+from tallygate.adapters.redis.epochs import RedisCounterStages
 from tallygate.adapters.redis.stream_search import RedisStreamSearch
 from tallygate.flow.explain import Explain, ExplainParts
 from tallygate.flow.verify import Progress, Verify, VerifyParts
+from tallygate.flow.verify_counters import CounterAudit, CounterParts
 from tallygate.settings import Settings
 
 # An operator waits for this, no caller does.
@@ -31,7 +35,27 @@ async def verifying(settings: Settings, progress: Progress) -> AsyncIterator[Ver
     async with AsyncExitStack() as stack:
         postgres = _postgres(settings)
         stack.push_async_callback(postgres.close)
-        yield Verify(VerifyParts(PostgresLedgerAudit(postgres)), progress)
+        client = _redis(settings)
+        if client is not None:
+            stack.push_async_callback(client.aclose)
+        counters = counter_audit(postgres, client, settings.shards) if client else None
+        yield Verify(VerifyParts(PostgresLedgerAudit(postgres), counters), progress)
+
+
+def counter_audit(postgres: Postgres, client: Redis, shards: int) -> CounterAudit:
+    """Return what compares the counters of a Redis with a ledger."""
+    catalogs = PostgresCatalogStore(postgres)
+    return CounterAudit(
+        CounterParts(
+            reads=RedisCounterReads(client, shards),
+            stages=RedisCounterStages(client, shards),
+            snapshots=PostgresAuditSnapshots(postgres),
+            catalogs=catalogs,
+            tenants=catalogs,
+            clock=SystemClock(),
+            shards=shards,
+        )
+    )
 
 
 @asynccontextmanager
