@@ -16,10 +16,12 @@ PYTHON ?=
 WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 ARGS ?=
+SEEDS ?= 1000
+FIRST ?= 1
 SOURCES := server tests protos $(wildcard bench)
 
 .PHONY: help setup demo test test-fast nightly lint format typecheck imports gen gen-check \
-	proto-lint proto-breaking lock bench bench-limits clean
+	proto-lint proto-breaking lock sim bench bench-limits clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -95,6 +97,9 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 		--extra embedded --group dev --generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file requirements.lock $(ARGS)
+
+sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FIRST=1
+	@$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS) $(ARGS)
 
 bench: setup ## Measure speed and memory beside an empty handler; needs h2load
 	@$(BIN)/python -m bench $(ARGS)

@@ -32,6 +32,7 @@ from tallygate.commands.options import (
     RedisUrl,
     settings_of,
 )
+from tallygate.commands.outbox import outbox
 from tallygate.commands.output import (
     EXIT_FAILED,
     Sheet,
@@ -57,6 +58,7 @@ app = typer.Typer(
 )
 app.add_typer(imports, name="import")
 app.add_typer(credit, name="credit")
+app.add_typer(outbox, name="outbox")
 app.command("reset")(reset)
 app.command("simulate-plan")(simulate_plan)
 app.command("verify")(verify)

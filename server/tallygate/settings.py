@@ -110,7 +110,8 @@ class Settings(BaseSettings):
     """The Postgres that holds the ledger. `dev` starts its own without."""
 
     data_dir: Path = Path(".tallygate")
-    """Where this installation keeps its files: embedded servers, the source's id."""
+    """Where this installation keeps its files: the journal, the source's id, embedded servers.
+    Each sidecar needs a folder of its own, which outlives its container."""
 
     catalog: Path | None = None
     """A catalog file to serve from, without Postgres."""
@@ -158,21 +159,32 @@ class Settings(BaseSettings):
     breaker_failures_max: int = Field(default=3, ge=1, le=1_000)
     """Failed pipelines in a row after which Redis is not asked any more but by probes."""
 
+    journal: Literal["on", "off"] = "on"
+    """Whether the sidecar keeps on its own disk what the ledger has not confirmed. `off` is for a
+    Redis without a ledger, as nothing would ever be confirmed, or for a disk that is lost with the
+    process."""
+
+    journal_max_bytes: int = Field(default=1024 * MIB, ge=16 * MIB, le=1024 * 1024 * MIB)
+    """Size of the journal on disk: about five million events, an hour without ledger or Redis at
+    1,000 a second. Beyond, nothing is entered, and replies say `REDIS`."""
+
     outage_backlog_max: int = Field(default=50_000, ge=0, le=10_000_000)
-    """Operations granted without Redis that wait to be counted: ten seconds at 5,000 a second.
-    One more is refused. With 0 nothing is granted without Redis."""
+    """Operations granted without Redis that are held in memory: ten seconds at 5,000 a second.
+    With a journal, more of `RecordUsage` is held on the disk alone; else one more is refused.
+    With 0 nothing is granted without Redis."""
 
     outage_backlog_max_bytes: int = Field(default=128 * MIB, ge=0, le=16 * 1024 * MIB)
     """Memory for the same: room for 50,000 operations of two limits each."""
 
     outage_records: Literal["accept", "refuse"] = "refuse"
-    """Whether `RecordUsage`, and calls of which no limit says what to do, are accepted into memory
-    while Redis is away, where a crash loses them. `refuse` lets callers keep what they have, as
-    UNAVAILABLE asks of them."""
+    """Without a journal: whether `RecordUsage`, and calls of which no limit says what to do, are
+    accepted into memory while Redis is away, where a crash loses them. `refuse` lets callers keep
+    what they have, as UNAVAILABLE asks of them. With a journal they are accepted into that."""
 
     leases: Literal["off", "on"] = "off"
     """Whether hot calls are granted from units that the sidecar has leased. What is granted so is
-    in memory until it is settled: a crash loses up to `lease_unsettled_max` calls of a kind."""
+    in the journal until it is settled; without one, a crash loses up to `lease_unsettled_max` calls
+    of a kind."""
 
     lease_hot_per_s: int = Field(default=50, ge=1, le=1_000_000)
     """Calls per second of one kind from which it is leased for: below, a lease saves no work."""
@@ -197,6 +209,20 @@ class Settings(BaseSettings):
 
     streams_max: int = Field(default=1_000, ge=1, le=100_000)
     """Calls at once on one connection."""
+
+    calls_max: int = Field(default=8_192, ge=1, le=1_000_000)
+    """Calls at once, over all connections: a full queue, and as many that are on their way in or
+    out. One more is refused before its message is read. Some 20 KB of memory each."""
+
+    calls_max_bytes: int = Field(default=64 * MIB, ge=MIB, le=4 * 1024 * MIB)
+    """Bytes of requests inside at once: what they become in memory is several times that."""
+
+    connection_age_ms: int = Field(default=0, ge=0, le=7 * 86_400_000)
+    """After this long a connection is closed once its calls have ended, so that clients of several
+    sidecars spread anew; 0 for never, as one app's connection to its sidecar needs no other."""
+
+    connection_idle_ms: int = Field(default=600_000, ge=1_000, le=7 * 86_400_000)
+    """A connection without calls for this long is closed; its client opens another when it asks."""
 
     watches_max: int = Field(default=1_000, ge=0, le=100_000)
     """Watches at once, over all connections; more of them on one question cost little."""

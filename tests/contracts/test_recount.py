@@ -49,10 +49,10 @@ class Subject:
                 *(f"op-{limit}-{scope}-{at_us}", limit, scope, at_us),
             )
 
-    async def sums(self, asks: Sequence[Ask], but_epoch: str = "") -> set[UsageSum]:
+    async def sums(self, asks: Sequence[Ask], but_epochs: Sequence[str] = ()) -> set[UsageSum]:
         """Return the sums that a snapshot of now has."""
         async with self.snapshots.snapshot() as usage:
-            return set(await usage.sums(asks, but_epoch))
+            return set(await usage.sums(asks, but_epochs))
 
 
 @pytest.fixture(params=["fake", "postgres"])
@@ -92,7 +92,7 @@ async def test_counts_what_was_used_and_accepted_in_time(subject: Subject) -> No
         at(7, 1, amount=100, meter=MeterName("bytes")),
     )
     assert await subject.sums([ASK]) == {UsageSum(0, 0, (), 12)}
-    assert await subject.sums([ASK], "e2") == {UsageSum(0, 0, (), 5)}
+    assert await subject.sums([ASK], ["e2"]) == {UsageSum(0, 0, (), 5)}
     assert await subject.sums([replace(ASK, tenant_id=TenantId("nobody"))]) == set()
 
 

@@ -307,7 +307,7 @@ async def test_leaves_out_an_epoch_and_other_shards() -> None:
     async with world.snapshots.snapshot() as usage:
         at_us = world.now_us
         rest = Recount(
-            usage, world.known, world.catalog, shards=SHARDS, at_us=at_us, but_epoch="new"
+            usage, world.known, world.catalog, shards=SHARDS, at_us=at_us, but_epochs=["new"]
         )
         assert [part async for part in rest.accounts() if part] == []
         whole = Recount(usage, world.known, world.catalog, shards=SHARDS, at_us=at_us)

@@ -60,9 +60,9 @@ class LastReset:
 
 
 def sums_of(
-    events: Iterable[UsageEvent], asks: Sequence[Ask], but_epoch: str = ""
+    events: Iterable[UsageEvent], asks: Sequence[Ask], but_epochs: Sequence[str] = ()
 ) -> list[UsageSum]:
-    """Return the sums that are not 0, but for events counted in `but_epoch`, empty for none.
+    """Return the sums that are not 0, but for events counted in `but_epochs`.
 
     Each event is looked at for each ask: this is for some thousands of them.
     """
@@ -71,7 +71,7 @@ def sums_of(
     for number, ask in enumerate(asks):
         taken: dict[str, list[UsageEvent]] = {}
         for event in known:
-            if not _meets(ask, event, but_epoch):
+            if not _meets(ask, event, but_epochs):
                 continue
             units = event.amount
             if ask.counted:
@@ -88,13 +88,13 @@ def sums_of(
     return [UsageSum(*place, units) for place, units in found.items() if units]
 
 
-def _meets(ask: Ask, event: UsageEvent, but_epoch: str) -> bool:
+def _meets(ask: Ask, event: UsageEvent, but_epochs: Sequence[str]) -> bool:
     return (
         (event.tenant_id, event.meter) == (ask.tenant_id, ask.meter)
         and event.event_time_us >= ask.from_us
         and ask.received_from_us <= event.received_at_us < ask.received_until_us
         and (not ask.period_us or event.event_time_us >= event.received_at_us - ask.period_us)
-        and (not but_epoch or event.counter_epoch != but_epoch)
+        and event.counter_epoch not in but_epochs
     )
 
 

@@ -30,11 +30,11 @@ class AddedUsage:
         }
         return sorted(found)[:count]
 
-    async def sums(self, asks: Sequence[Ask], but_epoch: str = "") -> list[UsageSum]:
-        """Return the sums of both that are not 0, but for events counted in `but_epoch`."""
+    async def sums(self, asks: Sequence[Ask], but_epochs: Sequence[str] = ()) -> list[UsageSum]:
+        """Return the sums of both that are not 0, but for events counted in `but_epochs`."""
         found: Counter[tuple[int, int, tuple[str, ...]]] = Counter()
-        stored = await self._usage.sums(asks, but_epoch)
-        for each in (*stored, *sums_of(self._events, asks, but_epoch)):
+        stored = await self._usage.sums(asks, but_epochs)
+        for each in (*stored, *sums_of(self._events, asks, but_epochs)):
             found[each.ask, each.slot, each.values] += each.units
         return [UsageSum(*place, units) for place, units in found.items() if units]
 

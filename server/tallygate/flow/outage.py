@@ -1,7 +1,7 @@
 """admit ─▶ [ outage ] ─▶ gather: where the store does not decide, the limits' own rules do.
 
 If we die here, nothing was answered yet. If we die after a grant was answered and before it was
-handed over, it is lost: `backlog` says how much that can be.
+handed over, it is in the journal; `backlog` says what is lost without one.
 
 Guarantees: what is granted here is in the backlog before its caller is told; a repeat of it gets
 the same decision, here until the store has it and from the store afterwards. What may have been
@@ -21,10 +21,17 @@ from tallygate.domain.decision import (
     Outcome,
     Reused,
 )
-from tallygate.domain.errors import BackendUnavailable, NotAsked, Overloaded, TallygateError
+from tallygate.domain.errors import (
+    BackendUnavailable,
+    DeadlineTooShort,
+    NotAsked,
+    Overloaded,
+    TallygateError,
+)
 from tallygate.domain.fence import is_fenced
 from tallygate.domain.outage import DECIDABLE, LocalGrants, Ungranted, opted_in, rules_of
 from tallygate.flow.backlog import Backlog, Key, key_of
+from tallygate.ports.journal import Debit
 
 Answer = Outcome | TallygateError
 
@@ -32,6 +39,7 @@ Answer = Outcome | TallygateError
 FULL_RETRY_US: Final = 2_000_000
 # Several pipelines' worth: so many were in flight when the store went away, and a few more.
 UNSETTLED_MAX: Final = 10_000
+UNSENT: Final = (Overloaded, DeadlineTooShort)
 
 
 class Decider(Protocol):
@@ -83,6 +91,12 @@ class OutageGate:
         # What was sent and left open, until the store has answered it.
         self._unsettled: dict[Key, None] = {}
 
+    def resume(self, debits: Sequence[Debit]) -> None:
+        """Go on with budgets from which the process before this one has granted."""
+        for account, field, units in debits:
+            counter = (account, field)
+            self._grants.granted[counter] = self._grants.granted.get(counter, 0) + units
+
     async def decide(self, asked: Sequence[Asked], now_us: int) -> list[Answer]:
         """Return one answer per operation, in order; `now_us` is the store's time, as far as known.
 
@@ -100,7 +114,8 @@ class OutageGate:
         key = key_of(asked.operation)
         outcome = self._heard(asked.operation, outcome)
         if not isinstance(outcome, BackendUnavailable):
-            if self._unsettled and key is not None:
+            # What was not sent settles nothing.
+            if self._unsettled and key is not None and not isinstance(outcome, UNSENT):
                 self._unsettled.pop(key, None)
             return outcome
         # The store may have granted what was sent to it, now or in an earlier try.
@@ -166,15 +181,16 @@ class OutageGate:
             # Of what was sent a refusal could be untrue: a retry tells, once the store is back.
             self._observer.degraded("unavailable" if sent else "refused")
             return error if sent else ruling
-        if not self._backlog.add(operation, ruling):
+        kept = self._backlog.add(operation, ruling)
+        if kept is None:
             self._observer.degraded("full")
             return Overloaded(
-                "the backlog of what was granted without Redis is full",
+                "Redis is away, and there is no room for what is granted without it",
                 retry_after_us=FULL_RETRY_US,
             )
         self._grants.debit(operation)
         self._observer.degraded("recorded" if operation.mode is Mode.RECORD else "granted")
-        return ruling
+        return kept
 
     def _decidable(self, asked: Asked) -> bool:
         operation = asked.operation

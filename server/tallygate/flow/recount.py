@@ -95,7 +95,7 @@ _Counters = dict[AccountId, dict[str, _Counter]]
 class Recount:
     """Recounts accounts from one snapshot, as of `at_us`, by a catalog and its tenants.
 
-    Usage counted in `but_epoch` is left out, and so is what was accepted from `until_us` on.
+    Usage counted in `but_epochs` is left out, and so is what was accepted from `until_us` on.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Recount:
         *,
         shards: int,
         at_us: int,
-        but_epoch: str = "",
+        but_epochs: Sequence[str] = (),
         until_us: int = NEVER_US,
     ) -> None:
         self._usage = usage
@@ -114,7 +114,7 @@ class Recount:
         self._catalog = catalog
         self._shards = shards
         self._at_us = at_us
-        self._but_epoch = but_epoch
+        self._but_epochs = but_epochs
         self._until_us = until_us
         self._weighings = weighings_of(catalog)
         self._shapes: dict[_Shape, tuple[_Measure, ...]] = {}
@@ -162,7 +162,7 @@ class Recount:
         asks = list(uses)
         for start in range(0, len(asks), ASKS_MAX):
             part = asks[start : start + ASKS_MAX]
-            for each in await self._usage.sums(part, self._but_epoch):
+            for each in await self._usage.sums(part, self._but_epochs):
                 for use in uses[part[each.ask]]:
                     _count(counters, use, each)
         roots = {

@@ -19,8 +19,8 @@ class CountedUsage(Protocol):
         """Return up to `count` tenants that have used anything, by id, those after `after`."""
         ...
 
-    async def sums(self, asks: Sequence[Ask], but_epoch: str = "") -> list[UsageSum]:
-        """Return the sums that are not 0, but for events counted in `but_epoch`, empty for none."""
+    async def sums(self, asks: Sequence[Ask], but_epochs: Sequence[str] = ()) -> list[UsageSum]:
+        """Return the sums that are not 0, but for events counted in `but_epochs`."""
         ...
 
     async def resets(self, tenants: Sequence[TenantId]) -> list[LastReset]:

@@ -25,9 +25,9 @@ class FakeCountedUsage:
         """Return up to `count` tenants that have used anything, by id, those after `after`."""
         return sorted({each.tenant_id for each in self._events if each.tenant_id > after})[:count]
 
-    async def sums(self, asks: Sequence[Ask], but_epoch: str = "") -> list[UsageSum]:
-        """Return the sums that are not 0, but for events counted in `but_epoch`."""
-        return sums_of(self._events, asks, but_epoch)
+    async def sums(self, asks: Sequence[Ask], but_epochs: Sequence[str] = ()) -> list[UsageSum]:
+        """Return the sums that are not 0, but for events counted in `but_epochs`."""
+        return sums_of(self._events, asks, but_epochs)
 
     async def resets(self, tenants: Sequence[TenantId]) -> list[LastReset]:
         """Return the last reset of each counter of these tenants that was ever set back."""
@@ -42,10 +42,10 @@ class FakeUsageSnapshots:
     """The `UsageSnapshots` port over a fake ledger. `resets` are for a test to add to."""
 
     def __init__(self, ledger: FakeLedger) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self.resets: list[LastReset] = []
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[CountedUsage]:
         """Hold one snapshot of now."""
-        yield FakeCountedUsage(self._ledger.events.values(), self.resets)
+        yield FakeCountedUsage(self.ledger.events.values(), self.resets)

@@ -16,9 +16,11 @@ from tallygate.adapters.redis.catalog_view import RedisCatalogView
 from tallygate.adapters.redis.dating import ProtobufEventDater
 from tallygate.flow.backlog import Backlog, BacklogOptions, BacklogParts
 from tallygate.flow.breaker import Breaker, BreakerOptions, GuardedCatalog
+from tallygate.flow.journal import JournaledStore
 from tallygate.flow.loop import Loop, LoopObserver, LoopOptions
 from tallygate.flow.outage import Decider, OutageGate
 from tallygate.ports import CatalogView, Clock, QuotaStore
+from tallygate.ports.journal import Journal
 from tallygate.settings import Settings
 from tallygate.wiring.steps import Step
 
@@ -33,19 +35,26 @@ class Outages:
     """What stands between a sidecar's calls and its store."""
 
     def __init__(
-        self, settings: Settings, store: QuotaStore, clock: Clock, metrics: Metrics
+        self,
+        settings: Settings,
+        store: QuotaStore,
+        clock: Clock,
+        metrics: Metrics,
+        journal: Journal | None = None,
     ) -> None:
         self._settings = settings
+        self._journal = journal
         self._clock = clock
         self._observer = OutageMetrics(metrics)
         self.breaker = Breaker(
-            store,
+            # Within the breaker, so that what is answered too late is entered all the same.
+            store if journal is None else JournaledStore(store, journal),
             clock,
             BreakerOptions(settings.breaker_hang_ms, settings.breaker_failures_max),
             BreakerMetrics(metrics),
         )
         self.backlog = Backlog(
-            BacklogParts(self.breaker, ProtobufEventDater(), clock, self._observer),
+            BacklogParts(self.breaker, ProtobufEventDater(), clock, self._observer, journal),
             BacklogOptions(settings.outage_backlog_max, settings.outage_backlog_max_bytes),
         )
         metrics.outage_backlog.set_function(lambda: len(self.backlog))
@@ -54,7 +63,7 @@ class Outages:
 
     def gate(self, decider: Decider) -> OutageGate:
         """Return the gate in front of whoever puts operations to the breaker."""
-        accepted = self._settings.outage_records == "accept"
+        accepted = self._journal is not None or self._settings.outage_records == "accept"
         return OutageGate(decider, self.backlog, self._observer, records_accepted=accepted)
 
     def loops(self, observer: LoopObserver) -> Iterator[Loop]:
@@ -74,8 +83,10 @@ class Outages:
         async def end() -> None:
             waiting = len(self.backlog)
             grace_s = max(0.0, ends_s() - self._clock.monotonic())
-            lost = await self.backlog.flush(grace_s, self.breaker.probe)
-            if waiting and not lost:
+            left = await self.backlog.flush(grace_s, self.breaker.probe)
+            if left and self.backlog.durable:
+                log.info("outage_backlog_kept", operations=left, kept_in="the journal")
+            elif waiting and not left:
                 log.info("outage_backlog_flushed", operations=waiting)
 
         return end

@@ -25,7 +25,9 @@ from tallygate.flow.gather import Gather
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.gen.v1 import quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import QuotaStore
+from tallygate.ports.journal import Journal
 from tallygate.wiring.host import Host, Running
+from tallygate.wiring.journaling import Serving, durable_of, open_sidecar_journal, take_up
 from tallygate.wiring.leasing import settling
 from tallygate.wiring.outage import Outages
 from tallygate.wiring.serve import flows_of
@@ -46,9 +48,12 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     """Put the data plane together; return what has it listen."""
     settings, metrics = host.settings, host.metrics
     client = host.redis(settings.redis_timeout_ms)
-    outages = _start_outages(host, await open_store(settings, client, metrics))
+    journal = await open_sidecar_journal(host)
+    store = await open_store(settings, client, metrics)
+    outages = _start_outages(host, store, journal)
     view = outages.catalog(_start_view(host))
     gather = _start_gather(host, outages.breaker)
+    gate = outages.gate(gather)
     posture = host.redis(settings.redis_timeout_ms)
 
     async def watch_posture() -> None:
@@ -57,13 +62,16 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     host.loop("posture", watch_posture, POSTURE_MS)
     parts = DecideParts(
         catalog=view,
-        outage=outages.gate(gather),
+        outage=gate,
         clock=host.clock,
         encoder=ProtobufEventEncoder(),
         observer=AdmitMetrics(metrics),
         shards=settings.shards,
+        durable=durable_of(host, journal),
     )
-    flows = flows_of(parts, outages.breaker, settings, metrics)
+    if journal is not None:
+        await take_up(journal, Serving(store, outages, gate, view), host)
+    flows = flows_of(parts, outages.breaker, settings, metrics, journal)
     pace = LoopOptions(idle_ms=POLL_MS)
     host.spawn(Loop("watch", flows.watches, host.clock, host.observer, pace))
     if flows.leases is not None:
@@ -82,7 +90,9 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     }
 
     async def start() -> None:
-        running.grpc_addresses = await host.listen(settings.grpc_address, services)
+        running.grpc_addresses = await host.listen(
+            settings.grpc_address, services, pushback_us=gather.refuse
+        )
 
     return start
 
@@ -119,8 +129,8 @@ def _start_view(host: Host) -> FileCatalogView | RedisCatalogView:
     return view
 
 
-def _start_outages(host: Host, store: QuotaStore) -> Outages:
-    outages = Outages(host.settings, store, host.clock, host.metrics)
+def _start_outages(host: Host, store: QuotaStore, journal: Journal | None) -> Outages:
+    outages = Outages(host.settings, store, host.clock, host.metrics, journal)
     for loop in outages.loops(host.observer):
         host.spawn(loop)
     host.stack.push_async_callback(outages.flush(lambda: host.ends_s))

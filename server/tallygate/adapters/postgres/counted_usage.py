@@ -36,15 +36,15 @@ class PostgresCountedUsage:
         rows = await self._fetch("recount_tenants", after, count)
         return [TenantId(row["tenant_id"]) for row in rows]
 
-    async def sums(self, asks: Sequence[Ask], but_epoch: str = "") -> list[UsageSum]:
-        """Return the sums that are not 0, but for events counted in `but_epoch`."""
+    async def sums(self, asks: Sequence[Ask], but_epochs: Sequence[str] = ()) -> list[UsageSum]:
+        """Return the sums that are not 0, but for events counted in `but_epochs`."""
         by_fields: dict[tuple[str, ...], list[int]] = {}
         for place, ask in enumerate(asks):
             by_fields.setdefault(ask.fields, []).append(place)
         found: _Found = {}
         for fields, places in by_fields.items():
             rows = await self._fetch(
-                "recount_sums", *_columns(asks, places), list(fields), but_epoch
+                "recount_sums", *_columns(asks, places), list(fields), list(but_epochs)
             )
             for row in rows:
                 counted = asks[row["number"]].counted
@@ -52,7 +52,7 @@ class PostgresCountedUsage:
             counting = [place for place in places if asks[place].counted]
             if counting:
                 rows = await self._fetch(
-                    "recount_refunded", *_columns(asks, counting), list(fields), but_epoch
+                    "recount_refunded", *_columns(asks, counting), list(fields), list(but_epochs)
                 )
                 for row in rows:
                     found[_key(row)] = found.get(_key(row), 0) - int(row["events"])

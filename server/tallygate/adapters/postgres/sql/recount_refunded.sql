@@ -1,5 +1,5 @@
 -- Count events that were taken back whole, per ask, slot and values of the fields $9, but for
--- refunds of epoch $10. A refund has its event's time. Asks run in parallel arrays.
+-- refunds of epochs $10. A refund has its event's time. Asks run in parallel arrays.
 select ask.number, refunded.slot, refunded.values, refunded.events
 from unnest(
     $1::integer[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
@@ -43,7 +43,7 @@ cross join lateral (
                 and r.event_time >= tallygate.instant(ask.from_us)
                 and r.received_at >= tallygate.instant(ask.received_from_us)
                 and r.received_at < tallygate.instant(ask.received_until_us)
-                and ($10 = '' or r.counter_epoch <> $10)
+                and r.counter_epoch <> all($10::text[])
             group by r.refund_of, r.event_time
         ) as taken
         join tallygate.usage_event as e

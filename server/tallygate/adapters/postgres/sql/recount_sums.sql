@@ -1,4 +1,4 @@
--- Sum up usage per ask, slot and values of the fields $9, but for events of epoch $10. Asks run in
+-- Sum up usage per ask, slot and values of the fields $9, but for events of epochs $10. Asks run in
 -- parallel arrays. A dimension counts before a field of the context of the same name.
 select ask.number, usage.slot, usage.values, usage.events, usage.amount
 from unnest(
@@ -47,7 +47,7 @@ cross join lateral (
                 ask.period_us = 0
                 or e.event_time >= e.received_at - ask.period_us * interval '1 microsecond'
             )
-            and ($10 = '' or e.counter_epoch <> $10)
+            and e.counter_epoch <> all($10::text[])
     ) as event
     group by event.slot, event.values
 ) as usage
