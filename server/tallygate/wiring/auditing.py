@@ -16,10 +16,18 @@ from tallygate.adapters.postgres.audit_usage import PostgresAuditSnapshots
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.event_records import PostgresEventRecords
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
+from tallygate.adapters.postgres.stored_numbers import PostgresStoredNumbers
 from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.counter_reads import RedisCounterReads
 from tallygate.adapters.redis.epochs import RedisCounterStages
+from tallygate.adapters.redis.stream_numbers import RedisStreamNumbers
 from tallygate.adapters.redis.stream_search import RedisStreamSearch
+from tallygate.flow.completeness import (
+    CompletenessObserver,
+    CompletenessParts,
+    CompletenessWatch,
+    SilentCompleteness,
+)
 from tallygate.flow.explain import Explain, ExplainParts
 from tallygate.flow.verify import Progress, Verify, VerifyParts
 from tallygate.flow.verify_counters import CounterAudit, CounterParts
@@ -38,8 +46,14 @@ async def verifying(settings: Settings, progress: Progress) -> AsyncIterator[Ver
         client = _redis(settings)
         if client is not None:
             stack.push_async_callback(client.aclose)
-        counters = counter_audit(postgres, client, settings.shards) if client else None
-        yield Verify(VerifyParts(PostgresLedgerAudit(postgres), counters), progress)
+        parts = VerifyParts(PostgresLedgerAudit(postgres))
+        if client is not None:
+            parts = VerifyParts(
+                parts.ledger,
+                counter_audit(postgres, client, settings.shards),
+                completeness_of(postgres, client, settings.shards, SilentCompleteness()),
+            )
+        yield Verify(parts, progress)
 
 
 def counter_audit(postgres: Postgres, client: Redis, shards: int) -> CounterAudit:
@@ -54,6 +68,21 @@ def counter_audit(postgres: Postgres, client: Redis, shards: int) -> CounterAudi
             tenants=catalogs,
             clock=SystemClock(),
             shards=shards,
+        )
+    )
+
+
+def completeness_of(
+    postgres: Postgres, client: Redis, shards: int, observer: CompletenessObserver
+) -> CompletenessWatch:
+    """Return what compares the numbers of a Redis' sources with those of a ledger."""
+    return CompletenessWatch(
+        CompletenessParts(
+            streams=RedisStreamNumbers(client, shards),
+            ledger=PostgresStoredNumbers(postgres),
+            stages=RedisCounterStages(client, shards),
+            clock=SystemClock(),
+            observer=observer,
         )
     )
 

@@ -21,6 +21,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from tallygate.adapters.prometheus.completeness import CompletenessMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
 
 RPC_BUCKETS_S = (
@@ -97,6 +98,7 @@ class Metrics:
         self._declare_outage()
         self._declare_leases()
         self.journal = JournalMetrics(registry)
+        self.completeness = CompletenessMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:
