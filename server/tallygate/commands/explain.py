@@ -95,6 +95,20 @@ def _sheets(story: Story) -> Iterator[Sheet]:
         ],
     )
     yield Sheet(
+        "corrections",
+        ("tenant", "what", "number", "epoch", "due", "made", "outcome"),
+        [
+            (
+                *(each.tenant_id, "a duplicate taken back" if due.takes_back else "late, added"),
+                *(due.number, due.epoch, spelled(due.created_at_us)),
+                spelled(due.finished_at_us) if due.finished_at_us else None,
+                due.outcome,
+            )
+            for each in story.chapters
+            for due in each.corrections
+        ],
+    )
+    yield Sheet(
         "dead letters",
         ("tenant", "reason", "detail", "accepted", "stored", "number"),
         [
