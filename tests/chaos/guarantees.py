@@ -13,12 +13,12 @@ import random
 import subprocess
 import sys
 import tempfile
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from xml.etree import ElementTree
 
 from tests.chaos.promises import PROMISES, ROWS, Promise
 from tests.chaos.seeds import VARIABLE
