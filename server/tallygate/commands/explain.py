@@ -94,6 +94,11 @@ def _sheets(story: Story) -> Iterator[Sheet]:
             for told in each.told
         ],
     )
+    yield from _beside(story)
+
+
+def _beside(story: Story) -> Iterator[Sheet]:
+    """Iterate over what stands beside an event's own way: corrections, refusals, copies."""
     yield Sheet(
         "corrections",
         ("tenant", "what", "number", "epoch", "due", "made", "outcome"),

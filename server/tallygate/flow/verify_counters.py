@@ -30,7 +30,7 @@ from tallygate.domain.ids import AccountId, TenantId, scope_of, shard_of, tenant
 from tallygate.domain.limit import charge
 from tallygate.flow.event_usage import AddedUsage
 from tallygate.flow.family import Tenants, lineages
-from tallygate.flow.recount import Recount, Recounted
+from tallygate.flow.recount import TENANTS_PAGE, Recount, Recounted
 from tallygate.flow.verify import CounterFindings
 from tallygate.ports import CatalogStore, Clock
 from tallygate.ports.audit import AuditSnapshots, AuditUsage, CounterPage, CounterReads
@@ -191,24 +191,33 @@ class CounterAudit:
         async with self._parts.snapshots.snapshot() as usage:
             recount = self._recount(usage, catalog, self._parts.clock.now_us())
             if tenant_id is not None:
-                families = {tenant_id: await recount.family(tenant_id) or [tenant_id]}
+                known = await recount.family(tenant_id) or [tenant_id]
+                families = await self._rooted(catalog, known)
             else:
                 families = dict(await recount.families())
-        if tenant_id is None:
-            known = {each for family in families.values() for each in family}
-            strangers = {each for named in names.values() for each in named} - known
-            families |= {each: [each] for each in strangers}
+                known = [each for family in families.values() for each in family]
+                strangers = {each for named in names.values() for each in named}.difference(known)
+                for root, some in (await self._rooted(catalog, sorted(strangers))).items():
+                    families[root] = [*families.get(root, ()), *some]
         groups: dict[int, list[_Group]] = {}
-        for found in families.values():
-            lines = await lineages(self._parts.tenants, catalog, found)
-            for tenant, line in lines.items():
-                root = line[-1].tenant_id
-                shard = shard_of(root, self._parts.shards)
-                some = groups.setdefault(shard, [_Group(shard)])
-                if root not in some[-1].families and len(some[-1].tenants) >= TENANTS_MAX:
-                    some.append(_Group(shard))
-                some[-1].families.setdefault(root, []).append(tenant)
-        return [group for some in groups.values() for group in some]
+        for root, family in families.items():
+            shard = shard_of(root, self._parts.shards)
+            of_shard = groups.setdefault(shard, [_Group(shard)])
+            if len(of_shard[-1].tenants) >= TENANTS_MAX:
+                of_shard.append(_Group(shard))
+            of_shard[-1].families[root] = family
+        return [group for of_shard in groups.values() for group in of_shard]
+
+    async def _rooted(
+        self, catalog: Catalog, tenants: Sequence[TenantId]
+    ) -> dict[TenantId, list[TenantId]]:
+        """Return tenants by their roots; those that the catalog does not have are left out."""
+        found: dict[TenantId, list[TenantId]] = {}
+        for start in range(0, len(tenants), TENANTS_PAGE):
+            page = tenants[start : start + TENANTS_PAGE]
+            for tenant, line in (await lineages(self._parts.tenants, catalog, page)).items():
+                found.setdefault(line[-1].tenant_id, []).append(tenant)
+        return found
 
     def _recount(self, usage: AuditUsage | AddedUsage, catalog: Catalog, at_us: int) -> Recount:
         return Recount(
