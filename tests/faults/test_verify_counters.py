@@ -26,6 +26,7 @@ from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts
 from tallygate.flow.verify import CounterFindings
 from tallygate.flow.verify_counters import CounterAudit, CounterParts
 from tallygate.gen.v1 import quota_pb2, usage_pb2
+from tallygate.wiring.rebuilding import Declarations
 from tests.builders import SHARDS
 from tests.faults.world import SystemClock
 from tests.live import Live, document, live, monthly
@@ -180,14 +181,12 @@ async def system(redis_url: str, postgres_dsn: str) -> AsyncIterator[System]:
     text = document(plans={"every": {"limits": list(EVERY)}}, tenants=TENANTS)
     postgres = Postgres(postgres_dsn)
     await applied(postgres, text)
-    catalogs = PostgresCatalogStore(postgres)
     async with live(redis_url, text) as on:
         parts = CounterParts(
             reads=RedisCounterReads(on.redis, SHARDS),
             stages=RedisCounterStages(on.redis, SHARDS),
             snapshots=PostgresAuditSnapshots(postgres),
-            catalogs=catalogs,
-            tenants=catalogs,
+            declared=Declarations(PostgresCatalogStore(postgres), None),
             clock=SystemClock(),
             shards=SHARDS,
             wait=no_wait,

@@ -29,10 +29,11 @@ from tallygate.domain.hold import Account
 from tallygate.domain.ids import AccountId, TenantId, scope_of, shard_of, tenant_of
 from tallygate.domain.limit import charge
 from tallygate.flow.event_usage import AddedUsage
-from tallygate.flow.family import Tenants, lineages
+from tallygate.flow.family import lineages
+from tallygate.flow.rebuild import Declared
 from tallygate.flow.recount import TENANTS_PAGE, Recount, Recounted
 from tallygate.flow.verify import CounterFindings
-from tallygate.ports import CatalogStore, Clock
+from tallygate.ports import Clock
 from tallygate.ports.audit import AuditSnapshots, AuditUsage, CounterPage, CounterReads
 from tallygate.ports.epochs import CounterStages, ShardState, Stage
 
@@ -40,8 +41,9 @@ from tallygate.ports.epochs import CounterStages, ShardState, Stage
 TENANTS_MAX: Final = 200
 # Some hundred megabytes; more lag than that is told by metrics, and has to pass first.
 IN_FLIGHT_MAX: Final = 200_000
-ATTEMPTS_MAX: Final = 3
-PAUSE_S: Final = 1.0
+# Corrections are made once a second.
+ATTEMPTS_MAX: Final = 4
+PAUSE_S: Final = 1.5
 
 Note = Callable[[int], None]
 # Accounts by shard and tenant. Those that come to light later are added.
@@ -55,8 +57,7 @@ class CounterParts:
     reads: CounterReads
     stages: CounterStages
     snapshots: AuditSnapshots
-    catalogs: CatalogStore
-    tenants: Tenants
+    declared: Declared
     clock: Clock
     shards: int
     wait: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -132,7 +133,9 @@ class CounterAudit:
 
         Raises `BackendUnavailable`, and `Overloaded` when too much is in flight.
         """
-        catalog = await self._parts.catalogs.effective(self._parts.clock.now_us())
+        catalog = await self._parts.declared.effective(self._parts.clock.now_us())
+        if catalog is None:
+            return CounterFindings(unverified=("counters: no catalog is in effect",))
         states = {each.shard: each for each in await self._parts.stages.states()}
         wanted = [each for each in states.values() if each.stage is Stage.OPEN]
         reads = self._parts.reads
@@ -215,14 +218,14 @@ class CounterAudit:
         found: dict[TenantId, list[TenantId]] = {}
         for start in range(0, len(tenants), TENANTS_PAGE):
             page = tenants[start : start + TENANTS_PAGE]
-            for tenant, line in (await lineages(self._parts.tenants, catalog, page)).items():
+            for tenant, line in (await lineages(self._parts.declared, catalog, page)).items():
                 found.setdefault(line[-1].tenant_id, []).append(tenant)
         return found
 
     def _recount(self, usage: AuditUsage | AddedUsage, catalog: Catalog, at_us: int) -> Recount:
         return Recount(
             usage,
-            self._parts.tenants,
+            self._parts.declared,
             catalog,
             shards=self._parts.shards,
             at_us=at_us,
@@ -253,7 +256,7 @@ class CounterAudit:
         """Return what is found, and the accounts with usage of which the counters were not read."""
         if state.stage is not Stage.OPEN:
             return _Findings(shut={group.shard}), set()
-        lines = dict(await lineages(self._parts.tenants, catalog, group.tenants))
+        lines = dict(await lineages(self._parts.declared, catalog, group.tenants))
         members = {each.tenant_id for line in lines.values() for each in line}
         accounts = {AccountId(each) for each in members}
         accounts.update(*(scoped.get(each, set()) for each in members))
@@ -264,7 +267,7 @@ class CounterAudit:
         async with self._parts.snapshots.snapshot() as usage:
             unseen = await usage.unseen(events) if events else []
             theirs = await lineages(
-                self._parts.tenants, catalog, sorted({each.tenant_id for each in unseen})
+                self._parts.declared, catalog, sorted({each.tenant_id for each in unseen})
             )
             lines |= {
                 tenant: line

@@ -10,6 +10,7 @@ from typing import Final
 
 from redis.asyncio import Redis
 
+from tallygate.adapters.catalog.file_view import FileCatalogView
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.audit import PostgresLedgerAudit
 from tallygate.adapters.postgres.audit_usage import PostgresAuditSnapshots
@@ -32,6 +33,7 @@ from tallygate.flow.explain import Explain, ExplainParts
 from tallygate.flow.verify import Progress, Verify, VerifyParts
 from tallygate.flow.verify_counters import CounterAudit, CounterParts
 from tallygate.settings import Settings
+from tallygate.wiring.rebuilding import Declarations
 
 # An operator waits for this, no caller does.
 REDIS_TIMEOUT_MS: Final = 10_000
@@ -50,24 +52,23 @@ async def verifying(settings: Settings, progress: Progress) -> AsyncIterator[Ver
         if client is not None:
             parts = VerifyParts(
                 parts.ledger,
-                counter_audit(postgres, client, settings.shards),
+                counter_audit(settings, postgres, client),
                 completeness_of(postgres, client, settings.shards, SilentCompleteness()),
             )
         yield Verify(parts, progress)
 
 
-def counter_audit(postgres: Postgres, client: Redis, shards: int) -> CounterAudit:
+def counter_audit(settings: Settings, postgres: Postgres, client: Redis) -> CounterAudit:
     """Return what compares the counters of a Redis with a ledger."""
-    catalogs = PostgresCatalogStore(postgres)
+    file = FileCatalogView(settings.catalog) if settings.catalog else None
     return CounterAudit(
         CounterParts(
-            reads=RedisCounterReads(client, shards),
-            stages=RedisCounterStages(client, shards),
+            reads=RedisCounterReads(client, settings.shards),
+            stages=RedisCounterStages(client, settings.shards),
             snapshots=PostgresAuditSnapshots(postgres),
-            catalogs=catalogs,
-            tenants=catalogs,
+            declared=Declarations(PostgresCatalogStore(postgres), file),
             clock=SystemClock(),
-            shards=shards,
+            shards=settings.shards,
         )
     )
 
