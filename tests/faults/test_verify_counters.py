@@ -267,6 +267,9 @@ async def test_a_parents_counter_counts_what_is_below(system: System) -> None:
     await system.plant("org", "monthly/month", f"{at}:{int(amount) + 1}:{mark}")
     (found,) = (await system.findings()).differences
     assert (found.tenant_id, found.what, found.found) == ("org", "monthly", int(amount) + 1)
+    for tenant, differing in (("org", 1), ("team", 0), ("lone", 0)):
+        asked = await system.audit.compare(TenantId(tenant), lambda _: None)
+        assert len(asked.differences) == differing
 
 
 async def test_a_counter_that_nobody_used_is_found(system: System) -> None:
