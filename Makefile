@@ -21,7 +21,8 @@ FIRST ?= 1
 SOURCES := server tests protos $(wildcard bench)
 
 .PHONY: help setup demo test test-fast nightly lint format typecheck imports gen gen-check \
-	proto-lint proto-breaking lock sim bench bench-limits bench-journal bench-rebuild clean
+	proto-lint proto-breaking lock sim bench bench-limits bench-journal bench-rebuild \
+	bench-verify clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -106,6 +107,9 @@ bench: setup ## Measure speed and memory beside an empty handler; needs h2load
 
 bench-rebuild: setup ## Measure how long counters that were lost take to be made anew
 	@$(BIN)/python -m bench.rebuild $(ARGS)
+
+bench-verify: setup ## Measure how long it takes to hold everything against the ledger
+	@$(BIN)/python -m bench.verify $(ARGS)
 
 bench-limits: setup ## Measure what each kind of limit costs Redis beside a plain window
 	@$(BIN)/python -m bench.limits
