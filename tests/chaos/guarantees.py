@@ -13,12 +13,12 @@ import random
 import subprocess
 import sys
 import tempfile
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from xml.etree import ElementTree
 
 from tests.chaos.promises import PROMISES, ROWS, Promise
 from tests.chaos.seeds import VARIABLE
@@ -131,7 +131,9 @@ def results_of(report: Path) -> dict[str, Result]:
     found: dict[str, Result] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         # A class of tests, if there is one, is the last part of the dotted name.
-        parts = [part for part in (case.get("classname") or "").split(".") if not part[:1].isupper()]
+        parts = [
+            part for part in (case.get("classname") or "").split(".") if not part[:1].isupper()
+        ]
         name = f"{'/'.join(parts)}.py::{(case.get('name') or '').partition('[')[0]}"
         before = found.get(name, Result(0, 0, 0.0))
         fine = not any(case.find(tag) is not None for tag in ("failure", "error", "skipped"))
