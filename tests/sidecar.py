@@ -63,6 +63,9 @@ class SilentEdge:
     def call_started(self) -> None:
         """Ignore it."""
 
+    def call_shed(self) -> None:
+        """Ignore it."""
+
     def call_ended(self, method: str, code: str, seconds: float) -> None:
         """Ignore it."""
 
@@ -165,6 +168,12 @@ class Failure:
     retry_us: int | None
     pushback_ms: str | None
     reference: str
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it says the same twice: to come back after about 200 ms, each at another time."""
+        usual = self.retry_us is not None and 100_000 <= self.retry_us <= 300_000
+        return usual and self.pushback_ms == str((self.retry_us or 0) // 1000)
 
 
 async def failure(call: Awaitable[object]) -> Failure:

@@ -210,6 +210,20 @@ class Settings(BaseSettings):
     streams_max: int = Field(default=1_000, ge=1, le=100_000)
     """Calls at once on one connection."""
 
+    calls_max: int = Field(default=8_192, ge=1, le=1_000_000)
+    """Calls at once, over all connections: a full queue, and as many that are on their way in or
+    out. One more is refused before its message is read. Some 20 KB of memory each."""
+
+    calls_max_bytes: int = Field(default=64 * MIB, ge=MIB, le=4 * 1024 * MIB)
+    """Bytes of requests inside at once: what they become in memory is several times that."""
+
+    connection_age_ms: int = Field(default=0, ge=0, le=7 * 86_400_000)
+    """After this long a connection is closed once its calls have ended, so that clients of several
+    sidecars spread anew; 0 for never, as one app's connection to its sidecar needs no other."""
+
+    connection_idle_ms: int = Field(default=600_000, ge=1_000, le=7 * 86_400_000)
+    """A connection without calls for this long is closed; its client opens another when it asks."""
+
     watches_max: int = Field(default=1_000, ge=0, le=100_000)
     """Watches at once, over all connections; more of them on one question cost little."""
 

@@ -261,8 +261,7 @@ async def test_without_a_catalog_nothing_is_decided(side: Side) -> None:
     side.view.catalog = None
     found = await failure(side.quota.CheckAndConsume(charge()))
     assert (found.code, found.reason) == (Code.UNAVAILABLE, "CATALOG_NOT_LOADED")
-    assert found.retry_us == 200_000
-    assert found.pushback_ms == "200"
+    assert found.comes_back
 
 
 async def test_overload_pushes_back(redis_url: str) -> None:
@@ -274,7 +273,9 @@ async def test_overload_pushes_back(redis_url: str) -> None:
         batch = quota_pb2.BatchCheckAndConsumeRequest(requests=[charge()] * 3)
         found = await failure(quota.BatchCheckAndConsume(batch))
         assert (found.code, found.reason) == (Code.UNAVAILABLE, "OVERLOADED")
-        assert found.pushback_ms == str((found.retry_us or 0) // 1000) == "200"
+        assert found.retry_us is not None
+        assert found.retry_us >= 50_000
+        assert found.pushback_ms == str(found.retry_us // 1000)
         assert (await quota.CheckAndConsume(charge())).limits[0].used == 1
 
 

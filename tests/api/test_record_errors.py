@@ -245,7 +245,7 @@ async def test_a_dead_redis_is_unavailable_and_the_retry_is_charged_once(
         await own_redis.kill()
         found = await failure(quota.CheckAndConsume(charge("two")))
         assert (found.code, found.reason) == (Code.UNAVAILABLE, "BACKEND_UNAVAILABLE")
-        assert (found.retry_us, found.pushback_ms) == (200_000, "200")
+        assert found.comes_back
         assert str(own_redis.url) not in repr(found)
         await own_redis.start()
         replies = [await quota.CheckAndConsume(charge(name)) for name in ("one", "two", "two")]

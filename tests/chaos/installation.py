@@ -44,7 +44,6 @@ QUICK: Final[dict[str, Any]] = {
     "relay_attempts_max": 1_000,
     "relay_poll_ms": 100,
     "drain_grace_ms": 3_000,
-    "counter_rebuild": "none",
 }
 """Waits cut short, so that minutes show what else took hours."""
 

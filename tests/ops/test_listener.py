@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from tallygate.api import ops
 from tallygate.api.ops import Heartbeat, OpsListener, OpsOptions, Readiness
-from tallygate.api.server import AddressInUse
+from tallygate.api.socket_lock import AddressInUse
 from tests.servers import eventually
 
 SERVICE = "grpc.health.v1.Health"

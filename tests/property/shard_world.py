@@ -9,7 +9,6 @@ some again, at the edges of windows, buckets, holds, grants and memories above a
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 from tallygate.adapters.redis import keys
@@ -17,24 +16,18 @@ from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.epochs import RedisCounterStages
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.domain.account import Accounts
-from tallygate.domain.balance import Balance
-from tallygate.domain.catalog import Limit, LimitKind
+from tallygate.domain.catalog import Limit
 from tallygate.domain.decision import (
     Decided,
     Mode,
     Operation,
     Reservation,
     ReservationState,
-    Rule,
-    SlidingRule,
-    WindowRule,
 )
 from tallygate.domain.detail import (
     Credit,
     Extension,
-    Grant,
     Hold,
-    Portion,
     Rebuilt,
     Refund,
     Settlement,
@@ -43,7 +36,6 @@ from tallygate.domain.ids import (
     AMOUNT_MAX,
     AccountId,
     EventId,
-    LimitId,
     OperationId,
     ReservationId,
     SourceId,
@@ -56,7 +48,8 @@ from tallygate.domain.sliding import sliding_rule
 from tallygate.domain.window import DAY_US, MINUTE_US, SECOND_US, Calendar
 from tallygate.ports import ReservationKey
 from tallygate.ports.epochs import Stage
-from tests.property.shard_limits import METER, Chooser, any_limit
+from tests.property.shard_details import any_balance, any_grants, any_portion, any_slot, turns
+from tests.property.shard_limits import Chooser, any_limit, changed_limit
 from tests.property.shard_stored import Stored
 from tests.property.shard_text import Conservation
 
@@ -144,25 +137,13 @@ class World:
         """To an instant at which something is over or begins: there are the errors by one."""
         grid = self._choose.one_of([SECOND_US, MINUTE_US, DAY_US, *self._widths()])
         self.now_us += grid - self.now_us % grid
-        turns = self._choose.one_of([[], [], *self._turns()])
-        ahead = [each for each in turns if self.now_us < each < self.now_us + 400 * DAY_US]
+        some = self._choose.one_of([[], [], *turns(self._model)])
+        ahead = [each for each in some if self.now_us < each < self.now_us + 400 * DAY_US]
         if ahead:
             self.now_us = self._choose.one_of(ahead[-8:])
 
     def _widths(self) -> list[int]:
         return [sliding_rule(each.duration_us).width_us for each in self._plan if each.duration_us]
-
-    def _turns(self) -> list[list[int]]:
-        """Return when holds end, when what is remembered is forgotten, and when grants change."""
-        accounts = self._model.accounts.values()
-        states = [state for each in accounts for state in each.counters.values()]
-        grants = [grant for each in states if isinstance(each, Balance) for grant in each.grants]
-        return [
-            [each.next_hold_us for each in accounts if each.next_hold_us],
-            [each.until_us for each in self._model.operations.values()],
-            [each.until_us for each in self._model.reservations.values()],
-            [end for each in grants for end in (each.starts_us, each.expires_us)],
-        ]
 
     def _restart(self) -> None:
         """The server forgets its scripts."""
@@ -205,14 +186,7 @@ class World:
 
     def _change_limit(self) -> None:
         index = self._choose.integer(0, len(self._plan) - 1)
-        if self._plan[index].kind is LimitKind.BALANCE:
-            overdraft = self._choose.integer(0, 5)
-            self._plan[index] = replace(self._plan[index], overdraft=overdraft)
-        elif self._plan[index].kind is LimitKind.RATE and self._choose.one_of([True, False]):
-            # The weight stays, so that a debt may pass the brim.
-            self._plan[index] = replace(self._plan[index], burst=self._choose.integer(1, 9))
-        else:
-            self._plan[index] = replace(self._plan[index], limit=self._choose.integer(0, 20))
+        self._plan[index] = changed_limit(self._choose, self._plan[index])
 
     def _decide(self) -> None:
         operations = [self._operation() for _ in range(self._choose.integer(1, 4))]
@@ -336,16 +310,8 @@ class World:
     def _resolve(self) -> Operation:
         mode = self._choose.one_of([Mode.COMMIT, Mode.COMMIT, Mode.RELEASE, Mode.SETTLE])
         of, found = self._known()
-        portions: list[Portion] = []
-        for share in found.shares if found is not None else ():
-            used: list[int] = []
-            back: list[int] = []
-            for piece in share.pieces:
-                units = piece.amount
-                used.append(0 if mode is Mode.RELEASE else self._choose.integer(0, units))
-                rest = units - used[-1]
-                back.append(self._choose.integer(0, rest) if mode is Mode.SETTLE else rest)
-            portions.append(Portion(share, tuple(used), tuple(back)))
+        shares = found.shares if found is not None else ()
+        portions = tuple(any_portion(self._choose, mode, share) for share in shares)
         excess = (
             0 if mode is Mode.RELEASE else self._choose.one_of([0, 0, 0, 1, 1, 5, 5, AMOUNT_MAX])
         )
@@ -358,7 +324,7 @@ class World:
             event_count=0 if mode is Mode.RELEASE else 2,
             payload=b"" if mode is Mode.RELEASE else b"settled",
             detail=Settlement(
-                of, tuple(portions), self._choose.one_of([True, False]), b"more", min(excess, 1)
+                of, portions, self._choose.one_of([True, False]), b"more", min(excess, 1)
             ),
             **self._named(mode, excess),
         )
@@ -397,33 +363,9 @@ class World:
 
     def _credit(self) -> Operation:
         choose = self._choose
-        limit = Limit(
-            limit_id=LimitId(f"balance-{choose.integer(1, 2)}"),
-            meter=METER,
-            kind=LimitKind.BALANCE,
-            period=None,
-            limit=0,
-            overdraft=choose.integer(0, 5),
-            low_at=choose.one_of([(), (5,), (10, 3, 0)]),
-        )
-        grants: list[Grant] = []
-        # Now and then many, some used up: more than there is room for.
-        many = choose.one_of([*[False] * 9, True])
-        for _ in range(choose.integer(30, 40) if many else choose.integer(0, 3)):
-            self._grants += choose.integer(0, 1)
-            granted = choose.one_of([1, 5, 12, 30, *([] if many else [AMOUNT_MAX])])
-            starts_us = self.now_us + choose.one_of([-DAY_US, 0, SECOND_US])
-            lasts_us = choose.one_of([SECOND_US, MINUTE_US, DAY_US, 0])
-            grants.append(
-                Grant(
-                    seq=self._grants + 1,
-                    priority=choose.integer(-1, 2),
-                    starts_us=starts_us,
-                    expires_us=starts_us + lasts_us if lasts_us else AMOUNT_MAX,
-                    granted=granted,
-                    remaining=choose.one_of([granted, granted, granted, granted // 2, 0]),
-                )
-            )
+        limit = any_balance(choose)
+        grants = any_grants(choose, self._grants, self.now_us)
+        self._grants = grants[-1].seq - 1 if grants else self._grants
         of = choose.one_of(FAMILIES)[0]
         bound = charge(limit, of, self._calendar, 0, self.now_us)
         detail = Credit(tuple(grants), choose.one_of([0, 0, 3]))
@@ -433,24 +375,15 @@ class World:
         of = self._choose.one_of(FAMILIES)[0]
         charges = self._charges([of], 0)
         slots = tuple(
-            tuple(self._slot(charge.rule) for _ in range(self._choose.integer(0, 3)))
+            tuple(
+                any_slot(self._choose, charge.rule, self.now_us)
+                for _ in range(self._choose.integer(0, 3))
+            )
             for charge in charges
         )
         return Operation(
             Mode.REBUILD, TENANTS[0], SHARD, charges=tuple(charges), detail=Rebuilt(slots)
         )
-
-    def _slot(self, rule: Rule) -> tuple[int, int]:
-        units = self._choose.one_of([1, 2, 7, AMOUNT_MAX])
-        match rule:
-            case WindowRule(starts_us, turns_us, _):
-                before_us = self._choose.one_of([0, DAY_US])
-                return (self._choose.one_of([starts_us, starts_us, turns_us]) - before_us, units)
-            case SlidingRule(width_us, buckets):
-                ago = self._choose.one_of([0, 1, buckets - 1, buckets, buckets + 1])
-                return (self.now_us // width_us - ago, units)
-            case _:
-                return (0, units)
 
     def _compare(self) -> None:
         self._stored.compare(self._model)

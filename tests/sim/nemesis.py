@@ -43,7 +43,10 @@ class Nemesis:
             "relay": relays,
         }
         self._trace = trace
+        self._sidecars = sidecars
         self.kills = 0
+        self.powers_lost = 0
+        self.disks_failed = 0
 
     async def run(self, plan: Sequence[Planned]) -> None:
         """Do what is planned, at its time, and undo it at its time."""
@@ -61,6 +64,8 @@ class Nemesis:
         world.state.clock.ahead_us = 0
         for destination in world.destinations:
             destination.heal()
+        for sidecar in self._sidecars:
+            sidecar.disk.heal()
         for hosts in self._hosts.values():
             for host in hosts:
                 life = host.life
@@ -112,6 +117,12 @@ class Nemesis:
             case Fault.POSTGRES_LOSSY:
                 postgres.faults.lost_requests = postgres.faults.lost_replies = planned.badness / 2
                 return postgres.faults.heal_losses
+            case Fault.DISK_FULL | Fault.DISK_FAILING:
+                sidecars = self._sidecars
+                disk = sidecars[planned.target % len(sidecars)].disk
+                self.disks_failed += planned.fault is Fault.DISK_FAILING
+                setattr(disk, "full" if planned.fault is Fault.DISK_FULL else "failing", True)
+                return disk.heal
             case _:
                 assert planned.fault is Fault.DESTINATION_FAILING
                 found = self._world.destinations
@@ -134,6 +145,10 @@ class Nemesis:
         await self._dead(process, planned.for_s)
         self._trace(f"{host.name} died at its step {process.steps}")
         self.kills += 1
+        if planned.fault is Fault.POWER_LOST:
+            assert isinstance(host, Sidecar)
+            host.disk.lose_power()
+            self.powers_lost += 1
         await asyncio.sleep(RESTART_S)
         # Another fault may have had it started, or killed again, meanwhile.
         if host.life is life:

@@ -19,18 +19,26 @@ from tallygate.flow.admit import Admit
 from tallygate.flow.backlog import Backlog, BacklogOptions, BacklogParts
 from tallygate.flow.breaker import Breaker, BreakerOptions
 from tallygate.flow.decide import Decide, DecideParts
+from tallygate.flow.draft import Drafter
+from tallygate.flow.durable import Durable, LedgerWatch
 from tallygate.flow.gather import Gather
+from tallygate.flow.hand_in import HandIn, HandInParts
 from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts, IngestWatch
+from tallygate.flow.journal import JournaledStore
 from tallygate.flow.loop import Counts, Loop, LoopOptions, Step
 from tallygate.flow.outage import OutageGate
 from tallygate.flow.refund import Refunds
 from tallygate.flow.relay import Relay, RelayOptions
 from tallygate.flow.reserve import Reserve
+from tallygate.flow.resubmit import Rebinder
 from tallygate.ports import CatalogView
+from tallygate.ports.journal import Journal
 from tests.sim.destination import SimDestination
+from tests.sim.disk import Disk
+from tests.sim.journaling import opened
 from tests.sim.loop import Process, SimClock, SimTask, VirtualLoop
 from tests.sim.postgres import Database, SimLedger, SimOutbox
-from tests.sim.redis import RedisState, SimQuotaStore, SimUsageStream
+from tests.sim.redis import RedisState, SimQuotaStore, SimSeenNumbers, SimStages, SimUsageStream
 from tests.sim.wire import Server
 
 T = TypeVar("T")
@@ -39,6 +47,8 @@ SHARDS: Final = 2
 # Slower than in service: most of a run's cost is in loops that find nothing to do.
 PROBE_MS: Final = 200
 BACKLOG_MS: Final = 150
+HAND_IN_MS: Final = 250
+READY_S: Final = 0.01
 INGEST_MS: Final = 250
 WATCH_MS: Final = 1_000
 RELAY_MS: Final = 500
@@ -55,7 +65,7 @@ class Told:
     counts: Counter[str] = field(default_factory=Counter)
     lines: list[str] = field(default_factory=list)
 
-    def failed(self, name: str, error: Exception, delay_s: float) -> None:
+    def failed(self, name: str, error: Exception | None = None, delay_s: float = 0) -> None:
         """Keep what would be logged."""
         self.lines.append(f"{name} failed: {type(error).__name__} {error}")
 
@@ -98,6 +108,7 @@ class Flows:
     reserve: Reserve
     refunds: Refunds
     backlog: Backlog
+    journal: Journal
 
 
 class Life:
@@ -136,6 +147,7 @@ class Sidecar:
         self._world = world
         self._clock = world.clock.like(ahead_us)
         self.name = name
+        self.disk = Disk(world.chance)
         self.life: Life | None = None
         self.flows: Flows | None = None
         self._asking: set[asyncio.Future[Any]] = set()
@@ -146,28 +158,64 @@ class Sidecar:
         return self.life is not None and self.life.process.alive
 
     def start(self) -> None:
-        """Begin a life."""
+        """Begin a life; it can be asked once it has read its journal."""
+        self.flows = None
         self.life = Life(self._world, self.name, self._died)
-        self.flows = self._flows(self.life)
+        self.life.process.spawn(self._begin(self.life), f"{self.name} start")
 
-    def _flows(self, life: Life) -> Flows:
-        world, clock = self._world, self._clock
-        told = world.told
+    async def _begin(self, life: Life) -> None:
+        world, clock, told = self._world, self._clock, self._world.told
+        process = life.process
+        journal = await opened(self.disk, world.loop, world.chance, process, told)
         store = SimQuotaStore(world.redis, world.state, SourceId(self.name))
-        breaker = Breaker(store, clock, BreakerOptions(), told)
-        parts = BacklogParts(breaker, ProtobufEventDater(), clock, told)
-        backlog = Backlog(parts, BacklogOptions(1_000, 10_000_000))
-        gather = Gather(breaker, clock, queue_max=1_000, batch_max=64)
-        gate = OutageGate(gather, backlog, told, records_accepted=False)
-        decide = Decide(
-            DecideParts(world.catalog, gate, clock, ProtobufEventEncoder(), told, SHARDS)
+        for (numbered, shard), last in journal.highest().items():
+            store.fake.know(shard, numbered, last)
+        breaker = Breaker(JournaledStore(store, journal), clock, BreakerOptions(), told)
+        dater = ProtobufEventDater()
+        backlog = Backlog(
+            BacklogParts(breaker, dater, clock, told, journal), BacklogOptions(1_000, 10_000_000)
         )
-        life.process.spawn(gather.run(), f"{self.name} gather")
+        gather = Gather(breaker, clock, queue_max=1_000, batch_max=64)
+        gate = OutageGate(gather, backlog, told, records_accepted=True)
+        seen = SimSeenNumbers(world.redis, world.state, self.name)
+        durable = Durable(journal, LedgerWatch(seen))
+        encoder = ProtobufEventEncoder()
+        decide = Decide(
+            DecideParts(world.catalog, gate, clock, encoder, told, SHARDS, durable=durable)
+        )
+        rebinder = Rebinder(world.catalog, Drafter(encoder, SHARDS))
+        backlog.rebinder = rebinder
+        gate.resume(await backlog.resume())
+        process.spawn(gather.run(), f"{self.name} gather")
         life.run_loop("breaker", _Each(breaker.probe), PROBE_MS)
         life.run_loop("backlog", backlog, BACKLOG_MS)
-        return Flows(
-            Admit(decide), Reserve(decide, breaker, SHARDS), Refunds(decide, breaker), backlog
+        hand_in = HandIn(
+            HandInParts(
+                journal=journal,
+                backlog=backlog,
+                store=breaker,
+                stages=SimStages(world.redis, world.state, self.name),
+                seen=seen,
+                rebinder=rebinder,
+                dater=dater,
+                clock=clock,
+                observer=told,
+            ),
+            SourceId(self.name),
         )
+        life.run_loop("hand_in", hand_in, HAND_IN_MS)
+        self.flows = Flows(
+            Admit(decide),
+            Reserve(decide, breaker, SHARDS),
+            Refunds(decide, breaker),
+            backlog,
+            journal,
+        )
+
+    async def ready(self) -> None:
+        """Wait until it can be asked, or has died."""
+        while self.alive and self.flows is None:
+            await asyncio.sleep(READY_S)
 
     async def ask(self, what: Callable[[Flows], Awaitable[T]], timeout_s: float) -> T:
         """Have something asked by a caller that waits so long.

@@ -29,6 +29,9 @@ class Fault(StrEnum):
     GROUP_LOST = "consumer group lost"
     DESTINATION_FAILING = "destination fails, also after it took"
     CLOCK_STEPPED = "redis' clock stepped"
+    POWER_LOST = "sidecar without power, and with it what was not synced"
+    DISK_FULL = "disk of a sidecar full"
+    DISK_FAILING = "disk of a sidecar failing"
 
 
 NO_LOSS: Final = tuple(Fault)

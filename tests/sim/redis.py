@@ -19,6 +19,7 @@ from tallygate.domain.errors import BackendUnavailable, TallygateError
 from tallygate.domain.event import StreamEntry
 from tallygate.domain.ids import SourceId, epoch_of
 from tallygate.ports import OperationKey, Recorded, ReservationKey, ShardDepth
+from tallygate.ports.epochs import Seen, ShardState, Stage
 from tallygate.testing.epochs import FakeCounterStages, FakeSeenNumbers
 from tallygate.testing.quota import FakeQuotaStore
 from tallygate.testing.stream import FakeStreams, FakeUsageStream
@@ -181,6 +182,80 @@ class SimUsageStream:
     async def now_us(self) -> int:
         """Return Redis' time."""
         return await self._call(lambda: at_once(self._fake.now_us()))
+
+    async def _call(self, what: Callable[[], T]) -> T:
+        return await self._server.call(self._who, what, TIMEOUT_S)
+
+
+class SimStages:
+    """The `CounterStages` port over the network."""
+
+    def __init__(self, server: Server, state: RedisState, who: str) -> None:
+        self._server = server
+        self._fake = state.stages
+        self._who = who
+
+    async def life(self) -> str:
+        """Return what changes when Redis comes back with other data."""
+        return await self._call(lambda: at_once(self._fake.life()))
+
+    async def epochs(self) -> Mapping[int, str]:
+        """Return the epoch of each shard."""
+        return await self._call(lambda: at_once(self._fake.epochs()))
+
+    async def states(self) -> Sequence[ShardState]:
+        """Return the state of each shard."""
+        return await self._call(lambda: at_once(self._fake.states()))
+
+    async def renew(self, shard: int, epoch: str) -> str:
+        """Give the shard a new epoch if its epoch is still the one named."""
+        return await self._call(lambda: at_once(self._fake.renew(shard, epoch)))
+
+    async def advance(self, shard: int, epoch: str, stage: Stage) -> bool:
+        """Bring an epoch to a later stage."""
+        return await self._call(lambda: at_once(self._fake.advance(shard, epoch, stage)))
+
+    async def _call(self, what: Callable[[], T]) -> T:
+        return await self._server.call(self._who, what, TIMEOUT_S)
+
+
+class SimSeenNumbers:
+    """The `SeenNumbers` port over the network."""
+
+    def __init__(self, server: Server, state: RedisState, who: str) -> None:
+        self._server = server
+        self._state = state
+        self._fake = state.seen
+        self._who = who
+
+    async def tell(self, seen: Sequence[Seen]) -> None:
+        """Write what the ledger has."""
+        await self._call(lambda: at_once(self._fake.tell(seen)))
+
+    async def seen(self, asked: Sequence[tuple[SourceId, int]]) -> Sequence[Seen]:
+        """Return what the ledger has of each source and shard."""
+        return await self._call(lambda: at_once(self._fake.seen(asked)))
+
+    async def hand_in(self, numbers: Sequence[Seen]) -> None:
+        """Append to the streams which numbers come again."""
+
+        def append() -> None:
+            for each in numbers:
+                fields = {b"s": each.source_id.encode(), b"e": epoch_of(each.source_id).encode()}
+                fields |= {
+                    b"r%d+%d" % (first, last - first + 1): b"" for first, last in each.ranges
+                }
+                self._state.append(each.shard, fields)
+
+        await self._call(append)
+
+    async def announce(self, shard: int, epoch: str, source_id: SourceId, *, done: bool) -> None:
+        """Say who has, or has no more, to hand in."""
+        await self._call(lambda: at_once(self._fake.announce(shard, epoch, source_id, done=done)))
+
+    async def announced(self, shard: int, epoch: str) -> Mapping[SourceId, bool]:
+        """Return who has announced itself to an epoch."""
+        return await self._call(lambda: at_once(self._fake.announced(shard, epoch)))
 
     async def _call(self, what: Callable[[], T]) -> T:
         return await self._server.call(self._who, what, TIMEOUT_S)

@@ -20,6 +20,7 @@ from tests.oracle.invariants import faults
 from tests.sim import evidence
 from tests.sim.calls import Caller
 from tests.sim.destination import SECRET, SimDestination
+from tests.sim.journaling import virtual_time
 from tests.sim.loop import SimClock, VirtualLoop
 from tests.sim.nemesis import Nemesis
 from tests.sim.parts import SHARDS, Sidecar, Worker, World, begin_ingest, begin_relay
@@ -84,7 +85,8 @@ class Simulation:
 
     def run(self) -> Found:
         """Run it through, and judge it."""
-        history = self._loop.run(self._phases())
+        with virtual_time(self.world.clock):
+            history = self._loop.run(self._phases())
         wrong = faults(history)
         wrong += [f"unheard: {each}" for each in self._loop.unheard]
         return Found(self._seed, history, wrong, self._steps, dict(self.world.told.counts))
@@ -120,6 +122,12 @@ class Simulation:
             await asyncio.sleep(LOOK_S)
         return None
 
+    def _lossy(self) -> frozenset[Held]:
+        """Return what the faults of this run may have lost, as documented."""
+        nemesis = self._nemesis
+        buffered = nemesis.powers_lost or (nemesis.disks_failed and nemesis.kills)
+        return frozenset({Held.BUFFERED} if buffered else ())
+
     def _trace(self, line: str) -> None:
         self._steps.append(f"{self._loop.time():9.4f} {line}")
 
@@ -142,9 +150,8 @@ class Simulation:
             tenants=TENANTS,
             secrets=(SECRET,),
             logs=(*world.told.lines, *(row.reason for row in world.database.outbox.rows)),
-            # What is granted without Redis is in memory: a sidecar that dies takes it along.
             forgotten_us=tuple(world.state.lost_us),
-            lossy=frozenset({Held.UNSPECIFIED} if self._nemesis.kills else ()),
+            lossy=self._lossy(),
         )
 
 

@@ -15,6 +15,7 @@ from tests.oracle.invariants import faults
 from tests.sim import evidence
 from tests.sim.calls import Caller
 from tests.sim.destination import SECRET
+from tests.sim.journaling import virtual_time
 from tests.sim.loop import VirtualLoop
 from tests.sim.parts import Sidecar, Worker, World, begin_ingest, begin_relay
 from tests.sim.plan import STEP_US_MAX
@@ -61,6 +62,7 @@ class Small:
         """Drain, let what is held expire, and return all that the oracle asks for."""
         world, record = self.world, self.caller.record
         self.start()
+        await self.sidecar.ready()
         drained_s = await self.drained()
         world.state.clock.ahead_us += STEP_US_MAX
         reading = evidence.counters(self.sidecar, self.limits, record, world.state.clock.now_us())
@@ -98,10 +100,12 @@ def told(
 
     async def whole() -> History:
         small.start()
+        await small.sidecar.ready()
         await story(small)
         return await small.history()
 
-    history = loop.run(whole())
+    with virtual_time(world.clock):
+        history = loop.run(whole())
     wrong = [*faults(history), *loop.unheard]
     assert not wrong, "\n".join(wrong)
     return history

@@ -25,7 +25,8 @@ from prometheus_client import CollectorRegistry
 
 from tallygate.api.ops_grpc import OpsGrpc
 from tallygate.api.ops_pages import Pages, Readiness
-from tallygate.api.server import SOCKET_MODE, AddressInUse
+from tallygate.api.server import SOCKET_MODE
+from tallygate.api.socket_lock import AddressInUse, SocketLock, path_of
 
 CONNECTIONS_MAX: Final = 64
 """Probes, scrapers and a few people; each costs a thread, and HTTP ones end after one answer."""
@@ -94,6 +95,7 @@ class OpsListener:
         self._threads: set[threading.Thread] = set()
         self._acceptor: threading.Thread | None = None
         self._listener: socket.socket | None = None
+        self._socket_lock: SocketLock | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
         self._private = contextlib.ExitStack()
         self._grpc_path = ""
@@ -111,6 +113,10 @@ class OpsListener:
 
     def start(self) -> None:
         """Listen and serve. Raises `AddressInUse` naming the address."""
+        path = path_of(self._options.address)
+        if path is not None:
+            self._socket_lock = SocketLock(path)
+            self._socket_lock.take()
         self._listener = listen(self._options.address)
         # Short by design: a socket's path holds about a hundred bytes.
         folder = self._private.enter_context(
@@ -142,6 +148,8 @@ class OpsListener:
             each.close()
         if self._options.address.startswith("unix:"):
             Path(self._options.address.removeprefix("unix:")).unlink(missing_ok=True)
+        if self._socket_lock is not None:
+            self._socket_lock.give_back()
         self._listener = self._wake = None
         self._private.close()
 
@@ -237,15 +245,14 @@ class OpsListener:
 
 
 def listen(address: str) -> socket.socket:
-    """Return a listening, non-blocking socket for `host:port` or `unix:/path`.
+    """Return a listening, non-blocking socket for `host:port` or a free `unix:/path`.
 
-    A Unix socket that nobody listens on any more is replaced. Raises `AddressInUse`.
+    Raises `AddressInUse`.
     """
     listener = socket.socket(_family(address))
     try:
         if address.startswith("unix:"):
             path = address.removeprefix("unix:")
-            _remove_abandoned(path)
             listener.bind(path)
             Path(path).chmod(SOCKET_MODE)
         else:
@@ -264,17 +271,6 @@ def _family(address: str) -> socket.AddressFamily:
     if address.startswith("unix:"):
         return socket.AF_UNIX
     return socket.AF_INET6 if address.startswith("[") else socket.AF_INET
-
-
-def _remove_abandoned(path: str) -> None:
-    if not Path(path).is_socket():
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            Path(path).unlink()
 
 
 def _short_folder() -> str | None:

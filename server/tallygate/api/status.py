@@ -5,6 +5,7 @@ caller as `INTERNAL` with a reference id, never with its text.
 Refuses to know: which call failed.
 """
 
+import random
 import secrets
 from dataclasses import dataclass
 from typing import Final
@@ -107,8 +108,9 @@ def shown(error: BaseException) -> TallygateError:
 def refusal(error: TallygateError) -> Refusal:
     """Return the status of an error that may be shown, with its details and pushback."""
     code = CODES[error.reason]
+    retry_us = _retry_after_us(error)
     status = status_pb2.Status(code=code.value[0], message=error.message)
-    for detail in _details(error):
+    for detail in _details(error, retry_us):
         packed = any_pb2.Any()
         packed.Pack(detail)
         status.details.append(packed)
@@ -116,7 +118,7 @@ def refusal(error: TallygateError) -> Refusal:
         ("grpc-status-details-bin", status.SerializeToString())
     ]
     if code is grpc.StatusCode.UNAVAILABLE:
-        trailers.append(("grpc-retry-pushback-ms", str(_retry_after_us(error) // 1000)))
+        trailers.append(("grpc-retry-pushback-ms", str(retry_us // 1000)))
     return Refusal(code, error.message, tuple(trailers))
 
 
@@ -134,7 +136,7 @@ def item_error(error: TallygateError) -> reason_pb2.ItemError:
     return item
 
 
-def _details(error: TallygateError) -> list[Message]:
+def _details(error: TallygateError, retry_us: int) -> list[Message]:
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     if isinstance(error, Unexpected):
         info.metadata["reference"] = error.reference
@@ -152,10 +154,16 @@ def _details(error: TallygateError) -> list[Message]:
         details.append(bad)
     if CODES[error.reason] is grpc.StatusCode.UNAVAILABLE:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromMicroseconds(_retry_after_us(error))
+        retry.retry_delay.FromMicroseconds(retry_us)
         details.append(retry)
     return details
 
 
 def _retry_after_us(error: TallygateError) -> int:
-    return error.retry_after_us or RETRY_AFTER_US
+    """Return when to come back: as the error says, or half to one and a half of the usual time.
+
+    Callers who failed at one moment would otherwise all come back at one moment.
+    """
+    if error.retry_after_us is not None:
+        return error.retry_after_us
+    return int(RETRY_AFTER_US * (0.5 + random.random()))  # noqa: S311  spreads, hides nothing

@@ -171,6 +171,9 @@ class Operation:
     # for somebody who has gone. Answers to repeats are given all the same.
     deadline_us: int = 0
     detail: Detail | None = None
+    # The only epoch of the shard's counters in which it may be decided, empty for whichever there
+    # is: in another one it is `Fenced`.
+    epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True)

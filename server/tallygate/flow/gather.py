@@ -3,33 +3,25 @@
 If we die here, queued operations were not sent and nobody was answered: callers retry. Operations
 in flight may have been applied: callers retry with the same operation id and are told.
 
-Guarantees: one pipeline is in flight at a time, fed by whatever queued meanwhile; a caller that
-goes away neither undoes nor repeats what was sent; what nobody waits for any more is not sent.
+Guarantees: one pipeline is in flight at a time, fed by whatever queued meanwhile, tenants taking
+turns (`fair`); a caller that goes away neither undoes nor repeats what was sent; what nobody waits
+for any more is not sent; what could not be answered in time is refused before it waits.
 Refuses to know: what operations mean.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from tallygate.domain.decision import Operation, Outcome
-from tallygate.domain.errors import DeadlineTooShort, Overloaded, TallygateError
+from tallygate.domain.decision import Operation
+from tallygate.domain.errors import DeadlineTooShort, Overloaded
+from tallygate.domain.ids import TenantId
+from tallygate.flow.fair import Answers, FairQueue, Part
+from tallygate.flow.pressure import Pressure
 from tallygate.ports import Clock, QuotaStore
-
-Answers = list[Outcome | TallygateError]
 
 # A decision takes about 1 ms with a Redis nearby: what has less left is not worth charging.
 HOPELESS_S: Final = 0.001
-# Long enough for the queue to drain at a few thousand calls a second.
-PUSHBACK_US: Final = 200_000
-
-
-@dataclass(slots=True)
-class _Waiting:
-    operations: Sequence[Operation]
-    answer: asyncio.Future[Answers]
 
 
 def _ignore(_: int) -> None:
@@ -50,37 +42,52 @@ class Gather:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._queue_max = queue_max
         self._batch_max = batch_max
         self._refused = refused
-        self._queue: deque[_Waiting] = deque()
-        self._depth = 0
+        self._queue = FairQueue(queue_max)
+        self._pressure = Pressure(clock, batch_max)
         self._wake = asyncio.Event()
         self._closing = False
 
     @property
     def depth(self) -> int:
         """The number of operations that wait to be sent."""
-        return self._depth
+        return self._queue.depth
 
     async def decide(self, operations: Sequence[Operation]) -> Answers:
-        """Return one answer per operation, in order. Raises `Overloaded` when the queue is full."""
-        if self._depth + len(operations) > self._queue_max or self._closing:
-            self._refused(len(operations))
-            raise Overloaded(retry_after_us=PUSHBACK_US)
-        answer: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(operations, answer))
-        self._depth += len(operations)
-        self._wake.set()
-        return await answer
+        """Return one answer per operation, in order.
+
+        Raises `Overloaded` when all had to be refused; what had to be of some is their answer.
+        """
+        if self._closing:
+            raise self._overloaded(len(operations))
+        if not operations:
+            return []
+        first = operations[0].tenant_id
+        if len(operations) <= self._batch_max:
+            for operation in operations:
+                if operation.tenant_id != first:
+                    break
+            else:
+                return await self._wait(first, operations)
+        return await self._decide_parts(operations)
+
+    def refuse(self) -> int:
+        """Note a call that is refused unread; return µs after which it may come back."""
+        return self._pressure.refused(1, self._queue.depth)
 
     async def run(self) -> None:
         """Send what is queued, until closed and empty."""
         while True:
             await self._wake.wait()
             self._wake.clear()
+            began_s = self._clock.monotonic()
             while self._queue:
-                await self._send_some()
+                size = await self._send_some()
+                now_s = self._clock.monotonic()
+                if size:
+                    self._pressure.answered(size, now_s - began_s)
+                began_s = now_s
             if self._closing:
                 return
 
@@ -89,33 +96,82 @@ class Gather:
         self._closing = True
         self._wake.set()
 
-    async def _send_some(self) -> None:
-        batch: list[_Waiting] = []
-        size = 0
-        while self._queue and size < self._batch_max:
-            waiting = self._queue.popleft()
-            self._depth -= len(waiting.operations)
-            if not waiting.answer.cancelled():
-                batch.append(waiting)
-                size += len(waiting.operations)
+    def _wait(
+        self, tenant_id: TenantId, operations: Sequence[Operation]
+    ) -> asyncio.Future[Answers]:
+        """Return where the answers will be, or why there will be none."""
+        answer: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+        part = Part(tenant_id, operations, answer)
+        if self._queue.depth > self._batch_max and self._hopeless(part):
+            self._refuse(part)
+            return answer
+        for gone in self._queue.put(part):
+            self._refuse(gone)
+        self._wake.set()
+        return answer
+
+    async def _decide_parts(self, operations: Sequence[Operation]) -> Answers:
+        """Decide a long list, or one of several tenants, each tenant's operations by themselves."""
+        places: dict[TenantId, list[int]] = {}
+        for place, operation in enumerate(operations):
+            places.setdefault(operation.tenant_id, []).append(place)
+        parts = [
+            (tenant_id, own[start : start + self._batch_max])
+            for tenant_id, own in places.items()
+            for start in range(0, len(own), self._batch_max)
+        ]
+        waiting = [
+            self._wait(tenant_id, [operations[place] for place in own]) for tenant_id, own in parts
+        ]
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        answers: Answers = [DeadlineTooShort()] * len(operations)
+        for (_, own), answer in zip(parts, found, strict=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, Overloaded):
+                raise answer
+            each = [answer] * len(own) if isinstance(answer, Overloaded) else answer
+            for place, one in zip(own, each, strict=True):
+                answers[place] = one
+        refused = [answer for answer in found if isinstance(answer, Overloaded)]
+        if len(refused) == len(found) and refused:
+            raise refused[0]
+        return answers
+
+    def _hopeless(self, part: Part) -> bool:
+        """Whether so much of its tenant's waits that nobody would wait for the answer."""
+        wait_s = self._pressure.wait_s(self._queue.ahead(part.tenant_id))
+        by_s = self._clock.monotonic() + wait_s
+        return all(operation.expires_at < by_s for operation in part.operations)
+
+    def _refuse(self, part: Part) -> None:
+        if not part.answer.done():
+            part.answer.set_exception(self._overloaded(len(part.operations)))
+
+    def _overloaded(self, operations: int) -> Overloaded:
+        self._refused(operations)
+        return Overloaded(retry_after_us=self._pressure.refused(operations, self._queue.depth))
+
+    async def _send_some(self) -> int:
+        """Send a pipeline's worth; return how many operations were answered."""
+        batch = self._queue.take(self._batch_max)
         hopeless_at = self._clock.monotonic() + HOPELESS_S
         sent = [
             operation
-            for waiting in batch
-            for operation in waiting.operations
+            for part in batch
+            for operation in part.operations
             if operation.expires_at > hopeless_at
         ]
         try:
             answers = iter(await self._store.decide(sent) if sent else [])
         except Exception as error:  # noqa: BLE001  one pipeline's fault must not end all later ones
-            for waiting in batch:
-                if not waiting.answer.done():
-                    waiting.answer.set_exception(error)
-            return
-        for waiting in batch:
+            for part in batch:
+                if not part.answer.done():
+                    part.answer.set_exception(error)
+            return len(sent)
+        for part in batch:
             own: Answers = [
                 next(answers) if operation.expires_at > hopeless_at else DeadlineTooShort()
-                for operation in waiting.operations
+                for operation in part.operations
             ]
-            if not waiting.answer.done():
-                waiting.answer.set_result(own)
+            if not part.answer.done():
+                part.answer.set_result(own)
+        return len(sent)

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from tallygate.domain.decision import Decided, Fenced, Mode
 from tallygate.domain.errors import BackendUnavailable, TallygateError
 from tallygate.domain.ids import SourceId, epoch_of
+from tallygate.domain.numbers import Numbers
 from tallygate.flow.backlog import Backlog
 from tallygate.flow.resubmit import EventDater, Granted, Rebinder, settle, ungated
 from tallygate.ports import Clock, QuotaStore
@@ -188,18 +189,17 @@ class HandIn:
 
     async def _forget(self, done: Sequence[Stored]) -> None:
         """Tell the ledger that these numbers come again, then forget them."""
-        numbers = [
-            Seen(
-                each.entry.source_id,
-                each.entry.operation.shard,
-                (_numbers(each),),
-            )
-            for each in done
-        ]
+        by_lane: dict[Lane, Numbers] = {}
+        for each in done:
+            entry = each.entry
+            lane = (entry.source_id, entry.operation.shard)
+            last = entry.first_seq + entry.operation.event_count - 1
+            by_lane.setdefault(lane, Numbers()).add(entry.first_seq, last)
+        numbers = [Seen(*lane, found.ranges) for lane, found in by_lane.items()]
         if numbers:
             await self._parts.seen.hand_in(numbers)
-        for each in numbers:
-            self._parts.journal.confirm((each.source_id, each.shard), each.ranges)
+        for told in numbers:
+            self._parts.journal.confirm((told.source_id, told.shard), told.ranges)
 
     async def _held_of(self, state: ShardState) -> list[Stored]:
         """Return the live reservations of a shard that were not made in its epoch."""
@@ -236,21 +236,26 @@ class HandIn:
         return operations
 
     def _expire(self) -> None:
-        """Forget reservations that have ended by themselves."""
         now_s = self._parts.clock.monotonic()
-        if now_s - self._held_s < HELD_S:
-            return
-        self._held_s = now_s
-        now_us = self._parts.clock.now_us()
-        for key, (_, ends_us) in self._parts.journal.held().items():
-            if ends_us < now_us:
-                self._parts.journal.release(key)
+        if now_s - self._held_s >= HELD_S:
+            self._held_s = now_s
+            release_ended(self._parts.journal, self._parts.clock.now_us())
+
+
+async def forget_placed(journal: Journal, now_us: int) -> None:
+    """Forget all that the store has: where there is no ledger, there is nobody else to have it."""
+    for lane, ranges in journal.unconfirmed().items():
+        journal.confirm(lane, ranges)
+    release_ended(journal, now_us)
+    await journal.tidy()
+
+
+def release_ended(journal: Journal, now_us: int) -> None:
+    """Forget reservations that have ended by themselves."""
+    for key, (_, ends_us) in journal.held().items():
+        if ends_us < now_us:
+            journal.release(key)
 
 
 def _answer(stored: Stored) -> Decided:
     return Decided(True, stored.entry.at_us, ())
-
-
-def _numbers(stored: Stored) -> tuple[int, int]:
-    entry = stored.entry
-    return entry.first_seq, entry.first_seq + entry.operation.event_count - 1

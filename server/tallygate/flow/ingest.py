@@ -38,6 +38,9 @@ from tallygate.ports import (
 UNSTORABLE: Final = "UNSTORABLE"
 # The end of year 9999: later times are nonsense, and some stores cannot hold them.
 INSTANT_MAX_US: Final = 253_402_300_799_999_999
+# Of an oversized text, a dead letter keeps the beginning: its columns are indexed. What bytes there
+# were stands in its payload.
+LETTER_TEXT_MAX: Final = 256
 
 _Piece = UsageEvent | ThresholdCrossing | RejectedEvent | BalanceBurn
 
@@ -377,8 +380,9 @@ def _letter_of_burn(burn: BalanceBurn, detail: str) -> RejectedEvent:
 
 
 def _plain(value: str) -> str:
-    """Return text that every store can hold: no NUL, no lone surrogate."""
-    return value.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
+    """Return text that every store can hold: no NUL, no lone surrogate, not too long."""
+    cut = value[:LETTER_TEXT_MAX]
+    return cut.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
 
 
 def _instant(at_us: int) -> int:

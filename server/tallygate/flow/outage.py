@@ -21,7 +21,13 @@ from tallygate.domain.decision import (
     Outcome,
     Reused,
 )
-from tallygate.domain.errors import BackendUnavailable, NotAsked, Overloaded, TallygateError
+from tallygate.domain.errors import (
+    BackendUnavailable,
+    DeadlineTooShort,
+    NotAsked,
+    Overloaded,
+    TallygateError,
+)
 from tallygate.domain.fence import is_fenced
 from tallygate.domain.outage import DECIDABLE, LocalGrants, Ungranted, opted_in, rules_of
 from tallygate.flow.backlog import Backlog, Key, key_of
@@ -33,6 +39,7 @@ Answer = Outcome | TallygateError
 FULL_RETRY_US: Final = 2_000_000
 # Several pipelines' worth: so many were in flight when the store went away, and a few more.
 UNSETTLED_MAX: Final = 10_000
+UNSENT: Final = (Overloaded, DeadlineTooShort)
 
 
 class Decider(Protocol):
@@ -107,7 +114,8 @@ class OutageGate:
         key = key_of(asked.operation)
         outcome = self._heard(asked.operation, outcome)
         if not isinstance(outcome, BackendUnavailable):
-            if self._unsettled and key is not None:
+            # What was not sent settles nothing.
+            if self._unsettled and key is not None and not isinstance(outcome, UNSENT):
                 self._unsettled.pop(key, None)
             return outcome
         # The store may have granted what was sent to it, now or in an earlier try.

@@ -7,7 +7,7 @@ Refuses to know: other fakes; what it accepts is read from `accounts`.
 from collections.abc import Callable, Sequence
 
 from tallygate.domain.account import Accounts
-from tallygate.domain.decision import Operation, Outcome, Reservation
+from tallygate.domain.decision import Fenced, Operation, Outcome, Reservation
 from tallygate.domain.errors import BackendUnavailable, TallygateError
 from tallygate.domain.ids import SourceId, numbered_in
 from tallygate.ports import OperationKey, Recorded, ReservationKey
@@ -70,6 +70,9 @@ class FakeQuotaStore:
             places = [place for place, found in enumerate(operations) if found.shard == shard]
             accounts = await self._whole(shard)
             source_id = numbered_in(self._source_id, accounts.epoch)
+            for place in places:
+                results[place] = Fenced()
+            places = [each for each in places if operations[each].epoch in ("", accounts.epoch)]
             outcomes = accounts.decide([operations[place] for place in places], source_id, now_us)
             self.know(shard, source_id, accounts.sequences.get(source_id, 0))
             for place, outcome in zip(places, outcomes, strict=True):

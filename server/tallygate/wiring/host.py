@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
-from tallygate.adapters.prometheus.flows import LoopMetrics
+from tallygate.adapters.prometheus.flows import LoopMetrics, PoolMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.prometheus.observers import EdgeMetrics
 from tallygate.adapters.redis.client import connect
@@ -35,6 +35,11 @@ class Running:
     grpc_addresses: list[str] = field(default_factory=list)
     control_addresses: list[str] = field(default_factory=list)
     ops_port: int = 0
+
+
+def _usual() -> int | None:
+    """Leave it to the edge when a refused caller may come back."""
+    return None
 
 
 class Host:
@@ -65,16 +70,32 @@ class Host:
         self._stop.set()
         await asyncio.gather(*self._tasks)
 
-    async def listen(self, addresses: tuple[str, ...], services: dict[str, Register]) -> list[str]:
-        """Serve gRPC there until the process stops; return where it is."""
+    async def listen(
+        self,
+        addresses: tuple[str, ...],
+        services: dict[str, Register],
+        pushback_us: Callable[[], int | None] = _usual,
+    ) -> list[str]:
+        """Serve gRPC there until the process stops; return where it is.
+
+        `pushback_us` notes a call that is refused unread, and says when it may come back.
+        """
         settings = self.settings
-        edge = EdgeOptions(settings.default_deadline_ms / 1000, EdgeMetrics(self.metrics))
+        edge = EdgeOptions(
+            settings.default_deadline_ms / 1000,
+            EdgeMetrics(self.metrics),
+            calls_max=settings.calls_max,
+            calls_max_bytes=settings.calls_max_bytes,
+            pushback_us=pushback_us,
+        )
         options = ServerOptions(
             addresses,
             settings.message_max_bytes,
             edge,
             metadata_bytes_max=settings.metadata_max_bytes,
             streams_max=settings.streams_max,
+            connection_age_s=settings.connection_age_ms / 1000,
+            connection_idle_s=settings.connection_idle_ms / 1000,
         )
         server = Server(options, services)
         await server.start()
@@ -101,6 +122,7 @@ class Host:
                     connect_timeout_ms=settings.postgres_connect_timeout_ms,
                     statement_timeout_ms=settings.postgres_statement_timeout_ms,
                 ),
+                PoolMetrics(self.metrics),
             )
             self.connections.push_async_callback(self._postgres.close)
         return self._postgres

@@ -4,6 +4,7 @@ Guarantees: it is closed last, when nothing can be accepted any more; one proces
 Refuses to know: what durability callers ask for.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -12,8 +13,15 @@ from tallygate.adapters.journal.files import DiskFiles
 from tallygate.adapters.journal.journal import FileJournal, JournalOptions, open_journal
 from tallygate.adapters.prometheus.journal import JournalObserver
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
+from tallygate.adapters.redis.dating import ProtobufEventDater
+from tallygate.adapters.redis.epochs import RedisCounterStages
+from tallygate.adapters.redis.quota_store import RedisQuotaStore
+from tallygate.adapters.redis.seen import RedisSeenNumbers
+from tallygate.adapters.source_id import source_id
 from tallygate.flow.draft import Drafter
-from tallygate.flow.durable import Durable
+from tallygate.flow.durable import Durable, LedgerWatch
+from tallygate.flow.hand_in import HandIn, HandInParts, forget_placed
+from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.flow.outage import OutageGate
 from tallygate.flow.resubmit import Rebinder
 from tallygate.ports import CatalogView
@@ -22,8 +30,20 @@ from tallygate.wiring.host import Host
 from tallygate.wiring.outage import Outages
 
 FOLDER: Final = "journal"
+# Often enough that nobody waits for a sidecar when counters were lost; a run costs 1 ms of Redis.
+HAND_IN_MS: Final = 300
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The parts of a sidecar that a journal works with."""
+
+    store: RedisQuotaStore
+    outages: Outages
+    gate: OutageGate
+    view: CatalogView
 
 
 def observer_of(host: Host) -> JournalObserver:
@@ -53,15 +73,39 @@ async def open_sidecar_journal(host: Host) -> FileJournal | None:
 
 def durable_of(host: Host, journal: Journal | None) -> Durable:
     """Return what answers wait for."""
-    del host
-    return Durable(journal)
+    settings = host.settings
+    if journal is None or settings.counter_rebuild == "none":
+        return Durable(journal)
+    return Durable(journal, LedgerWatch(RedisSeenNumbers(host.redis(settings.redis_timeout_ms))))
 
 
-async def take_up(
-    host: Host, journal: Journal, outages: Outages, gate: OutageGate, view: CatalogView
-) -> None:
-    """Go on with what the process before this one has left in the journal."""
-    del journal
-    rebinder = Rebinder(view, Drafter(ProtobufEventEncoder(), host.settings.shards))
+async def take_up(journal: Journal, serving: Serving, host: Host) -> None:
+    """Go on with what the process before this one has left, and hand in what gets lost."""
+    settings, outages = host.settings, serving.outages
+    rebinder = Rebinder(serving.view, Drafter(ProtobufEventEncoder(), settings.shards))
     outages.backlog.rebinder = rebinder
-    gate.resume(await outages.backlog.resume())
+    serving.gate.resume(await outages.backlog.resume())
+    for (source, shard), seq in journal.highest().items():
+        serving.store.know(shard, source, seq)
+    if settings.counter_rebuild == "none":
+
+        async def forget() -> None:
+            await forget_placed(journal, host.clock.now_us())
+
+        host.loop("journal", forget, HAND_IN_MS)
+        return
+    client = host.redis(settings.redis_timeout_ms)
+    parts = HandInParts(
+        journal=journal,
+        backlog=outages.backlog,
+        store=outages.breaker,
+        stages=RedisCounterStages(client, settings.shards),
+        seen=RedisSeenNumbers(client),
+        rebinder=rebinder,
+        dater=ProtobufEventDater(),
+        clock=host.clock,
+        observer=observer_of(host),
+    )
+    step = HandIn(parts, source_id(settings.data_dir))
+    pace = LoopOptions(idle_ms=HAND_IN_MS)
+    host.spawn(Loop("journal", step, host.clock, host.observer, pace))

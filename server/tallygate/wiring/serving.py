@@ -27,7 +27,7 @@ from tallygate.gen.v1 import quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.ports.journal import Journal
 from tallygate.wiring.host import Host, Running
-from tallygate.wiring.journaling import durable_of, open_sidecar_journal, take_up
+from tallygate.wiring.journaling import Serving, durable_of, open_sidecar_journal, take_up
 from tallygate.wiring.leasing import settling
 from tallygate.wiring.outage import Outages
 from tallygate.wiring.serve import flows_of
@@ -70,7 +70,7 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
         durable=durable_of(host, journal),
     )
     if journal is not None:
-        await take_up(host, journal, outages, gate, view)
+        await take_up(journal, Serving(store, outages, gate, view), host)
     flows = flows_of(parts, outages.breaker, settings, metrics, journal)
     pace = LoopOptions(idle_ms=POLL_MS)
     host.spawn(Loop("watch", flows.watches, host.clock, host.observer, pace))
@@ -90,7 +90,9 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     }
 
     async def start() -> None:
-        running.grpc_addresses = await host.listen(settings.grpc_address, services)
+        running.grpc_addresses = await host.listen(
+            settings.grpc_address, services, pushback_us=gather.refuse
+        )
 
     return start
 

@@ -257,6 +257,8 @@ class FileJournal:
 
     async def tidy(self) -> None:
         """Give back the space of what is not needed."""
+        if not self._options.threaded:
+            self._writer.step()
         self._index.clear(time.time_ns() // 1000)
         await self._carry()
         for name in self._index.free():
@@ -299,6 +301,8 @@ class FileJournal:
 
     async def close(self) -> None:
         """Write and sync what was taken; take nothing more."""
+        if self._closed:
+            return
         self._closed = True
         if self._options.threaded:
             await asyncio.to_thread(self._writer.close)

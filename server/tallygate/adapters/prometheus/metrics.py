@@ -92,6 +92,7 @@ class Metrics:
         self._declare_ingest()
         self._declare_credits()
         self._declare_relay()
+        self._declare_postgres()
         self._declare_redis()
         self._declare_outage()
         self._declare_leases()
@@ -106,7 +107,9 @@ class Metrics:
             RPC_BUCKETS_S,
         )
         self.rpc_in_flight = self._gauge("rpc_in_flight", "Calls that are being answered now.")
-
+        self.rpc_shed = self._counter(
+            "rpc_shed_total", "Calls refused unread: too many were inside, or a stop had begun."
+        )
         self.watches = self._gauge("watches", "Watches that are open now.")
         self.watched_questions = self._gauge(
             "watched_questions", "Distinct questions that the open watches ask: one read each."
@@ -139,7 +142,8 @@ class Metrics:
             "admit_queue_depth", "Operations that wait for a pipeline."
         )
         self.admit_queue_refused = self._counter(
-            "admit_queue_refused_total", "Operations refused because the queue was full."
+            "admit_queue_refused_total",
+            "Operations refused as the queue was full, or too long for their deadlines.",
         )
         self.threshold_crossings = self._counter(
             "threshold_crossings_total", "Warning thresholds crossed, once per limit and window."
@@ -225,6 +229,18 @@ class Metrics:
         )
         self.outbox_parked = self._gauges(
             "outbox_parked", "Messages given up on, which an operator has to look at.", destination
+        )
+        self.outbox_gate_lag = self._gauge(
+            "outbox_gate_lag_seconds",
+            "How long an open transaction has held back messages from readers that tail.",
+        )
+
+    def _declare_postgres(self) -> None:
+        self.postgres_lent = self._gauge(
+            "postgres_connections_lent", "Connections to Postgres that are in use."
+        )
+        self.postgres_waiting = self._gauge(
+            "postgres_callers_waiting", "Callers that wait for a connection to Postgres."
         )
 
     def _declare_redis(self) -> None:

@@ -63,6 +63,7 @@ class EdgeMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self._in_flight = metrics.rpc_in_flight
         self._duration = metrics.rpc_duration
+        self._shed = metrics.rpc_shed
 
     def call_started(self) -> None:
         """Count a call in."""
@@ -72,6 +73,10 @@ class EdgeMetrics:
         """Count a call out, and note how long it took."""
         self._in_flight.dec()
         self._duration[method, code].observe(seconds)
+
+    def call_shed(self) -> None:
+        """Count a call that was refused unread."""
+        self._shed.inc()
 
 
 class WatchMetrics:

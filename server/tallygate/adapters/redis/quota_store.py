@@ -39,7 +39,7 @@ from tallygate.adapters.redis.client import translate
 from tallygate.adapters.redis.record_reads import Read, RecordReads
 from tallygate.adapters.redis.records import events_of_record, reservation_from_record
 from tallygate.adapters.redis.wire import Command, exchange
-from tallygate.domain.decision import Operation, Outcome, Reservation
+from tallygate.domain.decision import Fenced, Operation, Outcome, Reservation
 from tallygate.domain.errors import BackendUnavailable, TallygateError
 from tallygate.domain.ids import SourceId, numbered_in
 from tallygate.ports import OperationKey, Recorded, ReservationKey
@@ -108,9 +108,13 @@ class _Lane:
 
 @dataclass(slots=True)
 class _Chunk:
-    """Operations of one shard that go in one script call, with their places in the reply."""
+    """Operations of one shard that go in one script call, with their places in the reply.
+
+    `epoch` is the only one that they may be decided in, empty for whichever there is.
+    """
 
     shard: int
+    epoch: str
     places: list[int]
     operations: list[Operation]
 
@@ -140,6 +144,7 @@ class RedisQuotaStore:
         for attempt in range(ATTEMPTS_MAX):
             try:
                 await self._open()
+                waiting = await self._in_their_epochs(waiting, results)
                 waiting = await self._send(waiting, results)
             except (RedisError, OSError) as error:
                 broken = isinstance(error, RedisConnectionError | OSError)
@@ -232,6 +237,22 @@ class RedisQuotaStore:
     async def _load_script(self) -> None:
         self._script = script.load(await layout.server_version(self._client))
         await self._client.script_load(self._script.text)
+
+    async def _in_their_epochs(
+        self, chunks: list[_Chunk], results: list[Outcome | TallygateError]
+    ) -> list[_Chunk]:
+        """Return the chunks that may be decided in their shard's epoch; fence the others."""
+        kept: list[_Chunk] = []
+        for chunk in chunks:
+            if chunk.epoch and self._lanes[chunk.shard].epoch != chunk.epoch:
+                # It may be us who have not heard of it yet.
+                await self._adopt_epoch(chunk.shard)
+            if chunk.epoch in ("", self._lanes[chunk.shard].epoch):
+                kept.append(chunk)
+                continue
+            for place in chunk.places:
+                results[place] = Fenced()
+        return kept
 
     async def _send(
         self, chunks: list[_Chunk], results: list[Outcome | TallygateError]
@@ -328,13 +349,14 @@ class RedisQuotaStore:
 
 
 def _chunks(operations: Sequence[Operation]) -> list[_Chunk]:
-    """Divide by shard, in order, into chunks of at most `CHUNK_MAX`."""
-    open_chunks: dict[int, _Chunk] = {}
+    """Divide by shard and epoch, in order, into chunks of at most `CHUNK_MAX`."""
+    open_chunks: dict[tuple[int, str], _Chunk] = {}
     chunks: list[_Chunk] = []
     for place, operation in enumerate(operations):
-        chunk = open_chunks.get(operation.shard)
+        lane = (operation.shard, operation.epoch)
+        chunk = open_chunks.get(lane)
         if chunk is None or len(chunk.places) == CHUNK_MAX:
-            chunk = open_chunks[operation.shard] = _Chunk(operation.shard, [], [])
+            chunk = open_chunks[lane] = _Chunk(*lane, [], [])
             chunks.append(chunk)
         chunk.places.append(place)
         chunk.operations.append(operation)
