@@ -22,6 +22,7 @@ from prometheus_client import (
 )
 
 from tallygate.adapters.prometheus.journal import JournalMetrics
+from tallygate.adapters.prometheus.rebuild import RebuildMetrics
 
 RPC_BUCKETS_S = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075),
@@ -97,6 +98,7 @@ class Metrics:
         self._declare_outage()
         self._declare_leases()
         self.journal = JournalMetrics(registry)
+        self.rebuild = RebuildMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:
