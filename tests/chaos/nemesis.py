@@ -84,8 +84,8 @@ class Nemesis:
     """Strikes until it is told to end. `weights` says which faults there are, and how often.
 
     `forgotten_us` are instants at which Redis lost what it knew; in `behind_us` are the spans in
-    which a replica that then took over had heard nothing. Where it `spares`, the last of each kind of process is never killed, so that its memory can be
-    judged at the end.
+    which a replica that then took over had heard nothing. Where it `spares`, the last of each kind
+    of process is never killed, so that its memory can be judged at the end.
     """
 
     ground: Ground
