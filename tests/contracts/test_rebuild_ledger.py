@@ -82,15 +82,19 @@ async def test_closing_sees_all_that_was_stored(subject: Subject) -> None:
     assert await subject.rebuild.empty()
     await subject.store(counted(1), counted(3), counted(1, NEW, event_id="x", source_lane=4))
     assert not await subject.rebuild.empty()
-    assert await subject.rebuild.closed() == {}
+    assert await subject.rebuild.epochs() == {}
     async with subject.rebuild.close({0: "e2"}) as closing:
         await subject.store(counted(7))
         assert closing.seen == (Seen(OLD, 0, ((1, 1), (3, 3))),)
         assert await closing.usage.tenants("", 9) == [TenantId("acme")]
-    assert await subject.rebuild.closed() == {0: "e2"}
+    assert await subject.rebuild.epochs() == {(0, "e2"): True}
+    async with subject.rebuild.close({0: "e2"}):
+        pass
+    assert await subject.rebuild.epochs() == {(0, "e2"): True}
     async with subject.rebuild.close({0: "e3", 4: "e4"}) as closing:
         assert [each.source_id for each in closing.seen] == [OLD, NEW]
-    assert await subject.rebuild.closed() == {0: "e3", 4: "e4"}
+    epochs = {(0, "e2"): False, (0, "e3"): True, (4, "e4"): True}
+    assert await subject.rebuild.epochs() == epochs
 
 
 async def test_knows_the_highest_numbers(subject: Subject) -> None:
@@ -146,6 +150,7 @@ async def test_corrections_are_finished_once(subject: Subject) -> None:
     assert await subject.corrections.depth() == 3
     first, second = await subject.corrections.due(2)
     assert (first.event.source_seq, first.tried_s) == (1, 0.0)
+    await subject.corrections.trying([first.number])
     assert (await subject.corrections.due(1))[0].tried_s > 0
     done = {first.number: "applied", second.number: "superseded"}
     assert await subject.corrections.finish(done) == 2

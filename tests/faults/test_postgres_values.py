@@ -16,7 +16,8 @@ from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.domain.event import EventContext, UsageEvent
-from tallygate.flow.ingest import UNSTORABLE, Ingest, IngestOptions, IngestParts
+from tallygate.flow.dead_letter import UNSTORABLE
+from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts
 from tallygate.gen.v1 import event_pb2, usage_pb2, usage_pb2_grpc
 from tallygate.testing.stream import FakeStreams, FakeUsageStream
 from tests.builders import SHARDS, CatalogInMemory, catalog, window

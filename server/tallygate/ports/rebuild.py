@@ -32,7 +32,7 @@ class Correction:
 
     With `takes_back` it was counted there though the ledger had it from elsewhere; without, it came
     to the ledger after the sums that the counters were made of. `tried_s` is how long ago it was
-    first given out.
+    first tried, 0 for never.
     """
 
     number: int
@@ -50,8 +50,8 @@ class RebuildLedger(Protocol):
         """Take or keep the lead for so long; say whether `holder` has it."""
         ...
 
-    async def closed(self) -> Mapping[int, str]:
-        """Return the epoch that each shard was last closed for."""
+    async def epochs(self) -> Mapping[tuple[int, str], bool]:
+        """Return the shards' epochs that counters were made anew in; True for current ones."""
         ...
 
     async def highest(self, epochs: Sequence[str]) -> Mapping[tuple[SourceId, int], int]:
@@ -72,6 +72,10 @@ class Corrections(Protocol):
 
     async def due(self, count: int) -> list[Correction]:
         """Return up to `count` corrections that are not finished, the oldest first."""
+        ...
+
+    async def trying(self, numbers: Sequence[int]) -> None:
+        """Note that corrections, by number, are about to be given to counters."""
         ...
 
     async def finish(self, outcomes: Mapping[int, str]) -> int:

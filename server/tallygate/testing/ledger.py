@@ -57,8 +57,8 @@ class FakeLedger:
         self.dead_letters: dict[_LetterKey, RejectedEvent] = {}
         self.burns: dict[_BurnKey, BalanceBurn] = {}
         self.numbers: dict[tuple[SourceId, int], set[int]] = {}
-        # The epoch that each shard was last closed for, and what counters are due.
-        self.closed: dict[int, str] = {}
+        # The epoch that each shard's counters were last made anew in, and what they are due.
+        self.current: dict[int, str] = {}
         self.corrections: dict[tuple[SourceId, int, int], Correction] = {}
         self.wanted: set[str] = set()
         self.down = False
@@ -74,9 +74,9 @@ class FakeLedger:
             if key not in self.events:
                 self.events[key] = event
                 fresh += 1
-                closed = self.closed.get(event.source_lane, event.counter_epoch)
-                if closed != event.counter_epoch:
-                    self._correct(event, closed, takes_back=False)
+                current = self.current.get(event.source_lane, event.counter_epoch)
+                if current != event.counter_epoch:
+                    self._correct(event, current, takes_back=False)
             elif event.counter_epoch and _numbers(self.events[key]) != _numbers(event):
                 self._correct(event, event.counter_epoch, takes_back=True)
         letters = len(self.dead_letters)

@@ -23,6 +23,7 @@ class FakeRebuildLedger:
         self._snapshots = snapshots
         self._now_us = now_us
         self._lease: tuple[str, int] = ("", 0)
+        self._past: set[tuple[int, str]] = set()
 
     async def lead(self, holder: str, lease_ms: int) -> bool:
         """Take or keep the lead for so long; say whether `holder` has it."""
@@ -32,10 +33,11 @@ class FakeRebuildLedger:
         self._lease = (holder, now_us + lease_ms * 1000)
         return True
 
-    async def closed(self) -> Mapping[int, str]:
-        """Return the epoch that each shard was last closed for."""
+    async def epochs(self) -> Mapping[tuple[int, str], bool]:
+        """Return the shards' epochs that counters were made anew in; True for current ones."""
         self._ledger.answer()
-        return dict(self._ledger.closed)
+        current = self._ledger.current.items()
+        return dict.fromkeys(self._past, False) | dict.fromkeys(current, True)
 
     async def highest(self, epochs: Sequence[str]) -> Mapping[tuple[SourceId, int], int]:
         """Return the highest number per source and lane, of sources numbered in these epochs."""
@@ -55,7 +57,8 @@ class FakeRebuildLedger:
     async def close(self, epochs: Mapping[int, str]) -> AsyncIterator[Closing]:
         """Close all epochs of these shards but those named; hold a snapshot of that moment."""
         self._ledger.answer()
-        self._ledger.closed.update(epochs)
+        self._past |= self._ledger.current.items()
+        self._ledger.current.update(epochs)
         lanes = [each for each in self._ledger.numbers if each[1] in epochs]
         seen: tuple[Seen, ...] = self._ledger.seen(lanes)
         events, resets = self._ledger.events.values(), self._snapshots.resets
@@ -75,9 +78,16 @@ class FakeCorrections:
         """Return up to `count` corrections that are not finished, the oldest first."""
         self._ledger.answer()
         now_us = self._now_us()
-        found = self._open()[:count]
-        before = {each.number: self._tried.setdefault(each.number, now_us) for each in found}
-        return [replace(each, tried_s=(now_us - before[each.number]) / 1_000_000) for each in found]
+        return [
+            replace(each, tried_s=(now_us - self._tried.get(each.number, now_us)) / 1_000_000)
+            for each in self._open()[:count]
+        ]
+
+    async def trying(self, numbers: Sequence[int]) -> None:
+        """Note that corrections, by number, are about to be given to counters."""
+        self._ledger.answer()
+        for number in numbers:
+            self._tried.setdefault(number, self._now_us())
 
     async def finish(self, outcomes: Mapping[int, str]) -> int:
         """Finish corrections by number, each with its outcome; say how many were not yet."""

@@ -63,7 +63,12 @@ class PostgresCorrections:
         """Return up to `count` corrections that are not finished, the oldest first."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(query("correction_due"), count)
-        return sorted(map(_correction, rows), key=lambda each: each.number)
+        return [_correction(row) for row in rows]
+
+    async def trying(self, numbers: Sequence[int]) -> None:
+        """Note that corrections, by number, are about to be given to counters."""
+        async with self._postgres.connection() as connection:
+            await connection.execute(query("correction_try"), list(numbers))
 
     async def finish(self, outcomes: Mapping[int, str]) -> int:
         """Finish corrections by number, each with its outcome; say how many were not yet."""

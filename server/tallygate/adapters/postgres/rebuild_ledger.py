@@ -30,11 +30,11 @@ class PostgresRebuildLedger:
         async with self._postgres.connection() as connection:
             return bool(await connection.fetchval(query("rebuild_lead"), holder, lease_ms))
 
-    async def closed(self) -> Mapping[int, str]:
-        """Return the epoch that each shard was last closed for."""
+    async def epochs(self) -> Mapping[tuple[int, str], bool]:
+        """Return the shards' epochs that counters were made anew in; True for current ones."""
         async with self._postgres.connection() as connection:
-            rows = await connection.fetch(query("rebuild_closed"))
-        return {row["shard"]: row["epoch"] for row in rows}
+            rows = await connection.fetch(query("rebuild_epochs"))
+        return {(row["shard"], row["epoch"]): row["current"] for row in rows}
 
     async def highest(self, epochs: Sequence[str]) -> Mapping[tuple[SourceId, int], int]:
         """Return the highest number per source and lane, of sources numbered in these epochs."""

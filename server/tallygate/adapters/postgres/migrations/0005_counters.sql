@@ -1,13 +1,17 @@
 -- Which epoch the counters of each shard are of, and what counters are due for what came late.
 
 create table tallygate.counter_epoch (
-    shard integer primary key,
+    shard integer not null,
     epoch text not null,
-    closed_at timestamptz not null default now()
-) with (fillfactor = 50);
+    began_at timestamptz not null default now(),
+    closed_at timestamptz,
+    primary key (shard, epoch)
+);
 comment on table tallygate.counter_epoch is
-    'The epoch that the counters of each shard were last made anew in. All others are closed: an'
-    ' event of them that comes later is in no counter.';
+    'Epochs that the counters of each shard were made anew in; one of each is not closed. An event'
+    ' of any other that comes later is in no counter, and an old copy of the counters is no good.';
+create unique index counter_epoch_current on tallygate.counter_epoch (shard)
+    where closed_at is null;
 
 create table tallygate.counter_correction (
     id bigint generated always as identity primary key,
@@ -65,7 +69,7 @@ begin
     end loop;
     return query
         select known.shard, known.epoch from tallygate.counter_epoch as known
-        where known.shard = any(shards);
+        where known.shard = any(shards) and known.closed_at is null;
 end
 $$;
 comment on function tallygate.hold_counters is
@@ -81,10 +85,12 @@ begin
     for each in select distinct asked from unnest(shards) as asked order by asked loop
         perform pg_advisory_xact_lock(hashtext('tallygate.counters'), each);
     end loop;
-    insert into tallygate.counter_epoch as known (shard, epoch)
+    update tallygate.counter_epoch as known set closed_at = now()
+    from unnest(shards, epochs) as asked (shard, epoch)
+    where known.shard = asked.shard and known.epoch <> asked.epoch and known.closed_at is null;
+    insert into tallygate.counter_epoch (shard, epoch)
     select asked.shard, asked.epoch from unnest(shards, epochs) as asked (shard, epoch)
-    on conflict on constraint counter_epoch_pkey
-    do update set epoch = excluded.epoch, closed_at = now();
+    on conflict do nothing;
 end
 $$;
 comment on function tallygate.close_counters is
