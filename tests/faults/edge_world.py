@@ -80,7 +80,7 @@ class Door:
 @asynccontextmanager
 async def door(
     address: str = "127.0.0.1:0",
-    *,
+    *also: str,
     default_deadline_s: float = 30.0,
     calls_max: int = 1_000,
     calls_max_bytes: int = 1024 * 1024,
@@ -92,7 +92,7 @@ async def door(
         default_deadline_s, told, calls_max=calls_max, calls_max_bytes=calls_max_bytes
     )
     server = Server(
-        ServerOptions([address], MESSAGE_BYTES_MAX, edge, **options),
+        ServerOptions([address, *also], MESSAGE_BYTES_MAX, edge, **options),
         {QUOTA: partial(quota_pb2_grpc.add_QuotaServiceServicer_to_server, held)},
     )
     await server.start()

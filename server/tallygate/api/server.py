@@ -6,6 +6,7 @@ Refuses to know: which services it serves.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,7 @@ class Server:
                 self.addresses.append(self._listen(address))
             await self._server.start()
         except BaseException:
-            await self._server.stop(None)
-            self._unlock()
+            await self._abandon()
             raise
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
@@ -121,6 +121,14 @@ class Server:
             Path(path).chmod(SOCKET_MODE)
             return address
         return f"{address.rpartition(':')[0]}:{port}"
+
+    async def _abandon(self) -> None:
+        """Give back what was bound before a start failed: grpcio does so only once it has begun."""
+        self._gate.close()
+        with contextlib.suppress(RuntimeError):
+            await self._server.start()
+        await self._server.stop(None)
+        self._unlock()
 
     def _unlock(self) -> None:
         for lock in self._locks:
