@@ -25,8 +25,8 @@ from tests.sidecar import channel, charge
 AT_ONCE = 10
 # What the first rounds load and cache for good.
 WARM_ROUNDS = 4
-# Above what the allocator's own ups and downs came to over the same number of cycles.
-GROWTH_MAX_KB = 40
+# Above the allocator's own ups and downs, which came to 5 MB, however many the cycles.
+GROWTH_MAX_KB = 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Footprint:
     files: int
     threads: int
     tasks: int
+    objects: int
     kb: float
 
 
@@ -44,7 +45,11 @@ def footprint() -> Footprint:
     gc.collect()
     me = psutil.Process()
     return Footprint(
-        me.num_fds(), threading.active_count(), len(asyncio.all_tasks()), me.memory_info().rss / 1e3
+        me.num_fds(),
+        threading.active_count(),
+        len(asyncio.all_tasks()),
+        len(gc.get_objects()),
+        me.memory_info().rss / 1e3,
     )
 
 
@@ -99,8 +104,9 @@ async def test_starting_and_stopping_leaves_nothing(
     after = footprint()
     assert (after.threads, after.tasks) == (before.threads, before.tasks)
     assert after.files <= before.files
-    grown_kb = (after.kb - before.kb) / cycles
-    assert grown_kb < GROWTH_MAX_KB, f"{grown_kb:.1f} kB a cycle: {before} became {after}"
+    # Less than one object of any kind in a cycle.
+    assert after.objects - before.objects < cycles
+    assert after.kb - before.kb < GROWTH_MAX_KB, f"{before} became {after}"
     assert not [name for folder in folders for name in names(folder) if "sock" in name]
 
 
