@@ -24,6 +24,7 @@ from tests.servers import eventually
 from tests.sidecar import channel, charge
 
 BATCH = 4
+ROOM = 24
 LATE_S = 0.04
 BUSY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
@@ -108,7 +109,7 @@ class Busy:
 
 @asynccontextmanager
 async def busy(url: str, folder: Path, channels: int) -> AsyncIterator[Busy]:
-    """Serve at about a hundred decisions a second, with room for 64 that wait."""
+    """Serve at about a hundred decisions a second, with room for a few that wait."""
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(proxied(url))
         settings = Settings(
@@ -118,7 +119,7 @@ async def busy(url: str, folder: Path, channels: int) -> AsyncIterator[Busy]:
             catalog=catalogs.write(folder, catalogs.OPEN),
             data_dir=folder,
             counter_rebuild="none",
-            admit_queue_max=64,
+            admit_queue_max=ROOM,
             admit_batch_max=BATCH,
             redis_timeout_ms=20_000,
             breaker_hang_ms=20_000,

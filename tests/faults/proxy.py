@@ -4,6 +4,7 @@ Guarantees: what it passes on it passes in order and unchanged. Refuses to know 
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ class Proxy:
     url: str = ""
     # Seconds by which each chunk of a reply is late.
     late_s: float = 0.0
+    # Up to so many more, at random.
+    jitter_s: float = 0.0
     # Bytes per write, 0 for as they come.
     crumb: int = 0
     # Replies of which only so many bytes arrive, then the connection is reset.
@@ -27,6 +30,9 @@ class Proxy:
     cut_after: int = 5
     # Whether requests pass; cleared, they wait here.
     open: asyncio.Event = field(default_factory=asyncio.Event)
+    # Whether replies pass; cleared, what Redis did is not heard of.
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    dice: random.Random = field(default_factory=lambda: random.Random(14))
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -56,8 +62,9 @@ class Proxy:
 
     async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(_CHUNK):
-            if self.late_s:
-                await asyncio.sleep(self.late_s)
+            if self.late_s or self.jitter_s:
+                await asyncio.sleep(self.late_s + self.dice.random() * self.jitter_s)
+            await self.heard.wait()
             if self.cuts:
                 self.cuts -= 1
                 writer.write(chunk[: self.cut_after])
@@ -77,6 +84,7 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
     """Stand between callers and the Redis at a Unix socket's address."""
     proxy = Proxy(url.removeprefix("unix://"))
     proxy.open.set()
+    proxy.heard.set()
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()[:2]
     proxy.url = f"redis://{host}:{port}/0"
@@ -85,6 +93,7 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
     finally:
         server.close()
         proxy.open.set()
+        proxy.heard.set()
         for each in list(proxy.writers):
             each.transport.abort()
         await server.wait_closed()
