@@ -21,8 +21,9 @@ from tallygate.api.socket_lock import AddressInUse, SocketLock, path_of
 
 SOCKET_MODE: Final = 0o660
 METADATA_BYTES_MAX: Final = 16 * 1024
-# One client's calls in flight; past this it waits in its own stack.
-STREAMS_MAX: Final = 1_000
+# One connection's calls in flight; past this it waits in its client. These are ahead of any other
+# connection's next call: as many as keep pipelines full, and no more.
+STREAMS_MAX: Final = 128
 # A stop in good order lets callers find out: it closes when none has come for so long ...
 QUIET_S: Final = 0.1
 # ... or, where they come on and on, so long after the last of the calls in flight has ended.
@@ -158,6 +159,9 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
         # Between the two a share of the calls would be refused, by chance.
         ("grpc.absolute_max_metadata_size", options.metadata_bytes_max),
         ("grpc.max_concurrent_streams", options.streams_max),
+        # It counts calls that have ended and are not yet forgotten: an honest client with as many
+        # calls as it may have lost a quarter of them. What is begun is bounded at the edge.
+        ("grpc.http.overload_protection", 0),
         # Two servers on one port would split the clients between them unseen.
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", 60_000),
