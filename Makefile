@@ -16,10 +16,12 @@ PYTHON ?=
 WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 ARGS ?=
+SEEDS ?= 1000
+FIRST ?= 1
 SOURCES := server tests protos $(wildcard bench)
 
 .PHONY: help setup demo test test-fast nightly lint format typecheck imports gen gen-check \
-	proto-lint proto-breaking lock bench bench-limits clean
+	proto-lint proto-breaking lock sim bench bench-limits bench-rebuild clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -96,8 +98,14 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 		--extra embedded --group dev --generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file requirements.lock $(ARGS)
 
+sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FIRST=1
+	@$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS) $(ARGS)
+
 bench: setup ## Measure speed and memory beside an empty handler; needs h2load
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-rebuild: setup ## Measure how long counters that were lost take to be made anew
+	@$(BIN)/python -m bench.rebuild $(ARGS)
 
 bench-limits: setup ## Measure what each kind of limit costs Redis beside a plain window
 	@$(BIN)/python -m bench.limits

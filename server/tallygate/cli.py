@@ -18,6 +18,7 @@ from tallygate.commands import usage as usages
 from tallygate.commands import watch as watches
 from tallygate.commands.credit import credit, reset
 from tallygate.commands.dev import Dev, development
+from tallygate.commands.explain import explain
 from tallygate.commands.imports import imports
 from tallygate.commands.options import (
     CatalogFile,
@@ -31,6 +32,7 @@ from tallygate.commands.options import (
     RedisUrl,
     settings_of,
 )
+from tallygate.commands.outbox import outbox
 from tallygate.commands.output import (
     EXIT_FAILED,
     Sheet,
@@ -42,6 +44,7 @@ from tallygate.commands.output import (
 )
 from tallygate.commands.processes import run_until_told, stop_signal
 from tallygate.commands.simulate import simulate_plan
+from tallygate.commands.verify import verify
 from tallygate.domain.errors import CatalogInvalid
 from tallygate.settings import Settings
 from tallygate.wiring import Role, Running, tools
@@ -55,8 +58,11 @@ app = typer.Typer(
 )
 app.add_typer(imports, name="import")
 app.add_typer(credit, name="credit")
+app.add_typer(outbox, name="outbox")
 app.command("reset")(reset)
 app.command("simulate-plan")(simulate_plan)
+app.command("verify")(verify)
+app.command("explain")(explain)
 
 
 @app.command()

@@ -110,7 +110,8 @@ class Settings(BaseSettings):
     """The Postgres that holds the ledger. `dev` starts its own without."""
 
     data_dir: Path = Path(".tallygate")
-    """Where this installation keeps its files: embedded servers, the source's id."""
+    """Where this installation keeps its files: the journal, the source's id, embedded servers.
+    Each sidecar needs a folder of its own, which outlives its container."""
 
     catalog: Path | None = None
     """A catalog file to serve from, without Postgres."""
@@ -145,6 +146,11 @@ class Settings(BaseSettings):
     postgres_pool_max: int = Field(default=8, ge=2, le=100)
     """Connections per process; a hundred processes then stay below a usual max_connections."""
 
+    stream_entries_max: int = Field(default=500_000, ge=1, le=100_000_000)
+    """Entries of a shard's stream that may wait for the ledger: some hundred bytes each at low
+    load, and many calls' events at high load. At the bound nothing is added: limits follow their
+    `on_outage` rules, and `RecordUsage` goes into the journal. Only with a ledger."""
+
     admit_queue_max: int = Field(default=4_096, ge=1, le=1_000_000)
     """Calls that may wait for a decision: about a second's worth; one more is refused at once."""
 
@@ -158,21 +164,32 @@ class Settings(BaseSettings):
     breaker_failures_max: int = Field(default=3, ge=1, le=1_000)
     """Failed pipelines in a row after which Redis is not asked any more but by probes."""
 
+    journal: Literal["on", "off"] = "on"
+    """Whether the sidecar keeps on its own disk what the ledger has not confirmed. `off` is for a
+    Redis without a ledger, as nothing would ever be confirmed, or for a disk that is lost with the
+    process."""
+
+    journal_max_bytes: int = Field(default=1024 * MIB, ge=16 * MIB, le=1024 * 1024 * MIB)
+    """Size of the journal on disk: about five million events, an hour without ledger or Redis at
+    1,000 a second. Beyond, nothing is entered, and replies say `REDIS`."""
+
     outage_backlog_max: int = Field(default=50_000, ge=0, le=10_000_000)
-    """Operations granted without Redis that wait to be counted: ten seconds at 5,000 a second.
-    One more is refused. With 0 nothing is granted without Redis."""
+    """Operations granted without Redis that are held in memory: ten seconds at 5,000 a second.
+    With a journal, more of `RecordUsage` is held on the disk alone; else one more is refused.
+    With 0 nothing is granted without Redis."""
 
     outage_backlog_max_bytes: int = Field(default=128 * MIB, ge=0, le=16 * 1024 * MIB)
     """Memory for the same: room for 50,000 operations of two limits each."""
 
     outage_records: Literal["accept", "refuse"] = "refuse"
-    """Whether `RecordUsage`, and calls of which no limit says what to do, are accepted into memory
-    while Redis is away, where a crash loses them. `refuse` lets callers keep what they have, as
-    UNAVAILABLE asks of them."""
+    """Without a journal: whether `RecordUsage`, and calls of which no limit says what to do, are
+    accepted into memory while Redis is away, where a crash loses them. `refuse` lets callers keep
+    what they have, as UNAVAILABLE asks of them. With a journal they are accepted into that."""
 
     leases: Literal["off", "on"] = "off"
     """Whether hot calls are granted from units that the sidecar has leased. What is granted so is
-    in memory until it is settled: a crash loses up to `lease_unsettled_max` calls of a kind."""
+    in the journal until it is settled; without one, a crash loses up to `lease_unsettled_max` calls
+    of a kind."""
 
     lease_hot_per_s: int = Field(default=50, ge=1, le=1_000_000)
     """Calls per second of one kind from which it is leased for: below, a lease saves no work."""

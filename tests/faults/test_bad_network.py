@@ -200,7 +200,7 @@ async def test_a_charge_that_is_not_heard_of_is_found_by_the_retry(redis_url: st
     """Half-open: requests arrive and no reply does. Each call is charged once, however often."""
     async with behind_proxy(redis_url, window(limit=100)) as side:
         await side.far.CheckAndConsume(charge("first"))
-        side.proxy.heard.clear()
+        side.proxy.answering.clear()
         for _ in range(3):
             told = await failure(side.far.CheckAndConsume(charge("deaf", 3), timeout=DEADLINE_S))
             assert told.reason == "BACKEND_UNAVAILABLE"
@@ -209,7 +209,7 @@ async def test_a_charge_that_is_not_heard_of_is_found_by_the_retry(redis_url: st
             return await side.used() == 4
 
         await eventually(charged, what="the charge that nobody hears of")
-        side.proxy.heard.set()
+        side.proxy.answering.set()
         reply = await side.asked("deaf", 3)
         assert reply is not None
         assert (reply.allowed, reply.replayed, await side.used()) == (True, True, 4)

@@ -136,7 +136,7 @@ async def test_a_replica_refuses_and_says_so(own_redis: EmbeddedRedis) -> None:
 async def test_a_broken_account_harms_only_its_tenant(redis_url: str, what: str) -> None:
     """A foreign value at one tenant's key is that tenant's fault alone, in any order."""
     async with rig(redis_url) as it:
-        key = keys.account(SHARD, AccountId("bad"))
+        key = keys.account(SHARD, await it.epoch(), AccountId("bad"))
         match what:
             case "a string":
                 await it.beside.set(key, "x")
@@ -158,7 +158,8 @@ async def test_a_broken_record_harms_only_its_operation(redis_url: str) -> None:
         for name, value in (("text", "x"), ("half", "f;G;")):
             operation = consume(LIMITS, 1, name)
             assert operation.operation_id is not None
-            key = keys.operation(SHARD, operation.tenant_id, operation.operation_id)
+            names = (operation.tenant_id, operation.operation_id)
+            key = keys.operation(SHARD, await it.epoch(), *names)
             await it.beside.set(key, value)
             bad, good = await it.store.decide([operation, consume(LIMITS)])
             assert isinstance(bad, Broken)

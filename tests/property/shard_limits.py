@@ -57,3 +57,13 @@ def any_limit(choose: Chooser) -> Limit:
             return replace(limit, limit=0, overdraft=overdraft, low_at=choose.one_of(lows))
         case LimitKind.CONCURRENCY:
             return limit
+
+
+def changed_limit(choose: Chooser, limit: Limit) -> Limit:
+    """Return the limit with another number."""
+    if limit.kind is LimitKind.BALANCE:
+        return replace(limit, overdraft=choose.integer(0, 5))
+    if limit.kind is LimitKind.RATE and choose.one_of([True, False]):
+        # The weight stays, so that a debt may pass the brim.
+        return replace(limit, burst=choose.integer(1, 9))
+    return replace(limit, limit=choose.integer(0, 20))

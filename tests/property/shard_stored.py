@@ -28,11 +28,12 @@ from tallygate.domain.decision import (
 from tallygate.domain.detail import (
     Extension,
     Hold,
+    Rebuilt,
     Refund,
     Settlement,
 )
 from tallygate.domain.hold import Account
-from tallygate.domain.ids import AMOUNT_MAX, AccountId, SourceId
+from tallygate.domain.ids import AMOUNT_MAX, AccountId
 from tallygate.domain.sliding import Buckets
 from tests.property.shard_text import expected_entry, shown_entry, state_text
 
@@ -57,11 +58,11 @@ class Lives(NamedTuple):
 class Stored:
     """What one shard's keys hold."""
 
-    def __init__(self, url: str, shard: int, source: SourceId) -> None:
+    def __init__(self, url: str, shard: int) -> None:
+        self._epoch = ""
         # A client of its own that waits for no loop: a run is mostly these reads.
         self._client = Redis.from_url(url, socket_timeout=5)
         self._shard = shard
-        self._source = source
         self._seen = ("-", 0)
         self._needed_us: dict[AccountId, int] = {}
         self._useful_us: dict[AccountId, int] = {}
@@ -71,6 +72,13 @@ class Stored:
         """Close the connection."""
         self._client.close()
 
+    def begin(self, epoch: str) -> None:
+        """Go on in a new epoch, in which nothing is kept yet."""
+        self._epoch = epoch
+        self._needed_us.clear()
+        self._useful_us.clear()
+        self._lives.clear()
+
     def decided(
         self, operations: Sequence[Operation], outcomes: Sequence[Outcome], model: Accounts
     ) -> None:
@@ -78,11 +86,25 @@ class Stored:
         for operation, outcome in zip(operations, outcomes, strict=True):
             if not isinstance(outcome, Decided) or not outcome.allowed or outcome.replayed:
                 continue
+            if isinstance(operation.detail, Rebuilt):
+                self._note_rebuilt(operation, outcome, model)
+                continue
             self._note_records(operation, outcome, model)
             if operation.mode in CHARGING and outcome.refused_by is None:
                 for charge, reading in zip(operation.charges, outcome.readings, strict=True):
                     on_time = operation.event_time_us == 0
                     self._need(charge, reading, outcome.at_us, on_time=on_time)
+
+    def _note_rebuilt(self, operation: Operation, outcome: Decided, model: Accounts) -> None:
+        """Keep the mark as long as an operation is remembered, and what was counted again."""
+        for charge, reading in zip(operation.charges, outcome.readings, strict=True):
+            until_us = outcome.at_us + model.memory_us
+            self._needed_us[charge.account] = max(self._needed_us.get(charge.account, 0), until_us)
+            if isinstance(charge.rule, WindowRule | RateRule):
+                self._may_live(charge.account, reading.resets_at_us)
+            if isinstance(charge.rule, SlidingRule):
+                # The newest of its buckets may be empty by the end of the call.
+                self._may_live(charge.account, outcome.at_us + 62 * charge.rule.width_us)
 
     def _may_live(self, of: AccountId, until_us: int) -> None:
         self._useful_us[of] = max(self._useful_us.get(of, 0), until_us)
@@ -105,7 +127,7 @@ class Stored:
         shard, tenant = self._shard, operation.tenant_id
         if operation.operation_id is not None and operation.mode not in (Mode.GRANT, Mode.EXTEND):
             until_us = model.operations[tenant, operation.operation_id].until_us
-            key = keys.operation(shard, tenant, operation.operation_id)
+            key = keys.operation(shard, self._epoch, tenant, operation.operation_id)
             self._lives.append(Lives(key, -(-(until_us - outcome.at_us) // 1000)))
         match operation.detail:
             case Hold(_, ttl_us):
@@ -120,10 +142,10 @@ class Stored:
             case Hold(of, _) | Settlement(of):
                 # A later operation of the same call may have settled it since: the model knows.
                 kept = model.reservations[tenant, of]
-                key = keys.reservation(shard, tenant, of)
+                key = keys.reservation(shard, self._epoch, tenant, of)
                 self._lives.append(Lives(key, -(-(kept.until_us - outcome.at_us) // 1000)))
             case Refund(event, _, _):
-                key = keys.refunded(shard, tenant, event)
+                key = keys.refunded(shard, self._epoch, tenant, event)
                 self._lives.append(Lives(key, model.memory_us // 1000))
             case _:
                 pass
@@ -135,13 +157,15 @@ class Stored:
         after, count = self._seen
         asked = self._client.pipeline(transaction=False)
         for of in model.accounts:
-            asked.hgetall(keys.account(self._shard, of))
-            asked.zrange(keys.holds(self._shard, of), 0, -1, withscores=True)
-            asked.pttl(keys.account(self._shard, of))
-            asked.pttl(keys.holds(self._shard, of))
+            counters = keys.account(self._shard, self._epoch, of)
+            holds = keys.holds(self._shard, self._epoch, of)
+            asked.hgetall(counters)
+            asked.zrange(holds, 0, -1, withscores=True)
+            asked.pttl(counters)
+            asked.pttl(holds)
         refunded = list(model.refunded.items())[-REFUNDED_SEEN:]
         for (tenant, event), _ in refunded:
-            asked.get(keys.refunded(self._shard, tenant, event))
+            asked.get(keys.refunded(self._shard, self._epoch, tenant, event))
         for key in lives:
             asked.pttl(key)
         asked.xrange(keys.stream(self._shard), "-" if after == "-" else f"({after}")
@@ -181,7 +205,7 @@ class Stored:
     def _compare_stream(
         self, model: Accounts, stored: list[tuple[bytes, dict[bytes, bytes]]], count: int
     ) -> None:
-        shown = [shown_entry(self._shard, self._source, dict(fields)) for _, fields in stored]
+        shown = [shown_entry(self._shard, dict(fields)) for _, fields in stored]
         assert shown == [expected_entry(entry) for entry in model.stream[count:]]
         if stored:
             self._seen = (stored[-1][0].decode(), count + len(stored))
@@ -192,6 +216,7 @@ def _same_account(
 ) -> None:
     expected = {name: state_text(state) for name, state in account.counters.items()}
     next_hold = int(stored.pop(b"h", b"0"))
+    assert stored.pop(b"b", None) == (b"1" if account.rebuilt else None)
     found = {name.decode(): value.decode() for name, value in stored.items()}
     assert (found, next_hold) == (expected, account.next_hold_us)
     assert {member.decode(): int(score) for member, score in members} == {

@@ -25,7 +25,7 @@ from tallygate.domain.detail import (
 )
 from tallygate.domain.entry import Burned, Crossed, Entry, Record
 from tallygate.domain.hold import share_text
-from tallygate.domain.ids import AccountId, SourceId
+from tallygate.domain.ids import AccountId, SourceId, epoch_of
 from tallygate.domain.limit import State
 from tallygate.domain.sliding import Buckets
 from tallygate.domain.verdict import Counter
@@ -48,11 +48,9 @@ def state_text(state: State) -> str:
             return ";".join([head, *grants])
 
 
-def shown_entry(shard: int, source: SourceId, fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Return the fields of a stream entry under the plain source id; all of it can be decoded."""
-    epoch = fields.pop(b"e")
-    assert fields[b"s"] == f"{source}.{epoch.decode()}".encode()
-    fields[b"s"] = source.encode()
+def shown_entry(shard: int, fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the fields of a stream entry without its epoch; all of it can be decoded."""
+    assert fields.pop(b"e").decode() == epoch_of(SourceId(fields[b"s"].decode()))
     entry = decode_entry(shard, "1-0", fields)
     told = (len(entry.ranges), len(entry.crossings), len(entry.burns))
     names = [name[:1] for name in fields]

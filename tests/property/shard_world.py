@@ -9,14 +9,14 @@ some again, at the edges of windows, buckets, holds, grants and memories above a
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
+from tallygate.adapters.redis import keys
 from tallygate.adapters.redis.client import connect
+from tallygate.adapters.redis.epochs import RedisCounterStages
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.domain.account import Accounts
-from tallygate.domain.balance import Balance
-from tallygate.domain.catalog import Limit, LimitKind
+from tallygate.domain.catalog import Limit
 from tallygate.domain.decision import (
     Decided,
     Mode,
@@ -27,9 +27,8 @@ from tallygate.domain.decision import (
 from tallygate.domain.detail import (
     Credit,
     Extension,
-    Grant,
     Hold,
-    Portion,
+    Rebuilt,
     Refund,
     Settlement,
 )
@@ -37,18 +36,20 @@ from tallygate.domain.ids import (
     AMOUNT_MAX,
     AccountId,
     EventId,
-    LimitId,
     OperationId,
     ReservationId,
     SourceId,
     TenantId,
     account_of,
+    numbered_in,
 )
 from tallygate.domain.limit import charge
 from tallygate.domain.sliding import sliding_rule
 from tallygate.domain.window import DAY_US, MINUTE_US, SECOND_US, Calendar
 from tallygate.ports import ReservationKey
-from tests.property.shard_limits import METER, Chooser, any_limit
+from tallygate.ports.epochs import Stage
+from tests.property.shard_details import any_balance, any_grants, any_portion, any_slot, turns
+from tests.property.shard_limits import Chooser, any_limit, changed_limit
 from tests.property.shard_stored import Stored
 from tests.property.shard_text import Conservation
 
@@ -77,12 +78,14 @@ class World:
     def __init__(self, url: str, runner: asyncio.Runner, chooser: Chooser) -> None:
         self._run = cast(Callable[[Any], Any], runner.run)
         self._client = connect(url, 5_000)
-        self._stored = Stored(url, SHARD, SOURCE)
+        self._stored = Stored(url, SHARD)
         self._run(self._client.flushall())
         self.now_us = START_US
         self._store = RedisQuotaStore(
-            self._client, StoreOptions(SOURCE, SHARDS, MEMORY_MS, now_us=lambda: self.now_us)
+            self._client,
+            StoreOptions(SOURCE, SHARDS, MEMORY_MS, opens_new=False, now_us=lambda: self.now_us),
         )
+        self._stages = RedisCounterStages(self._client, SHARDS)
         self._model = Accounts(MEMORY_MS * 1000)
         self._choose = chooser
         zone = chooser.one_of(["UTC", "America/Havana", "Asia/Kolkata"])
@@ -91,7 +94,12 @@ class World:
         self._grants = 0
         self.outcomes: dict[str, int] = {}
         self._conservation = Conservation()
+        # Whether the server has numbers no more that it had given out.
+        self._rolled_back = False
         self._change_plan()
+        self._run(self._store.open())
+        self._begin()
+        self._advance(Stage.OPEN)
 
     def close(self) -> None:
         """Close the connection."""
@@ -110,6 +118,8 @@ class World:
                 self._change_limit,
                 self._change_limit,
                 self._restart,
+                self._lose,
+                *([self._go_on] * 2),
             ]
         )
         does()
@@ -127,29 +137,47 @@ class World:
         """To an instant at which something is over or begins: there are the errors by one."""
         grid = self._choose.one_of([SECOND_US, MINUTE_US, DAY_US, *self._widths()])
         self.now_us += grid - self.now_us % grid
-        turns = self._choose.one_of([[], [], *self._turns()])
-        ahead = [each for each in turns if self.now_us < each < self.now_us + 400 * DAY_US]
+        some = self._choose.one_of([[], [], *turns(self._model)])
+        ahead = [each for each in some if self.now_us < each < self.now_us + 400 * DAY_US]
         if ahead:
             self.now_us = self._choose.one_of(ahead[-8:])
 
     def _widths(self) -> list[int]:
         return [sliding_rule(each.duration_us).width_us for each in self._plan if each.duration_us]
 
-    def _turns(self) -> list[list[int]]:
-        """Return when holds end, when what is remembered is forgotten, and when grants change."""
-        accounts = self._model.accounts.values()
-        states = [state for each in accounts for state in each.counters.values()]
-        grants = [grant for each in states if isinstance(each, Balance) for grant in each.grants]
-        return [
-            [each.next_hold_us for each in accounts if each.next_hold_us],
-            [each.until_us for each in self._model.operations.values()],
-            [each.until_us for each in self._model.reservations.values()],
-            [end for each in grants for end in (each.starts_us, each.expires_us)],
-        ]
-
     def _restart(self) -> None:
         """The server forgets its scripts."""
         self._run(self._client.script_flush())
+
+    def _begin(self) -> None:
+        """Go on in the epoch that the shard has now."""
+        epoch = self._run(self._stages.states())[SHARD].epoch
+        assert epoch != self._model.epoch
+        self._model.renew(epoch)
+        self._stored.begin(epoch)
+        self._conservation.open.clear()
+
+    def _lose(self) -> None:
+        """The counters are given up, by somebody else or, as numbers are missing, by the store."""
+        source = numbered_in(SOURCE, self._model.epoch)
+        last = self._model.sequences.get(source, 0)
+        if last and not self._rolled_back and self._choose.one_of([True, False]):
+            left = self._choose.integer(0, last - 1)
+            self._run(self._client.hset(keys.meta(SHARD), source, str(left)))
+            self._rolled_back = True
+        elif not self._rolled_back:
+            self._run(self._stages.renew(SHARD, self._model.epoch))
+            self._begin()
+
+    def _go_on(self) -> None:
+        """The rebuilding comes to a stage, as far as the shard is not further."""
+        if not self._rolled_back:
+            self._advance(self._choose.one_of([Stage.SEEN, Stage.OPEN, Stage.OPEN]))
+
+    def _advance(self, stage: Stage) -> None:
+        later = self._run(self._stages.advance(SHARD, self._model.epoch, stage))
+        assert later or stage is not Stage.OPEN or self._model.open
+        self._model.open = self._model.open or stage is Stage.OPEN
 
     def _change_plan(self) -> None:
         count = self._choose.integer(1, 5)
@@ -158,20 +186,17 @@ class World:
 
     def _change_limit(self) -> None:
         index = self._choose.integer(0, len(self._plan) - 1)
-        if self._plan[index].kind is LimitKind.BALANCE:
-            overdraft = self._choose.integer(0, 5)
-            self._plan[index] = replace(self._plan[index], overdraft=overdraft)
-        elif self._plan[index].kind is LimitKind.RATE and self._choose.one_of([True, False]):
-            # The weight stays, so that a debt may pass the brim.
-            self._plan[index] = replace(self._plan[index], burst=self._choose.integer(1, 9))
-        else:
-            self._plan[index] = replace(self._plan[index], limit=self._choose.integer(0, 20))
+        self._plan[index] = changed_limit(self._choose, self._plan[index])
 
     def _decide(self) -> None:
         operations = [self._operation() for _ in range(self._choose.integer(1, 4))]
-        before = {of: dict(account.holds) for of, account in self._model.accounts.items()}
-        expected = self._model.decide(operations, SOURCE, self.now_us)
         found = self._run(self._store.decide(operations))
+        if self._rolled_back:
+            self._begin()
+            self._rolled_back = False
+        before = {of: dict(account.holds) for of, account in self._model.accounts.items()}
+        source = numbered_in(SOURCE, self._model.epoch)
+        expected = self._model.decide(operations, source, self.now_us)
         assert found == expected, operations
         for operation, outcome in zip(operations, expected, strict=True):
             name = f"{operation.mode.name} {type(outcome).__name__}"
@@ -195,6 +220,7 @@ class World:
                 self._reset,
                 self._credit,
                 self._credit,
+                self._rebuild,
             ]
         )
         return makes()
@@ -284,16 +310,8 @@ class World:
     def _resolve(self) -> Operation:
         mode = self._choose.one_of([Mode.COMMIT, Mode.COMMIT, Mode.RELEASE, Mode.SETTLE])
         of, found = self._known()
-        portions: list[Portion] = []
-        for share in found.shares if found is not None else ():
-            used: list[int] = []
-            back: list[int] = []
-            for piece in share.pieces:
-                units = piece.amount
-                used.append(0 if mode is Mode.RELEASE else self._choose.integer(0, units))
-                rest = units - used[-1]
-                back.append(self._choose.integer(0, rest) if mode is Mode.SETTLE else rest)
-            portions.append(Portion(share, tuple(used), tuple(back)))
+        shares = found.shares if found is not None else ()
+        portions = tuple(any_portion(self._choose, mode, share) for share in shares)
         excess = (
             0 if mode is Mode.RELEASE else self._choose.one_of([0, 0, 0, 1, 1, 5, 5, AMOUNT_MAX])
         )
@@ -306,7 +324,7 @@ class World:
             event_count=0 if mode is Mode.RELEASE else 2,
             payload=b"" if mode is Mode.RELEASE else b"settled",
             detail=Settlement(
-                of, tuple(portions), self._choose.one_of([True, False]), b"more", min(excess, 1)
+                of, portions, self._choose.one_of([True, False]), b"more", min(excess, 1)
             ),
             **self._named(mode, excess),
         )
@@ -345,37 +363,27 @@ class World:
 
     def _credit(self) -> Operation:
         choose = self._choose
-        limit = Limit(
-            limit_id=LimitId(f"balance-{choose.integer(1, 2)}"),
-            meter=METER,
-            kind=LimitKind.BALANCE,
-            period=None,
-            limit=0,
-            overdraft=choose.integer(0, 5),
-            low_at=choose.one_of([(), (5,), (10, 3, 0)]),
-        )
-        grants: list[Grant] = []
-        # Now and then many, some used up: more than there is room for.
-        many = choose.one_of([*[False] * 9, True])
-        for _ in range(choose.integer(30, 40) if many else choose.integer(0, 3)):
-            self._grants += choose.integer(0, 1)
-            granted = choose.one_of([1, 5, 12, 30, *([] if many else [AMOUNT_MAX])])
-            starts_us = self.now_us + choose.one_of([-DAY_US, 0, SECOND_US])
-            lasts_us = choose.one_of([SECOND_US, MINUTE_US, DAY_US, 0])
-            grants.append(
-                Grant(
-                    seq=self._grants + 1,
-                    priority=choose.integer(-1, 2),
-                    starts_us=starts_us,
-                    expires_us=starts_us + lasts_us if lasts_us else AMOUNT_MAX,
-                    granted=granted,
-                    remaining=choose.one_of([granted, granted, granted, granted // 2, 0]),
-                )
-            )
+        limit = any_balance(choose)
+        grants = any_grants(choose, self._grants, self.now_us)
+        self._grants = grants[-1].seq - 1 if grants else self._grants
         of = choose.one_of(FAMILIES)[0]
         bound = charge(limit, of, self._calendar, 0, self.now_us)
         detail = Credit(tuple(grants), choose.one_of([0, 0, 3]))
         return Operation(Mode.GRANT, TENANTS[0], SHARD, charges=(bound,), detail=detail)
+
+    def _rebuild(self) -> Operation:
+        of = self._choose.one_of(FAMILIES)[0]
+        charges = self._charges([of], 0)
+        slots = tuple(
+            tuple(
+                any_slot(self._choose, charge.rule, self.now_us)
+                for _ in range(self._choose.integer(0, 3))
+            )
+            for charge in charges
+        )
+        return Operation(
+            Mode.REBUILD, TENANTS[0], SHARD, charges=tuple(charges), detail=Rebuilt(slots)
+        )
 
     def _compare(self) -> None:
         self._stored.compare(self._model)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from tallygate.adapters.redis.client import connect
+from tallygate.adapters.redis.epochs import RedisCounterEpochs
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.domain.account import Accounts
 from tallygate.domain.catalog import Limit, LimitKind
@@ -20,7 +21,7 @@ from tallygate.domain.detail import (
     Refund,
     Settlement,
 )
-from tallygate.domain.ids import AMOUNT_MAX, EventId, ReservationId, SourceId
+from tallygate.domain.ids import AMOUNT_MAX, EventId, ReservationId, SourceId, numbered_in
 from tallygate.domain.window import MINUTE_US, SECOND_US, Period
 from tests.builders import ACME, SHARDS, charges, rate, window
 
@@ -46,9 +47,11 @@ def agreed(url: str, steps: Sequence[tuple[int, Operation]]) -> list[int]:
         options = StoreOptions(SOURCE, SHARDS, MEMORY_MS, now_us=lambda: now[0])
         try:
             store = RedisQuotaStore(client, options)
+            await store.open()
+            source = numbered_in(SOURCE, (await RedisCounterEpochs(client, SHARDS).epochs())[3])
             for now_us, operation in steps:
                 now[0] = now_us
-                (expected,) = model.decide([operation], SOURCE, now_us)
+                (expected,) = model.decide([operation], source, now_us)
                 assert await store.decide([operation]) == [expected]
                 assert isinstance(expected, Decided)
                 used.append(expected.readings[-1].used if expected.readings else -1)

@@ -85,7 +85,7 @@ async def test_migrations_make_the_schema(empty_postgres_dsn: str, postgres_dsn:
     """All migrations together give what the schema's files give, by the database's own catalogs."""
     package = resources.files(module.__package__ or "")
     async with connection(empty_postgres_dsn) as admin:
-        for part in ("schema.sql", "schema_credits.sql"):
+        for part in ("schema.sql", "schema_credits.sql", "schema_counters.sql"):
             await admin.execute(package.joinpath(part).read_text())
     wanted = await catalogs(empty_postgres_dsn)
     made = await catalogs(postgres_dsn)

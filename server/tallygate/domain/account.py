@@ -9,11 +9,12 @@ change; a refusal changes nothing and is not remembered, so that a retry after t
 What a reservation holds counts as used until it is settled, comes back or expires.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tallygate.domain.answer import asking, leaves_traces, refusal, replayed, shares_told, touched
 from tallygate.domain.balance import Balance, add_grants, read_balance
+from tallygate.domain.call import Call
 from tallygate.domain.decision import (
     BalanceRule,
     Broken,
@@ -21,6 +22,7 @@ from tallygate.domain.decision import (
     Charge,
     Crowded,
     Decided,
+    Fenced,
     LimitReading,
     Mode,
     Moved,
@@ -39,75 +41,68 @@ from tallygate.domain.detail import (
     Credit,
     Extension,
     Hold,
+    Rebuilt,
     Refund,
     Settlement,
     Share,
 )
-from tallygate.domain.entry import Burned, Crossed, Entry, Part, Record
+from tallygate.domain.entry import Entry
+from tallygate.domain.fence import is_fenced, not_begun, rebuild
 from tallygate.domain.hold import Account, left_of, settle, share_text, shares_of
 from tallygate.domain.ids import (
     AccountId,
     EventId,
-    LimitId,
     OperationId,
     ReservationId,
     SourceId,
     TenantId,
 )
 from tallygate.domain.limit import HELD, Verdict, evaluate, in_reach, refund, reset
+from tallygate.domain.remembered import Kept, Remembered
 from tallygate.domain.verdict import Moment
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """The first answer to an operation, what it was given for, and until when it is kept."""
-
-    fingerprint: str
-    until_us: int
-    answer: Decided
-    payload: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """A reservation and until when it is known."""
-
-    reservation: Reservation
-    until_us: int
-
-
-@dataclass(slots=True)
-class _Call:
-    """One call of the script: its time and its source, and what its stream entry holds so far."""
-
-    now_us: int
-    source_id: SourceId
-    parts: list[Part] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Accounts:
-    """The state of one shard."""
+    """The state of one shard: what it holds in one epoch, and its stream and numbers in all.
+
+    While it is not `open`, its counters are being rebuilt: hard limits are not decided by them.
+    """
 
     memory_us: int
     accounts: dict[AccountId, Account] = field(default_factory=dict)
     operations: dict[tuple[TenantId, OperationId], Remembered] = field(default_factory=dict)
-    reservations: dict[tuple[TenantId, ReservationId], _Kept] = field(default_factory=dict)
+    reservations: dict[tuple[TenantId, ReservationId], Kept] = field(default_factory=dict)
     refunded: dict[tuple[TenantId, EventId], int] = field(default_factory=dict)
     sequences: dict[SourceId, int] = field(default_factory=dict)
     stream: list[Entry] = field(default_factory=list)
     # Tenants whose counters are elsewhere, or not here yet.
     moved: set[TenantId] = field(default_factory=set)
+    epoch: str = ""
+    open: bool = True
 
     def decide(
         self, operations: Sequence[Operation], source_id: SourceId, now_us: int
     ) -> list[Outcome]:
-        """Decide the operations in order, each by itself, and append one entry for all accepted."""
-        call = _Call(now_us, source_id)
-        outcomes = [self._decide_one(operation, call) for operation in operations]
+        """Decide the operations in order, each by itself, and append one entry for all accepted.
+
+        `source_id` names the source, and the epoch in which its events are numbered.
+        """
+        call = Call(now_us, source_id, self.sequences.get(source_id, 0))
+        outcomes = [call.signed(self._decide_one(operation, call)) for operation in operations]
         if call.parts:
             self.stream.append(Entry(now_us, source_id, tuple(call.parts)))
+            self.sequences[source_id] = call.last_seq
         return outcomes
+
+    def renew(self, epoch: str) -> None:
+        """Begin a new epoch, which knows nothing; the stream and the numbers stay."""
+        self.epoch = epoch
+        self.accounts.clear()
+        self.operations.clear()
+        self.reservations.clear()
+        self.refunded.clear()
+        self.open = False
 
     def reservation(
         self, tenant_id: TenantId, of: ReservationId, now_us: int
@@ -119,7 +114,7 @@ class Accounts:
     def _account(self, of: AccountId) -> Account:
         return self.accounts.setdefault(of, Account())
 
-    def _decide_one(self, operation: Operation, call: _Call) -> Outcome:
+    def _decide_one(self, operation: Operation, call: Call) -> Outcome:
         if operation.tenant_id in self.moved and leaves_traces(operation):
             return Moved()
         known = self._remembered(operation, call.now_us)
@@ -129,16 +124,20 @@ class Accounts:
             return replayed(known.answer, operation)
         if 0 < operation.deadline_us < call.now_us:
             return TooLate(call.now_us)
+        if not self.open and is_fenced(operation, known=self._known(operation, call.now_us)):
+            return Fenced()
         refused = self._closed(operation, call.now_us)
         if refused is not None:
             return refused
         if not all(in_reach(charge.rule, call.now_us) for charge in operation.charges):
             return Stale(call.now_us)
+        if isinstance(operation.detail, Rebuilt) and not_begun(operation, call.now_us):
+            return Stale(call.now_us)
         for of in touched(operation):
             self._account(of).expire(call.now_us)
         return self._do(operation, call)
 
-    def _do(self, operation: Operation, call: _Call) -> Outcome:
+    def _do(self, operation: Operation, call: Call) -> Outcome:
         if not self._holds(operation):
             # Its units have come back; a clock that was set back does not take them again.
             return Unresolved(ReservationState.EXPIRED)
@@ -151,11 +150,20 @@ class Accounts:
                 return self._refund(operation, taken, call)
             case Credit() as credit:
                 return self._credit(operation, credit, call)
+            case Rebuilt() as rebuilt:
+                return self._rebuild(operation, rebuilt, call)
             case Hold() | None:
                 pass
         if operation.mode is Mode.RESET:
             return self._reset(operation, call)
         return self._charge(operation, call)
+
+    def _known(self, operation: Operation, now_us: int) -> bool:
+        """Say whether the reservation that the operation settles or extends is known."""
+        if not isinstance(operation.detail, Settlement | Extension):
+            return True
+        of = operation.detail.reservation_id
+        return self.reservation(operation.tenant_id, of, now_us) is not None
 
     def _closed(self, operation: Operation, now_us: int) -> Outcome | None:
         """Return why a reservation cannot be made, settled or extended, None when it can."""
@@ -182,7 +190,7 @@ class Accounts:
             for share in shares_told(operation)
         )
 
-    def _verdicts(self, operation: Operation, call: _Call) -> list[Verdict]:
+    def _verdicts(self, operation: Operation, call: Call) -> list[Verdict]:
         used_at_us = min(operation.event_time_us or call.now_us, call.now_us)
         verdicts: list[Verdict] = []
         for charge in operation.charges:
@@ -191,7 +199,7 @@ class Accounts:
             verdicts.append(evaluate(charge, account.counters.get(charge.field), moment))
         return verdicts
 
-    def _charge(self, operation: Operation, call: _Call) -> Outcome:
+    def _charge(self, operation: Operation, call: Call) -> Outcome:
         full = (self._account(charge.account).full for charge in operation.charges)
         if operation.mode is Mode.RESERVE and any(full):
             return Crowded()
@@ -207,14 +215,14 @@ class Accounts:
         if isinstance(operation.detail, Hold):
             self._hold(operation, operation.detail, verdicts, call)
         else:
-            first_seq = self._append(operation, operation.payload, operation.event_count, call)
+            first_seq = call.append(operation, operation.payload, operation.event_count)
         self._apply(operation.charges, verdicts, call, burns=operation.mode is not Mode.RESERVE)
         readings = tuple(verdict.after for verdict in verdicts)
-        answer = Decided(True, call.now_us, readings, first_seq=first_seq)
+        answer = call.answer(readings, first_seq)
         return self._answer(operation, answer, operation.payload if first_seq else b"")
 
     def _hold(
-        self, operation: Operation, hold: Hold, verdicts: Sequence[Verdict], call: _Call
+        self, operation: Operation, hold: Hold, verdicts: Sequence[Verdict], call: Call
     ) -> None:
         ends_us = call.now_us + hold.ttl_us
         shares = shares_of(operation.charges, [verdict.slots for verdict in verdicts])
@@ -228,10 +236,10 @@ class Accounts:
             ends_us + self.memory_us,
         )
 
-    def _settle(self, operation: Operation, settlement: Settlement, call: _Call) -> Outcome:
+    def _settle(self, operation: Operation, settlement: Settlement, call: Call) -> Outcome:
         key = (operation.tenant_id, settlement.reservation_id)
         found = self.reservations[key].reservation
-        first_seq = self._append(operation, operation.payload, operation.event_count, call)
+        first_seq = call.append(operation, operation.payload, operation.event_count)
         recorded = operation.payload
         shares: list[Share] = []
         for portion in settlement.portions:
@@ -243,7 +251,7 @@ class Accounts:
                 if each.field.endswith(HELD):
                     # Concurrency counts what is held: nothing of it is ever used up.
                     account.give_back(each.field, each.used)
-                self._burn(portion.share.account, each.field, each.used, call)
+                call.burn(portion.share.account, each.field, each.used)
             left = Share(portion.share.account, left_of(settled))
             if left.pieces:
                 account.hold(share_text(left, settlement.reservation_id), left, found.expires_us)
@@ -256,7 +264,7 @@ class Accounts:
         ]
         if not over:
             count = settlement.excess_count
-            excess_seq = self._append(operation, settlement.excess_payload, count, call)
+            excess_seq = call.append(operation, settlement.excess_payload, count)
             first_seq = first_seq or excess_seq
             recorded += settlement.excess_payload
             self._apply(operation.charges, verdicts, call, burns=True)
@@ -270,10 +278,10 @@ class Accounts:
             self._keep(*key, replace(found, state=state), call.now_us + self.memory_us)
         readings = tuple(verdict.before if over else verdict.after for verdict in verdicts)
         refused_by = over[0] if over else None
-        answer = Decided(True, call.now_us, readings, refused_by, first_seq=first_seq)
+        answer = call.answer(readings, first_seq, refused_by)
         return self._answer(operation, answer, recorded)
 
-    def _extend(self, operation: Operation, extension: Extension, call: _Call) -> Outcome:
+    def _extend(self, operation: Operation, extension: Extension, call: Call) -> Outcome:
         ends_us = call.now_us + extension.ttl_us
         key = (operation.tenant_id, extension.reservation_id)
         for share in extension.shares:
@@ -283,12 +291,12 @@ class Accounts:
         self._keep(*key, replace(found, expires_us=ends_us), ends_us + self.memory_us)
         return Decided(True, call.now_us, ())
 
-    def _refund(self, operation: Operation, taken: Refund, call: _Call) -> Outcome:
+    def _refund(self, operation: Operation, taken: Refund, call: Call) -> Outcome:
         key = (operation.tenant_id, taken.event_id)
         before = self.refunded.get(key, 0)
         if before + taken.units > taken.units_max:
             return RefundExceeds(taken.units_max - before)
-        first_seq = self._append(operation, operation.payload, operation.event_count, call)
+        first_seq = call.append(operation, operation.payload, operation.event_count)
         self.refunded[key] = before + taken.units
         whole = not taken.counted or before + taken.units == taken.units_max
         readings: list[LimitReading] = []
@@ -299,12 +307,12 @@ class Accounts:
             slots, state = refund(charge, account.counters.get(charge.field), moment)
             if state is not None and charge.amount > 0 and whole:
                 account.counters[charge.field] = state
-                self._burn(charge.account, charge.field, slots, call)
+                call.burn(charge.account, charge.field, slots)
             readings.append(self._read(charge, call.now_us))
-        answer = Decided(True, call.now_us, tuple(readings), first_seq=first_seq)
+        answer = call.answer(readings, first_seq)
         return self._answer(operation, answer, operation.payload)
 
-    def _reset(self, operation: Operation, call: _Call) -> Outcome:
+    def _reset(self, operation: Operation, call: Call) -> Outcome:
         readings: list[LimitReading] = []
         for charge in operation.charges:
             account = self._account(charge.account)
@@ -314,9 +322,9 @@ class Accounts:
             if state is not None:
                 account.counters[charge.field] = state
             readings.append(self._read(charge, call.now_us))
-        return self._answer(operation, Decided(True, call.now_us, tuple(readings)))
+        return self._answer(operation, call.answer(readings, 0))
 
-    def _credit(self, operation: Operation, credit: Credit, call: _Call) -> Outcome:
+    def _credit(self, operation: Operation, credit: Credit, call: Call) -> Outcome:
         (charge,) = operation.charges
         account = self._account(charge.account)
         stored = account.counters.get(charge.field, Balance())
@@ -328,7 +336,7 @@ class Accounts:
         slots, balance = added
         if balance != Balance():
             account.counters[charge.field] = balance
-        self._burn(charge.account, charge.field, slots, call)
+        call.burn(charge.account, charge.field, slots)
         reading = read_balance(charge, charge.rule, balance, False, call.now_us)
         return Decided(True, call.now_us, (reading,))
 
@@ -338,50 +346,28 @@ class Accounts:
         nothing = replace(charge, amount=0)
         return evaluate(nothing, account.counters.get(charge.field), moment).before
 
-    def _append(self, operation: Operation, payload: bytes, count: int, call: _Call) -> int:
-        """Append events to the call's entry; return the first one's number, 0 for none."""
-        if count == 0:
-            return 0
-        first_seq = self.sequences.get(call.source_id, 0) + 1
-        self.sequences[call.source_id] = first_seq + count - 1
-        call.parts.append(Record(first_seq, count, payload, operation.reject_reason))
-        return first_seq
-
     def _apply(
-        self, charges: Sequence[Charge], verdicts: Sequence[Verdict], call: _Call, *, burns: bool
+        self, charges: Sequence[Charge], verdicts: Sequence[Verdict], call: Call, *, burns: bool
     ) -> None:
         for charge, verdict in zip(charges, verdicts, strict=True):
             if verdict.counter is not None:
                 self._account(charge.account).counters[charge.field] = verdict.counter
             if burns:
-                self._burn(charge.account, charge.field, verdict.slots, call)
-            call.parts.extend(
-                Crossed(
-                    account=charge.account,
-                    limit_id=charge.limit_id,
-                    meter=charge.meter,
-                    ratio_ppm=crossing.ratio_ppm,
-                    threshold=crossing.threshold,
-                    used=crossing.used,
-                    limit=charge.limit,
-                    starts_us=crossing.starts_us,
-                    ends_us=crossing.ends_us,
-                )
-                for crossing in verdict.crossings
-            )
+                call.burn(charge.account, charge.field, verdict.slots)
+            call.cross(charge, verdict.crossings)
 
-    def _burn(
-        self, of: AccountId, name: str, slots: Iterable[tuple[int, int]], call: _Call
-    ) -> None:
-        """Tell of units that have left a balance for good; other kinds keep no such book."""
-        limit_id, _, measure = name.partition("/")
-        if measure == "balance":
-            call.parts.extend(Burned(of, LimitId(limit_id), place, units) for place, units in slots)
+    def _rebuild(self, operation: Operation, rebuilt: Rebuilt, call: Call) -> Outcome:
+        again = False
+        if operation.charges:
+            account = self._account(operation.charges[0].account)
+            again = not rebuild(account, operation.charges, rebuilt, call.now_us)
+        readings = tuple(self._read(charge, call.now_us) for charge in operation.charges)
+        return Decided(True, call.now_us, readings, replayed=again)
 
     def _keep(
         self, tenant_id: TenantId, of: ReservationId, reservation: Reservation, until_us: int
     ) -> None:
-        self.reservations[tenant_id, of] = _Kept(reservation, until_us)
+        self.reservations[tenant_id, of] = Kept(reservation, until_us)
 
     def _answer(self, operation: Operation, answer: Decided, payload: bytes = b"") -> Decided:
         """Remember the answer, with the events that a refund may name."""

@@ -171,6 +171,9 @@ class Operation:
     # for somebody who has gone. Answers to repeats are given all the same.
     deadline_us: int = 0
     detail: Detail | None = None
+    # The only epoch of the shard's counters in which it may be decided, empty for whichever there
+    # is: in another one it is `Fenced`.
+    epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +212,10 @@ class Decided:
     degraded: bool = False
     # Granted from units that were debited before; the store has no record of it yet.
     leased: bool = False
-    # Under whose numbers, of which epoch, `first_seq` was given out; also in a repeat's answer.
+    # Who decided in which epoch, and so under whose numbers; in a repeat's answer as in the first.
     source_id: SourceId = SourceId("")
+    # Its mark in this process's journal, 0 where that does not have it.
+    journal_mark: int = 0
 
 
 @dataclass(frozen=True, slots=True)

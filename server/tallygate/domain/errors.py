@@ -154,6 +154,16 @@ class Overloaded(TallygateError):
     transient = True
 
 
+class JournalInUse(TallygateError):
+    """Another process has the journal of this data folder."""
+
+    reason = "INVALID_FIELD"
+
+
+class NotDurable(BackendUnavailable):
+    """Accepted, but not as durably as asked for in time; a retry tells."""
+
+
 class Draining(Overloaded):
     """The service is stopping; retry with the same operation id."""
 

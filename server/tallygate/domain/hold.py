@@ -38,6 +38,8 @@ class Account:
     counters: dict[str, State] = field(default_factory=dict)
     holds: dict[str, tuple[int, Share]] = field(default_factory=dict)
     next_hold_us: int = 0
+    # Whether what older epochs had used has been added.
+    rebuilt: bool = False
 
     @property
     def full(self) -> bool:

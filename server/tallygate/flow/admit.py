@@ -25,7 +25,8 @@ from tallygate.domain.request import (
     UsageRequest,
 )
 from tallygate.flow.decide import FOREVER, Answer, Decide, granted
-from tallygate.flow.draft import OFFERED, Draft
+from tallygate.flow.draft import Draft
+from tallygate.flow.durable import Level, Needed
 
 
 class Decider(Protocol):
@@ -54,9 +55,18 @@ class Admit:
         """Charge each request against its limits, all or nothing, and record its events."""
         drafts = await self._decide.drafts(requests, self._decide.drafter.consume)
         answers = await self._charging.decide(drafts, expires_at)
+        reached = await self._decide.durable.reach(
+            [
+                Needed(answer, draft.operation, request.min_durability)
+                if isinstance(draft, Draft) and isinstance(answer, Decided)
+                else None
+                for request, draft, answer in zip(requests, drafts, answers, strict=True)
+            ],
+            expires_at,
+        )
         return [
-            _consumed(draft, answer) if isinstance(draft, Draft) else draft
-            for draft, answer in zip(drafts, answers, strict=True)
+            _consumed(draft, answer, level) if isinstance(draft, Draft) else draft
+            for draft, answer, level in zip(drafts, answers, reached, strict=True)
         ]
 
     async def record(
@@ -70,9 +80,18 @@ class Admit:
 
         drafts = await self._decide.drafts(requests, make)
         answers = await self._decide.decide(drafts, expires_at)
+        reached = await self._decide.durable.reach(
+            [
+                Needed(answer, draft.operation, request.min_durability, record=True)
+                if isinstance(draft, Draft) and isinstance(answer, Decided)
+                else None
+                for request, draft, answer in zip(requests, drafts, answers, strict=True)
+            ],
+            expires_at,
+        )
         return [
-            _recorded(draft, answer) if isinstance(draft, Draft) else draft
-            for draft, answer in zip(drafts, answers, strict=True)
+            _recorded(draft, answer, level) if isinstance(draft, Draft) else draft
+            for draft, answer, level in zip(drafts, answers, reached, strict=True)
         ]
 
     async def check(self, request: CheckRequest, expires_at: float = FOREVER) -> Decided:
@@ -99,26 +118,27 @@ class Admit:
         ]
 
 
-def _consumed(draft: Draft, answer: Answer) -> ConsumeResult | TallygateError:
+def _consumed(draft: Draft, answer: Answer, level: Level) -> ConsumeResult | TallygateError:
     if isinstance(answer, TallygateError):
         return answer
     decided = granted(answer)
     if not decided.allowed:
         return ConsumeResult(decided, (), Durability.UNSPECIFIED)
-    in_memory = decided.degraded or decided.leased
-    durability = Durability.UNSPECIFIED if in_memory else OFFERED
-    return ConsumeResult(decided, draft.operation.event_ids, durability)
+    if isinstance(level, TallygateError):
+        return level
+    return ConsumeResult(decided, draft.operation.event_ids, level)
 
 
-def _recorded(draft: Draft, answer: Answer) -> RecordResult | TallygateError:
+def _recorded(draft: Draft, answer: Answer, level: Level) -> RecordResult | TallygateError:
     if isinstance(answer, TallygateError):
         return answer
+    if isinstance(level, TallygateError):
+        return level
     if draft.operation.mode is Mode.REJECT:
         return EventTimeTooOld(field="event_time")
     decided = granted(answer)
-    durability = Durability.UNSPECIFIED if decided.degraded else OFFERED
     event_id = draft.operation.event_ids[0]
-    return RecordResult(event_id, decided.replayed, durability, decided.degraded)
+    return RecordResult(event_id, decided.replayed, level, decided.degraded)
 
 
 def _read(draft: Draft, answer: Answer) -> QuotaResult | TallygateError:

@@ -8,7 +8,7 @@ Refuses to know: counters.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final
 
 from tallygate.domain.catalog import (
@@ -17,7 +17,6 @@ from tallygate.domain.catalog import (
     Limit,
     Override,
     Tenant,
-    Weight,
     limits_of,
 )
 from tallygate.domain.decision import Charge, WindowRule
@@ -27,34 +26,22 @@ from tallygate.domain.ids import AMOUNT_MAX, AccountId, MeterName, PlanName, Ten
 from tallygate.domain.limit import charge, in_reach
 from tallygate.domain.request import LIMITS_MAX, Item
 from tallygate.domain.window import Calendar
+from tallygate.flow.scope import (
+    Scope,
+    Weighings,
+    matches,
+    scope_of,
+    value_of,
+    weighings_of,
+    weight_of,
+)
 
 # Tenants that share plan, calendar and overrides share an entry: most of them do.
 SHAPES_MAX: Final = 20_000
 NEVER_US: Final = 2**63
 
-_CONTEXT_FIELDS: Final = frozenset(field.name for field in fields(EventContext))
-
 # What decides a tenant's charges but for its name and the time.
 _Shape = tuple[PlanName, Calendar, tuple[Override, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Weighing:
-    """A weight whose values are found at once."""
-
-    units: int
-    by: str
-    values: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """Which items a limit counts, in whose counter, and what they weigh."""
-
-    meter: MeterName
-    per: str
-    where: tuple[tuple[str, frozenset[str]], ...]
-    weighings: Mapping[MeterName, _Weighing]
 
 
 @dataclass(slots=True)
@@ -66,7 +53,7 @@ class _Bound:
 
     limit: Limit
     template: Charge
-    scope: _Scope | None
+    scope: Scope | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +79,7 @@ class Binder:
 
     def __init__(self) -> None:
         self._version = -1
-        self._weighings: dict[MeterName, Mapping[MeterName, _Weighing]] = {}
+        self._weighings: Weighings = {}
         self._shapes: dict[_Shape, _Bounds] = {}
 
     def charges(
@@ -131,11 +118,7 @@ class Binder:
     def _renew(self, catalog: Catalog) -> None:
         self._version = catalog.version
         self._shapes.clear()
-        self._weighings = {
-            meter.name: {weight.meter: _weighing(weight) for weight in meter.weights}
-            for meter in catalog.meters.values()
-            if meter.weights
-        }
+        self._weighings = weighings_of(catalog)
 
     def _bounds(self, catalog: Catalog, tenant: Tenant, now_us: int) -> tuple[_Bound, ...]:
         shape = (tenant.plan, tenant.calendar, tenant.overrides)
@@ -151,20 +134,17 @@ class Binder:
         ends = [each.expires_at_us for each in tenant.overrides if each.expires_at_us]
         return _Bounds(
             tuple(
-                _Bound(limit, charge(limit, own, tenant.calendar, 0, now_us), self._scope(limit))
+                _Bound(
+                    limit,
+                    charge(limit, own, tenant.calendar, 0, now_us),
+                    scope_of(limit, self._weighings),
+                )
                 for limit in limits_of(catalog, tenant, now_us)
             ),
             # Our time follows the store's, and may be set back over an expiry.
             max((end for end in ends if end <= now_us), default=-NEVER_US),
             min((end for end in ends if end > now_us), default=NEVER_US),
         )
-
-    def _scope(self, limit: Limit) -> _Scope | None:
-        weighings = self._weighings.get(limit.meter, {})
-        if not (limit.per or limit.where or weighings):
-            return None
-        where = tuple((key, frozenset(values)) for key, values in limit.where)
-        return _Scope(limit.meter, limit.per, where, weighings)
 
 
 def quota_items(
@@ -207,45 +187,17 @@ def _use(catalog: Catalog, items: Sequence[Item], context: EventContext) -> _Use
     return use
 
 
-def _accounts(scope: _Scope, tenant_id: TenantId, use: _Use) -> Iterator[tuple[AccountId, int]]:
+def _accounts(scope: Scope, tenant_id: TenantId, use: _Use) -> Iterator[tuple[AccountId, int]]:
     """Iterate over the accounts that the items meet, in their order, with the units for each."""
     amounts: dict[str, int] = {}
     for item, units in use.items:
-        weight = _weight(scope, item, use.context)
-        if weight is None or not _matches(scope, item, use.context):
+        weight = weight_of(scope, item, use.context)
+        if weight is None or not matches(scope, item, use.context):
             continue
-        value = _value(scope.per, item, use.context) if scope.per else ""
+        value = value_of(scope.per, item, use.context) if scope.per else ""
         amounts[value] = amounts.get(value, 0) + units * weight
     for value, amount in amounts.items():
         yield account_of(tenant_id, scope.per, value), amount
-
-
-def _weight(scope: _Scope, item: Item, context: EventContext) -> int | None:
-    """Return how many units of the limit's meter one of the item's is, None if it has no part."""
-    if item.meter == scope.meter:
-        return 1
-    weighing = scope.weighings.get(item.meter)
-    if weighing is None:
-        return None
-    if not weighing.by:
-        return weighing.units
-    return weighing.values.get(_value(weighing.by, item, context), weighing.units)
-
-
-def _matches(scope: _Scope, item: Item, context: EventContext) -> bool:
-    return all(_value(key, item, context) in values for key, values in scope.where)
-
-
-def _value(key: str, item: Item, context: EventContext) -> str:
-    """Return the item's value of a dimension, else of a field of the context, else nothing."""
-    found = item.dimensions.get(key)
-    if found is None and key in _CONTEXT_FIELDS:
-        found = getattr(context, key)
-    return found or ""
-
-
-def _weighing(weight: Weight) -> _Weighing:
-    return _Weighing(weight.units, weight.by, dict(weight.values))
 
 
 def _current(bound: _Bound, account: AccountId, of: Calendar, now_us: int) -> Charge:

@@ -41,6 +41,7 @@ from tallygate.domain.errors import (
 from tallygate.domain.hold import HOLDS_MAX
 from tallygate.domain.ids import TenantId
 from tallygate.flow.draft import Draft, Drafter
+from tallygate.flow.durable import Durable
 from tallygate.flow.outage import Asked, OutageGate
 from tallygate.ports import CatalogView, Clock, EventEncoder
 
@@ -98,6 +99,8 @@ class DecideParts:
     encoder: EventEncoder
     observer: DecideObserver
     shards: int
+    # What makes answers durable; None where the store is all there is.
+    durable: Durable | None = None
 
 
 class Decide:
@@ -105,7 +108,8 @@ class Decide:
 
     def __init__(self, parts: DecideParts) -> None:
         self._parts = parts
-        self.drafter: Final = Drafter(parts.encoder, parts.shards)
+        self.durable: Final = parts.durable or Durable()
+        self.drafter: Final = Drafter(parts.encoder, parts.shards, self.durable.offered)
         # How far the store's clock is ahead of ours; learnt from its answers.
         self._ahead_us = 0
 

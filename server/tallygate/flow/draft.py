@@ -71,8 +71,11 @@ class Draft:
 class Drafter:
     """Makes drafts, and binds them to a time."""
 
-    def __init__(self, encoder: EventEncoder, shards: int) -> None:
+    def __init__(
+        self, encoder: EventEncoder, shards: int, offered: Durability = Durability.REDIS
+    ) -> None:
         self.encoder: Final = encoder
+        self.offered: Final = offered
         self.binder: Final = Binder()
         self._shards = shards
 
@@ -98,12 +101,12 @@ class Drafter:
 
         Raises `UnknownMeter`, `TenantSuspended` and `DurabilityNotOffered`.
         """
-        _offered(request.min_durability)
+        self._offered(request.min_durability)
         _served(lineage)
         _known(catalog, request.items)
         events = drafted_events(request, ReservationId(""))
         operation = self.operation(Mode.CONSUME, lineage, events, request.operation_id)
-        undurable = request.min_durability is Durability.UNSPECIFIED
+        undurable = self._undurable(request.min_durability)
         return Draft(operation, catalog, lineage, request.items, request.context, undurable)
 
     def record(
@@ -113,7 +116,7 @@ class Drafter:
 
         Raises `UnknownMeter`, `EventTimeInFuture` and `DurabilityNotOffered`.
         """
-        _offered(request.min_durability)
+        self._offered(request.min_durability)
         meter = _meter(catalog, request.meter)
         if request.event_time_us > now_us + FUTURE_SKEW_US:
             raise EventTimeInFuture(field="event_time")
@@ -134,7 +137,7 @@ class Drafter:
         # An event is one of a kind by its own id, whichever call brings it.
         memory = OperationId(request.event_id)
         operation = self.operation(Mode.RECORD, lineage, [event], memory)
-        undurable = request.min_durability is Durability.UNSPECIFIED
+        undurable = self._undurable(request.min_durability)
         return Draft(operation, catalog, lineage, items, request.context, undurable)
 
     def check(self, request: CheckRequest, catalog: Catalog, lineage: tuple[Tenant, ...]) -> Draft:
@@ -199,6 +202,18 @@ class Drafter:
             detail=detail,
         )
 
+    def _offered(self, least: Durability) -> None:
+        if least > self.offered:
+            raise DurabilityNotOffered(
+                f"{least.name} is not offered, at most {self.offered.name} is",
+                field="min_durability",
+            )
+
+    def _undurable(self, least: Durability) -> bool:
+        """Say whether what is not in the store can be as durable as that."""
+        journaled = self.offered >= Durability.JOURNAL
+        return least <= (Durability.JOURNAL if journaled else Durability.UNSPECIFIED)
+
     def shard(self, lineage: Sequence[Tenant]) -> int:
         """Return a family's shard: one script can charge a tenant and its parents."""
         return shard_of(lineage[-1].tenant_id, self._shards)
@@ -251,10 +266,3 @@ def _meter(catalog: Catalog, name: MeterName) -> Meter:
     if meter is None:
         raise UnknownMeter(f"the catalog has no meter {name!r}", field="meter")
     return meter
-
-
-def _offered(least: Durability) -> None:
-    if least > OFFERED:
-        raise DurabilityNotOffered(
-            f"{least.name} is not offered, at most {OFFERED.name} is", field="min_durability"
-        )

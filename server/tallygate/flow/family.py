@@ -1,4 +1,4 @@
-"""catalog ─▶ [ family ] ─▶ grant, credit, reset: whose tenant it is, and in which shard it counts.
+"""catalog ─▶ [ family ] ─▶ grant, credit, reset, recount: whose tenant it is, and its shard.
 
 If we die here, nothing has happened yet.
 
@@ -19,7 +19,7 @@ from tallygate.domain.catalog import (
     default_tenant,
     limits_of,
 )
-from tallygate.domain.ids import LimitId, TenantId
+from tallygate.domain.ids import LimitId, PlanName, TenantId
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,33 @@ async def members(
     store: Tenants, catalog: Catalog, ids: Sequence[TenantId]
 ) -> Mapping[TenantId, Member]:
     """Return those of the tenants that there are, each with its root."""
+    known = await _known(store, ids)
+    tenants = {each: known.get(each) or default_tenant(catalog, each) for each in ids}
+    return {
+        tenant_id: Member(tenant, _root(known, tenant))
+        for tenant_id, tenant in tenants.items()
+        if tenant is not None
+    }
+
+
+async def lineages(
+    store: Tenants, catalog: Catalog, ids: Sequence[TenantId]
+) -> Mapping[TenantId, tuple[Tenant, ...]]:
+    """Return those of the tenants that there are, each with its parents up to its root.
+
+    A parent that is not declared is on the default plan; where there is none, it has no limits.
+    """
+    known = await _known(store, ids)
+    tenants = {each: known.get(each) or default_tenant(catalog, each) for each in ids}
+    return {
+        tenant_id: _lineage(known, catalog, tenant)
+        for tenant_id, tenant in tenants.items()
+        if tenant is not None
+    }
+
+
+async def _known(store: Tenants, ids: Sequence[TenantId]) -> Mapping[TenantId, Tenant]:
+    """Return the declared ones of the tenants and of all above them."""
     known: dict[TenantId, Tenant] = {}
     wanted = set(ids)
     for _ in range(LINEAGE_MAX):
@@ -51,12 +78,24 @@ async def members(
         known |= found
         parents = {tenant.parent for tenant in found.values() if tenant.parent is not None}
         wanted = parents - known.keys()
-    tenants = {each: known.get(each) or default_tenant(catalog, each) for each in ids}
-    return {
-        tenant_id: Member(tenant, _root(known, tenant))
-        for tenant_id, tenant in tenants.items()
-        if tenant is not None
-    }
+    return known
+
+
+def _lineage(
+    known: Mapping[TenantId, Tenant], catalog: Catalog, tenant: Tenant
+) -> tuple[Tenant, ...]:
+    found = [tenant]
+    # Bounded as in `_root`.
+    for _ in range(LINEAGE_MAX):
+        parent = found[-1].parent
+        if parent is None:
+            break
+        above = known.get(parent) or default_tenant(catalog, parent)
+        if above is None:
+            found.append(Tenant(parent, PlanName("")))
+            break
+        found.append(above)
+    return tuple(found)
 
 
 def limit_named(catalog: Catalog, tenant: Tenant, limit_id: LimitId, now_us: int) -> Limit | None:

@@ -13,7 +13,7 @@ Refuses to know: Redis, SQL, and who runs it again.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Protocol
 
 from tallygate.domain.event import (
     BalanceBurn,
@@ -23,6 +23,13 @@ from tallygate.domain.event import (
     UsageEvent,
 )
 from tallygate.domain.ids import SourceId
+from tallygate.flow.dead_letter import (
+    instant,
+    letter_of_burn,
+    letter_of_crossing,
+    letter_of_event,
+    plain,
+)
 from tallygate.ports import (
     Clock,
     EventEncoder,
@@ -34,10 +41,7 @@ from tallygate.ports import (
     UnstorableBatch,
     UsageStream,
 )
-
-UNSTORABLE: Final = "UNSTORABLE"
-# The end of year 9999: later times are nonsense, and some stores cannot hold them.
-INSTANT_MAX_US: Final = 253_402_300_799_999_999
+from tallygate.ports.epochs import Seen, SeenNumbers
 
 _Piece = UsageEvent | ThresholdCrossing | RejectedEvent | BalanceBurn
 
@@ -107,6 +111,8 @@ class IngestParts:
     encoder: EventEncoder
     clock: Clock
     observer: IngestObserver = field(default_factory=SilentIngestObserver)
+    # Who is told what the ledger has, None for nobody.
+    seen: SeenNumbers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +157,8 @@ class Ingest:
         while self._held:
             chunk = _chunk(self._held, self._options.events_max)
             stored, poisoned = await self._store(_batch(chunk))
+            if self._parts.seen is not None:
+                await self._parts.seen.tell(stored.seen)
             await self._parts.stream.acknowledge(chunk)
             self._held = self._held[len(chunk) :]
             counts = IngestCounts(
@@ -199,19 +207,19 @@ class Ingest:
 
     def _dead_letters(self, batch: LedgerBatch, detail: str) -> Iterator[RejectedEvent]:
         for event in batch.events:
-            yield _letter_of_event(event, self._payload(event), detail)
+            yield letter_of_event(event, self._payload(event), detail)
         for crossing in batch.crossings:
-            yield _letter_of_crossing(crossing, batch, detail)
+            yield letter_of_crossing(crossing, batch, detail)
         for burn in batch.burns:
-            yield _letter_of_burn(burn, detail)
+            yield letter_of_burn(burn, detail)
         for rejected in batch.rejected:
             yield replace(
                 rejected,
-                tenant_id=_plain(rejected.tenant_id),
-                event_id=_plain(rejected.event_id),
-                reason=_plain(rejected.reason),
-                detail=_plain(f"{detail}; {rejected.detail}"),
-                received_at_us=_instant(rejected.received_at_us),
+                tenant_id=plain(rejected.tenant_id),
+                event_id=plain(rejected.event_id),
+                reason=plain(rejected.reason),
+                detail=plain(f"{detail}; {rejected.detail}"),
+                received_at_us=instant(rejected.received_at_us),
             )
 
     def _payload(self, event: UsageEvent) -> bytes:
@@ -243,6 +251,12 @@ class IngestWatch:
         except Exception as error:  # noqa: BLE001
             failure = error
         accepted = await stream.accepted()
+        if self._parts.seen is not None:
+            # Two ingesters may have told in another order than they stored.
+            told = [seen_of(each) for each in self._progress]
+            await self._parts.seen.tell(
+                [each for each in told if (each.source_id, each.shard) in accepted]
+            )
         depths = await stream.depths()
         oldest = min((each.oldest_us for each in depths if each.oldest_us), default=0)
         lag_us = await stream.now_us() - oldest if oldest else 0
@@ -280,6 +294,16 @@ def completeness(
         min(each.seen, accepted.get((each.source_id, each.source_lane), 0)) for each in progress
     )
     return seen / total
+
+
+def seen_of(progress: SourceProgress) -> Seen:
+    """Return what the ledger has of a lane as ranges: what lies between its gaps."""
+    firsts = [1, *(last + 1 for _, last in progress.gaps)]
+    lasts = [*(first - 1 for first, _ in progress.gaps), progress.highest_seq]
+    ranges = tuple(
+        (first, last) for first, last in zip(firsts, lasts, strict=True) if first <= last
+    )
+    return Seen(progress.source_id, progress.source_lane, ranges)
 
 
 def _chunk(entries: Sequence[StreamEntry], events_max: int) -> list[StreamEntry]:
@@ -328,59 +352,7 @@ def _sum(one: Persisted, other: Persisted) -> Persisted:
         crossings=one.crossings + other.crossings,
         messages=one.messages + other.messages,
         burns=one.burns + other.burns,
+        corrections=one.corrections + other.corrections,
+        # The numbers of a batch that was divided go with its last part.
+        seen=other.seen or one.seen,
     )
-
-
-def _letter_of_event(event: UsageEvent, payload: bytes, detail: str) -> RejectedEvent:
-    return RejectedEvent(
-        tenant_id=_plain(event.tenant_id),
-        event_id=_plain(event.event_id),
-        reason=UNSTORABLE,
-        detail=_plain(detail),
-        payload=payload,
-        received_at_us=_instant(event.received_at_us),
-        source_id=event.source_id,
-        source_lane=event.source_lane,
-        source_seq=event.source_seq,
-    )
-
-
-def _letter_of_crossing(
-    crossing: ThresholdCrossing, batch: LedgerBatch, detail: str
-) -> RejectedEvent:
-    source = batch.ranges[0] if batch.ranges else None
-    return RejectedEvent(
-        tenant_id=_plain(crossing.tenant_id),
-        event_id="",
-        reason=UNSTORABLE,
-        detail=_plain(f"threshold crossing: {detail}"),
-        payload=repr(crossing).encode(errors="backslashreplace"),
-        received_at_us=_instant(crossing.crossed_at_us),
-        source_id=source.source_id if source else SourceId(""),
-        source_lane=source.source_lane if source else 0,
-        source_seq=0,
-    )
-
-
-def _letter_of_burn(burn: BalanceBurn, detail: str) -> RejectedEvent:
-    return RejectedEvent(
-        tenant_id=_plain(burn.tenant_id),
-        event_id="",
-        reason=UNSTORABLE,
-        detail=_plain(f"burn of a balance: {detail}"),
-        payload=repr(burn).encode(errors="backslashreplace"),
-        received_at_us=_instant(burn.burned_at_us),
-        source_id=burn.source_id,
-        source_lane=burn.source_lane,
-        source_seq=0,
-    )
-
-
-def _plain(value: str) -> str:
-    """Return text that every store can hold: no NUL, no lone surrogate."""
-    return value.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
-
-
-def _instant(at_us: int) -> int:
-    """Return a time that every store can hold, 0 for nonsense."""
-    return at_us if 0 <= at_us <= INSTANT_MAX_US else 0

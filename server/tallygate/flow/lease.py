@@ -1,7 +1,7 @@
 """admit ─▶ [ lease ] ─▶ settle ═▶ Redis: hot calls are granted from units that are debited already.
 
 If we die here, leases expire by the store's clock, and what is unused of them comes back. What was
-granted and not yet settled is lost: `settle` says how much that can be.
+granted and not yet settled is in the journal: `settle` says what is lost without one.
 
 Guarantees: what is granted here was debited before, from every limit of the call, so that all
 leases and all usage together never pass a limit; a limit that is `exact` is never leased. Nothing
@@ -20,6 +20,7 @@ from tallygate.domain.decision import (
     Charge,
     Decided,
     Mode,
+    Operation,
     ReservationState,
 )
 from tallygate.domain.detail import (
@@ -33,6 +34,7 @@ from tallygate.flow.heat import Hot, grant_from, same, spent, taking_for
 from tallygate.flow.settle import BATCH_MAX, EventDater, Grant, Job, Lease, SettleObserver, Settler
 from tallygate.flow.settle import Answer as StoreAnswer
 from tallygate.ports import Clock, QuotaStore, ReservationKey
+from tallygate.ports.journal import Entry, EntryKind, Journal
 
 # Keys that are watched for heat; idle ones are forgotten when there are more.
 KEYS_MAX: Final = 10_000
@@ -81,6 +83,8 @@ class LeaseParts:
     dater: EventDater
     observer: LeaseObserver
     decisions: DecideObserver
+    # What is granted outlives the process only with it.
+    journal: Journal | None = None
 
 
 class Leases:
@@ -89,7 +93,7 @@ class Leases:
     def __init__(self, parts: LeaseParts, options: LeaseOptions) -> None:
         self._parts = parts
         self._options = options
-        self._settler = Settler(parts.dater, parts.observer)
+        self._settler = Settler(parts.dater, parts.observer, parts.journal)
         self._keys: dict[Key, Hot] = {}
         # Those with leases, and those that were called since the last run.
         self._active: set[Key] = set()
@@ -172,11 +176,12 @@ class Leases:
                 )
             self._parts.decisions.decided("replayed")
             return replace(known.answer, replayed=True)
-        if hot.unsettled >= self._options.unsettled_max:
+        journal = self._parts.journal
+        if hot.unsettled >= self._options.unsettled_max or not (journal is None or journal.taking):
             return None
         for lease in hot.leases:
             if self._grantable(lease, draft, charges, now_s):
-                answer = grant_from(lease, charges, now_s)
+                answer = self._entered(operation, grant_from(lease, charges, now_s))
                 grant = Grant(operation, charges, answer)
                 lease.pending.append(grant)
                 self._remember(name, grant)
@@ -184,6 +189,13 @@ class Leases:
                 self._parts.decisions.decided("allowed")
                 return answer
         return None
+
+    def _entered(self, operation: Operation, answer: Decided) -> Decided:
+        """Return the answer with its mark; one that has none is not told, but counted."""
+        if self._parts.journal is None:
+            return answer
+        entry = Entry(EntryKind.PENDING, operation, answer.at_us)
+        return replace(answer, journal_mark=self._parts.journal.append(entry))
 
     def _grantable(
         self, lease: Lease, draft: Draft, charges: tuple[Charge, ...], now_s: float

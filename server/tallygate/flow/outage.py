@@ -1,7 +1,7 @@
-"""admit ─▶ [ outage ] ─▶ gather: where the store does not answer, the limits' own rules decide.
+"""admit ─▶ [ outage ] ─▶ gather: where the store does not decide, the limits' own rules do.
 
 If we die here, nothing was answered yet. If we die after a grant was answered and before it was
-handed over, it is lost: `backlog` says how much that can be.
+handed over, it is in the journal; `backlog` says what is lost without one.
 
 Guarantees: what is granted here is in the backlog before its caller is told; a repeat of it gets
 the same decision, here until the store has it and from the store afterwards. What may have been
@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.decision import (
+    Fenced,
     Mode,
     Operation,
     Outcome,
@@ -27,8 +28,10 @@ from tallygate.domain.errors import (
     Overloaded,
     TallygateError,
 )
+from tallygate.domain.fence import is_fenced
 from tallygate.domain.outage import DECIDABLE, LocalGrants, Ungranted, opted_in, rules_of
 from tallygate.flow.backlog import Backlog, Key, key_of
+from tallygate.ports.journal import Debit
 
 Answer = Outcome | TallygateError
 
@@ -83,8 +86,16 @@ class OutageGate:
         self._observer = observer
         self._records_accepted = records_accepted
         self._grants = LocalGrants()
+        # Shards whose counters are not rebuilt yet, as far as was heard.
+        self._fenced: set[int] = set()
         # What was sent and left open, until the store has answered it.
         self._unsettled: dict[Key, None] = {}
+
+    def resume(self, debits: Sequence[Debit]) -> None:
+        """Go on with budgets from which the process before this one has granted."""
+        for account, field, units in debits:
+            counter = (account, field)
+            self._grants.granted[counter] = self._grants.granted.get(counter, 0) + units
 
     async def decide(self, asked: Sequence[Asked], now_us: int) -> list[Answer]:
         """Return one answer per operation, in order; `now_us` is the store's time, as far as known.
@@ -101,6 +112,7 @@ class OutageGate:
 
     def _answered(self, asked: Asked, outcome: Answer, now_us: int) -> Answer:
         key = key_of(asked.operation)
+        outcome = self._heard(asked.operation, outcome)
         if not isinstance(outcome, BackendUnavailable):
             # What was not sent settles nothing.
             if self._unsettled and key is not None and not isinstance(outcome, UNSENT):
@@ -114,6 +126,21 @@ class OutageGate:
             if len(self._unsettled) > UNSETTLED_MAX:
                 del self._unsettled[next(iter(self._unsettled))]
         return answer
+
+    def _heard(self, operation: Operation, outcome: Answer) -> Answer:
+        """Return the outcome, that of a fence as of a store that was not asked: it did nothing.
+
+        What is granted beside a fence is counted at once, so that an empty backlog is no end of
+        that outage: only an answer that the fence would have held back is.
+        """
+        if isinstance(outcome, Fenced):
+            if not self._fenced and not self._backlog:
+                self._grants = LocalGrants()
+            self._fenced.add(operation.shard)
+            return NotAsked("the shard's counters are being rebuilt")
+        if self._fenced and not isinstance(outcome, TallygateError) and is_fenced(operation):
+            self._fenced.discard(operation.shard)
+        return outcome
 
     def _recalled(self, operation: Operation) -> Answer | None:
         """Return the answer to a repeat of what waits in the backlog."""
@@ -138,7 +165,7 @@ class OutageGate:
         if not self._decidable(asked):
             self._observer.degraded("unavailable")
             return error
-        if not self._backlog:
+        if not self._backlog and not self._fenced:
             # All that was granted before is counted: what begins now is another outage.
             self._grants = LocalGrants()
         rules = rules_of(asked.catalog, asked.lineage, operation.charges, now_us)
@@ -154,15 +181,16 @@ class OutageGate:
             # Of what was sent a refusal could be untrue: a retry tells, once the store is back.
             self._observer.degraded("unavailable" if sent else "refused")
             return error if sent else ruling
-        if not self._backlog.add(operation, ruling):
+        kept = self._backlog.add(operation, ruling)
+        if kept is None:
             self._observer.degraded("full")
             return Overloaded(
-                "the backlog of what was granted without Redis is full",
+                "Redis is away, and there is no room for what is granted without it",
                 retry_after_us=FULL_RETRY_US,
             )
         self._grants.debit(operation)
         self._observer.degraded("recorded" if operation.mode is Mode.RECORD else "granted")
-        return ruling
+        return kept
 
     def _decidable(self, asked: Asked) -> bool:
         operation = asked.operation

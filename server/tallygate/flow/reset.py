@@ -19,6 +19,7 @@ from tallygate.domain.catalog import Limit, LimitKind
 from tallygate.domain.credit import LimitReset
 from tallygate.domain.decision import (
     Decided,
+    Fenced,
     Mode,
     Moved,
     Operation,
@@ -147,6 +148,8 @@ class Resetting:
                 raise OperationIdReused(field="operation_id")
             case Moved():
                 raise BackendUnavailable("the tenant is on its way to another parent")
+            case Fenced():
+                raise BackendUnavailable("the shard's counters are being rebuilt")
             case Stale():
                 raise BackendUnavailable("the windows kept turning")
             case TallygateError():

@@ -1,8 +1,8 @@
 """lease ─▶ [ settle ] ═▶ Redis: what was granted from leases becomes used, and is recorded.
 
-If we die here, what was granted and not yet settled is lost, and its units come back when the lease
-expires: so much may be granted once more. If we die after the store was called and before it
-answered, nothing is lost.
+If we die here, what was granted and not yet settled is in the journal, and is counted by the next
+process; without a journal it is lost. Its units come back when the lease expires: so much may be
+granted once more. If we die after the store was called and before it answered, nothing is lost.
 
 Guarantees: a batch is sent, as it was, until the store has told of every part of it; each grant is
 recorded under its own operation id, so that a repeat of it is known to every sidecar and its event
@@ -47,6 +47,7 @@ from tallygate.domain.ids import (
 )
 from tallygate.domain.lease import less
 from tallygate.domain.limit import in_reach
+from tallygate.ports.journal import Journal
 
 Answer = Outcome | TallygateError
 Job = tuple[Operation, Callable[[Answer], None]]
@@ -83,6 +84,11 @@ class Grant:
     operation: Operation
     charges: tuple[Charge, ...]
     answer: Decided
+
+    @property
+    def mark(self) -> int:
+        """Its mark in the journal, 0 without one."""
+        return self.answer.journal_mark
 
 
 @dataclass(slots=True)
@@ -148,9 +154,12 @@ class Lease:
 class Settler:
     """Turns grants into operations, and takes in what becomes of them."""
 
-    def __init__(self, dater: EventDater, observer: SettleObserver) -> None:
+    def __init__(
+        self, dater: EventDater, observer: SettleObserver, journal: Journal | None = None
+    ) -> None:
         self._dater = dater
         self._observer = observer
+        self._journal = journal
         # Units that were counted wrongly, as operations that put them right.
         self._owed: dict[OperationId, Operation] = {}
         self._repeats = count(1)
@@ -293,7 +302,9 @@ class Settler:
         return take
 
     def _end(self, batch: Batch, place: int, outcome: str) -> None:
-        del batch.records[place]
+        grant, _ = batch.records.pop(place)
+        if self._journal is not None and grant.mark:
+            self._journal.resolve(grant.mark)
         self._observer.settled(outcome, 1)
 
     def _owe_late(self, lease: Lease, batch: Batch) -> None:

@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tallygate.domain.catalog import Catalog, Destination, Tenant
-from tallygate.domain.event import (
-    BalanceBurn,
-    RejectedEvent,
-    SequenceRange,
-    StreamEntry,
-    ThresholdCrossing,
-    UsageEvent,
-)
+from tallygate.domain.event import StreamEntry, UsageEvent
 from tallygate.domain.ids import MeterName, PlanName, SourceId, TenantId
+from tallygate.ports.ledger import Ledger as Ledger
+from tallygate.ports.ledger import LedgerBatch as LedgerBatch
+from tallygate.ports.ledger import Persisted as Persisted
+from tallygate.ports.ledger import SourceProgress as SourceProgress
+from tallygate.ports.ledger import UnstorableBatch as UnstorableBatch
 from tallygate.ports.quota import OperationKey as OperationKey
 from tallygate.ports.quota import QuotaStore as QuotaStore
 from tallygate.ports.quota import Recorded as Recorded
@@ -108,60 +106,6 @@ class UsageStream(Protocol):
 
     async def now_us(self) -> int:
         """Return the stream's own time, in which entries' ages are measured."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerBatch:
-    """What one ledger transaction stores. `source` names the stream entries, for dead letters."""
-
-    events: tuple[UsageEvent, ...]
-    crossings: tuple[ThresholdCrossing, ...] = ()
-    rejected: tuple[RejectedEvent, ...] = ()
-    ranges: tuple[SequenceRange, ...] = ()
-    burns: tuple[BalanceBurn, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Persisted:
-    """What a ledger transaction did: rows written, and events that were there already."""
-
-    events: int = 0
-    duplicates: int = 0
-    rejected: int = 0
-    crossings: int = 0
-    messages: int = 0
-    burns: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SourceProgress:
-    """How far the ledger has come with one source's lane.
-
-    `contiguous_seq`: nothing is missing up to it. `seen`: how many numbers have been stored.
-    `gaps`: ranges below the highest number that are missing, both ends inclusive.
-    """
-
-    source_id: SourceId
-    source_lane: int
-    contiguous_seq: int
-    highest_seq: int
-    seen: int
-    gaps: tuple[tuple[int, int], ...] = ()
-
-
-class Ledger(Protocol):
-    """Stores events once for ever, with rollups, progress and outbox, in one transaction."""
-
-    async def persist(self, batch: LedgerBatch) -> Persisted:
-        """Store the batch whole, or raise and store nothing.
-
-        Raises `UnstorableBatch` when a part of it can never be stored: the caller divides it.
-        """
-        ...
-
-    async def progress(self) -> list[SourceProgress]:
-        """Return the progress of every source's lane."""
         ...
 
 
@@ -284,14 +228,6 @@ class DestinationSender(Protocol):
     async def send(self, delivery: Delivery) -> None:
         """Deliver, or raise `DestinationRefused`."""
         ...
-
-
-class UnstorableBatch(Exception):
-    """A part of a batch can never be stored. `detail` is the store's reason, without values."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)

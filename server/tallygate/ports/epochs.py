@@ -96,6 +96,13 @@ class SeenNumbers(Protocol):
         """Return what the ledger has of each source and shard, in order; no ranges for unknown."""
         ...
 
+    async def hand_in(self, numbers: Sequence[Seen]) -> None:
+        """Tell the ledger that the events of these numbers come again, under other numbers.
+
+        So that nobody waits for the old ones. Told twice, it is the same.
+        """
+        ...
+
     async def announce(self, shard: int, epoch: str, source_id: SourceId, *, done: bool) -> None:
         """Say that a journal has, or with `done` has no more, operations to hand in to an epoch.
 

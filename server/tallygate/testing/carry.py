@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import replace
 
 from tallygate.domain.account import Accounts
+from tallygate.domain.errors import BackendUnavailable
 from tallygate.domain.ids import TenantId, tenant_of
 from tallygate.ports.carry import Move
 from tallygate.testing.quota import FakeQuotaStore
@@ -24,6 +25,8 @@ class FakeCounterCarrier:
 
     async def carry(self, moves: Sequence[Move], version: int) -> int:
         """Carry what belongs to the tenants; return how many things were written."""
+        if not all(self._shard(each).open for move in moves for each in _shards(move)):
+            raise BackendUnavailable("a shard's counters are being rebuilt")
         written = 0
         target = {move.tenant_id: move.to_shard for move in moves}
         for move in moves:
@@ -41,9 +44,7 @@ class FakeCounterCarrier:
         return newer
 
     def _shard(self, shard: int) -> Accounts:
-        # Asked of the store, so that it is made as the store makes it.
-        memory_us = next((each.memory_us for each in self._store.accounts.values()), 0)
-        return self._store.accounts.setdefault(shard, Accounts(memory_us))
+        return self._store.shard(shard)
 
     def _copy(self, move: Move, target: dict[TenantId, int]) -> int:
         tenant_id = move.tenant_id
@@ -66,3 +67,7 @@ class FakeCounterCarrier:
         for account in accounts.values():
             account.holds.clear()
         return len(accounts) + len(records) + len(refunded) + len(held)
+
+
+def _shards(move: Move) -> tuple[int, int]:
+    return move.from_shard, move.to_shard

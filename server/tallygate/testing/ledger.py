@@ -23,6 +23,8 @@ from tallygate.ports import (
     UsageRow,
     UsageTotal,
 )
+from tallygate.ports.epochs import Ranges, Seen
+from tallygate.ports.rebuild import Correction
 
 INT64_MAX: Final = 2**63 - 1
 LENGTHS_US: Final = {"minute": MINUTE_US, "hour": HOUR_US, "day": DAY_US}
@@ -55,20 +57,28 @@ class FakeLedger:
         self.dead_letters: dict[_LetterKey, RejectedEvent] = {}
         self.burns: dict[_BurnKey, BalanceBurn] = {}
         self.numbers: dict[tuple[SourceId, int], set[int]] = {}
+        # The epoch that each shard's counters were last made anew in, and what they are due.
+        self.current: dict[int, str] = {}
+        self.corrections: dict[tuple[SourceId, int, int], Correction] = {}
         self.wanted: set[str] = set()
         self.down = False
         self._committed = committed
 
     async def persist(self, batch: LedgerBatch) -> Persisted:
         """Store the batch whole, or raise and store nothing."""
-        self._answer()
+        self.answer()
         _check(batch)
-        fresh = 0
+        fresh, corrections = 0, len(self.corrections)
         for event in batch.events:
             key = EventKey(TenantId(event.tenant_id), EventId(event.event_id))
             if key not in self.events:
                 self.events[key] = event
                 fresh += 1
+                current = self.current.get(event.source_lane, event.counter_epoch)
+                if current != event.counter_epoch:
+                    self._correct(event, current, takes_back=False)
+            elif event.counter_epoch and _numbers(self.events[key]) != _numbers(event):
+                self._correct(event, event.counter_epoch, takes_back=True)
         letters = len(self.dead_letters)
         for rejected in batch.rejected:
             digest = hashlib.sha256(rejected.payload).digest()
@@ -92,22 +102,37 @@ class FakeLedger:
             crossings=len(told),
             messages=self._messages(fresh, told),
             burns=len(self.burns) - burns,
+            corrections=len(self.corrections) - corrections,
+            seen=self.seen({(each.source_id, each.source_lane) for each in batch.ranges}),
         )
         self._committed()
         return stored
 
     async def progress(self) -> list[SourceProgress]:
         """Return the progress of every source's lane, sorted."""
-        self._answer()
+        self.answer()
         return [
             _progress(source, lane, sorted(seen))
             for (source, lane), seen in sorted(self.numbers.items())
             if seen
         ]
 
+    def seen(self, lanes: Iterable[tuple[SourceId, int]]) -> tuple[Seen, ...]:
+        """Return which numbers of these lanes are stored, for a test and for other fakes."""
+        return tuple(
+            Seen(*lane, _ranges(sorted(self.numbers[lane])))
+            for lane in sorted(lanes)
+            if self.numbers.get(lane)
+        )
+
+    def _correct(self, event: UsageEvent, epoch: str, *, takes_back: bool) -> None:
+        number = len(self.corrections) + 1
+        due = Correction(number, event.source_lane, epoch, takes_back, event)
+        self.corrections.setdefault(_numbers(event), due)
+
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         """Return rows by tenant, meter and bucket, after `query.after`."""
-        self._answer()
+        self.answer()
         length_us = LENGTHS_US.get(query.bucket)
         found: dict[tuple[str, str, int], list[UsageEvent]] = {}
         for event in self._of(query):
@@ -124,7 +149,7 @@ class FakeLedger:
 
     async def totals(self, query: UsageQuery) -> list[UsageTotal]:
         """Return totals by meter over all rows the query covers, whatever its limit."""
-        self._answer()
+        self.answer()
         found: dict[MeterName, list[UsageEvent]] = {}
         for event in self._of(query):
             found.setdefault(event.meter, []).append(event)
@@ -156,9 +181,24 @@ class FakeLedger:
         types = ("limit.threshold_crossed", "balance.low")
         return batches + sum(types[each.of_balance] in self.wanted for each in crossings)
 
-    def _answer(self) -> None:
+    def answer(self) -> None:
+        """Raise what a ledger raises that is down."""
         if self.down:
             raise BackendUnavailable
+
+
+def _numbers(event: UsageEvent) -> tuple[SourceId, int, int]:
+    return event.source_id, event.source_lane, event.source_seq
+
+
+def _ranges(numbers: list[int]) -> Ranges:
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return tuple(found)
 
 
 def _row(tenant: TenantId, meter: MeterName, bucket: int, events: Iterable[UsageEvent]) -> UsageRow:

@@ -49,6 +49,8 @@ class ControlBackends:
     redis: Redis
     counters: QuotaStore
     shards: int
+    # Whether counters that are new, or were lost, are decided by at once.
+    opens_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserv
         return Loop(name, step, clock, observer, LoopOptions(idle_ms=idle_ms))
 
     publisher = RedisCatalogPublisher(backends.redis)
-    carry = Carry(catalogs, publisher, RedisCounterCarrier(backends.redis), shards)
+    carrier = RedisCounterCarrier(backends.redis, opens_new=backends.opens_new)
+    carry = Carry(catalogs, publisher, carrier, shards)
     publish = Publish(catalogs, publisher, clock, carry)
     credits_ = PublishCredits(
         CreditParts(

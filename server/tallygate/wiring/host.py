@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
-from tallygate.adapters.prometheus.flows import LoopMetrics
+from tallygate.adapters.prometheus.flows import LoopMetrics, PoolMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.prometheus.observers import EdgeMetrics
 from tallygate.adapters.redis.client import connect
@@ -122,6 +122,7 @@ class Host:
                     connect_timeout_ms=settings.postgres_connect_timeout_ms,
                     statement_timeout_ms=settings.postgres_statement_timeout_ms,
                 ),
+                PoolMetrics(self.metrics),
             )
             self.connections.push_async_callback(self._postgres.close)
         return self._postgres

@@ -10,11 +10,13 @@ from typing import Final
 from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.prometheus.flows import IngestMetrics, StreamMetrics
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
+from tallygate.adapters.redis.seen import RedisSeenNumbers
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.adapters.source_id import source_id
 from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts, IngestWatch
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.wiring.host import Host
+from tallygate.wiring.rebuilding import start_rebuilding
 
 WATCH_MS: Final = 1_000
 # A stalled read must end some time after the block it asked for.
@@ -35,6 +37,7 @@ def start_ingest(host: Host) -> None:
         encoder=ProtobufEventEncoder(),
         clock=host.clock,
         observer=IngestMetrics(metrics),
+        seen=RedisSeenNumbers(host.redis(settings.redis_timeout_ms)),
     )
     pace = IngestOptions(
         events_max=settings.ingest_batch_max,
@@ -47,6 +50,7 @@ def start_ingest(host: Host) -> None:
         stream=RedisUsageStream(host.redis(settings.redis_timeout_ms), options),
     )
 
+    start_rebuilding(host)
     host.spawn(Loop("ingest", Ingest(parts, pace), host.clock, host.observer))
     host.spawn(
         Loop(

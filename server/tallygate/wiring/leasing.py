@@ -16,6 +16,7 @@ from tallygate.flow.decide import Decide, DecideParts
 from tallygate.flow.lease import LeaseOptions, LeaseParts, Leases
 from tallygate.flow.loop import Loop, LoopObserver, LoopOptions
 from tallygate.ports import Clock, QuotaStore
+from tallygate.ports.journal import Journal
 from tallygate.settings import Settings
 from tallygate.wiring.outage import Outages
 from tallygate.wiring.steps import Step
@@ -28,7 +29,13 @@ CLOSE_MIN_S: Final = 0.5
 
 
 def leases_of(
-    decide: Decide, parts: DecideParts, store: QuotaStore, settings: Settings, metrics: Metrics
+    decide: Decide,
+    parts: DecideParts,
+    store: QuotaStore,
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    journal: Journal | None = None,
 ) -> Leases | None:
     """Return the leases of a process, None where they are off."""
     if settings.leases == "off":
@@ -41,6 +48,7 @@ def leases_of(
             dater=ProtobufEventDater(),
             observer=LeaseMetrics(metrics),
             decisions=parts.observer,
+            journal=journal,
         ),
         LeaseOptions(
             ttl_us=settings.lease_ttl_ms * MS_US,

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.outbox import PostgresOutbox
+from tallygate.adapters.postgres.outbox_upkeep import PostgresOutboxUpkeep
 from tallygate.adapters.prometheus.flows import RelayMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.api.ops import Heartbeat, OpsListener, OpsOptions
@@ -108,6 +109,7 @@ class _Process:
         host = self._host
         postgres = host.postgres()
         outbox, catalog = PostgresOutbox(postgres), PostgresCatalogStore(postgres)
+        upkeep = PostgresOutboxUpkeep(postgres)
         observer = RelayMetrics(host.metrics, host.clock)
         relays = Relays(host.settings, outbox, observer, host.clock, host.observer)
         # After the loops, which could start relays anew.
@@ -117,6 +119,7 @@ class _Process:
             newest = await catalog.effective(host.clock.now_us())
             await relays.fit(newest.destinations)
             observer.measured(await outbox.depths())
+            observer.held_back(await upkeep.gate_lag_s())
 
         host.loop("destinations", refresh, DESTINATIONS_MS)
 
@@ -124,7 +127,8 @@ class _Process:
         host, settings = self._host, self._host.settings
         client, metrics = host.redis(settings.redis_timeout_ms), host.metrics
         store = await open_store(settings, client, metrics)
-        backends = ControlBackends(host.postgres(), client, store, settings.shards)
+        opens_new = settings.counter_rebuild == "none"
+        backends = ControlBackends(host.postgres(), client, store, settings.shards, opens_new)
         control = control_of(backends, metrics, host.observer)
         for loop in control.loops:
             host.spawn(loop)

@@ -11,17 +11,22 @@ from tallygate.flow.decide import Decide, DecideParts
 from tallygate.flow.refund import Refunds
 from tallygate.flow.reserve import Reserve
 from tallygate.ports import QuotaStore
+from tallygate.ports.journal import Journal
 from tallygate.settings import Settings
 from tallygate.wiring.leasing import leases_of
 from tallygate.wiring.watching import watches_of
 
 
 def flows_of(
-    parts: DecideParts, store: QuotaStore, settings: Settings, metrics: Metrics
+    parts: DecideParts,
+    store: QuotaStore,
+    settings: Settings,
+    metrics: Metrics,
+    journal: Journal | None = None,
 ) -> QuotaFlows:
     """Return the flows of the quota service."""
     decide = Decide(parts)
-    leases = leases_of(decide, parts, store, settings, metrics)
+    leases = leases_of(decide, parts, store, settings, metrics, journal=journal)
     admit = Admit(decide, leases)
     return QuotaFlows(
         admit,

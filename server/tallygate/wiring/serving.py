@@ -7,6 +7,7 @@ Refuses to know: other roles.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Final
 
 import structlog
@@ -16,6 +17,7 @@ from tallygate.adapters.prometheus.observers import AdmitMetrics
 from tallygate.adapters.redis.catalog_view import RedisCatalogView
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.posture import read_posture
+from tallygate.adapters.redis.stream_lengths import stream_lengths
 from tallygate.api.quota import QuotaServicer
 from tallygate.api.server import Register
 from tallygate.api.usage import UsageServicer
@@ -25,7 +27,9 @@ from tallygate.flow.gather import Gather
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.gen.v1 import quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import QuotaStore
+from tallygate.ports.journal import Journal
 from tallygate.wiring.host import Host, Running
+from tallygate.wiring.journaling import Serving, durable_of, open_sidecar_journal, take_up
 from tallygate.wiring.leasing import settling
 from tallygate.wiring.outage import Outages
 from tallygate.wiring.serve import flows_of
@@ -46,9 +50,12 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     """Put the data plane together; return what has it listen."""
     settings, metrics = host.settings, host.metrics
     client = host.redis(settings.redis_timeout_ms)
-    outages = _start_outages(host, await open_store(settings, client, metrics))
+    journal = await open_sidecar_journal(host)
+    store = await open_store(settings, client, metrics)
+    outages = _start_outages(host, store, journal)
     view = outages.catalog(_start_view(host))
-    gather = _start_gather(host, outages.breaker)
+    gather = _start_gather(host, outages.door)
+    gate = outages.gate(gather)
     posture = host.redis(settings.redis_timeout_ms)
 
     async def watch_posture() -> None:
@@ -57,13 +64,16 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     host.loop("posture", watch_posture, POSTURE_MS)
     parts = DecideParts(
         catalog=view,
-        outage=outages.gate(gather),
+        outage=gate,
         clock=host.clock,
         encoder=ProtobufEventEncoder(),
         observer=AdmitMetrics(metrics),
         shards=settings.shards,
+        durable=durable_of(host, journal),
     )
-    flows = flows_of(parts, outages.breaker, settings, metrics)
+    if journal is not None:
+        await take_up(journal, Serving(store, outages, gate, view), host)
+    flows = flows_of(parts, outages.breaker, settings, metrics, journal)
     pace = LoopOptions(idle_ms=POLL_MS)
     host.spawn(Loop("watch", flows.watches, host.clock, host.observer, pace))
     if flows.leases is not None:
@@ -121,8 +131,13 @@ def _start_view(host: Host) -> FileCatalogView | RedisCatalogView:
     return view
 
 
-def _start_outages(host: Host, store: QuotaStore) -> Outages:
-    outages = Outages(host.settings, store, host.clock, host.metrics)
+def _start_outages(host: Host, store: QuotaStore, journal: Journal | None) -> Outages:
+    settings, lengths = host.settings, None
+    # Without a ledger nothing would ever make room again.
+    if settings.counter_rebuild == "ledger":
+        client = host.redis(settings.redis_timeout_ms)
+        lengths = partial(stream_lengths, client, settings.shards)
+    outages = Outages(settings, store, host.clock, host.metrics, journal, lengths=lengths)
     for loop in outages.loops(host.observer):
         host.spawn(loop)
     host.stack.push_async_callback(outages.flush(lambda: host.ends_s))

@@ -20,7 +20,8 @@ from tallygate.adapters.log import configure_logging
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger
 from tallygate.adapters.postgres.migrate import apply_roles, migrate, pending
-from tallygate.adapters.postgres.pool import Postgres
+from tallygate.adapters.postgres.outbox_upkeep import PostgresOutboxUpkeep
+from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.postgres.usage_replay import PostgresUsageReplay
 from tallygate.adapters.redis import layout
 from tallygate.adapters.redis.client import connect, translate
@@ -36,6 +37,7 @@ __all__ = [
     "configure_logging",
     "embedded_servers",
     "migrate",
+    "outbox_upkeep",
     "parsed_catalog",
     "pending",
     "read_catalog",
@@ -44,6 +46,8 @@ __all__ = [
 ]
 
 REDIS_TIMEOUT_MS: Final = 3_000
+# A rebase rewrites every message that a restored outbox holds.
+UPKEEP_TIMEOUT_MS: Final = 600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,16 @@ async def recorded(dsn: str) -> AsyncIterator[Recorded]:
             PostgresUsageReplay(postgres),
             PostgresCreditLedger(postgres),
         )
+    finally:
+        await postgres.close()
+
+
+@asynccontextmanager
+async def outbox_upkeep(dsn: str) -> AsyncIterator[PostgresOutboxUpkeep]:
+    """Lend what mends an outbox; its statements may take up to ten minutes each."""
+    postgres = Postgres(dsn, PoolOptions(statement_timeout_ms=UPKEEP_TIMEOUT_MS))
+    try:
+        yield PostgresOutboxUpkeep(postgres)
     finally:
         await postgres.close()
 

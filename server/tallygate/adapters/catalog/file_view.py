@@ -6,6 +6,7 @@ Refuses to know: who refreshes.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,10 @@ class FileCatalogView:
                 f"the catalog has no tenant {tenant_id!r} and no default plan", field="tenant_id"
             )
         return found
+
+    def tenants_named(self, ids: Sequence[TenantId]) -> dict[TenantId, Tenant]:
+        """Return those of the tenants that are declared."""
+        return {each: self._tenants[each] for each in ids if each in self._tenants}
 
     async def refresh(self) -> int:
         """Take over the file if it has changed; return 1 if it was.

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from tallygate.adapters.postgres import burns, messages
+from tallygate.adapters.postgres import burns, corrections, messages
 from tallygate.adapters.postgres.pool import Contended, Lent, Postgres
 from tallygate.adapters.postgres.queries import query
+from tallygate.adapters.postgres.rebuild_ledger import seen_of
 from tallygate.domain.event import RejectedEvent, SequenceRange, ThresholdCrossing, UsageEvent
 from tallygate.domain.ids import SourceId
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US
 from tallygate.ports import LedgerBatch, Persisted, SourceProgress
+from tallygate.ports.epochs import Seen
 
 ATTEMPTS_MAX: Final = 5
 # Often enough that a month's partition is there weeks before its first event.
@@ -84,8 +86,13 @@ class PostgresLedger:
 
 
 async def _persist(connection: Lent, batch: LedgerBatch) -> Persisted:
+    lanes = {event.source_lane for event in batch.events}
+    lanes.update(each.source_lane for each in batch.ranges)
+    # First: whoever makes counters anew sees all that we store, or we see that he has begun.
+    epochs = await corrections.hold(connection, sorted(lanes))
     events = _distinct(batch.events)
     fresh = await _insert_events(connection, events)
+    corrected = await corrections.note(connection, batch.events, fresh, epochs)
     await _roll_up(connection, fresh)
     lows = [each for each in batch.crossings if each.of_balance]
     others = [each for each in batch.crossings if not each.of_balance]
@@ -95,7 +102,7 @@ async def _persist(connection: Lent, batch: LedgerBatch) -> Persisted:
     burnt = await burns.insert(connection, batch.burns)
     rejected = await _insert_dead_letters(connection, batch.rejected)
     # Last, as every ingester of a source meets in its row: it is held for the shortest time.
-    await _add_progress(connection, batch.ranges)
+    seen = await _add_progress(connection, batch.ranges)
     return Persisted(
         events=len(fresh),
         duplicates=len(batch.events) - len(fresh),
@@ -103,6 +110,8 @@ async def _persist(connection: Lent, batch: LedgerBatch) -> Persisted:
         crossings=len(crossings),
         messages=written,
         burns=burnt,
+        corrections=corrected,
+        seen=seen,
     )
 
 
@@ -252,7 +261,7 @@ async def _insert_dead_letters(connection: Lent, rejected: Sequence[RejectedEven
     return int(await connection.fetchval(query("ledger_insert_dead_letters"), *map(list, columns)))
 
 
-async def _add_progress(connection: Lent, ranges: Sequence[SequenceRange]) -> None:
+async def _add_progress(connection: Lent, ranges: Sequence[SequenceRange]) -> tuple[Seen, ...]:
     rows = [
         (each.source_id, each.source_lane, each.first_seq, each.last_seq)
         for each in ranges
@@ -260,9 +269,9 @@ async def _add_progress(connection: Lent, ranges: Sequence[SequenceRange]) -> No
         if each.first_seq <= each.last_seq
     ]
     if not rows:
-        return
+        return ()
     columns = zip(*rows, strict=True)
-    await connection.execute(query("ledger_add_progress"), *map(list, columns))
+    return seen_of(await connection.fetch(query("ledger_add_progress"), *map(list, columns)))
 
 
 def _progress(source: SourceId, lane: int, seen: list[tuple[int, int]]) -> SourceProgress:

@@ -14,7 +14,7 @@ from typing import Final
 
 import asyncpg
 
-from tallygate.adapters.postgres.pool import translate
+from tallygate.adapters.postgres.pool import FAILURES, translate
 from tallygate.domain.errors import TallygateError
 
 # Any number, so long as every version of this code uses the same.
@@ -96,13 +96,18 @@ async def _connected(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Reco
         connection = await asyncpg.connect(
             dsn,
             timeout=CONNECT_TIMEOUT_S,
-            server_settings={"application_name": "tallygate-migrate"},
+            server_settings={
+                "application_name": "tallygate-migrate",
+                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                # A run that was killed must not hold its locks until its statement ends.
+                "client_connection_check_interval": "1s",
+            },
         )
         try:
             yield connection
         finally:
             await connection.close(timeout=CONNECT_TIMEOUT_S)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except FAILURES as error:
         raise translate(error) from error
 
 
@@ -112,7 +117,6 @@ async def _migrate(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str
         raise MigrationRefused(
             f"Postgres {major} is too old: {SERVER_MAJOR_MIN} or later is needed"
         )
-    await connection.execute(f"set statement_timeout = {STATEMENT_TIMEOUT_MS}")
     await connection.execute("select pg_advisory_lock($1)", LOCK_ID)
     try:
         await connection.execute(_PREPARE)

@@ -1,7 +1,8 @@
 """Connections to Postgres, bounded in number and time, and what its errors mean here.
 
-Guarantees: no statement, lock or idle transaction of ours lasts beyond its bound; errors reach
-callers as domain errors, without addresses, passwords or values.
+Guarantees: no statement, lock or idle transaction of ours lasts beyond its bound; no more wait for
+a connection than the bound says, and none longer; errors reach callers as domain errors, without
+addresses, passwords or values. After a failover no connection to the former primary is lent again.
 Refuses to know: what is asked.
 
 Behind PgBouncer in transaction mode, prepared statements do not hold: the cache is off when the
@@ -13,7 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import asyncpg
@@ -23,7 +24,16 @@ from tallygate.ports import UnstorableBatch
 
 LOCK_TIMEOUT_MS: Final = 5_000
 IDLE_TRANSACTION_TIMEOUT_MS: Final = 30_000
-ACQUIRE_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 10.0
+# What asyncpg and the system raise. The internal error is what asyncpg makes of a session that the
+# server ended while it was idle, and whose end is not read yet.
+FAILURES: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 # Two transactions that wait for each other, or saw different pasts: the same work again succeeds.
 _CONTENDED: Final = (
     asyncpg.DeadlockDetectedError,
@@ -42,15 +52,37 @@ class Contended(BackendUnavailable):
     """Other transactions were in the way; the same work again succeeds."""
 
 
+class PoolExhausted(BackendUnavailable):
+    """Every connection to Postgres is in use, and none came free in time."""
+
+
+class ReadOnly(BackendUnavailable):
+    """Postgres takes no writes: it is a standby, or was set to read only."""
+
+
+class PoolObserver(Protocol):
+    """What a pool tells of itself."""
+
+    def used(self, lent: int, waiting: int) -> None:
+        """So many connections are lent now, and so many callers wait for one."""
+        ...
+
+
 # Generic to type checkers only, so it is spelled as text.
 Lent: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """How connections are bounded."""
+    """How connections are bounded.
+
+    `waiting_max` is how many callers may wait for one, each for `acquire_timeout_ms` at most: far
+    more than the loops and calls of a healthy process.
+    """
 
     connections_max: int = 8
+    waiting_max: int = 1_000
+    acquire_timeout_ms: int = 10_000
     connect_timeout_ms: int = 5_000
     statement_timeout_ms: int = 30_000
 
@@ -58,20 +90,40 @@ class PoolOptions:
 class Postgres:
     """A pool that opens at first use, so that a process can start while Postgres is away."""
 
-    def __init__(self, dsn: str, options: PoolOptions | None = None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        options: PoolOptions | None = None,
+        observer: PoolObserver | None = None,
+    ) -> None:
         self._dsn, self._cache_size = _without_cache_size(dsn)
         self._options = options or PoolOptions()
+        self._observer = observer
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
+        self._lent = 0
+        self._waiting = 0
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["Lent"]:
-        """Lend a connection. What fails meanwhile is raised as the domain error it means."""
+        """Lend a connection. What fails meanwhile is raised as the domain error it means.
+
+        Raises `PoolExhausted` when too many wait, or this caller has waited for too long.
+        """
         try:
             pool = await self._open()
-            async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            connection = await self._acquire(pool)
+            try:
                 yield connection
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except asyncpg.ReadOnlySQLTransactionError:
+                # What was the primary is so no longer: who asks again must look for the new one.
+                await pool.expire_connections()
+                raise
+            finally:
+                self._lent -= 1
+                self._tell()
+                await pool.release(connection)
+        except FAILURES as error:
             raise translate(error) from error
 
     async def close(self) -> None:
@@ -80,10 +132,33 @@ class Postgres:
         if pool is None:
             return
         try:
-            async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await pool.close()
         except TimeoutError:
             pool.terminate()
+
+    async def _acquire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> "Lent":
+        options = self._options
+        if self._waiting >= options.waiting_max:
+            raise PoolExhausted("too many wait for a connection to Postgres")
+        self._waiting += 1
+        self._tell()
+        try:
+            connection = await pool.acquire(timeout=options.acquire_timeout_ms / 1000)
+        except TimeoutError as error:
+            if self._lent >= options.connections_max:
+                raise PoolExhausted from error
+            raise
+        finally:
+            self._waiting -= 1
+            self._tell()
+        self._lent += 1
+        self._tell()
+        return connection
+
+    def _tell(self) -> None:
+        if self._observer is not None:
+            self._observer.used(self._lent, self._waiting)
 
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
         async with self._opening:
@@ -120,6 +195,8 @@ def translate(error: Exception) -> TallygateError | UnstorableBatch:
         return StorageFault("Postgres refused a statement for lack of privileges")
     if isinstance(error, asyncpg.SyntaxOrAccessError):
         return StorageFault("the schema is not the one this code expects")
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        return ReadOnly()
     if isinstance(error, TimeoutError):
         return BackendUnavailable("Postgres did not answer in time")
     return BackendUnavailable("Postgres cannot be reached or refused to serve")

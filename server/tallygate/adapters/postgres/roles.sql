@@ -32,7 +32,13 @@ grant select, insert on
 grant select, insert, update on
     tallygate.usage_minute, tallygate.usage_hour, tallygate.usage_day, tallygate.source_progress
     to tallygate_ingest;
-grant select on tallygate.destination to tallygate_ingest;
+grant select, insert, update on
+    tallygate.counter_epoch, tallygate.counter_correction, tallygate.rebuild_lease
+    to tallygate_ingest;
+-- What counters are made of, beside events: plans, families, and which counters were set back.
+grant select on
+    tallygate.destination, tallygate.catalog_version, tallygate.tenant, tallygate.limit_reset
+    to tallygate_ingest;
 grant execute on function tallygate.ensure_partitions to tallygate_ingest;
 
 grant select on tallygate.outbox, tallygate.destination to tallygate_relay;

@@ -1,6 +1,6 @@
--- The schema: with `schema_credits.sql`, which follows it, the truth that the migrations lead to,
--- section by section. A test holds the two together. Never run it against a database with data;
--- `tallygate migrate` does that.
+-- The schema: with `schema_credits.sql` and `schema_counters.sql`, which follow it, the truth that
+-- the migrations lead to, section by section. A test holds the two together. Never run it against
+-- a database with data; `tallygate migrate` does that.
 
 -- The ledger: events once for ever, their rollups, how far each source has come, dead letters.
 
@@ -262,6 +262,7 @@ comment on table tallygate.outbox is
 comment on column tallygate.outbox.xid is
     'A reader that tails must order by (xid, seq) and stay below the oldest running transaction.';
 comment on column tallygate.outbox.id is 'Travels as the message id to every destination.';
+create index outbox_tail on tallygate.outbox (xid, seq);
 
 create table tallygate.delivery (
     message_id uuid not null references tallygate.outbox (id),
@@ -282,6 +283,13 @@ create index delivery_due on tallygate.delivery (destination, due_at) where stat
 create index delivery_unfinished on tallygate.delivery (destination, state)
     where state <> 'delivered';
 create index delivery_message on tallygate.delivery (message_id);
+
+create table tallygate.outbox_pruned (
+    one boolean primary key default true check (one),
+    pruned_before timestamptz not null
+);
+comment on table tallygate.outbox_pruned is
+    'Until when messages may be missing because they were delivered and pruned; one row or none.';
 
 -- The catalog: its versions, effective-dated, and the tenants.
 

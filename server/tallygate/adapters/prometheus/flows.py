@@ -141,3 +141,19 @@ class RelayMetrics:
                 for each in depths
             }
         )
+
+    def held_back(self, lag_s: float) -> None:
+        """Show for how long readers that tail the outbox have been held back."""
+        self._metrics.outbox_gate_lag.set(lag_s)
+
+
+class PoolMetrics:
+    """Shows how many connections to Postgres are in use, and how many callers wait for one."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def used(self, lent: int, waiting: int) -> None:
+        """Show both."""
+        self._metrics.postgres_lent.set(lent)
+        self._metrics.postgres_waiting.set(waiting)

@@ -21,6 +21,9 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from tallygate.adapters.prometheus.journal import JournalMetrics
+from tallygate.adapters.prometheus.rebuild import RebuildMetrics
+
 RPC_BUCKETS_S = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075),
     *(0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
@@ -90,9 +93,12 @@ class Metrics:
         self._declare_ingest()
         self._declare_credits()
         self._declare_relay()
+        self._declare_postgres()
         self._declare_redis()
         self._declare_outage()
         self._declare_leases()
+        self.journal = JournalMetrics(registry)
+        self.rebuild = RebuildMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:
@@ -226,6 +232,18 @@ class Metrics:
         self.outbox_parked = self._gauges(
             "outbox_parked", "Messages given up on, which an operator has to look at.", destination
         )
+        self.outbox_gate_lag = self._gauge(
+            "outbox_gate_lag_seconds",
+            "How long an open transaction has held back messages from readers that tail.",
+        )
+
+    def _declare_postgres(self) -> None:
+        self.postgres_lent = self._gauge(
+            "postgres_connections_lent", "Connections to Postgres that are in use."
+        )
+        self.postgres_waiting = self._gauge(
+            "postgres_callers_waiting", "Callers that wait for a connection to Postgres."
+        )
 
     def _declare_redis(self) -> None:
         self.redis_posture = self._gauges(
@@ -235,6 +253,9 @@ class Metrics:
         )
         self.redis_epoch_changes = self._counter(
             "redis_epoch_changes_total", "Times that Redis was found to have lost its counters."
+        )
+        self.redis_rollbacks = self._counter(
+            "redis_rollbacks_total", "Times that Redis was found to hold older data than it had."
         )
         self.redis_script_reloads = self._counter(
             "redis_script_reloads_total", "Times that a script had to be loaded again."
@@ -276,6 +297,9 @@ class Metrics:
             "Operations granted without Redis and handed over to it, by outcome: counted, replayed"
             " as Redis had them, uncounted but recorded, or conflict.",
             ("outcome",),
+        )
+        self.streams_full = self._gauge(
+            "streams_full", "Shards whose streams hold as much for the ledger as they may."
         )
         self.outage_lost = self._counter(
             "outage_lost_total",

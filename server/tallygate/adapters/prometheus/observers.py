@@ -33,6 +33,7 @@ class StoreMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self._reloads = metrics.redis_script_reloads
         self._epochs = metrics.redis_epoch_changes
+        self._rollbacks = metrics.redis_rollbacks
         self._batch = metrics.script_batch
         self._duration = metrics.script_duration["admit"]
 
@@ -44,6 +45,11 @@ class StoreMetrics:
         """Count a shard whose counters were lost; the log says which."""
         self._epochs.inc()
         log.error("redis_epoch_changed", shard=shard)
+
+    def rolled_back(self, shard: int) -> None:
+        """Count a shard whose data was older than it had been; the log says which."""
+        self._rollbacks.inc()
+        log.error("redis_rolled_back", shard=shard)
 
     def pipeline_finished(self, operations: int, seconds: float) -> None:
         """Note how many operations one pipeline carried, and how long it took."""

@@ -20,6 +20,7 @@ from tallygate.domain.decision import (
     ConcurrencyRule,
     Crowded,
     Decided,
+    Fenced,
     LimitReading,
     LimitState,
     Moved,
@@ -46,7 +47,16 @@ from tallygate.domain.detail import (
     Settlement,
 )
 from tallygate.domain.hold import pieces_text
-from tallygate.domain.ids import AccountId, LimitId, MeterName, SourceId
+from tallygate.domain.ids import (
+    AccountId,
+    EventId,
+    LimitId,
+    MeterName,
+    OperationId,
+    ReservationId,
+    SourceId,
+    TenantId,
+)
 
 Argument = str | bytes | int
 
@@ -56,6 +66,7 @@ _PLAIN: Final[dict[str, Outcome]] = {
     "M": Changed(),
     "H": Crowded(),
     "V": Moved(),
+    "F": Fenced(),
 }
 _STATES: Final = {state.value: state for state in LimitState}
 
@@ -64,73 +75,113 @@ class EpochDiffers(Exception):
     """The shard's counters belong to another epoch, or to none."""
 
 
+class NumbersLost(Exception):
+    """The shard has given out fewer numbers than are known: its data is older than it was."""
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What every operation of a call shares. `now_us` 0 lets the server's clock decide."""
+    """What every operation of a call shares. `now_us` 0 lets the server's clock decide.
+
+    `source_id` names the epoch too. `known` is a number that the shard has given out under it, 0
+    for none.
+    """
 
     shard: int
     epoch: str
     source_id: SourceId
     memory_ms: int
     now_us: int = 0
+    known: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a call came to: one outcome per operation, and the last number given out."""
+
+    outcomes: list[Outcome]
+    last_seq: int
 
 
 def arguments(frame: Frame, operations: Sequence[Operation]) -> tuple[list[str], list[Argument]]:
     """Return KEYS and ARGV for operations of the frame's shard."""
-    found = _Keys(frame.shard)
+    found = _Keys(frame.shard, frame.epoch)
     args: list[Argument] = [
         frame.now_us,
         frame.epoch,
         frame.source_id,
+        frame.known,
         frame.memory_ms,
-        len(keys.account_prefix(frame.shard)),
+        len(keys.account_prefix(frame.shard, frame.epoch)),
         len(operations),
     ]
     for operation in operations:
-        args += _operation(operation, frame.shard, found)
+        args += _operation(operation, found)
     return found.names(), args
 
 
-def outcomes(reply: Sequence[bytes], operations: Sequence[Operation]) -> list[Outcome]:
-    """Return one outcome per operation. Raises `EpochDiffers` when the script ran for none."""
-    if len(reply) == 2 and reply[1].startswith(b"E"):
-        raise EpochDiffers
-    return [
-        _outcome(answer.decode(), operation)
+def answers(
+    reply: Sequence[bytes], operations: Sequence[Operation], source_id: SourceId
+) -> Answers:
+    """Return one outcome per operation of a call made under `source_id`.
+
+    Raises `EpochDiffers` and `NumbersLost` when the script ran for none.
+    """
+    if len(reply) == 2:
+        if reply[1].startswith(b"E"):
+            raise EpochDiffers
+        if reply[1].startswith(b"L"):
+            raise NumbersLost
+    outcomes = [
+        _outcome(answer.decode(), operation, source_id)
         for answer, operation in zip(reply[1:], operations, strict=True)
     ]
+    return Answers(outcomes, int(reply[0]))
 
 
 class _Keys:
     """The call's KEYS, each once, and where they stand."""
 
-    def __init__(self, shard: int) -> None:
+    def __init__(self, shard: int, epoch: str) -> None:
         self._shard = shard
+        self._epoch = epoch
         self._indices: dict[str, int] = {}
-        self.of(keys.meta(shard))
-        self.of(keys.stream(shard))
-        self.of(keys.moves(shard))
+        self._of(keys.meta(shard))
+        self._of(keys.stream(shard))
+        self._of(keys.moves(shard))
 
-    def of(self, key: str) -> int:
+    def _of(self, key: str) -> int:
         """Return the index of a key, from 1."""
         return self._indices.setdefault(key, len(self._indices) + 1)
 
     def account(self, account: AccountId) -> int:
         """Return the index of an account's counters; its holds follow."""
-        index = self.of(keys.account(self._shard, account))
+        index = self._of(keys.account(self._shard, self._epoch, account))
         if index == len(self._indices):
-            self.of(keys.holds(self._shard, account))
+            self._of(keys.holds(self._shard, self._epoch, account))
         return index
+
+    def operation(self, tenant: TenantId, of: OperationId) -> int:
+        """Return the index of an operation's record."""
+        return self._of(keys.operation(self._shard, self._epoch, tenant, of))
+
+    def reservation(self, tenant: TenantId, of: ReservationId) -> int:
+        """Return the index of a reservation's record."""
+        return self._of(keys.reservation(self._shard, self._epoch, tenant, of))
+
+    def refunded(self, tenant: TenantId, event: EventId) -> int:
+        """Return the index of an event's refunded units."""
+        return self._of(keys.refunded(self._shard, self._epoch, tenant, event))
 
     def names(self) -> list[str]:
         """Return all keys."""
         return list(self._indices)
 
 
-def _operation(operation: Operation, shard: int, found: _Keys) -> Iterator[Argument]:
+def _operation(operation: Operation, found: _Keys) -> Iterator[Argument]:
     key_index = 0
     if operation.operation_id is not None:
-        key_index = found.of(keys.operation(shard, operation.tenant_id, operation.operation_id))
+        key_index = found.operation(operation.tenant_id, operation.operation_id)
     head: tuple[Argument, ...] = (
         operation.mode.value,
         key_index,
@@ -145,7 +196,7 @@ def _operation(operation: Operation, shard: int, found: _Keys) -> Iterator[Argum
     charges = (_charge(charge, found) for charge in operation.charges)
     if operation.detail is None:
         return chain(head, *charges)
-    return chain(head, *charges, _detail(operation, operation.detail, shard, found))
+    return chain(head, *charges, _detail(operation, operation.detail, found))
 
 
 def _charge(charge: Charge, found: _Keys) -> tuple[Argument, ...]:
@@ -174,15 +225,15 @@ def _charge(charge: Charge, found: _Keys) -> tuple[Argument, ...]:
             assert_never(charge.rule)
 
 
-def _detail(operation: Operation, detail: Detail, shard: int, found: _Keys) -> Iterator[Argument]:
+def _detail(operation: Operation, detail: Detail, found: _Keys) -> Iterator[Argument]:
     tenant = operation.tenant_id
     match detail:
         case Hold(reservation_id, ttl_us):
-            yield from (found.of(keys.reservation(shard, tenant, reservation_id)), reservation_id)
+            yield from (found.reservation(tenant, reservation_id), reservation_id)
             yield ttl_us
         case Settlement():
-            key = keys.reservation(shard, tenant, detail.reservation_id)
-            yield from (found.of(key), detail.reservation_id)
+            of = detail.reservation_id
+            yield from (found.reservation(tenant, of), of)
             yield from (detail.excess_payload, detail.excess_count, int(detail.record_excess))
             yield len(detail.portions)
             for portion in detail.portions:
@@ -191,12 +242,12 @@ def _detail(operation: Operation, detail: Detail, shard: int, found: _Keys) -> I
                 pairs = zip(portion.settled, portion.given_back, strict=True)
                 yield from chain.from_iterable(pairs)
         case Extension(reservation_id, ttl_us, shares):
-            yield from (found.of(keys.reservation(shard, tenant, reservation_id)), reservation_id)
+            yield from (found.reservation(tenant, reservation_id), reservation_id)
             yield from (ttl_us, len(shares))
             for share in shares:
                 yield from (found.account(share.account), pieces_text(share.pieces))
         case Refund(event_id, units, units_max, counted):
-            yield from (found.of(keys.refunded(shard, tenant, event_id)), units, units_max)
+            yield from (found.refunded(tenant, event_id), units, units_max)
             yield int(counted)
         case Credit(grants, owed):
             yield from (owed, len(grants))
@@ -211,8 +262,11 @@ def _detail(operation: Operation, detail: Detail, shard: int, found: _Keys) -> I
             assert_never(detail)
 
 
-def _outcome(answer: str, operation: Operation) -> Outcome:
+def _outcome(answer: str, operation: Operation, source_id: SourceId) -> Outcome:
     verdict, *parts = answer.split(";")
+    if verdict in ("P", "p"):
+        # The first answer may have been given to another sidecar, under its numbers.
+        source_id = SourceId(parts.pop(0)) or source_id
     match verdict:
         case "G" | "P":
             return Decided(
@@ -221,6 +275,7 @@ def _outcome(answer: str, operation: Operation) -> Outcome:
                 readings=_readings(parts[2:], operation),
                 first_seq=int(parts[1]),
                 replayed=verdict == "P",
+                source_id=source_id,
             )
         case "Q" | "p":
             return Decided(
@@ -230,6 +285,7 @@ def _outcome(answer: str, operation: Operation) -> Outcome:
                 refused_by=LimitId(parts[3 + int(parts[2])].partition(",")[0]),
                 first_seq=int(parts[1]),
                 replayed=verdict == "p",
+                source_id=source_id,
             )
         case "R":
             wait = int(parts[2])
@@ -239,6 +295,7 @@ def _outcome(answer: str, operation: Operation) -> Outcome:
                 readings=_readings(parts[3:], operation),
                 refused_by=operation.charges[int(parts[1])].limit_id,
                 retry_after_us=wait if wait >= 0 else None,
+                source_id=source_id,
             )
         case _:
             return _undecided(verdict, parts, operation)

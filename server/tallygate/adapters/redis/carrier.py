@@ -2,7 +2,8 @@
 
 Guarantees: from the first step on nothing is debited for the tenant in either shard; what was there
 is then written as it is, once, and only after that may be debited in the new shard. Every step may
-be repeated, and be made by several processes at once.
+be repeated, and be made by several processes at once. While counters of either shard are being
+rebuilt nobody moves: what is not whole yet could not be carried whole.
 Refuses to know: families and catalogs.
 
 The keys of a tenant are found by one pass over all of Redis's keys, for all that move together,
@@ -11,7 +12,7 @@ during which these tenants, and only they, are unavailable. Measured on a busy m
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Final, cast
@@ -19,11 +20,13 @@ from typing import Final, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tallygate.adapters.redis import keys
+from tallygate.adapters.redis import keys, layout
 from tallygate.adapters.redis.client import translate
 from tallygate.adapters.redis.records import with_shares_of
+from tallygate.domain.errors import BackendUnavailable
 from tallygate.domain.ids import AccountId, TenantId, tenant_of
 from tallygate.ports.carry import Move
+from tallygate.ports.epochs import Stage
 
 # A sidecar that has heard of no catalog for so long is not believed to come back.
 KEPT_MS: Final = 30 * 86_400_000
@@ -35,6 +38,7 @@ MARKED_TOGETHER_MAX: Final = 500
 # Left behind, holds would give their units back a second time to a tenant that returns. All else is
 # read a moment longer by sidecars that have not heard of the move, and is written over then.
 _DROPPED: Final = b"h"
+OPEN: Final = Stage.OPEN.value.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +54,17 @@ class _Copy:
 class RedisCounterCarrier:
     """The `CounterCarrier` port."""
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Redis, *, opens_new: bool = True) -> None:
         self._client = client
+        # As of the stores: with it nobody rebuilds counters.
+        self._opens_new = opens_new
         folder = resources.files("tallygate.adapters.redis.lua")
         self._script: Final = folder.joinpath("carry.lua").read_text()
 
     async def carry(self, moves: Sequence[Move], version: int) -> int:
         """Carry what belongs to the tenants; return how many keys were written. See the port."""
         try:
+            epochs = await self._whole(moves)
             # Shut on both sides before anything is read.
             await self._mark(moves, version, "a")
             await self._mark(moves, version, "l")
@@ -66,14 +73,29 @@ class RedisCounterCarrier:
                 by_shard[move.from_shard].append(move)
             written = 0
             left: dict[Move, list[bytes]] = defaultdict(list)
-            for shard, some in by_shard.items():
-                written += await self._copy_all(shard, some, version, left)
+            for some in by_shard.values():
+                written += await self._copy_all(some, version, epochs, left)
+            if await self._whole(moves) != epochs:
+                raise BackendUnavailable("counters were lost on their way to another shard")
             await self._mark(moves, version, "d")
             for move, names in left.items():
                 await self._drop(move, version, names)
         except (RedisError, OSError) as error:
             raise translate(error) from error
         return written
+
+    async def _whole(self, moves: Sequence[Move]) -> dict[int, str]:
+        """Return the epochs of the shards. Raises `BackendUnavailable` where one is not rebuilt."""
+        shards = sorted({shard for move in moves for shard in (move.from_shard, move.to_shard)})
+        epochs = await layout.agree_on_epochs(self._client, shards, opens=self._opens_new)
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for shard in shards:
+                pipeline.hmget(keys.meta(shard), keys.EPOCH_FIELD, keys.OPEN_FIELD)
+            replies: list[list[bytes | None]] = await pipeline.execute()
+        for shard, found in zip(shards, replies, strict=True):
+            if found != [epochs[shard].encode(), OPEN]:
+                raise BackendUnavailable("a shard's counters are being rebuilt")
+        return epochs
 
     async def _mark(self, moves: Sequence[Move], version: int, step: str) -> None:
         for start in range(0, len(moves), MARKED_TOGETHER_MAX):
@@ -86,13 +108,18 @@ class RedisCounterCarrier:
                 await pipeline.execute()
 
     async def _copy_all(
-        self, shard: int, moves: Sequence[Move], version: int, left: dict[Move, list[bytes]]
+        self,
+        moves: Sequence[Move],
+        version: int,
+        epochs: Mapping[int, str],
+        left: dict[Move, list[bytes]],
     ) -> int:
+        shard = moves[0].from_shard
         by_tenant = {move.tenant_id: move for move in moves}
         pattern = (
-            keys.of_tenant(shard, moves[0].tenant_id)
+            keys.of_tenant(shard, epochs[shard], moves[0].tenant_id)
             if len(moves) == 1
-            else f"{keys.tag(shard)}:[ahorf]:*"
+            else keys.of_tenants(shard, epochs[shard])
         )
         written, cursor = 0, None
         while cursor != 0:
@@ -106,12 +133,13 @@ class RedisCounterCarrier:
                         left[move].append(name)
             for move, some in mine.items():
                 for part in _parts(some):
-                    written += await self._copy(move, version, part, by_tenant)
+                    copies = await self._read(move, part, by_tenant)
+                    written += await self._write(move, version, copies, epochs[move.to_shard])
         return written
 
-    async def _copy(
-        self, move: Move, version: int, names: Sequence[bytes], moves: dict[TenantId, Move]
-    ) -> int:
+    async def _read(
+        self, move: Move, names: Sequence[bytes], moves: dict[TenantId, Move]
+    ) -> list[_Copy]:
         def goes_along(account: AccountId) -> bool:
             other = moves.get(tenant_of(account))
             return other is not None and other.to_shard == move.to_shard
@@ -135,7 +163,10 @@ class RedisCounterCarrier:
                 copies.append(_Copy(name, b"s", max(1, left_ms), held))
             else:
                 copies.append(_Copy(name, b"d", 0 if left_ms == -1 else max(1, left_ms), content))
-        targets = [keys.in_shard(copy.name, move.to_shard) for copy in copies]
+        return copies
+
+    async def _write(self, move: Move, version: int, copies: Sequence[_Copy], epoch: str) -> int:
+        targets = [keys.in_shard(copy.name, move.to_shard, epoch) for copy in copies]
         arguments: list[str | bytes | int] = [move.tenant_id, version, "c"]
         for copy in copies:
             arguments += [copy.form, copy.left_ms, copy.content]

@@ -7,7 +7,7 @@ Refuses to know: where entries come from and go to.
 An entry's fields: `t` the time in us, `s` the source id, `e` the epoch; then per accepted operation
 `uFIRST+COUNT` with a `UsageEventBatch`, or `jFIRST+COUNT` with `REASON|` and a batch that was
 refused; `xN` per crossing and `bN` per part of a balance that has gone, whose last part is the
-account.
+account. `rFIRST+COUNT`, empty, is of numbers whose events come again under other numbers.
 """
 
 import json
@@ -49,6 +49,7 @@ _NUMBER = re.compile(r"\d{1,16}")
 _SIGNED = re.compile(r"-?\d{1,16}")
 _BURN = re.compile(rb"b\d{1,6}")
 _RECORD = re.compile(rb"([uj])(\d{1,16})\+(\d{1,6})")
+_HANDED_IN = re.compile(rb"r([1-9]\d{0,15})\+([1-9]\d{0,15})")
 
 
 class ProtobufEventEncoder:
@@ -107,6 +108,9 @@ def decode_entry(shard: int, entry_id: str, fields: Mapping[bytes, bytes]) -> St
             found, refused = _read_record(record[1] == b"j", first, count, value, stamp)
             events += found
             rejected += refused
+        elif handed_in := _HANDED_IN.fullmatch(name):
+            first, count = int(handed_in[1]), int(handed_in[2])
+            ranges.append(SequenceRange(source_id, shard, first, first + count - 1))
         elif name.startswith(b"x"):
             crossing = _read_crossing(value, stamp)
             if crossing is None:

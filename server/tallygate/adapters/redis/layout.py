@@ -6,14 +6,18 @@ Refuses to know: what is decided in an epoch.
 """
 
 import secrets
-from typing import cast
+from collections.abc import Awaitable, Sequence
+from importlib import resources
+from typing import Final, cast
 
 from redis.asyncio import Redis
 
 from tallygate.adapters.redis import keys
 from tallygate.domain.errors import TallygateError
 
-EPOCH_BYTES = 8
+# Keys carry it. Among a shard's epochs, of which few are known at a time, no two are alike.
+EPOCH_BYTES: Final = 4
+_EPOCH: Final = resources.files("tallygate.adapters.redis.lua").joinpath("epoch.lua").read_text()
 
 
 class LayoutDiffers(TallygateError):
@@ -35,14 +39,39 @@ async def agree_on_shards(client: Redis, shards: int) -> None:
         )
 
 
-async def agree_on_epochs(client: Redis, shards: list[int]) -> dict[int, str]:
-    """Return the epoch of each of the shards, creating those that are missing."""
+async def agree_on_epochs(
+    client: Redis, shards: Sequence[int], *, opens: bool = False
+) -> dict[int, str]:
+    """Return the epoch of each of the shards, creating those that are missing.
+
+    With `opens`, all are decided by at once, rebuilt or not.
+    """
     async with client.pipeline(transaction=False) as pipeline:
         for shard in shards:
-            pipeline.hsetnx(keys.meta(shard), "epoch", secrets.token_hex(EPOCH_BYTES))
-            pipeline.hget(keys.meta(shard), "epoch")
-        replies = await pipeline.execute()
-    return {shard: cast(bytes, replies[2 * n + 1]).decode() for n, shard in enumerate(shards)}
+            pipeline.eval(_EPOCH, 1, keys.meta(shard), "adopt", _new_epoch(), int(opens))
+        replies = cast(list[list[bytes]], await pipeline.execute())
+    return {shard: reply[0].decode() for shard, reply in zip(shards, replies, strict=True)}
+
+
+async def renew_epoch(client: Redis, shard: int, epoch: str) -> str:
+    """Give a shard a new epoch if it has the one named still; return which it has then."""
+    reply = await _step(client, shard, "renew", epoch, _new_epoch())
+    return reply[0].decode()
+
+
+async def advance_epoch(client: Redis, shard: int, epoch: str, stage: str) -> bool:
+    """Bring a shard's epoch to a later stage; say whether it is its epoch, and was earlier."""
+    reply = await _step(client, shard, "advance", epoch, stage)
+    return reply[1] == b"1"
+
+
+async def _step(client: Redis, shard: int, *words: str) -> list[bytes]:
+    reply = client.eval(_EPOCH, 1, keys.meta(shard), *words)
+    return cast(list[bytes], await cast(Awaitable[object], reply))
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(EPOCH_BYTES)
 
 
 async def server_version(client: Redis) -> str:

@@ -14,7 +14,7 @@ from tallygate.domain.hold import pieces_from_text
 from tallygate.domain.ids import AccountId
 
 _RESERVATION = re.compile(rb"([hcl]);(\d+);(\d+);\d+;(\d+):")
-_OPERATION = re.compile(rb"[^;]*;\d+;[GQ];(\d+);[^\n]*\n")
+_OPERATION = re.compile(rb"[^;]*;\d+;[^;]*;[GQ];(\d+);[^\n]*\n")
 
 
 def reservation_from_record(record: bytes) -> Reservation:

@@ -28,7 +28,6 @@ from tallygate.domain.ids import SourceId
 from tallygate.ports import ShardDepth
 
 DEFAULT_GROUP: Final = "ledger"
-EPOCH_FIELD: Final = b"epoch"
 
 T = TypeVar("T")
 # What redis-py has decoded an entry to.
@@ -144,7 +143,7 @@ class RedisUsageStream:
             (SourceId(source.decode()), shard): int(seq)
             for shard, sequences in enumerate(replies)
             for source, seq in sequences.items()
-            if source != EPOCH_FIELD
+            if source not in keys.META_FIELDS
         }
 
     async def now_us(self) -> int:

@@ -2,8 +2,9 @@
 --   accepted to the shard's stream, as one atomic step. Specified by domain/account.py.
 -- KEYS: 1 the shard's meta hash, 2 its stream, 3 its moves (carry.lua); then, each once, records of
 --   operations, of reservations and of refunds, and per account its hash and its holds.
--- ARGV: now_us ("0": this server's clock), epoch, source id, operation memory in ms, length of the
---   account prefix, number of operations; then per operation:
+-- ARGV: now_us ("0": this server's clock), epoch, source id with its epoch, a number known to be
+--   given out under it ("0": none), operation memory in ms, length of the account prefix, number of
+--   operations; then per operation:
 --     mode, index of its operation key ("0": none), fingerprint, event time in us ("0": now),
 --     deadline in us ("0": none), number of events, payload, reject reason, number of charges, the
 --     charges as limits.lua has them, and by mode:
@@ -17,15 +18,17 @@
 --     f (refund): index of the event's refunded units, units, units at most, "1" if the charges
 --       come back with the last unit only;
 --     g (grant): units owed, number of grants; per grant: seq, priority, starts, expires, granted,
---       remaining.
--- Returns: this server's time in us, then one string per operation:
---     G;at;first_seq[;reading]*          granted      P;... the first answer to a repeat
+--       remaining;
+--     b (rebuild): per charge, number of slots; per slot: place, units.
+-- Returns: the last number given out under the source id, then one string per operation:
+--     G;at;first_seq[;reading]*          granted      P;source id;... the first answer to a repeat
 --     Q;at;first_seq;index[;reading]*    settled, the excess refused     p;... as P
 --     R;at;refusing index;retry_us[;reading]*  refused (retry -1: never)
---     U reused   S;now stale windows   O;index overflow   B broken value   E;epoch other epoch
+--     U reused   S;now stale windows   O;index overflow   B broken value
 --     T;state the reservation is not held   M it holds something else   H too many are held
 --     X;left the refund exceeds   D;now the deadline has passed
---     V the tenant's counters are, or will be, elsewhere
+--     V the tenant's counters are, or will be, elsewhere   F the counters are not rebuilt yet
+--   or, for all of them together, with nothing done: E;epoch other epoch   L;last numbers were lost
 --   A reading is limit_id,meter,state,used,limit,remaining,resets_at.
 -- Invariant: nothing is written before every operation is evaluated, and XADD is the first write:
 --   what can fail, for memory or a wrong type, fails with nothing changed. Lua does not roll back.
@@ -83,6 +86,16 @@ function DETAIL.g(operation)
   end
 end
 
+function DETAIL.b(operation)
+  operation.slots = {}
+  for index = 1, #operation.charges do
+    operation.slots[index] = {}
+    for number = 1, take_number() do
+      operation.slots[index][number] = { take_number(), take_number() }
+    end
+  end
+end
+
 local function take_operation()
   local operation = {
     mode = take(), key = take_number(), fingerprint = take(), event_time = take_number(),
@@ -100,13 +113,50 @@ local function take_operation()
   return operation
 end
 
-local function in_reach(charges)
-  for _, charge in ipairs(charges) do
-    if charge.kind == 'w' and (now < charge.starts or now >= charge.ends) then
-      return false
+local function in_reach(operation)
+  for index, charge in ipairs(operation.charges) do
+    if charge.kind == 'w' then
+      if now < charge.starts or now >= charge.ends then
+        return false
+      end
+      -- A window that is still to come has no counter yet.
+      for _, slot in ipairs(operation.slots and operation.slots[index] or {}) do
+        if slot[1] > now then
+          return false
+        end
+      end
     end
   end
   return true
+end
+
+-- Says whether an operation has to wait until counters that were lost are rebuilt: what they could
+-- refuse, or would tell of, or what takes from them units that they may not hold yet.
+local is_fenced = false
+if fenced then
+  -- Made where they are needed only: a script's tables and functions are made anew by each call.
+  local always = { k = true, f = true, z = true }
+  local known_only = { m = true, l = true, p = true, x = true }
+  local gates = { c = true, v = true }
+  function is_fenced(operation)
+    if always[operation.mode] then
+      return true
+    end
+    if known_only[operation.mode] then
+      local found = find_reservation(operation.reservation)
+      if found == false or (found and now >= found.ends) then
+        return true
+      end
+    end
+    if gates[operation.asks] then
+      for _, charge in ipairs(operation.charges) do
+        if charge.on_exceed == 'r' and charge.amount > 0 then
+          return true
+        end
+      end
+    end
+    return false
+  end
 end
 
 -- Says whether a tenant's counters are not here, or not yet. What is not remembered may pass all
@@ -176,11 +226,14 @@ local function decide(operation)
   if operation.deadline > 0 and operation.deadline < now then
     return 'D;' .. whole(now)
   end
+  if is_fenced and is_fenced(operation) then
+    return 'F'
+  end
   local shut = operation.reservation and closed(operation)
   if shut then
     return shut
   end
-  if not in_reach(operation.charges) then
+  if not in_reach(operation) then
     return 'S;' .. whole(now)
   end
   if not touch(operation) then
@@ -190,7 +243,7 @@ local function decide(operation)
   return lost or (MODE[operation.mode] or charge_all)(operation)
 end
 
-for index = 1, tonumber(ARGV[6]) do
+for index = 1, tonumber(ARGV[7]) do
   answers[index] = decide(take_operation())
 end
 
@@ -212,4 +265,4 @@ for index, units in pairs(tallies) do
   redis.call('SET', KEYS[index], whole(units), 'PX', whole(memory_us / 1000))
 end
 
-return { whole(now), unpack(answers) }
+return { whole(sequence), unpack(answers) }

@@ -2,15 +2,21 @@
 --   passes, and remembers its answer.
 -- KEYS: those of admit.lua.
 -- ARGV: none by itself.
--- Returns: nothing by itself; the first lines end the script where the epoch is another one.
+-- Returns: nothing by itself; the first lines end the script where the epoch is another one, or
+--   where this server has forgotten numbers that were given out: its data is older than it was.
 -- Invariant: `entry`, `new_records` and `tallies` are written by admit.lua, at the end.
 -- Cost: HMGET of the meta hash, GET of an operation's record.
 
-local meta = redis.call('HMGET', KEYS[1], 'epoch', source)
+local meta = redis.call('HMGET', KEYS[1], 'epoch', source, 'open')
 if meta[1] ~= epoch then
-  return { whole(now), 'E;' .. (meta[1] or '') }
+  return { 0, 'E;' .. (meta[1] or '') }
 end
 local sequence = tonumber(meta[2] or '0')
+if sequence < known_seq then
+  return { 0, 'L;' .. whole(sequence) }
+end
+-- What was lost and is not rebuilt yet would let a hard limit pass what it must refuse.
+local fenced = meta[3] ~= '1'
 
 local entry = {}
 local crossed, burned = 0, 0
@@ -126,7 +132,8 @@ local function recall(operation)
   if not record then
     return nil
   end
-  local fingerprint, ends, verdict, answer = string.match(record, '^([^;]*);(%d+);([GQ])([^\n]*)')
+  local fingerprint, ends, numbered, verdict, answer =
+    string.match(record, '^([^;]*);(%d+);([^;]*);([GQ])([^\n]*)')
   if not fingerprint then
     return 'B'
   end
@@ -136,7 +143,7 @@ local function recall(operation)
   if fingerprint ~= operation.fingerprint then
     return 'U'
   end
-  return (verdict == 'G' and 'P' or 'p') .. answer
+  return (verdict == 'G' and 'P;' or 'p;') .. numbered .. answer
 end
 
 -- Remembers the answer, with the events that a refund may name.
@@ -144,7 +151,8 @@ local function remember(operation, answer, payload)
   if operation.key > 0 then
     -- That of a reservation for as long as the reservation is known.
     local ends = now + memory_us + (operation.mode == 'v' and operation.ttl or 0)
-    local record = operation.fingerprint .. ';' .. whole(ends) .. ';' .. answer .. '\n' .. payload
+    local record = operation.fingerprint .. ';' .. whole(ends) .. ';' .. source .. ';' .. answer
+      .. '\n' .. payload
     records[operation.key] = record
     new_records[operation.key] = { record, ends }
   end

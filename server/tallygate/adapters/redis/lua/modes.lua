@@ -4,7 +4,7 @@
 -- Returns: per mode, the answer as admit.lua has it.
 -- Invariant: a mode checks all that can fail before it changes the first account.
 -- Cost: ZCARD per account to reserve, ZSCORE per share to settle or extend, ZRANGE per account to
---   reset.
+--   reset, HGET to rebuild; that evaluates each slot, of which the caller bounds the number.
 
 local function reserve(operation, verdicts)
   local ends, shares, order = now + operation.ttl, {}, {}
@@ -201,4 +201,57 @@ function MODE.g(operation)
   end
   burn(charge.key, charge.field, slots)
   return 'G;' .. whole(now) .. ';0;' .. read_balance(charge, balance, false)
+end
+
+-- Returns when the units of a slot were used, nil where this way rebuilds nothing: what is held is
+-- reserved again, and what is prepaid is granted again.
+local function slot_time(charge, place)
+  if charge.kind == 'w' then
+    return place
+  elseif charge.kind == 's' then
+    return place * charge.width
+  end
+  return charge.kind == 'g' and now or nil
+end
+
+-- Counts a slot's units as RECORD would, but tells of no crossing again, and fills a counter to its
+-- brim at most: an account that overflowed could never be rebuilt.
+local function count_again(charge, slot)
+  local used_at = slot_time(charge, slot[1])
+  if not used_at then
+    return
+  end
+  charge.amount = slot[2]
+  local verdict = evaluate(charge, 'r', used_at)
+  if verdict.overflow then
+    charge.amount = EXACT_MAX - verdict.before
+    verdict = evaluate(charge, 'r', used_at)
+  end
+  if verdict.counter then
+    set_field(charge.key, charge.field, verdict.counter)
+    keep_until(charge.key, verdict.ends)
+  end
+end
+
+function MODE.b(operation)
+  local key = operation.charges[1] and operation.charges[1].key
+  if not key then
+    return 'G;' .. whole(now) .. ';0'
+  end
+  local account = accounts[key]
+  local again = account.rebuilt or redis.call('HGET', KEYS[key], 'b')
+  if not again then
+    account.rebuilt = true
+    keep_until(key, now + memory_us)
+    for index, charge in ipairs(operation.charges) do
+      for _, slot in ipairs(operation.slots[index]) do
+        count_again(charge, slot)
+      end
+    end
+  end
+  local answer = { again and 'P;' or 'G', whole(now), '0' }
+  for _, charge in ipairs(operation.charges) do
+    answer[#answer + 1] = read(charge)
+  end
+  return table.concat(answer, ';')
 end

@@ -11,7 +11,7 @@
 local HOUR_MS = 3600000
 local EXACT_MAX = 9007199254740991
 
-local cursor = 6
+local cursor = 7
 local function take()
   cursor = cursor + 1
   return ARGV[cursor]
@@ -29,8 +29,8 @@ if now == 0 then
   local clock = redis.call('TIME')
   now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 end
-local epoch, source = ARGV[2], ARGV[3]
-local memory_us, prefix_length = tonumber(ARGV[4]) * 1000, tonumber(ARGV[5])
+local epoch, source, known_seq = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local memory_us, prefix_length = tonumber(ARGV[5]) * 1000, tonumber(ARGV[6])
 
 local function decode_buckets(text)
   if not string.find(text, '^s[%d=,]*$') then
@@ -93,9 +93,9 @@ local function encode(state)
 end
 
 -- Accounts by the index of their hash's key: {fields = {name = state or false}, dirty = {name =
--- true}, expires_ms, next_hold, moves = {{'ZADD', score, member} or {'ZREM', member}}, expired, and
--- holds: how many more there are than Redis has}. A later operation of this call sees what an
--- earlier one has changed.
+-- true}, expires_ms, next_hold, moves = {{'ZADD', score, member} or {'ZREM', member}}, expired,
+-- holds: how many more there are than Redis has, rebuilt: whether this call has rebuilt it}. What
+-- one operation of this call has changed a later one sees.
 local accounts = {}
 
 -- Reads what is not read yet of an account's fields; says whether all of it could be read.
@@ -105,7 +105,7 @@ local function load_fields(index, names)
   if first then
     account = {
       fields = {}, dirty = {}, moves = {}, expired = 0, expires_ms = 0, next_hold = 0, ends_ms = 0,
-      next_hold_changed = false, holds = 0,
+      next_hold_changed = false, holds = 0, rebuilt = false,
     }
     accounts[index] = account
   end
@@ -175,6 +175,10 @@ local function write_account(index, account)
   if account.next_hold_changed then
     values[#values + 1] = 'h'
     values[#values + 1] = whole(account.next_hold)
+  end
+  if account.rebuilt then
+    values[#values + 1] = 'b'
+    values[#values + 1] = '1'
   end
   local extends = account.ends_ms > account.expires_ms
   if extends then

@@ -1,0 +1,1 @@
+"""The journal on the sidecar's own disk: append-only segments, synced in groups."""

@@ -1,0 +1,157 @@
+"""Entries as bytes.
+
+Guarantees: what was encoded decodes to the same entry, but for charges, which are bound anew.
+Refuses to know: records and files.
+
+A body is one byte for its kind, then fixed numbers, then texts by their lengths, then the payload.
+A resolution (`x`) is a list of marks, a release (`l`) the name of a reservation.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tallygate.domain.decision import Mode, Operation
+from tallygate.domain.detail import Detail, Hold, Refund
+from tallygate.domain.ids import (
+    AccountId,
+    EventId,
+    OperationId,
+    ReservationId,
+    SourceId,
+    TenantId,
+)
+from tallygate.ports.journal import Entry, EntryKind, HeldKey
+
+RESOLVED: Final = b"x"
+RELEASED: Final = b"l"
+# Kind, mode; shard, events, first number; when accepted, when used, when it ends; six lengths.
+_FIXED: Final = struct.Struct(">ccHIQqqqHHHHHI")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Marks of entries that need nothing any more."""
+
+    marks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A reservation that is over."""
+
+    key: HeldKey
+
+
+Item = Entry | Resolved | Released
+
+
+def encode(item: Item) -> bytes:
+    """Return an item's bytes."""
+    match item:
+        case Entry():
+            return _entry(item)
+        case Resolved(marks):
+            return RESOLVED + struct.pack(f">{len(marks)}Q", *marks)
+        case Released(key):
+            return RELEASED + json.dumps(key).encode()
+
+
+def decode(body: bytes) -> Item:
+    """Return the item of these bytes. Raises ValueError for bytes that are none."""
+    try:
+        kind = body[:1]
+        if kind == RESOLVED:
+            return Resolved(struct.unpack(f">{(len(body) - 1) // 8}Q", body[1:]))
+        if kind == RELEASED:
+            tenant, reservation = json.loads(body[1:])
+            return Released((TenantId(tenant), ReservationId(reservation)))
+        return _read_entry(body)
+    except (struct.error, TypeError, KeyError, UnicodeDecodeError) as error:
+        raise ValueError("the bytes are no entry of a journal") from error
+
+
+def _entry(entry: Entry) -> bytes:
+    operation = entry.operation
+    texts = (
+        operation.tenant_id.encode(),
+        (operation.operation_id or "").encode(),
+        operation.fingerprint.encode(),
+        entry.source_id.encode(),
+        operation.reject_reason.encode(),
+        _more(entry),
+    )
+    fixed = _FIXED.pack(
+        entry.kind.value.encode(),
+        operation.mode.value.encode(),
+        operation.shard,
+        operation.event_count,
+        entry.first_seq,
+        entry.at_us,
+        operation.event_time_us,
+        entry.expires_us,
+        *map(len, texts),
+    )
+    return b"".join((fixed, *texts, operation.payload))
+
+
+def _more(entry: Entry) -> bytes:
+    """Return what few entries have: details and debits."""
+    more: dict[str, Any] = {}
+    match entry.operation.detail:
+        case Refund(event_id, units, units_max, counted):
+            more["refund"] = [event_id, units, units_max, counted]
+        case Hold(reservation_id, ttl_us):
+            more["hold"] = [reservation_id, ttl_us]
+        case _:
+            # A settlement is over, and its events are facts: they are handed in without it.
+            pass
+    if entry.debits:
+        more["debits"] = entry.debits
+    return json.dumps(more).encode() if more else b""
+
+
+def _read_entry(body: bytes) -> Entry:
+    found = _FIXED.unpack_from(body)
+    kind, mode, shard, events, first_seq, at_us, event_time_us, expires_us, *lengths = found
+    texts: list[bytes] = []
+    at = _FIXED.size
+    for length in lengths:
+        texts.append(body[at : at + length])
+        at += length
+    tenant, operation_id, fingerprint, source, reason = (text.decode() for text in texts[:5])
+    more = json.loads(texts[5]) if texts[5] else {}
+    operation = Operation(
+        mode=Mode(mode.decode()),
+        tenant_id=TenantId(tenant),
+        shard=shard,
+        operation_id=OperationId(operation_id) if operation_id else None,
+        fingerprint=fingerprint,
+        event_count=events,
+        event_time_us=event_time_us,
+        payload=body[at:],
+        reject_reason=reason,
+        detail=_detail(more),
+    )
+    return Entry(
+        kind=EntryKind(kind.decode()),
+        operation=operation,
+        at_us=at_us,
+        source_id=SourceId(source),
+        first_seq=first_seq,
+        debits=tuple(
+            (AccountId(account), field, units) for account, field, units in more.get("debits", ())
+        ),
+        expires_us=expires_us,
+    )
+
+
+def _detail(more: dict[str, Any]) -> Detail | None:
+    if "refund" in more:
+        event_id, units, units_max, counted = more["refund"]
+        return Refund(EventId(event_id), units, units_max, counted)
+    if "hold" in more:
+        reservation_id, ttl_us = more["hold"]
+        return Hold(ReservationId(reservation_id), ttl_us)
+    return None

@@ -1,0 +1,335 @@
+"""The journal on disk, behind its port.
+
+Guarantees: an entry that is said to be synced is found again after a loss of power; segments that
+are damaged give all that can be read of them, and what cannot is put aside and counted.
+Refuses to know: what entries are good for.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, TypeVar
+
+from tallygate.adapters.journal.entry_codec import Released, Resolved, decode
+from tallygate.adapters.journal.files import Files
+from tallygate.adapters.journal.index import held_key
+from tallygate.adapters.journal.recovery import Found, recover
+from tallygate.adapters.journal.segment import scan
+from tallygate.adapters.journal.writer import Writer, WriterObserver, WriterParts
+from tallygate.ports.epochs import Ranges
+from tallygate.ports.journal import (
+    Entry,
+    EntryKind,
+    HeldKey,
+    JournalSize,
+    Lane,
+    Stored,
+)
+
+# What Python and the record need of an entry beside its payload: measured.
+ENTRY_BYTES: Final = 300
+CHUNK_MAX: Final = 1_000
+# The oldest segment is written anew when so little of it is needed and so many lie behind it.
+CARRY_SHARE: Final = 8
+CARRY_BEHIND: Final = 4
+
+T = TypeVar("T")
+
+
+class JournalObserver(WriterObserver, Protocol):
+    """What the journal tells of itself."""
+
+    def damaged(self, kind: str, spans: int) -> None:
+        """So many spans could not be read: corrupt, or torn at the end of a segment."""
+
+    def turned_away(self, reason: str) -> None:
+        """An entry was not taken: full, broken, or as too much is queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalOptions:
+    """Bounds: of the segments on disk, and of what is not synced yet.
+
+    Without `threaded` everything is written by whoever waits for it: for simulations.
+    """
+
+    bytes_max: int
+    queue_max: int = 100_000
+    queue_bytes_max: int = 64 * 1024 * 1024
+    threaded: bool = True
+
+
+@dataclass(slots=True)
+class _Waiter:
+    """Somebody who waits for an entry."""
+
+    mark: int
+    synced: bool
+    done: asyncio.Future[bool]
+
+
+class FileJournal:
+    """The `Journal` port over a folder of segments. Made by `open_journal`."""
+
+    def __init__(
+        self, files: Files, options: JournalOptions, observer: JournalObserver, found: Found
+    ) -> None:
+        self._files = files
+        self._options = options
+        self._observer = observer
+        self._index = found.index
+        self._next = found.next_mark
+        self._salt = found.salt
+        self._waiters: list[_Waiter] = []
+        self._loop = asyncio.get_running_loop()
+        self._telling = threading.Event()
+        parts = WriterParts(files, found.index, observer, self._told)
+        self._writer = Writer(parts, found)
+        if options.threaded:
+            self._writer.start()
+        self._closed = False
+
+    @property
+    def taking(self) -> bool:
+        """Whether entries are taken."""
+        return not self._refusal()
+
+    @property
+    def newest(self) -> int:
+        """The mark of what was taken last."""
+        return self._next - 1
+
+    def append(self, entry: Entry) -> int:
+        """Take an entry. See the port."""
+        reason = self._refusal()
+        if reason:
+            self._observer.turned_away(reason)
+            return 0
+        mark = self._next
+        self._next += 1
+        self._writer.put(mark, entry, ENTRY_BYTES + len(entry.operation.payload))
+        return mark
+
+    def _refusal(self) -> str:
+        writer, options = self._writer, self._options
+        if self._closed or writer.failing:
+            return writer.failing or "broken"
+        if self._index.size_bytes + writer.queued_bytes >= options.bytes_max:
+            return "full"
+        if writer.queued >= options.queue_max or writer.queued_bytes >= options.queue_bytes_max:
+            return "queue"
+        return ""
+
+    async def reached(self, mark: int, timeout_s: float, *, synced: bool) -> bool:
+        """Wait until the entry is written, or synced. See the port."""
+        if self._has(mark, synced):
+            return True
+        if self._writer.failing or self._closed:
+            return False
+        waiter = _Waiter(mark, synced, self._loop.create_future())
+        self._waiters.append(waiter)
+        self._hasten()
+        # The thread may have come past between the look and the list.
+        self._advance()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await waiter.done
+        except TimeoutError:
+            return False
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _hasten(self) -> None:
+        if self._options.threaded:
+            self._writer.hasten()
+        else:
+            self._writer.step()
+
+    async def _apart(self, function: Callable[[str], T], name: str) -> T:
+        """Call what reads or removes files, beside the loop."""
+        if self._options.threaded:
+            return await asyncio.to_thread(function, name)
+        self._writer.step()
+        return function(name)
+
+    def _has(self, mark: int, synced: bool) -> bool:
+        return mark <= (self._writer.synced if synced else self._writer.written)
+
+    def _told(self) -> None:
+        """Wake the loop, from the writer's thread."""
+        if self._waiters and not self._telling.is_set():
+            self._telling.set()
+            try:
+                self._loop.call_soon_threadsafe(self._advance)
+            except RuntimeError:
+                # The loop has ended: nobody waits.
+                return
+
+    def _advance(self) -> None:
+        self._telling.clear()
+        waiting: list[_Waiter] = []
+        for waiter in self._waiters:
+            if waiter.done.done():
+                continue
+            if self._has(waiter.mark, waiter.synced):
+                waiter.done.set_result(True)
+            elif self._writer.failing:
+                waiter.done.set_result(False)
+            else:
+                waiting.append(waiter)
+        self._waiters = waiting
+
+    def resolve(self, mark: int) -> None:
+        """Forget a PENDING entry."""
+        self._writer.put(self._mark(), Resolved((mark,)), ENTRY_BYTES)
+
+    def release(self, key: HeldKey) -> None:
+        """Forget a reservation."""
+        self._writer.put(self._mark(), Released(key), ENTRY_BYTES)
+
+    def _mark(self) -> int:
+        mark = self._next
+        self._next += 1
+        return mark
+
+    def confirm(self, lane: Lane, ranges: Ranges) -> None:
+        """Forget those numbers."""
+        self._index.confirm(lane, ranges)
+
+    def unconfirmed(self) -> Mapping[Lane, Ranges]:
+        """Return the numbers that are not confirmed."""
+        return {lane: numbers.ranges for lane, numbers in self._index.unconfirmed().items()}
+
+    def covers(self, lane: Lane, first: int, last: int) -> bool:
+        """Say whether those numbers are in the journal, and not confirmed."""
+        return self._index.covers(lane, first, last)
+
+    def highest(self) -> Mapping[Lane, int]:
+        """Return the highest number met, per lane."""
+        return self._index.highest()
+
+    def pending(self) -> Sequence[int]:
+        """Return the marks of pending entries."""
+        return self._index.pending()
+
+    def held(self) -> Mapping[HeldKey, tuple[int, int]]:
+        """Return the reservations."""
+        return self._index.held()
+
+    async def read(self, marks: Sequence[int]) -> list[Stored]:
+        """Return the entries with these marks."""
+        found: list[Stored] = []
+        for name, wanted in self._index.segments_of(list(marks)).items():
+            for stored in await self._apart(self._load, name):
+                if stored.mark in wanted:
+                    found.append(stored)
+                    # A segment written anew may hold an entry twice.
+                    wanted.discard(stored.mark)
+        return sorted(found, key=lambda each: each.mark)
+
+    async def placed(self, wanted: Mapping[Lane, Ranges]) -> AsyncIterator[Sequence[Stored]]:
+        """Iterate over PLACED entries with one of these numbers."""
+        for name in self._index.segments_with(wanted):
+            stored = await self._apart(self._load, name)
+            some = [each for each in stored if _meets(each.entry, wanted)]
+            for start in range(0, len(some), CHUNK_MAX):
+                yield some[start : start + CHUNK_MAX]
+
+    def _load(self, name: str) -> list[Stored]:
+        """Return the entries of a segment; what cannot be read was told when it was opened."""
+        try:
+            data = self._files.read(name)
+        except OSError:
+            self._observer.failed("broken")
+            return []
+        stored: list[Stored] = []
+        for mark, body in scan(data, self._salt).records:
+            try:
+                item = decode(body)
+            except ValueError:
+                continue
+            if isinstance(item, Entry):
+                stored.append(Stored(mark, item))
+        return stored
+
+    async def tidy(self) -> None:
+        """Give back the space of what is not needed."""
+        if not self._options.threaded:
+            self._writer.step()
+        self._index.clear(time.time_ns() // 1000)
+        await self._carry()
+        for name in self._index.free():
+            await self._apart(self._files.remove, name)
+
+    async def _carry(self) -> None:
+        """Write the little that is needed of the oldest segment anew, when much lies behind it."""
+        oldest = self._index.oldest()
+        if oldest is None or self._refusal():
+            return
+        name, size_bytes, needed = oldest
+        behind = self._index.size_bytes - size_bytes
+        little = needed * ENTRY_BYTES * CARRY_SHARE < size_bytes
+        if not needed or not little or behind < CARRY_BEHIND * size_bytes:
+            return
+        mark, lanes = 0, dict[Lane, list[tuple[int, int]]]()
+        held = self._index.held()
+        for stored in await self._apart(self._load, name):
+            entry = stored.entry
+            if not self._index.needs(stored.mark, entry):
+                continue
+            if entry.kind is EntryKind.HELD:
+                entry = replace(entry, expires_us=held[held_key(entry)][1])
+            else:
+                lane = (entry.source_id, entry.operation.shard)
+                last = entry.first_seq + entry.operation.event_count - 1
+                lanes.setdefault(lane, []).append((entry.first_seq, last))
+            mark = self.append(entry)
+            if not mark:
+                return
+        if mark and await self.reached(mark, 5.0, synced=True):
+            self._index.drop(name)
+
+    def size(self) -> JournalSize:
+        """Return what the journal holds."""
+        events, pending, held, size_bytes, since_us = self._index.measured()
+        age_s = max(0.0, time.time_ns() / 1e9 - since_us / 1e6) if since_us else 0.0
+        queued, queued_bytes = self._writer.queued, self._writer.queued_bytes
+        return JournalSize(events, pending, held, size_bytes, age_s, queued, queued_bytes)
+
+    async def close(self) -> None:
+        """Write and sync what was taken; take nothing more."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._options.threaded:
+            await asyncio.to_thread(self._writer.close)
+        else:
+            self._writer.close()
+        self._advance()
+        for waiter in self._waiters:
+            if not waiter.done.done():
+                waiter.done.set_result(False)
+        self._files.close()
+
+
+def _meets(entry: Entry, wanted: Mapping[Lane, Ranges]) -> bool:
+    if entry.kind is not EntryKind.PLACED:
+        return False
+    last = entry.first_seq + entry.operation.event_count - 1
+    ranges = wanted.get((entry.source_id, entry.operation.shard), ())
+    return any(first <= last and entry.first_seq <= end for first, end in ranges)
+
+
+async def open_journal(
+    files: Files, options: JournalOptions, observer: JournalObserver
+) -> FileJournal:
+    """Return the journal of a folder, with all that can be read of it. Raises OSError."""
+    found = (
+        await asyncio.to_thread(recover, files, observer.damaged)
+        if options.threaded
+        else recover(files, observer.damaged)
+    )
+    return FileJournal(files, options, observer, found)

@@ -1,0 +1,2 @@
+-- Say whether the ledger has no usage at all.
+select not exists (select from tallygate.usage_day)

@@ -1,0 +1,127 @@
+"""gather, backlog ─▶ QuotaStore ═▶ [ journal ]: what the store has accepted goes to our own disk.
+
+If we die here between the store's answer and the entry, the store has the event, and the caller was
+told nothing: the retry is answered from the store's record, and is entered then.
+
+Guarantees: each event that the store accepts from this process has an entry while the journal takes
+any; an answer says where its entry is. Reservations are entered until they are over.
+Refuses to know: who waits for which durability.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from tallygate.domain.decision import (
+    Decided,
+    Mode,
+    Operation,
+    Outcome,
+    Reservation,
+    Unresolved,
+)
+from tallygate.domain.detail import Extension, Hold, Settlement
+from tallygate.domain.errors import TallygateError
+from tallygate.ports import OperationKey, QuotaStore, Recorded, ReservationKey
+from tallygate.ports.journal import Entry, EntryKind, Journal
+
+_SETTLING: Final = frozenset({Mode.COMMIT, Mode.RELEASE})
+
+
+class JournaledStore:
+    """The `QuotaStore` port in front of another one, with a journal beside it."""
+
+    def __init__(self, store: QuotaStore, journal: Journal) -> None:
+        self._store = store
+        self._journal = journal
+
+    async def decide(self, operations: Sequence[Operation]) -> list[Outcome | TallygateError]:
+        """Return what the store answers, entered where it was accepted."""
+        outcomes = await self._store.decide(operations)
+        for place, outcome in enumerate(outcomes):
+            if isinstance(outcome, Decided):
+                if outcome.allowed:
+                    outcomes[place] = self._entered(operations[place], outcome)
+            elif isinstance(outcome, Unresolved):
+                self._over(operations[place])
+        return outcomes
+
+    async def reservation(self, key: ReservationKey) -> Reservation | None:
+        """Return what the store does. Raises what it raises."""
+        return await self._store.reservation(key)
+
+    async def recorded(self, key: OperationKey) -> Recorded | None:
+        """Return what the store does. Raises what it raises."""
+        return await self._store.recorded(key)
+
+    def _entered(self, operation: Operation, answer: Decided) -> Decided:
+        mode = operation.mode
+        if mode in _SETTLING:
+            self._over(operation)
+        elif mode is Mode.RESERVE or mode is Mode.EXTEND:
+            self._hold(operation, answer)
+        if not (answer.first_seq and answer.source_id):
+            return answer
+        placed = _with_excess(operation, answer) if mode is Mode.COMMIT else operation
+        mark = 0
+        if answer.replayed:
+            lane = (answer.source_id, operation.shard)
+            last = answer.first_seq + placed.event_count - 1
+            if self._journal.covers(lane, answer.first_seq, last):
+                # All that was taken up to now includes it.
+                mark = self._journal.newest
+        if not mark:
+            mark = self._journal.append(
+                Entry(EntryKind.PLACED, placed, answer.at_us, answer.source_id, answer.first_seq)
+            )
+        return _marked(answer, mark) if mark else answer
+
+    def _hold(self, operation: Operation, answer: Decided) -> None:
+        if answer.replayed:
+            return
+        match operation.detail:
+            case Hold(_, ttl_us) if operation.payload:
+                # A lease has no events: what was granted from it is entered by itself.
+                kind, kept = EntryKind.HELD, operation
+            case Extension(reservation_id, ttl_us, _):
+                kind = EntryKind.EXTENDED
+                kept = replace(operation, detail=Hold(reservation_id, ttl_us))
+            case _:
+                return
+        self._journal.append(
+            Entry(kind, kept, answer.at_us, answer.source_id, expires_us=answer.at_us + ttl_us)
+        )
+
+    def _over(self, operation: Operation) -> None:
+        if isinstance(operation.detail, Settlement):
+            self._journal.release((operation.tenant_id, operation.detail.reservation_id))
+
+
+def _with_excess(operation: Operation, answer: Decided) -> Operation:
+    """Return a settling with all events that it recorded as its own."""
+    detail = operation.detail
+    if not isinstance(detail, Settlement) or answer.refused_by is not None:
+        return operation
+    return replace(
+        operation,
+        # Two batches of events in a row are one batch.
+        payload=operation.payload + detail.excess_payload,
+        event_count=operation.event_count + detail.excess_count,
+    )
+
+
+def _marked(answer: Decided, mark: int) -> Decided:
+    # Spelt out, as `replace` costs three times as much, and every call comes through here.
+    return Decided(
+        allowed=answer.allowed,
+        at_us=answer.at_us,
+        readings=answer.readings,
+        refused_by=answer.refused_by,
+        retry_after_us=answer.retry_after_us,
+        first_seq=answer.first_seq,
+        replayed=answer.replayed,
+        degraded=answer.degraded,
+        leased=answer.leased,
+        source_id=answer.source_id,
+        journal_mark=mark,
+    )

@@ -1,0 +1,368 @@
+"""counters · stream · ledger ─▶ [ verify counters ] ─▶ differences, on a system that goes on.
+
+If we die here, nothing has happened: counters are read, and not changed.
+
+Guarantees: what is in flight is no difference. Counters are read first, all of a family at one
+instant of their own time; then the stream; then the ledger, in one snapshot. What was accepted by
+that instant is then in the snapshot, or it was in the stream: it cannot have left the stream before
+the ledger had it. Usage that came later is left out by when it was accepted. So both sides are of
+the same instant, to the unit.
+Refuses to know: SQL, Redis, and how differences are shown.
+
+What differs is looked at again: a limit, a family or a correction may have been changing just then.
+Rates are not compared: what they hold drains as it comes, and the ledger does not tell in which
+order a tenth of a second was. A counter that is lower than it should be passes, and is counted as
+young, when its limit was another one at the beginning of its window.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tallygate.domain.catalog import Catalog, Limit, LimitKind, Tenant, default_tenant, limits_of
+from tallygate.domain.drift import BalanceBook, Check, Difference
+from tallygate.domain.drift_counters import Slots, Unlike, unlike, unlike_balance
+from tallygate.domain.errors import Overloaded
+from tallygate.domain.event import BalanceBurn, UsageEvent
+from tallygate.domain.hold import Account
+from tallygate.domain.ids import AccountId, TenantId, scope_of, shard_of, tenant_of
+from tallygate.domain.limit import charge
+from tallygate.flow.event_usage import AddedUsage
+from tallygate.flow.family import Tenants, lineages
+from tallygate.flow.recount import Recount, Recounted
+from tallygate.flow.verify import CounterFindings
+from tallygate.ports import CatalogStore, Clock
+from tallygate.ports.audit import AuditSnapshots, AuditUsage, CounterPage, CounterReads
+from tallygate.ports.epochs import CounterStages, ShardState, Stage
+
+# Read in one moment, in which Redis does nothing else: some milliseconds.
+TENANTS_MAX: Final = 200
+# Some hundred megabytes; more lag than that is told by metrics, and has to pass first.
+IN_FLIGHT_MAX: Final = 200_000
+ATTEMPTS_MAX: Final = 3
+PAUSE_S: Final = 1.0
+
+Note = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CounterParts:
+    """What counters are compared through. `wait` pauses between looks, for seconds."""
+
+    reads: CounterReads
+    stages: CounterStages
+    snapshots: AuditSnapshots
+    catalogs: CatalogStore
+    tenants: Tenants
+    clock: Clock
+    shards: int
+    wait: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+@dataclass(slots=True)
+class _Group:
+    """Families of one shard that are compared together, by their roots."""
+
+    shard: int
+    families: dict[TenantId, list[TenantId]] = field(default_factory=dict)
+
+    @property
+    def tenants(self) -> list[TenantId]:
+        """All tenants of the families."""
+        return [each for family in self.families.values() for each in family]
+
+
+@dataclass(slots=True)
+class _Findings:
+    differences: list[Difference] = field(default_factory=list)
+    compared: int = 0
+    in_flight: int = 0
+    young: int = 0
+    shut: set[int] = field(default_factory=set)
+    # The roots of families in which something differs.
+    doubtful: set[TenantId] = field(default_factory=set)
+
+    def add(self, other: "_Findings") -> None:
+        """Add what another look has found."""
+        self.differences += other.differences
+        self.compared += other.compared
+        self.in_flight += other.in_flight
+        self.young += other.young
+        self.shut |= other.shut
+        self.doubtful |= other.doubtful
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look at a group has read."""
+
+    group: _Group
+    page: CounterPage
+    catalog: Catalog
+    lineages: Mapping[TenantId, tuple[Tenant, ...]]
+    recounted: Mapping[AccountId, Recounted]
+    books: Mapping[tuple[AccountId, str], BalanceBook]
+    burns: Sequence[BalanceBurn]
+    epoch: str
+
+    @property
+    def tenants(self) -> dict[TenantId, Tenant]:
+        """All tenants of the group, parents included."""
+        return {each.tenant_id: each for line in self.lineages.values() for each in line}
+
+    def root(self, tenant_id: TenantId) -> TenantId:
+        """Return the topmost parent of a tenant."""
+        for lineage in self.lineages.values():
+            if any(each.tenant_id == tenant_id for each in lineage):
+                return lineage[-1].tenant_id
+        return tenant_id
+
+
+class CounterAudit:
+    """The `CounterCheck` of verification."""
+
+    def __init__(self, parts: CounterParts) -> None:
+        self._parts = parts
+
+    async def compare(self, tenant_id: TenantId | None, note: Note) -> CounterFindings:
+        """Compare the counters of a tenant, or of all; return what differs after three looks.
+
+        Raises `BackendUnavailable`, and `Overloaded` when too much is in flight.
+        """
+        catalog = await self._parts.catalogs.effective(self._parts.clock.now_us())
+        states = {each.shard: each for each in await self._parts.stages.states()}
+        wanted = [each for each in states.values() if each.stage is Stage.OPEN]
+        names = await self._parts.reads.accounts(wanted)
+        total = _Findings()
+        for group in await self._groups(catalog, names, tenant_id):
+            found = await self._look(group, catalog, states[group.shard], names)
+            note(found.compared)
+            for _ in range(ATTEMPTS_MAX - 1):
+                if not found.doubtful:
+                    break
+                found = await self._again(group, catalog, names, found)
+            total.add(found)
+        return CounterFindings(
+            differences=tuple(
+                each for each in total.differences if tenant_id in (None, each.tenant_id)
+            ),
+            compared=total.compared,
+            in_flight=total.in_flight,
+            young=total.young,
+            unverified=tuple(
+                f"counters of shard {shard}: they are being rebuilt" for shard in sorted(total.shut)
+            ),
+        )
+
+    async def _again(
+        self,
+        group: _Group,
+        catalog: Catalog,
+        names: Mapping[int, Mapping[TenantId, set[AccountId]]],
+        before: _Findings,
+    ) -> _Findings:
+        """Look once more at the families that differed, as they are by now."""
+        await self._parts.wait(PAUSE_S)
+        states = {each.shard: each for each in await self._parts.stages.states()}
+        some = _Group(group.shard)
+        async with self._parts.snapshots.snapshot() as usage:
+            recount = self._recount(usage, catalog, self._parts.clock.now_us())
+            for root in before.doubtful:
+                family = await recount.family(root) or group.families.get(root, [root])
+                some.families[root] = family
+        found = await self._look(some, catalog, states[group.shard], names)
+        found.compared = before.compared
+        found.young += before.young
+        return found
+
+    async def _groups(
+        self,
+        catalog: Catalog,
+        names: Mapping[int, Mapping[TenantId, set[AccountId]]],
+        tenant_id: TenantId | None,
+    ) -> list[_Group]:
+        """Return all families, by shard, in groups that are compared together."""
+        async with self._parts.snapshots.snapshot() as usage:
+            recount = self._recount(usage, catalog, self._parts.clock.now_us())
+            if tenant_id is not None:
+                families = {tenant_id: await recount.family(tenant_id) or [tenant_id]}
+            else:
+                families = dict(await recount.families())
+        if tenant_id is None:
+            known = {each for family in families.values() for each in family}
+            strangers = {each for named in names.values() for each in named} - known
+            families |= {each: [each] for each in strangers}
+        groups: dict[int, list[_Group]] = {}
+        for found in families.values():
+            lines = await lineages(self._parts.tenants, catalog, found)
+            for tenant, line in lines.items():
+                root = line[-1].tenant_id
+                shard = shard_of(root, self._parts.shards)
+                some = groups.setdefault(shard, [_Group(shard)])
+                if root not in some[-1].families and len(some[-1].tenants) >= TENANTS_MAX:
+                    some.append(_Group(shard))
+                some[-1].families.setdefault(root, []).append(tenant)
+        return [group for some in groups.values() for group in some]
+
+    def _recount(self, usage: AuditUsage | AddedUsage, catalog: Catalog, at_us: int) -> Recount:
+        return Recount(
+            usage,
+            self._parts.tenants,
+            catalog,
+            shards=self._parts.shards,
+            at_us=at_us,
+            until_us=at_us + 1,
+        )
+
+    async def _look(
+        self,
+        group: _Group,
+        catalog: Catalog,
+        state: ShardState,
+        names: Mapping[int, Mapping[TenantId, set[AccountId]]],
+    ) -> _Findings:
+        if state.stage is not Stage.OPEN:
+            return _Findings(shut={group.shard})
+        lines = await lineages(self._parts.tenants, catalog, group.tenants)
+        members = {each.tenant_id for line in lines.values() for each in line}
+        scoped = names.get(group.shard, {})
+        accounts = {AccountId(each) for each in members}
+        accounts.update(*(scoped.get(each, set()) for each in members))
+        page = await self._parts.reads.page(state, sorted(accounts))
+        if not page.open:
+            return _Findings(shut={group.shard})
+        events, burns = await self._in_flight(group.shard, page.at_us)
+        async with self._parts.snapshots.snapshot() as usage:
+            unseen = await usage.unseen(events) if events else []
+            theirs = await lineages(
+                self._parts.tenants, catalog, sorted({each.tenant_id for each in unseen})
+            )
+            lines |= {
+                tenant: line
+                for tenant, line in theirs.items()
+                if line[-1].tenant_id in group.families
+            }
+            added = AddedUsage(usage, [each for each in unseen if each.tenant_id in lines])
+            recounted = await self._recount(added, catalog, page.at_us).of(sorted(lines))
+            books = await usage.books(sorted(members), page.at_us)
+            unposted = await usage.unposted(burns) if burns else []
+            look = _Look(
+                group=group,
+                page=page,
+                catalog=catalog,
+                lineages=lines,
+                recounted={each.account: each for each in recounted},
+                books={(AccountId(each.tenant_id), each.limit_id): each for each in books},
+                burns=unposted,
+                epoch=state.epoch,
+            )
+            found = await self._compared(look, usage)
+        found.in_flight = len(unseen)
+        return found
+
+    async def _in_flight(
+        self, shard: int, until_us: int
+    ) -> tuple[list[UsageEvent], list[BalanceBurn]]:
+        events: list[UsageEvent] = []
+        burns: list[BalanceBurn] = []
+        async for entry in self._parts.reads.entries(shard, until_us):
+            if entry.received_at_us <= until_us:
+                events += entry.events
+                burns += entry.burns
+            if len(events) > IN_FLIGHT_MAX:
+                raise Overloaded("too many events are in flight: let ingest catch up")
+        return events, burns
+
+    async def _compared(self, look: _Look, usage: AuditUsage) -> _Findings:
+        found = _Findings()
+        tenants = look.tenants
+        for account in sorted({*look.page.accounts, *look.recounted}):
+            tenant = tenants[tenant_of(account)]
+            read = look.page.accounts.get(account)
+            if read is None:
+                # A value of a dimension that was used for the first time after names were read.
+                read = Account()
+            for limit in _limits(look, tenant, account):
+                found.compared += 1
+                for unequal in _unlike(look, account, read, limit, tenant):
+                    if unequal.found < unequal.expected and await self._young(
+                        look, usage, tenant, limit, unequal.since_us
+                    ):
+                        found.young += 1
+                        continue
+                    found.doubtful.add(look.root(tenant.tenant_id))
+                    found.differences.append(_difference(account, limit, unequal))
+        return found
+
+    async def _young(
+        self, look: _Look, usage: AuditUsage, tenant: Tenant, limit: Limit, since_us: int
+    ) -> bool:
+        """Say whether the tenant had no such limit when the window began."""
+        if limit.kind is LimitKind.BALANCE or not since_us:
+            return False
+        before = await self._parts.catalogs.effective(since_us)
+        if not before.version:
+            # Nothing was decided without a catalog: all there is was counted.
+            return False
+        then = (await usage.tenants_at([tenant.tenant_id], since_us)).get(tenant.tenant_id)
+        then = then or default_tenant(before, tenant.tenant_id)
+        if then is None:
+            return False
+        of_then = {_measure(each) for each in limits_of(before, then, since_us)}
+        same_meters = before.meters.get(limit.meter) == look.catalog.meters.get(limit.meter)
+        return _measure(limit) not in of_then or not same_meters or then.parent != tenant.parent
+
+
+def _limits(look: _Look, tenant: Tenant, account: AccountId) -> Iterable[Limit]:
+    """Iterate over the limits whose counters the account has, by what the tenant has now."""
+    per = scope_of(account).partition("=")[0]
+    for limit in limits_of(look.catalog, tenant, look.page.at_us):
+        if limit.per == per:
+            yield limit
+
+
+def _unlike(
+    look: _Look, account: AccountId, read: Account, limit: Limit, tenant: Tenant
+) -> Iterable[Unlike]:
+    at_us = look.page.at_us
+    template = charge(limit, account, tenant.calendar, 0, at_us)
+    stored, held = read.counters.get(template.field), read.held(template.field)
+    if limit.kind is LimitKind.BALANCE:
+        book = look.books.get((account, limit.limit_id))
+        if book is None or book.published_epoch != look.epoch:
+            return ()  # its counters have not been given it: refused until they have
+        burns = [
+            (each.grant_seq, each.amount)
+            for each in look.burns
+            if (each.tenant_id, each.limit_id) == (tenant.tenant_id, limit.limit_id)
+        ]
+        return unlike_balance(stored, held, book, burns, at_us)
+    slots: Slots = ()
+    recounted = look.recounted.get(account)
+    if recounted is not None:
+        for each, found in zip(recounted.charges, recounted.slots, strict=True):
+            if each.field == template.field:
+                slots = found
+    return unlike(template, stored, held, slots, at_us)
+
+
+def _difference(account: AccountId, limit: Limit, unequal: Unlike) -> Difference:
+    scope = scope_of(account)
+    return Difference(
+        check=Check.BALANCE if limit.kind is LimitKind.BALANCE else Check.COUNTER,
+        what=f"{limit.limit_id} {scope}".strip(),
+        tenant_id=tenant_of(account),
+        where=unequal.where,
+        expected=unequal.expected,
+        found=unequal.found,
+        detail="the counter is not what the ledger and what is in flight come to",
+    )
+
+
+def _measure(limit: Limit) -> tuple[object, ...]:
+    """Return what decides which usage a limit counts, and where."""
+    return (
+        *(limit.limit_id, limit.meter, limit.kind, limit.period),
+        *(limit.duration_us, limit.per, limit.where),
+    )

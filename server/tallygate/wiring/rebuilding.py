@@ -1,0 +1,121 @@
+"""What makes lost counters anew and sets them right, put together beside the ingester.
+
+Guarantees: it starts while Redis and Postgres are away; of several processes one works.
+Refuses to know: who drains the streams.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from tallygate.adapters.catalog.file_view import FileCatalogView
+from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.corrections import PostgresCorrections
+from tallygate.adapters.postgres.rebuild_ledger import PostgresRebuildLedger
+from tallygate.adapters.prometheus.observers import StoreMetrics
+from tallygate.adapters.redis.epochs import RedisCounterStages
+from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
+from tallygate.adapters.redis.seen import RedisSeenNumbers
+from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
+from tallygate.adapters.source_id import source_id
+from tallygate.domain.catalog import Catalog, Tenant
+from tallygate.domain.errors import CatalogInvalid, CatalogNotLoaded
+from tallygate.domain.ids import SourceId, TenantId
+from tallygate.flow.correct import Correct, CorrectOptions, CorrectParts
+from tallygate.flow.loop import Loop, LoopOptions
+from tallygate.flow.rebuild import Rebuild, RebuildOptions, RebuildParts
+from tallygate.wiring.host import Host
+
+REBUILD_MS: Final = 200
+CORRECT_MS: Final = 1_000
+# The longest that a call of a rebuilding's own may take: it sends more at once than a sidecar.
+REDIS_TIMEOUT_MS: Final = 5_000
+
+
+class Declarations:
+    """Plans and tenants: those applied to Postgres, or those of the catalog's file where none are.
+
+    The `Declared` port of rebuilding.
+    """
+
+    def __init__(self, stored: PostgresCatalogStore, file: FileCatalogView | None) -> None:
+        self._stored = stored
+        self._file = file
+        self._from_file = False
+
+    async def effective(self, at_us: int) -> Catalog | None:
+        """Return the catalog in effect, None where there is none."""
+        found = await self._stored.effective(at_us)
+        self._from_file = not found.version
+        if found.version:
+            return found
+        if self._file is None:
+            return None
+        try:
+            await self._file.refresh()
+            return self._file.current()
+        except (CatalogInvalid, CatalogNotLoaded):
+            return None
+
+    async def tenants_named(self, ids: Sequence[TenantId]) -> Mapping[TenantId, Tenant]:
+        """Return those of the tenants that are declared."""
+        if self._from_file and self._file is not None:
+            return self._file.tenants_named(ids)
+        return await self._stored.tenants_named(ids)
+
+
+def start_rebuilding(host: Host) -> None:
+    """Start what makes lost counters anew, and what corrects counters."""
+    settings, metrics = host.settings, host.metrics
+    postgres, client = host.postgres(), host.redis(REDIS_TIMEOUT_MS)
+    name = source_id(settings.data_dir)
+    # Two processes may share a data directory, and must not share the lead.
+    holder = f"{name}/{os.getpid()}"
+    file = FileCatalogView(settings.catalog) if settings.catalog else None
+    declared = Declarations(PostgresCatalogStore(postgres), file)
+    ledger = PostgresRebuildLedger(postgres)
+    stages = RedisCounterStages(client, settings.shards)
+    stream = RedisUsageStream(client, StreamOptions(settings.shards, consumer=name))
+    store = RedisQuotaStore(
+        client,
+        StoreOptions(
+            # It numbers no events, so that nobody's numbers are seen to have gone back by it.
+            SourceId(f"{name}-rebuild"),
+            settings.shards,
+            settings.operation_ttl_s * 1000,
+            opens_new=settings.counter_rebuild == "none",
+        ),
+        StoreMetrics(metrics),
+    )
+    rebuild = Rebuild(
+        RebuildParts(
+            ledger=ledger,
+            stages=stages,
+            seen=RedisSeenNumbers(client),
+            stream=stream,
+            store=store,
+            declared=declared,
+            clock=host.clock,
+            observer=metrics.rebuild,
+        ),
+        RebuildOptions(holder, settings.shards),
+    )
+    correct = Correct(
+        CorrectParts(
+            corrections=PostgresCorrections(postgres),
+            ledger=ledger,
+            stages=stages,
+            stream=stream,
+            store=store,
+            declared=declared,
+            clock=host.clock,
+            observer=metrics.rebuild,
+        ),
+        CorrectOptions(holder, settings.shards, settings.operation_ttl_s),
+    )
+    for each, step, every_ms in (
+        ("rebuild", rebuild, REBUILD_MS),
+        ("correct", correct, CORRECT_MS),
+    ):
+        options = LoopOptions(idle_ms=every_ms)
+        host.spawn(Loop(each, step, host.clock, host.observer, options))

@@ -1,0 +1,1 @@
+"""Harness P: real processes, real faults, and what must hold afterwards."""

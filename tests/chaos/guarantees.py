@@ -1,0 +1,184 @@
+"""`docs/guarantees.md`: each promise, its bound, the tests that show it, and their last result.
+
+`python -m tests.chaos.guarantees` runs those tests, keeps what came of them in `results.json`, and
+writes the page; with `--render` it writes the page alone. Guarantees that the page says of a test
+only what pytest said. Refuses to know what a test does.
+"""
+
+import argparse
+import ast
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+from tests.chaos.promises import PROMISES, ROWS, Promise
+from tests.chaos.seeds import VARIABLE
+from tests.docs.pages import ROOT
+
+PAGE: Final = ROOT / "docs" / "guarantees.md"
+RESULTS: Final = Path(__file__).with_name("results.json")
+
+HEAD: Final = """\
+# Guarantees
+
+What Tallygate promises, how far, and the tests that show it, with what they said last. The rows are
+the faults that each promise was made for. Made by `make test-faults` from
+`tests/chaos/promises.py`; do not edit.
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a test: its cases, how many of them passed, and the seconds they took."""
+
+    cases: int
+    passed: int
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """As the page says it."""
+        if self.passed == self.cases:
+            return "passed" if self.cases == 1 else f"passed, {self.cases} cases"
+        return f"**{self.cases - self.passed} of {self.cases} failed**"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The last run of all tests that show a promise."""
+
+    date: str = ""
+    seed: int = 0
+    results: Mapping[str, Result] | None = None
+
+    def of(self, test: str) -> str:
+        """Return what a test came to, as the page says it."""
+        result = (self.results or {}).get(test)
+        return "not run yet" if result is None else result.text
+
+
+def exists(test: str) -> bool:
+    """Say whether there is a test of that name, `FILE::NAME`; nothing is imported."""
+    file, _, name = test.partition("::")
+    path = ROOT / file
+    return path.is_file() and name in _functions(ast.parse(path.read_text()))
+
+
+def uncovered(promises: Iterable[Promise] = PROMISES) -> set[int]:
+    """Return the rows of faults that have no test."""
+    return set(ROWS) - {row for each in promises if each.tests for row in each.rows}
+
+
+def read() -> Run:
+    """Return the last run that was kept."""
+    if not RESULTS.exists():
+        return Run()
+    kept = json.loads(RESULTS.read_text())
+    results = {name: Result(**each) for name, each in kept["results"].items()}
+    return Run(kept["date"], kept["seed"], results)
+
+
+def render(run: Run) -> str:
+    """Return the page."""
+    last = f"Last run: {run.date}, seed {run.seed}.\n\n" if run.date else "Not run yet.\n\n"
+    return HEAD + last + "\n".join(_section(each, run) for each in PROMISES) + _rows()
+
+
+def _section(promise: Promise, run: Run) -> str:
+    rows = ", ".join(map(str, promise.rows))
+    lines = [
+        f"## {promise.title}\n",
+        f"{promise.says}\n",
+        f"Bound: {promise.bound}\n",
+        f"Rows: {rows}\n" if rows else "",
+        "| test | last result |\n|---|---|",
+        *(f"| `{test}` | {run.of(test)} |" for test in promise.tests),
+        *(f"| {command} | {where} |" for command, where in promise.commands),
+        "",
+    ]
+    return "\n".join(each for each in lines if each or each is lines[-1])
+
+
+def _rows() -> str:
+    lines = ["\n## Faults by row\n", "| row | fault | promises |", "|---|---|---|"]
+    for row, fault in ROWS.items():
+        titles = "; ".join(each.title for each in PROMISES if row in each.rows)
+        lines.append(f"| {row} | {fault} | {titles} |")
+    return "\n".join(lines) + "\n"
+
+
+def _functions(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            # A machine of hypothesis becomes a test by being given its name.
+            yield from (each.id for each in node.targets if isinstance(each, ast.Name))
+
+
+def results_of(report: Path) -> dict[str, Result]:
+    """Return the results in a JUnit report of pytest, by `FILE::NAME`, cases added up."""
+    found: dict[str, Result] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        # A class of tests, if there is one, is the last part of the dotted name.
+        parts = [
+            part for part in (case.get("classname") or "").split(".") if not part[:1].isupper()
+        ]
+        name = f"{'/'.join(parts)}.py::{(case.get('name') or '').partition('[')[0]}"
+        before = found.get(name, Result(0, 0, 0.0))
+        fine = not any(case.find(tag) is not None for tag in ("failure", "error", "skipped"))
+        found[name] = Result(
+            before.cases + 1,
+            before.passed + fine,
+            round(before.seconds + float(case.get("time") or 0), 3),
+        )
+    return found
+
+
+def run_tests(seed: int, arguments: Iterable[str]) -> tuple[int, Run]:
+    """Run every test that shows a promise; return pytest's exit code and what came of each."""
+    tests = sorted({test for each in PROMISES for test in each.tests})
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [
+            *(sys.executable, "-m", "pytest", "-m", "faults_long or not faults_long"),
+            *(f"--junitxml={report}", *arguments, *tests),
+        ]
+        environment = {**os.environ, VARIABLE: str(seed)}
+        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        results = results_of(report) if report.exists() else {}
+    wanted = {test: results[test] for test in tests if test in results}
+    return code, Run(f"{datetime.now(UTC):%Y-%m-%d}", seed, wanted)
+
+
+def main() -> int:
+    """Run the tests and write the page, or write the page alone."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.guarantees")
+    parser.add_argument("--render", action="store_true", help="write the page from the last run")
+    parser.add_argument("--seed", type=int, default=None)
+    given, arguments = parser.parse_known_args()
+    code, run = 0, read()
+    if not given.render:
+        seed = random.SystemRandom().randrange(10**6) if given.seed is None else given.seed
+        sys.stdout.write(f"seed {seed}\n")
+        sys.stdout.flush()
+        code, run = run_tests(seed, arguments)
+        kept = {"date": run.date, "seed": run.seed}
+        results = {name: asdict(each) for name, each in (run.results or {}).items()}
+        RESULTS.write_text(json.dumps({**kept, "results": results}, indent=1) + "\n")
+    PAGE.write_text(render(run))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

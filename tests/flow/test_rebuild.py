@@ -1,0 +1,355 @@
+"""Rebuilding: counters that were lost are those of an undisturbed run, whatever breaks off."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tallygate.domain.decision import Fenced, Mode
+from tallygate.domain.errors import BackendUnavailable
+from tallygate.domain.ids import SourceId, TenantId, shard_of
+from tallygate.flow.rebuild import BEHIND, CATALOG, JOURNALS, PAST, STREAM, UNFINISHED, UNKNOWN
+from tallygate.ports.epochs import Stage
+from tests.flow.rebuild_parts import SHARDS, Installation, allowed
+
+NAMES = ("acme", "child", "org", "other")
+
+
+async def opened() -> Installation:
+    """Return an installation that is in use: 40 events, all of them in the ledger."""
+    world = Installation()
+    await world.run(world.rebuild(), 2)
+    assert world.open
+    for number in range(40):
+        assert allowed(await world.use(NAMES[number % 4], number, 1 + number, Mode.CONSUME))
+    await world.ingest()
+    return world
+
+
+async def test_a_new_installation_opens_at_once() -> None:
+    """There is nothing to wait for: it decides after the first run."""
+    world = Installation()
+    assert isinstance(await world.use("acme", 1, mode=Mode.CONSUME), Fenced)
+    await world.run(world.rebuild(), 1)
+    assert allowed(await world.use("acme", 1, mode=Mode.CONSUME))
+
+
+async def test_lost_counters_are_made_anew() -> None:
+    """They hold what the ledger has and what was counted meanwhile, and are decided by at once."""
+    world = await opened()
+    before = world.counters()
+    world.lose()
+    assert isinstance(await world.use("acme", 50, mode=Mode.CONSUME), Fenced)
+    assert allowed(await world.use("acme", 51, 9))
+    rebuild = world.rebuild()
+    await world.run(rebuild, 1)
+    assert isinstance(await world.use("acme", 50, mode=Mode.CONSUME), Fenced)
+    await world.ingest()
+    assert allowed(await world.use("child", 52, 9))
+    await world.run(rebuild, 5)
+    assert world.open
+    await world.ingest()
+    assert world.counters() == await world.recounted()
+    assert before != world.counters()
+    used = sum(1 + number for number in range(0, 40, 4)) + 9
+    left = 1_000 - used
+    assert not allowed(await world.use("acme", 60, left + 1, Mode.CONSUME))
+    assert allowed(await world.use("acme", 60, left, Mode.CONSUME))
+
+
+async def test_journals_are_told_and_waited_for() -> None:
+    """They see what the ledger has before they hand in; the shard opens once they are done."""
+    world = await opened()
+    shard = shard_of(TenantId("acme"), SHARDS)
+    old = world.stages.state(shard).epoch
+    world.lose()
+    rebuild = world.rebuild()
+    await world.run(rebuild, 1)
+    new = world.stages.state(shard)
+    assert new.stage is Stage.SEEN
+    (seen,) = await world.seen.seen([(SourceId(f"fake.{old}"), shard)])
+    assert seen.ranges[0][0] == 1
+    await world.seen.announce(shard, new.epoch, SourceId("car"), done=False)
+    await world.run(rebuild, 8)
+    assert world.told.waits[JOURNALS] == 1
+    await world.seen.announce(shard, new.epoch, SourceId("car"), done=True)
+    await world.run(rebuild, 1)
+    assert world.open
+
+
+async def test_a_journal_that_never_comes_is_not_waited_for_for_ever() -> None:
+    """After the patience the shard opens."""
+    world = await opened()
+    shard = shard_of(TenantId("acme"), SHARDS)
+    world.lose()
+    rebuild = world.rebuild()
+    await world.run(rebuild, 1)
+    epoch = world.stages.state(shard).epoch
+    await world.seen.announce(shard, epoch, SourceId("car"), done=False)
+    await world.run(rebuild, 40)
+    assert world.open
+
+
+async def test_what_is_left_in_the_stream_is_waited_for() -> None:
+    """An old copy has entries of the epoch before: they come to the ledger first."""
+    world = await opened()
+    assert allowed(await world.use("acme", 70, 5))
+    shard = shard_of(TenantId("acme"), SHARDS)
+    await world.stages.renew(shard, world.stages.state(shard).epoch)
+    world.time.us += 1_000_000
+    rebuild = world.rebuild()
+    await world.run(rebuild, 5)
+    assert world.told.waits[STREAM] == 1
+    await world.ingest()
+    await world.run(rebuild, 5)
+    assert world.open
+    assert world.counters() == await world.recounted()
+
+
+async def test_an_epoch_that_is_behind_the_ledger_is_given_up() -> None:
+    """A copy that lost its last writes would give numbers out twice."""
+    world = await opened()
+    shard = shard_of(TenantId("acme"), SHARDS)
+    rebuild = world.rebuild()
+    await world.run(rebuild, 2)
+    assert world.told.renewals == []
+    state = world.stages.state(shard)
+    for source, last in list(world.stages.given[shard].items()):
+        world.stages.given[shard][source] = last - 1
+    await world.run(rebuild, 6)
+    assert world.told.renewals == [BEHIND]
+    assert world.stages.state(shard).epoch != state.epoch
+    assert world.open
+    assert world.counters() == await world.recounted()
+
+
+async def test_an_old_copy_that_comes_back_is_given_up() -> None:
+    """Its epoch was closed before: what was counted since is not in its counters."""
+    world = await opened()
+    old = [world.stages.state(shard) for shard in range(SHARDS)]
+    world.lose()
+    rebuild = world.rebuild()
+    await world.run(rebuild, 6)
+    assert allowed(await world.use("acme", 70, 5))
+    await world.ingest()
+    for state in old:
+        world.stages._epochs[state.shard] = (state.epoch, Stage.OPEN)
+    await world.run(rebuild, 6)
+    assert set(world.told.renewals) == {PAST}
+    assert world.open
+    assert world.counters() == await world.recounted()
+
+
+async def test_without_a_catalog_it_stays_shut() -> None:
+    """Nobody knows which counters there are."""
+    world = await opened()
+    world.lose()
+    world.plans.catalog = None
+    rebuild = world.rebuild()
+    await world.run(rebuild, 5)
+    assert world.told.waits[CATALOG] == SHARDS
+    assert not world.open
+
+
+async def test_counters_of_before_epochs_were_closed_are_made_anew() -> None:
+    """After an upgrade the epoch is the old one, and its counters are nowhere."""
+    world = await opened()
+    world.ledger.current.clear()
+    for shard in range(SHARDS):
+        # As the script before had it: the epoch, and no stage.
+        epoch = world.stages.state(shard).epoch
+        world.stages._epochs[shard] = (epoch, Stage.LOST)
+        world.store.shard(shard).accounts.clear()
+    await world.run(world.rebuild(), 6)
+    assert set(world.told.renewals) == {UNKNOWN}
+    assert world.open
+    assert world.counters() == await world.recounted()
+
+
+async def test_one_process_rebuilds() -> None:
+    """Another takes over when the first is silent, and begins anew."""
+    world = await opened()
+    world.lose()
+    one, two = world.rebuild("one"), world.rebuild("two")
+    await one.run_once()
+    assert (await two.run_once()).shut == 0
+    epochs = await world.stages.epochs()
+    world.time.us += 11_000_000
+    await world.run(two, 6)
+    assert world.open
+    assert set(world.told.renewals) == {UNFINISHED}
+    assert await world.stages.epochs() != epochs
+    assert (await one.run_once()).shut == 0
+    assert world.counters() == await world.recounted()
+
+
+class Broken(Exception):
+    """The process died."""
+
+
+class Breaks:
+    """Dies at the n-th call of any port, before it or after it was carried out."""
+
+    def __init__(self, at: int, *, after: bool) -> None:
+        self.left, self.after = at, after
+
+    def wrap(self, port: Any) -> Any:
+        """Return a port whose calls count."""
+        return _Breaking(port, self)
+
+
+class _Breaking:
+    def __init__(self, port: Any, breaks: Breaks) -> None:
+        self._port, self._breaks = port, breaks
+
+    def __getattr__(self, name: str) -> Any:
+        found, breaks = getattr(self._port, name), self._breaks
+        if name == "close":
+            return found
+
+        async def call(*args: Any, **named: Any) -> Any:
+            breaks.left -= 1
+            if breaks.left == 0 and not breaks.after:
+                raise Broken
+            answer = await found(*args, **named)
+            if breaks.left == 0:
+                raise Broken
+            return answer
+
+        return call
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_it_may_die_at_any_step(after: bool) -> None:
+    """Whoever comes next ends with the counters of the ledger and what was counted since."""
+    died = 0
+    for at in range(1, 100):
+        world = await opened()
+        world.lose()
+        breaks = Breaks(at, after=after)
+        parts = world.parts()
+        dying = world.rebuild(
+            parts=replace(
+                parts,
+                **{
+                    name: breaks.wrap(getattr(parts, name))
+                    for name in ("ledger", "stages", "seen", "stream", "store")
+                },
+            )
+        )
+        try:
+            await world.use("acme", 80, 3)
+            await world.run(dying, 5)
+        except Broken:
+            died += 1
+        await world.use("child", 81, 4)
+        await world.ingest()
+        await world.run(world.rebuild(), 8)
+        assert world.open, at
+        assert world.counters() == await world.recounted(), at
+        if breaks.left > 0:
+            break
+    assert died == at - 1 > 20
+
+
+async def test_an_outage_of_redis_breaks_off_and_begins_anew() -> None:
+    """What was half applied is forgotten with its epoch."""
+    world = await opened()
+    world.lose()
+    rebuild = world.rebuild()
+    world.store.down = True
+    with pytest.raises(BackendUnavailable):
+        await rebuild.run_once()
+    world.store.down = False
+    await world.run(rebuild, 6)
+    assert set(world.told.renewals) == {UNFINISHED}
+    assert world.open
+    assert world.counters() == await world.recounted()
+
+
+async def test_what_comes_late_is_added() -> None:
+    """Entries of a lost epoch that an ingester still held are counted when they are stored."""
+    world = await opened()
+    for number in range(90, 94):
+        await world.use(NAMES[number % 4], number, 7)
+    held = await world.stream.read(100, 0)
+    world.lose()
+    rebuild, correct = world.rebuild(), world.correct()
+    await world.run(rebuild, 1)
+    await world.store_entries(held)
+    await world.store_entries(held)
+    await correct.run_once()
+    assert world.told.outcomes == []
+    await world.run(rebuild, 4)
+    assert world.open
+    await correct.run_once()
+    await correct.run_once()
+    assert world.told.outcomes == ["applied"] * 4
+    assert world.counters() == await world.recounted()
+
+
+async def test_what_came_late_before_another_loss_is_in_the_sums() -> None:
+    """A correction of an epoch that is lost as well is given to none."""
+    world = await opened()
+    await world.use("acme", 90, 7)
+    held = await world.stream.read(100, 0)
+    world.lose()
+    rebuild = world.rebuild()
+    await world.run(rebuild, 4)
+    await world.store_entries(held)
+    world.lose()
+    await world.run(rebuild, 6)
+    await world.correct().run_once()
+    assert world.told.outcomes == ["superseded"]
+    assert world.counters() == await world.recounted()
+
+
+async def test_what_was_counted_twice_is_taken_back_once() -> None:
+    """A retry after Redis has forgotten the operation is a duplicate to the ledger."""
+    world = await opened()
+    correct = world.correct()
+    world.time.us += 901_000_000
+    for number in range(8):
+        assert allowed(await world.use(NAMES[number % 4], number, 1 + number))
+    assert world.counters() != await world.recounted()
+    held = await world.stream.read(100, 0)
+    await world.store_entries(held)
+    await world.store_entries(held)
+    await correct.run_once()
+    await correct.run_once()
+    assert world.told.outcomes == ["applied"] * 8
+    assert world.counters() == await world.recounted()
+
+
+async def test_a_correction_that_broke_off_is_given_once() -> None:
+    """Redis knows it by its id; when it has forgotten that, it is not given again."""
+    world = await opened()
+    correct = world.correct()
+    world.time.us += 901_000_000
+    await world.use("acme", 0)
+    await world.ingest()
+    finish = world.corrections.finish
+
+    async def die(outcomes: object) -> int:
+        raise Broken
+
+    world.corrections.finish = die  # type: ignore[method-assign]  # the process dies there
+    for _ in range(3):
+        with pytest.raises(Broken):
+            await correct.run_once()
+    assert world.counters() == await world.recounted()
+    world.time.us += 901_000_000
+    world.corrections.finish = finish  # type: ignore[method-assign]
+    await correct.run_once()
+    assert world.told.outcomes == ["uncertain"]
+    assert world.counters() == await world.recounted()
+
+
+async def test_a_shard_that_nobody_rebuilt_is_noted() -> None:
+    """Where new counters open by themselves, what comes later of others is known as late."""
+    world = Installation()
+    for shard in range(SHARDS):
+        epoch = world.stages.state(shard).epoch
+        assert await world.stages.advance(shard, epoch, Stage.OPEN)
+    await world.run(world.rebuild(), 1)
+    assert world.ledger.current == dict(await world.stages.epochs())

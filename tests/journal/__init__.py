@@ -1,0 +1,1 @@
+"""Tests of the journal: its segments, its disk, and what it makes of both."""

@@ -1,0 +1,1 @@
+"""The simulator: the whole chain in one process and in virtual time, from one integer."""

@@ -1,0 +1,91 @@
+"""What happens in a run, drawn from its seed: faults with their times, and what is asked.
+
+Owns chance. Guarantees: the same seed and the same scope give the same plan. Refuses to know how
+faults are done.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Fault(StrEnum):
+    """What the nemesis does. Those from REDIS_FLUSHED on lose data."""
+
+    REDIS_DOWN = "redis down"
+    REDIS_STALLED = "redis stalled"
+    REDIS_LOSSY = "redis loses requests and replies"
+    REDIS_CUT = "redis cut off from one process"
+    POSTGRES_DOWN = "postgres down"
+    POSTGRES_LOSSY = "postgres loses requests and commits' replies"
+    SIDECAR_KILLED = "sidecar killed"
+    SIDECAR_STOPPED = "sidecar stopped"
+    INGESTER_KILLED = "ingester killed"
+    INGESTER_STOPPED = "ingester stopped"
+    RELAY_KILLED = "relay killed"
+    RELAY_STOPPED = "relay stopped"
+    GROUP_LOST = "consumer group lost"
+    DESTINATION_FAILING = "destination fails, also after it took"
+    CLOCK_STEPPED = "redis' clock stepped"
+    POWER_LOST = "sidecar without power, and with it what was not synced"
+    DISK_FULL = "disk of a sidecar full"
+    DISK_FAILING = "disk of a sidecar failing"
+
+
+NO_LOSS: Final = tuple(Fault)
+
+KILLS: Final = (Fault.SIDECAR_KILLED, Fault.INGESTER_KILLED, Fault.RELAY_KILLED)
+# A step of the clock over a window's turn makes windows of usage that counters cannot have.
+STEP_US_MAX: Final = 600_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One fault: when it begins and for how long, in seconds; what it befalls; how badly."""
+
+    at_s: float
+    for_s: float
+    fault: Fault
+    target: int
+    badness: float
+    # A kill comes so many steps of the process later: it may die at any await.
+    steps: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.fault} at {self.at_s:.3f} s for {self.for_s:.3f} s, target {self.target},"
+            f" {self.badness:.2f}, step {self.steps}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """How large a run is. Times are virtual seconds."""
+
+    faults: Sequence[Fault] = NO_LOSS
+    faults_max: int = 6
+    calls: int = 40
+    callers: int = 4
+    length_s: float = 8.0
+    sidecars: int = 2
+    ingesters: int = 2
+    relays: int = 2
+    drain_max_s: float = 60.0
+
+
+def planned(chance: random.Random, scope: Scope) -> tuple[Planned, ...]:
+    """Return the faults of a run, by when they begin."""
+    found = [
+        Planned(
+            at_s=chance.uniform(0.2, scope.length_s),
+            for_s=chance.uniform(0.05, 2.5),
+            fault=chance.choice(scope.faults),
+            target=chance.randrange(64),
+            badness=chance.uniform(0.05, 0.6),
+            steps=chance.randrange(1, 60),
+        )
+        for _ in range(chance.randrange(scope.faults_max + 1))
+    ]
+    return tuple(sorted(found, key=lambda each: each.at_s))
