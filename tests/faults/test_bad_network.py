@@ -16,7 +16,7 @@ from tests.faults.proxy import Proxy, proxied
 from tests.servers import eventually
 from tests.sidecar import Tuning, channel, charge, failure, sidecar
 
-HANG_MS = 200
+HANG_MS = 500
 DEADLINE_S = 2.0
 
 
@@ -182,7 +182,7 @@ async def test_jitter_and_crumbs_at_once_change_no_answer(redis_url: str) -> Non
         assert await side.used() == 20
 
 
-@pytest.mark.parametrize("late_s", [0.5, 5.0])
+@pytest.mark.parametrize("late_s", [1.0, 5.0])
 async def test_lateness_beyond_patience_is_an_outage(redis_url: str, late_s: float) -> None:
     """A Redis that answers too late is not waited for; what it did is found by the retry."""
     async with behind_proxy(redis_url, window(limit=100)) as side:
