@@ -48,7 +48,7 @@ class World:
         for number in range(first, last + 1, 2):
             pair = [event(each, amount=each) for each in range(number, min(number + 2, last + 1))]
             await self.client.xadd(
-                keys.stream(number // 2 % SHARDS),
+                keys.stream(number // 2 % self.shards),
                 {
                     "t": "1795168800000007",
                     "s": SOURCE,

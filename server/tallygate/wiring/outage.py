@@ -52,9 +52,11 @@ class Outages:
         self._journal = journal
         self._clock = clock
         self._observer = OutageMetrics(metrics)
+        # Within the breaker, so that what is answered too late is entered all the same.
+        entering = None if journal is None else JournaledStore(store, journal)
+        self.epochs: dict[int, str] = {} if entering is None else entering.epochs
         self.breaker = Breaker(
-            # Within the breaker, so that what is answered too late is entered all the same.
-            store if journal is None else JournaledStore(store, journal),
+            entering or store,
             clock,
             BreakerOptions(settings.breaker_hang_ms, settings.breaker_failures_max),
             BreakerMetrics(metrics),

@@ -21,6 +21,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from tallygate.adapters.prometheus.completeness import CompletenessMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
 from tallygate.adapters.prometheus.rebuild import RebuildMetrics
 
@@ -98,6 +99,7 @@ class Metrics:
         self._declare_outage()
         self._declare_leases()
         self.journal = JournalMetrics(registry)
+        self.completeness = CompletenessMetrics(registry)
         self.rebuild = RebuildMetrics(registry)
         self._declare_process(version)
 
