@@ -5,6 +5,7 @@ Refuses to know: how usage is stored, and how errors are told.
 """
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -41,21 +42,40 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         self, request: usage_pb2.BatchRecordUsageRequest, context: Context
     ) -> usage_pb2.BatchRecordUsageResponse:
         """Record a list, each event by itself."""
-        convert.counted(request.requests)
-        expires_at = self._expires_at(context)
+        response = usage_pb2.BatchRecordUsageResponse()
+        response.results.extend(await self._recorded(request.requests, self._expires_at(context)))
+        return response
+
+    async def StreamRecordUsage(  # noqa: N802
+        self, requests: AsyncIterator[usage_pb2.StreamRecordUsageRequest], context: Context
+    ) -> AsyncGenerator[usage_pb2.StreamRecordUsageResponse, None]:
+        """Record lists as they come, one after the other: who sends faster waits."""
+        del context
+        async for request in requests:
+            expires_at = asyncio.get_running_loop().time() + self._default_deadline_s
+            response = usage_pb2.StreamRecordUsageResponse()
+            response.results.extend(await self._recorded(request.requests, expires_at))
+            yield response
+
+    async def _recorded(
+        self, requests: Sequence[usage_pb2.RecordUsageRequest], expires_at: float
+    ) -> list[usage_pb2.BatchRecordUsageResult]:
+        """Record a list, each event by itself. Raises `TooManyItems` and `InvalidField`."""
+        convert.counted(requests)
         results = await answer_each(
-            request.requests,
+            requests,
             convert.usage_request,
             lambda events: self._admit.record(events, expires_at),
         )
-        response = usage_pb2.BatchRecordUsageResponse()
+        outcomes: list[usage_pb2.BatchRecordUsageResult] = []
         for result in results:
-            outcome = response.results.add()
+            outcome = usage_pb2.BatchRecordUsageResult()
             if isinstance(result, TallygateError):
                 outcome.error.CopyFrom(item_error(result))
             else:
                 outcome.response.CopyFrom(convert.record_response(result))
-        return response
+            outcomes.append(outcome)
+        return outcomes
 
     def _expires_at(self, context: Context) -> float:
         return asyncio.get_running_loop().time() + remaining_s(context, self._default_deadline_s)

@@ -142,28 +142,35 @@ class Durable:
         expires_at: float,
     ) -> None:
         """Raise the levels of what the journal has."""
-        for synced, level in ((False, Durability.BUFFERED), (True, Durability.JOURNAL)):
-            places = {
-                place: each.answer.journal_mark
-                for place, each in enumerate(needed)
-                if each is not None
-                and each.answer.journal_mark
-                and _wants(each) >= level
-                # What is synced was written: whoever waits for the one need not for the other.
-                and (synced or _wants(each) < Durability.JOURNAL)
-                and levels[place] < level
-            }
-            if not places:
-                continue
-            timeout_s = min(SYNC_WAIT_S, _left_s(expires_at))
-            if not await journal.reached(max(places.values()), timeout_s, synced=synced):
-                places = {
-                    place: mark
-                    for place, mark in places.items()
-                    if await journal.reached(mark, 0, synced=synced)
-                }
-            for place in places:
-                levels[place] = level
+        places: dict[Durability, list[int]] = {Durability.BUFFERED: [], Durability.JOURNAL: []}
+        for place, each in enumerate(needed):
+            wanted = _wants(each) if each is not None and each.answer.journal_mark else None
+            if wanted in places:
+                places[wanted].append(place)
+        for level, some in places.items():
+            if some:
+                await self._raised(journal, needed, levels, (level, some), expires_at)
+
+    async def _raised(
+        self,
+        journal: Journal,
+        needed: Sequence[Needed | None],
+        levels: list[Durability],
+        wanted: tuple[Durability, list[int]],
+        expires_at: float,
+    ) -> None:
+        level, places = wanted
+        synced = level is Durability.JOURNAL
+        marks = {
+            place: each.answer.journal_mark
+            for place in places
+            if (each := needed[place]) is not None
+        }
+        timeout_s = min(SYNC_WAIT_S, _left_s(expires_at))
+        whole = await journal.reached(max(marks.values()), timeout_s, synced=synced)
+        for place, mark in marks.items():
+            if whole or await journal.reached(mark, 0, synced=synced):
+                levels[place] = max(level, levels[place])
 
     async def _in_ledger(
         self,

@@ -10,8 +10,8 @@ ledger has said, once and for all, what it has of the old one.
 Refuses to know: how counters are rebuilt.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from tallygate.domain.decision import Decided, Fenced, Mode
@@ -56,6 +56,10 @@ class HandInParts:
     dater: EventDater
     clock: Clock
     observer: HandInObserver
+    # The store's time, by which reservations end; None where our own clock is the store's.
+    store_us: Callable[[], Awaitable[int]] | None = None
+    # Told of each shard's epoch, so that reservations are entered with it.
+    epochs: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class HandIn:
         # one, and what is read of an epoch that is SEEN is what was told before it was.
         numbered = set(journal.unconfirmed())
         states = await self._parts.stages.states()
+        self._parts.epochs.update((state.shard, state.epoch) for state in states)
         await self._trim()
         left = {lane: all_of for lane, all_of in journal.unconfirmed().items() if lane in numbered}
         operations = 0
@@ -97,7 +102,7 @@ class HandIn:
                 if lane[1] == state.shard and epoch_of(lane[0]) != state.epoch
             }
             operations += await self._shard(state, lanes)
-        self._expire()
+        await self._expire()
         await journal.tidy()
         return HandedIn(operations)
 
@@ -206,7 +211,7 @@ class HandIn:
         held = self._parts.journal.held()
         if not held:
             return []
-        now_us = self._parts.clock.now_us()
+        now_us = await self._store_us()
         marks = [mark for mark, ends_us in held.values() if ends_us > now_us]
         found = await self._parts.journal.read(marks)
         return [
@@ -218,7 +223,7 @@ class HandIn:
 
     async def _hold(self, state: ShardState, held: Sequence[Stored]) -> int:
         """Make reservations anew, for what is left of their time."""
-        parts, now_us = self._parts, self._parts.clock.now_us()
+        parts, now_us = self._parts, await self._store_us()
         ends = dict(parts.journal.held().values())
         operations = 0
         for start in range(0, len(held), BATCH_MAX):
@@ -235,11 +240,17 @@ class HandIn:
                 raise BackendUnavailable(f"reservations of shard {state.shard} are not taken")
         return operations
 
-    def _expire(self) -> None:
+    async def _store_us(self) -> int:
+        """Return the store's time. Raises `BackendUnavailable`."""
+        asked = self._parts.store_us
+        return self._parts.clock.now_us() if asked is None else await asked()
+
+    async def _expire(self) -> None:
         now_s = self._parts.clock.monotonic()
         if now_s - self._held_s >= HELD_S:
             self._held_s = now_s
-            release_ended(self._parts.journal, self._parts.clock.now_us())
+            if self._parts.journal.held():
+                release_ended(self._parts.journal, await self._store_us())
 
 
 async def forget_placed(journal: Journal, now_us: int) -> None:

@@ -22,6 +22,7 @@ from tallygate.domain.decision import (
 )
 from tallygate.domain.detail import Extension, Hold, Settlement
 from tallygate.domain.errors import TallygateError
+from tallygate.domain.ids import SourceId, numbered_in
 from tallygate.ports import OperationKey, QuotaStore, Recorded, ReservationKey
 from tallygate.ports.journal import Entry, EntryKind, Journal
 
@@ -34,6 +35,8 @@ class JournaledStore:
     def __init__(self, store: QuotaStore, journal: Journal) -> None:
         self._store = store
         self._journal = journal
+        # The epoch of each shard, as far as known: an answer without events does not tell it.
+        self.epochs: dict[int, str] = {}
 
     async def decide(self, operations: Sequence[Operation]) -> list[Outcome | TallygateError]:
         """Return what the store answers, entered where it was accepted."""
@@ -88,9 +91,10 @@ class JournaledStore:
                 kept = replace(operation, detail=Hold(reservation_id, ttl_us))
             case _:
                 return
-        self._journal.append(
-            Entry(kind, kept, answer.at_us, answer.source_id, expires_us=answer.at_us + ttl_us)
-        )
+        # One whose epoch is not known is made anew, and found to be there.
+        made_in = numbered_in(SourceId(""), self.epochs.get(operation.shard, ""))
+        expires_us = answer.at_us + ttl_us
+        self._journal.append(Entry(kind, kept, answer.at_us, made_in, expires_us=expires_us))
 
     def _over(self, operation: Operation) -> None:
         if isinstance(operation.detail, Settlement):

@@ -126,8 +126,10 @@ class Rebinder:
         Raises `BackendUnavailable` while the catalog cannot be read.
         """
         kept = entry.operation
-        operation = replace(kept, mode=_AGAIN.get(kept.mode, Mode.RECORD))
-        return await self._bound(operation, entry)
+        mode = _AGAIN.get(kept.mode, Mode.RECORD)
+        # Of a settling only its events are left: the reservation is gone.
+        detail = kept.detail if mode is Mode.REFUND else None
+        return await self._bound(replace(kept, mode=mode, detail=detail), entry)
 
     async def reservation(self, entry: Entry, ttl_us: int) -> Operation:
         """Return the reservation, with that much left of its time. Raises as `operation` does."""
@@ -137,6 +139,7 @@ class Rebinder:
         return await self._bound(kept, entry)
 
     async def _bound(self, operation: Operation, entry: Entry) -> Operation:
+        operation = replace(operation, charges=())
         if operation.mode is Mode.REJECT:
             return operation
         view = self._catalog

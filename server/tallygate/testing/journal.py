@@ -94,8 +94,9 @@ class FakeJournal:
 
     def release(self, key: HeldKey) -> None:
         """Forget a reservation."""
-        mark, _ = self._held.pop(key, (0, 0))
-        self._disk.released.add(mark)
+        if self._held.pop(key, None) is not None:
+            of_it = (each for each in self._disk.stored if _key(each.entry) == key)
+            self._disk.released.update(each.mark for each in of_it)
 
     def confirm(self, lane: Lane, ranges: Ranges) -> None:
         """Forget those numbers."""

@@ -17,6 +17,7 @@ from tallygate.adapters.redis.dating import ProtobufEventDater
 from tallygate.adapters.redis.epochs import RedisCounterStages
 from tallygate.adapters.redis.quota_store import RedisQuotaStore
 from tallygate.adapters.redis.seen import RedisSeenNumbers
+from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.adapters.source_id import source_id
 from tallygate.flow.draft import Drafter
 from tallygate.flow.durable import Durable, LedgerWatch
@@ -87,14 +88,17 @@ async def take_up(journal: Journal, serving: Serving, host: Host) -> None:
     serving.gate.resume(await outages.backlog.resume())
     for (source, shard), seq in journal.highest().items():
         serving.store.know(shard, source, seq)
+    client = host.redis(settings.redis_timeout_ms)
+    own_id = source_id(settings.data_dir)
+    # Nothing is read of it but the time.
+    stream = RedisUsageStream(client, StreamOptions(settings.shards, consumer=own_id))
     if settings.counter_rebuild == "none":
 
         async def forget() -> None:
-            await forget_placed(journal, host.clock.now_us())
+            await forget_placed(journal, await stream.now_us())
 
         host.loop("journal", forget, HAND_IN_MS)
         return
-    client = host.redis(settings.redis_timeout_ms)
     parts = HandInParts(
         journal=journal,
         backlog=outages.backlog,
@@ -105,7 +109,9 @@ async def take_up(journal: Journal, serving: Serving, host: Host) -> None:
         dater=ProtobufEventDater(),
         clock=host.clock,
         observer=observer_of(host),
+        store_us=stream.now_us,
+        epochs=outages.epochs,
     )
-    step = HandIn(parts, source_id(settings.data_dir))
+    step = HandIn(parts, own_id)
     pace = LoopOptions(idle_ms=HAND_IN_MS)
     host.spawn(Loop("journal", step, host.clock, host.observer, pace))

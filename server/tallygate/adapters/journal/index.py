@@ -19,7 +19,7 @@ from tallygate.ports.journal import Entry, EntryKind, HeldKey, Lane
 
 @dataclass(slots=True)
 class Part:
-    """What one segment holds that is needed. `began_us` is when its first entry was accepted."""
+    """What one segment holds that is needed. `began_us` is when it was begun."""
 
     name: str
     size_bytes: int = 0
@@ -46,10 +46,10 @@ class Index:
         self._clear_us = 0
         self.size_bytes = 0
 
-    def begin(self, name: str) -> None:
-        """Let what is put next be in a new segment."""
+    def begin(self, name: str, began_us: int = 0) -> None:
+        """Let what is put next be in a new segment; without a time, its first entry tells it."""
         with self._lock:
-            self._parts.append(Part(name))
+            self._parts.append(Part(name, began_us=began_us))
 
     def abandon(self, name: str) -> None:
         """Forget the newest segment: what it held is put again into the next one."""

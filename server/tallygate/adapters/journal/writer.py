@@ -200,7 +200,7 @@ class Writer:
         self._next_segment += 1
         self._file, self._name = self._parts.files.create(name), name
         self._length, self._trusted = 0, False
-        self._parts.index.begin(name)
+        self._parts.index.begin(name, time.time_ns() // 1000)
         self._file.write(head(self._salt))
         self._length = HEAD_BYTES
         self._parts.index.grew(HEAD_BYTES)

@@ -300,6 +300,9 @@ class Metrics:
             " as Redis had them, uncounted but recorded, or conflict.",
             ("outcome",),
         )
+        self.streams_full = self._gauge(
+            "streams_full", "Shards whose streams hold as much for the ledger as they may."
+        )
         self.outage_lost = self._counter(
             "outage_lost_total",
             "Operations granted without Redis and lost, as the process had to end.",

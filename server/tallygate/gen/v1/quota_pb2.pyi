@@ -198,7 +198,10 @@ class CheckAndConsumeRequest(_message.Message):
     the service makes one, and a retry is a new call.
     """
     min_durability: _event_pb2.Durability.ValueType
-    """The least durability the caller accepts; unspecified means REDIS, or less when `degraded`."""
+    """The least durability the caller accepts; unspecified means REDIS, or BUFFERED when `degraded`.
+    What is not reached before the deadline is UNAVAILABLE, though the charge stands: a retry with
+    the same `operation_id` is answered as `replayed`.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]:
         """1 to 64 items, charged together or not at all."""
@@ -245,12 +248,14 @@ class CheckAndConsumeResponse(_message.Message):
     replayed: _builtins.bool
     """True when this is the stored answer of an earlier call with the same operation id."""
     durability: _event_pb2.Durability.ValueType
-    """How safely the events are held; unspecified when refused, and when `degraded`."""
+    """How safely the events are held; unspecified when refused, and when `degraded` by a sidecar
+    without a journal.
+    """
     degraded: _builtins.bool
     """True when the counters could not be reached and the limits' rules for an outage have decided.
     The limits then show what this sidecar alone has granted. What is granted so is held in the
-    sidecar's memory until it can be counted, which is no durability that has a name: ask for a
-    `min_durability` to be refused with UNAVAILABLE instead.
+    sidecar's journal until it can be counted: see `durability`, and ask for a `min_durability` to
+    get UNAVAILABLE where that is not enough.
     """
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[_limit_pb2.LimitStatus]:

@@ -71,7 +71,10 @@ class RecordUsageRequest(_message.Message):
     retry is a new event.
     """
     min_durability: _event_pb2.Durability.ValueType
-    """The least durability the caller accepts; unspecified means the best offered without waiting."""
+    """The least durability the caller accepts; unspecified means JOURNAL, or REDIS where the disk
+    fails. What is not reached before the deadline is UNAVAILABLE, though the event is accepted: a
+    retry is answered as `replayed`.
+    """
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When it was used; unset means now. At most five minutes ahead, at most the meter's late horizon
@@ -127,10 +130,10 @@ class RecordUsageResponse(_message.Message):
     replayed: _builtins.bool
     """True when the same event had been accepted before."""
     durability: _event_pb2.Durability.ValueType
-    """How safely the event is held; unspecified when `degraded`."""
+    """How safely the event is held; unspecified when `degraded` by a sidecar without a journal."""
     degraded: _builtins.bool
-    """True when Redis could not be reached, and the event is held in the sidecar's memory until it
-    can be: it is lost with the process. Ask for a `min_durability` to get UNAVAILABLE instead.
+    """True when Redis could not be reached, and the event is held by this sidecar alone until it can
+    be: see `durability`.
     """
     def __init__(
         self,
@@ -227,3 +230,51 @@ class BatchRecordUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchRecordUsageResponse: _TypeAlias = BatchRecordUsageResponse  # noqa: Y015
+
+@_typing.final
+class StreamRecordUsageRequest(_message.Message):
+    """A list of events on a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordUsageRequest]:
+        """1 to 1,000 requests."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___RecordUsageRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRecordUsageRequest: _TypeAlias = StreamRecordUsageRequest  # noqa: Y015
+
+@_typing.final
+class StreamRecordUsageResponse(_message.Message):
+    """The acknowledgement of one list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchRecordUsageResult]:
+        """One per request, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchRecordUsageResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRecordUsageResponse: _TypeAlias = StreamRecordUsageResponse  # noqa: Y015

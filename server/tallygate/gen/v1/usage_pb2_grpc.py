@@ -49,6 +49,11 @@ class UsageServiceStub:
                 request_serializer=tallygate_dot_v1_dot_usage__pb2.BatchRecordUsageRequest.SerializeToString,
                 response_deserializer=tallygate_dot_v1_dot_usage__pb2.BatchRecordUsageResponse.FromString,
                 _registered_method=True)
+        self.StreamRecordUsage = channel.stream_stream(
+                '/tallygate.v1.UsageService/StreamRecordUsage',
+                request_serializer=tallygate_dot_v1_dot_usage__pb2.StreamRecordUsageRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_usage__pb2.StreamRecordUsageResponse.FromString,
+                _registered_method=True)
 
 
 class UsageServiceServicer:
@@ -73,6 +78,15 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamRecordUsage(self, request_iterator, context):
+        """Records lists as they come, and acknowledges each, in order, once its events are as durable as
+        they ask. The stream lasts until the client ends it or the service stops (`UNAVAILABLE`): what
+        was not acknowledged by then is sent again on another stream, under the same ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UsageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -85,6 +99,11 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.BatchRecordUsage,
                     request_deserializer=tallygate_dot_v1_dot_usage__pb2.BatchRecordUsageRequest.FromString,
                     response_serializer=tallygate_dot_v1_dot_usage__pb2.BatchRecordUsageResponse.SerializeToString,
+            ),
+            'StreamRecordUsage': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamRecordUsage,
+                    request_deserializer=tallygate_dot_v1_dot_usage__pb2.StreamRecordUsageRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_usage__pb2.StreamRecordUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -146,6 +165,33 @@ class UsageService:
             '/tallygate.v1.UsageService/BatchRecordUsage',
             tallygate_dot_v1_dot_usage__pb2.BatchRecordUsageRequest.SerializeToString,
             tallygate_dot_v1_dot_usage__pb2.BatchRecordUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamRecordUsage(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/tallygate.v1.UsageService/StreamRecordUsage',
+            tallygate_dot_v1_dot_usage__pb2.StreamRecordUsageRequest.SerializeToString,
+            tallygate_dot_v1_dot_usage__pb2.StreamRecordUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

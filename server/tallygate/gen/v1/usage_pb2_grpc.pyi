@@ -42,6 +42,11 @@ class UsageServiceStub:
     """Records one event."""
     BatchRecordUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.BatchRecordUsageRequest, _usage_pb2.BatchRecordUsageResponse]
     """Records a list; each item succeeds or fails by itself."""
+    StreamRecordUsage: _grpc.StreamStreamMultiCallable[_usage_pb2.StreamRecordUsageRequest, _usage_pb2.StreamRecordUsageResponse]
+    """Records lists as they come, and acknowledges each, in order, once its events are as durable as
+    they ask. The stream lasts until the client ends it or the service stops (`UNAVAILABLE`): what
+    was not acknowledged by then is sent again on another stream, under the same ids.
+    """
 
 @_typing.type_check_only
 class UsageServiceAsyncStub(UsageServiceStub):
@@ -57,6 +62,11 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """Records one event."""
     BatchRecordUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.BatchRecordUsageRequest, _usage_pb2.BatchRecordUsageResponse]  # type: ignore[assignment]
     """Records a list; each item succeeds or fails by itself."""
+    StreamRecordUsage: _aio.StreamStreamMultiCallable[_usage_pb2.StreamRecordUsageRequest, _usage_pb2.StreamRecordUsageResponse]  # type: ignore[assignment]
+    """Records lists as they come, and acknowledges each, in order, once its events are as durable as
+    they ask. The stream lasts until the client ends it or the service stops (`UNAVAILABLE`): what
+    was not acknowledged by then is sent again on another stream, under the same ids.
+    """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Records usage that has already happened. It never refuses for quota, but counts, so that the next
@@ -81,5 +91,16 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.BatchRecordUsageResponse, _abc.Awaitable[_usage_pb2.BatchRecordUsageResponse]]:
         """Records a list; each item succeeds or fails by itself."""
+
+    @_abc_1.abstractmethod
+    def StreamRecordUsage(
+        self,
+        request_iterator: _MaybeAsyncIterator[_usage_pb2.StreamRecordUsageRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_usage_pb2.StreamRecordUsageResponse], _abc.AsyncIterator[_usage_pb2.StreamRecordUsageResponse]]:
+        """Records lists as they come, and acknowledges each, in order, once its events are as durable as
+        they ask. The stream lasts until the client ends it or the service stops (`UNAVAILABLE`): what
+        was not acknowledged by then is sent again on another stream, under the same ids.
+        """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
