@@ -20,8 +20,9 @@ SEEDS ?= 1000
 FIRST ?= 1
 SOURCES := server tests protos $(wildcard bench)
 
-.PHONY: help setup demo test test-fast nightly lint format typecheck imports gen gen-check \
-	proto-lint proto-breaking lock sim bench bench-limits bench-journal bench-rebuild clean
+.PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim lint format \
+	typecheck imports gen gen-check proto-lint proto-breaking lock bench bench-limits \
+	bench-journal bench-rebuild bench-verify clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -62,7 +63,20 @@ test: setup lint typecheck imports gen-check proto-lint proto-breaking ## Run ev
 	@$(PYTEST) $(ARGS)
 
 test-fast: setup ## Run the tests that are not marked slow
-	@$(PYTEST) -m 'not slow' $(ARGS)
+	@$(PYTEST) -m 'not slow and not faults_long' $(ARGS)
+
+test-faults: setup ## Run every fault test, long ones too; write docs/guarantees.md; SEED repeats
+	@$(BIN)/python -m tests.chaos.guarantees $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+soak: setup ## Mixed load while fault follows fault, DURATION seconds (600); write docs/soak.md
+	@$(BIN)/python -m tests.chaos.soak --seconds $(or $(DURATION),600) \
+		$(if $(SEED),--seed $(SEED)) --report docs/soak.md $(ARGS)
+
+million: setup ## Send 1,000,000 made-up events while everything is killed; compare to the unit
+	@$(BIN)/python -m tests.chaos.million $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+emptied: setup ## Empty Redis under 2,000 calls a second; compare to the unit
+	@$(BIN)/python -m tests.chaos.emptied $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 nightly: setup ## Hold the script to its specification: 20 seeds on every Redis, 10,000 steps each
 	@$(BIN)/python -m tests.property.nightly $(ARGS)
@@ -106,6 +120,9 @@ bench: setup ## Measure speed and memory beside an empty handler; needs h2load
 
 bench-rebuild: setup ## Measure how long counters that were lost take to be made anew
 	@$(BIN)/python -m bench.rebuild $(ARGS)
+
+bench-verify: setup ## Measure how long it takes to hold everything against the ledger
+	@$(BIN)/python -m bench.verify $(ARGS)
 
 bench-limits: setup ## Measure what each kind of limit costs Redis beside a plain window
 	@$(BIN)/python -m bench.limits

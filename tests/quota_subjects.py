@@ -13,11 +13,14 @@ from redis.asyncio import Redis
 from tallygate.adapters.redis import keys
 from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.codec import decode_entry
+from tallygate.adapters.redis.epochs import RedisCounterStages
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.domain.entry import Entry
 from tallygate.domain.event import StreamEntry
-from tallygate.domain.ids import SourceId
+from tallygate.domain.ids import SourceId, numbered_in
 from tallygate.ports import QuotaStore
+from tallygate.ports.epochs import CounterStages
+from tallygate.testing.epochs import FakeCounterStages
 from tallygate.testing.quota import FakeQuotaStore
 from tests.builders import MEMORY_MS, SHARDS, now_us
 
@@ -57,22 +60,52 @@ class Subject(Protocol):
     async def state(self) -> object:
         """Return all that is stored, to compare with itself."""
 
+    def stages(self) -> CounterStages:
+        """Return the stages of the stores' shards."""
+
+    async def forget(self, source: str, last_seq: int) -> None:
+        """Have the shard know no later number of a source: its data is older than it was."""
+
+    async def take_back(self, epoch: str) -> None:
+        """Have the shard be in an epoch that it had before, rebuilt: a whole copy was loaded."""
+
 
 @dataclass(slots=True)
 class FakeSubject:
     """The fake; its sources share accounts by sharing the store."""
 
+    opens_new: bool = True
     time: Time = field(default_factory=Time)
     stores: dict[str, FakeQuotaStore] = field(default_factory=dict)
+    shared: FakeCounterStages = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shared = FakeCounterStages(SHARDS, opens_new=self.opens_new)
+
+    def stages(self) -> CounterStages:
+        """Return the stages that all sources share."""
+        return self.shared
+
+    async def forget(self, source: str, last_seq: int) -> None:
+        """Set the number back."""
+        epoch = self.shared.state(SHARD).epoch
+        self.shared.given[SHARD][numbered_in(SourceId(source), epoch)] = last_seq
+
+    async def take_back(self, epoch: str) -> None:
+        """Set the epoch back."""
+        self.shared.load(SHARD, epoch)
 
     def store(self, source: str = "a") -> QuotaStore:
         """Return the store of a source, over the same accounts as the others."""
         if source not in self.stores:
             made = FakeQuotaStore(
-                lambda: self.time.now_us, source_id=SourceId(source), memory_us=MEMORY_MS * 1000
+                lambda: self.time.now_us,
+                source_id=SourceId(source),
+                memory_us=MEMORY_MS * 1000,
+                stages=self.shared,
             )
             for other in self.stores.values():
-                made.accounts, made.stages = other.accounts, other.stages
+                made.accounts = other.accounts
             self.stores[source] = made
         return self.stores[source]
 
@@ -107,6 +140,7 @@ class RedisSubject:
     """Redis; each source has a connection of its own."""
 
     url: str
+    opens_new: bool = True
     time: Time = field(default_factory=Time)
     clients: dict[str, Redis] = field(default_factory=dict)
     stores: dict[str, RedisQuotaStore] = field(default_factory=dict)
@@ -116,7 +150,11 @@ class RedisSubject:
         if source not in self.stores:
             self.clients[source] = connect(self.url, 5_000)
             options = StoreOptions(
-                SourceId(source), SHARDS, MEMORY_MS, now_us=lambda: self.time.now_us
+                SourceId(source),
+                SHARDS,
+                MEMORY_MS,
+                opens_new=self.opens_new,
+                now_us=lambda: self.time.now_us,
             )
             self.stores[source] = RedisQuotaStore(self.clients[source], options)
         return self.stores[source]
@@ -157,6 +195,22 @@ class RedisSubject:
                 case _:
                     found[key] = await client.get(key)
         return found
+
+    def stages(self) -> CounterStages:
+        """Return the stages, asked over the first source's connection."""
+        self.store()
+        return RedisCounterStages(self._client(), SHARDS)
+
+    async def forget(self, source: str, last_seq: int) -> None:
+        """Set the number back."""
+        epoch = (await self.stages().epochs())[SHARD]
+        name = numbered_in(SourceId(source), epoch)
+        await self._client().hset(keys.meta(SHARD), name, str(last_seq))
+
+    async def take_back(self, epoch: str) -> None:
+        """Set the epoch back."""
+        await self._client().hset(keys.meta(SHARD), "epoch", epoch)
+        await self._client().hset(keys.meta(SHARD), "open", "1")
 
     async def _entries(self, shard: int) -> list[StreamEntry]:
         raw = cast(

@@ -146,6 +146,11 @@ class Settings(BaseSettings):
     postgres_pool_max: int = Field(default=8, ge=2, le=100)
     """Connections per process; a hundred processes then stay below a usual max_connections."""
 
+    stream_entries_max: int = Field(default=500_000, ge=1, le=100_000_000)
+    """Entries of a shard's stream that may wait for the ledger: some hundred bytes each at low
+    load, and many calls' events at high load. At the bound nothing is added: limits follow their
+    `on_outage` rules, and `RecordUsage` goes into the journal. Only with a ledger."""
+
     admit_queue_max: int = Field(default=4_096, ge=1, le=1_000_000)
     """Calls that may wait for a decision: about a second's worth; one more is refused at once."""
 

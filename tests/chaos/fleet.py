@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tallygate.adapters.embedded.process import LAUNCHER
-from tests.e2e.processes import COMMAND, FREE, environment
+from tests.e2e.processes import COMMAND, FREE, environment, fetch
 from tests.servers import eventually
 
 START_TIMEOUT_S: Final = 60.0
@@ -73,6 +73,11 @@ class Worker:
             raise AssertionError(f"{error}\n{self._text()[-2000:]}") from None
         assert match is not None
         return match
+
+    async def page(self, path: str) -> tuple[int, str]:
+        """Return the status and text of an ops page."""
+        ops_port = (await self.ready())["ops"]
+        return await asyncio.to_thread(fetch, f"http://127.0.0.1:{ops_port}{path}")
 
     def send(self, number: signal.Signals) -> bool:
         """Send a signal; say whether there was a process to take it."""

@@ -18,10 +18,11 @@ import yaml
 from tallygate.testing.webhook import WebhookReceiver
 from tests.chaos.callers import Line, line
 from tests.chaos.disk import SmallDisk, small_disk
-from tests.chaos.fleet import Fleet, fleet
+from tests.chaos.fleet import START_TIMEOUT_S, Fleet, Worker, fleet
 from tests.chaos.ground import Ground, ground
 from tests.e2e import catalogs
 from tests.e2e.processes import tallygate
+from tests.servers import eventually
 
 BACK: Final = "back"
 """The way to Redis of what is no sidecar."""
@@ -164,3 +165,8 @@ async def _start(place: Installation, shape: Shape, text: str, secret: str) -> N
         await them.start(name, "serve", grpc_address=socket, **settings)
     for worker in them.workers.values():
         await worker.ready()
+
+        async def serves(worker: Worker = worker) -> bool:
+            return (await worker.page("/readyz"))[0] == 200
+
+        await eventually(serves, START_TIMEOUT_S, what=f"{worker.name} to be ready")

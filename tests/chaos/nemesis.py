@@ -83,8 +83,9 @@ class Strike:
 class Nemesis:
     """Strikes until it is told to end. `weights` says which faults there are, and how often.
 
-    Where it `spares`, the last of each kind of process is never killed, so that its memory can be
-    judged at the end.
+    `forgotten_us` are instants at which Redis lost what it knew; in `behind_us` are the spans in
+    which a replica that then took over had heard nothing. Where it `spares`, the last of each kind
+    of process is never killed, so that its memory can be judged at the end.
     """
 
     ground: Ground
@@ -97,6 +98,7 @@ class Nemesis:
     gap_s: tuple[float, float] = GAP_S
     strikes: list[Strike] = field(default_factory=list)
     forgotten_us: list[int] = field(default_factory=list)
+    behind_us: list[tuple[int, int]] = field(default_factory=list)
     chance: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -231,6 +233,7 @@ class Nemesis:
         await self._lasting(0.2, 2.0)
         await pair.depose()
         # Whatever was answered since the link was cut is not known to the replica.
+        self.behind_us.append((began_us, now_us()))
         self.forgotten_us.extend(range(began_us, now_us(), 100_000))
         await self._lasting(*LENGTH_S)
         await pair.return_deposed()

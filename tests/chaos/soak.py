@@ -10,7 +10,8 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,7 @@ from tests.chaos.nemesis import EVERYTHING, LOSSLESS, Nemesis
 from tests.chaos.outcome import Outcome, Plan
 from tests.chaos.report import page
 from tests.chaos.rest import Standing, drained, rest, wrong_buckets
-from tests.oracle.facts import History, Rest
+from tests.oracle.facts import Answer, History, Rest
 from tests.oracle.invariants import verdicts
 
 APPS: Final = 12
@@ -60,8 +61,12 @@ class Tenants:
             return f"{kind}-{self.turn}"
         return f"{kind}-{self._chance.randrange(self._plan.tenants)}"
 
-    def standings(self, outages: int) -> list[Standing]:
-        """Return how each tenant's limit is to be judged after so many outages."""
+    def standings(self, outages: int, unheard: Mapping[str, int]) -> list[Standing]:
+        """Return how each tenant's limit is to be judged after so many outages.
+
+        `unheard` are units by tenant that a replica had not heard of when it took over: until that
+        is found out, limits may be passed by them.
+        """
         steady = [
             Standing(f"{kind}-{number}", None)
             for kind in (*STEADY, "allow")
@@ -71,9 +76,24 @@ class Tenants:
         turns = range(self.turn + 1)
         return [
             *steady,
-            *(Standing(f"strict-{turn}", STRICT_UNITS) for turn in turns),
-            *(Standing(f"budget-{turn}", BUDGET_UNITS, passed) for turn in turns),
+            *(_standing(f"strict-{turn}", STRICT_UNITS, unheard) for turn in turns),
+            *(_standing(f"budget-{turn}", BUDGET_UNITS, unheard, passed) for turn in turns),
         ]
+
+
+def _standing(tenant: str, limit: int, unheard: Mapping[str, int], passed: int = 0) -> Standing:
+    return Standing(tenant, limit, passed + unheard.get(tenant, 0))
+
+
+def _unheard(book: Book, nemesis: Nemesis) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for call in book.calls:
+        if call.answer is Answer.GRANTED and any(
+            began_us <= call.ended_us and call.sent_us <= ended_us
+            for began_us, ended_us in nemesis.behind_us
+        ):
+            found[call.tenant] += sum(units for _, units in call.units)
+    return found
 
 
 @asynccontextmanager
@@ -124,7 +144,8 @@ async def soak(folder: Path, plan: Plan) -> Outcome:
         drained_s = await drained(place, DRAIN_S)
         over.set()
         await watching
-        found = await rest(place, lines, tenants.standings(len(nemesis.strikes)), drained_s)
+        standings = tenants.standings(len(nemesis.strikes), _unheard(book, nemesis))
+        found = await rest(place, lines, standings, drained_s)
         wrong = verdicts(_history(book, found, nemesis, place))
         buckets = await wrong_buckets(place)
         wrong["I1"] += [

@@ -24,6 +24,7 @@ from tallygate.domain.errors import BackendUnavailable
 from tallygate.domain.ids import EventId, OperationId, ReservationId, TenantId, account_of
 from tallygate.ports import CatalogPublisher, QuotaStore, ReservationKey
 from tallygate.ports.carry import CounterCarrier, Move, PublishedCatalog
+from tallygate.ports.epochs import Stage
 from tallygate.testing.carry import FakeCounterCarrier
 from tallygate.testing.catalog import FakeCatalogPublisher, Published
 from tallygate.testing.quota import FakeQuotaStore
@@ -43,6 +44,8 @@ class Bench:
 
     subject: Subject
     carrier: CounterCarrier
+    # One that leaves it to others to open what is new.
+    shut: CounterCarrier
 
     @property
     def store(self) -> QuotaStore:
@@ -153,6 +156,19 @@ class CarrierContract:
         bench.subject.time.now_us += 61_000_000
         assert used(await bench.use(OLD, 1)) == [5]
 
+    @pytest.mark.parametrize("lost", [OLD, NEW])
+    async def test_nobody_moves_while_counters_are_rebuilt(self, bench: Bench, lost: int) -> None:
+        """Neither out of a shard that is not whole nor into it; afterwards, as ever."""
+        await bench.use(OLD)
+        stages = bench.subject.stages()
+        epoch = await stages.renew(lost, (await stages.epochs())[lost])
+        with pytest.raises(BackendUnavailable):
+            await bench.shut.carry(MOVES, 2)
+        assert await stages.advance(lost, epoch, Stage.OPEN)
+        await bench.shut.carry(MOVES, 3)
+        moved = 0 if lost == OLD else 7
+        assert used(await bench.use(NEW)) == [moved + 7]
+
 
 class TestFakeCounterCarrier(CarrierContract):
     """The fake."""
@@ -163,7 +179,11 @@ class TestFakeCounterCarrier(CarrierContract):
         subject = FakeSubject()
         store = subject.store()
         assert isinstance(store, FakeQuotaStore)
-        return Bench(subject, FakeCounterCarrier(store))
+        for shard in (OLD, NEW):
+            subject.shared.state(shard)
+        # What is lost from now on somebody else has to open.
+        subject.shared.opens_new = False
+        return Bench(subject, FakeCounterCarrier(store), FakeCounterCarrier(store))
 
 
 class TestRedisCounterCarrier(CarrierContract):
@@ -174,7 +194,8 @@ class TestRedisCounterCarrier(CarrierContract):
         """A carrier over Redis."""
         subject = RedisSubject(redis_url)
         client = connect(redis_url, 5_000)
-        yield Bench(subject, RedisCounterCarrier(client))
+        shut = RedisCounterCarrier(client, opens_new=False)
+        yield Bench(subject, RedisCounterCarrier(client), shut)
         for each in (client, *subject.clients.values()):
             await each.aclose()
 

@@ -155,7 +155,7 @@ class Server:
 
     async def page(self, path: str) -> tuple[int, str]:
         """Return the status and text of an ops page."""
-        return await asyncio.to_thread(_page, f"http://127.0.0.1:{self.ops_port}{path}")
+        return await asyncio.to_thread(fetch, f"http://127.0.0.1:{self.ops_port}{path}")
 
     async def metric(self, name: str) -> float:
         """Return a metric without labels, 0 where there is none yet."""
@@ -170,7 +170,8 @@ class Server:
             return await self.process.ended()
 
 
-def _page(url: str) -> tuple[int, str]:
+def fetch(url: str) -> tuple[int, str]:
+    """Return the status and text of a page, whatever the status."""
     try:
         with urllib.request.urlopen(url, timeout=PAGE_TIMEOUT_S) as reply:
             return reply.status, reply.read().decode()

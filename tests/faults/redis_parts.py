@@ -9,8 +9,10 @@ from redis.asyncio import Redis
 
 from tallygate.adapters.redis import keys
 from tallygate.adapters.redis.client import connect
+from tallygate.adapters.redis.epochs import RedisCounterStages
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.domain.ids import SourceId
+from tallygate.ports.epochs import Stage
 from tests.builders import MEMORY_MS, SHARDS
 
 SHARD = 3
@@ -65,14 +67,26 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(url: str, timeout_ms: int = TIMEOUT_MS, source: str = "a") -> AsyncIterator[Rig]:
-    """Open a store on a Redis."""
+async def rig(
+    url: str, timeout_ms: int = TIMEOUT_MS, source: str = "a", *, opens_new: bool = True
+) -> AsyncIterator[Rig]:
+    """Open a store on a Redis; unless new epochs are open, the first is opened here."""
     tally = Tally()
     client, beside = connect(url, timeout_ms), connect(url, TIMEOUT_MS)
-    store = RedisQuotaStore(client, StoreOptions(SourceId(source), SHARDS, MEMORY_MS), tally)
+    options = StoreOptions(SourceId(source), SHARDS, MEMORY_MS, opens_new=opens_new)
+    store = RedisQuotaStore(client, options, tally)
     try:
         await store.open()
+        if not opens_new:
+            await open_all(beside)
         yield Rig(store, beside, tally)
     finally:
         await client.aclose()
         await beside.aclose()
+
+
+async def open_all(client: Redis) -> None:
+    """Say that the counters of every shard are whole."""
+    stages = RedisCounterStages(client, SHARDS)
+    for shard, epoch in (await stages.epochs()).items():
+        await stages.advance(shard, epoch, Stage.OPEN)

@@ -37,6 +37,8 @@ TENANT = TenantId("acme")
 SHARD = shard_of(TENANT, SHARDS)
 LEASING = {
     "leases": "on",
+    # No ingester runs here that could open what is new.
+    "counter_rebuild": "none",
     "lease_unsettled_max": UNSETTLED_MAX,
     "lease_ttl_ms": TTL_MS,
     "default_deadline_ms": int(CALL_TIMEOUT_S * 1_000),

@@ -175,7 +175,7 @@ async def test_read_only_primary_is_told_and_left(postgres_dsn: str) -> None:
 async def test_exhausted_pool_is_told(postgres_dsn: str) -> None:
     """Who finds every connection lent, or too many waiting, is told so; nothing is leaked."""
     told = Told()
-    options = PoolOptions(connections_max=2, waiting_max=1, acquire_timeout_ms=50)
+    options = PoolOptions(connections_max=2, waiting_max=1, acquire_timeout_ms=3_000)
     postgres = Postgres(postgres_dsn, options, told)
     async with postgres.connection() as one, postgres.connection() as other:
         assert told.now == (2, 0)

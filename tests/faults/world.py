@@ -40,6 +40,7 @@ class World:
     client: Redis
     postgres: Postgres
     dsn: str
+    shards: int = SHARDS
 
     async def fill(self, first: int, last: int) -> None:
         """Append the events of these numbers, two by two, over all shards."""
@@ -47,7 +48,7 @@ class World:
         for number in range(first, last + 1, 2):
             pair = [event(each, amount=each) for each in range(number, min(number + 2, last + 1))]
             await self.client.xadd(
-                keys.stream(number // 2 % SHARDS),
+                keys.stream(number // 2 % self.shards),
                 {
                     "t": "1795168800000007",
                     "s": SOURCE,
@@ -58,7 +59,7 @@ class World:
 
     def stream(self, consumer: str) -> RedisUsageStream:
         """Return the stream as that consumer reads it."""
-        return RedisUsageStream(self.client, StreamOptions(SHARDS, consumer))
+        return RedisUsageStream(self.client, StreamOptions(self.shards, consumer))
 
     def ingest(self, consumer: str, **options: int) -> Ingest:
         """Return an ingester that never waits long."""
@@ -89,12 +90,12 @@ class World:
 
 
 @asynccontextmanager
-async def world(redis_url: str, dsn: str) -> AsyncIterator[World]:
+async def world(redis_url: str, dsn: str, shards: int = SHARDS) -> AsyncIterator[World]:
     """Connect to both for the length of a block."""
     client = connect(redis_url, 10_000, connections_max=8)
     postgres = Postgres(dsn)
     try:
-        yield World(client, postgres, dsn)
+        yield World(client, postgres, dsn, shards)
     finally:
         await client.aclose()
         await postgres.close()

@@ -36,7 +36,7 @@ from tests.sim.parts import Flows, Sidecar
 ResultT = TypeVar("ResultT")
 
 DEADLINE_S: Final = 1.0
-TRIES_MAX: Final = 60
+TRIES_MAX: Final = 200
 OPEN: Final = (BackendUnavailable, Overloaded, DeadlineTooShort)
 
 

@@ -6,6 +6,7 @@ judge.
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -23,6 +24,14 @@ from tests.sim.workload import TENANTS
 READ_TIMEOUT_S: Final = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When counters are read, by Redis' clock; and from when to when copies of it lagged."""
+
+    now_us: int
+    losses: tuple[tuple[int, int], ...] = ()
+
+
 async def _quota(request: QuotaRequest, flows: Flows) -> QuotaResult:
     return await flows.admit.quota(request)
 
@@ -34,9 +43,10 @@ def rows(world: World) -> Iterator[Row]:
 
 
 async def counters(
-    sidecar: Sidecar, limits: Sequence[Limit], calls: Sequence[Call], now_us: int
+    sidecar: Sidecar, limits: Sequence[Limit], calls: Sequence[Call], at: "Moment"
 ) -> AsyncIterator[Counter]:
     """Iterate over every counter of every tenant, as `GetQuota` shows it."""
+    now_us, losses = at.now_us, at.losses
     by_name = {str(limit.limit_id): limit for limit in limits}
     for name in TENANTS:
         request = QuotaRequest(TenantId(name))
@@ -56,12 +66,16 @@ async def counters(
                 ends_us=rule.turns_us,
                 used=reading.used,
                 limit=limit.limit if limit.on_exceed is OnExceed.REFUSE else None,
-                allowance=_degraded(calls, limit.meter, family(name)) if limit.local_budget else 0,
+                allowance=_lost(calls, limit.meter, family(name), losses)
+                + (_degraded(calls, limit.meter, family(name)) if limit.local_budget else 0),
             )
 
 
-def lanes(world: World) -> Iterator[Lane]:
-    """Iterate over the numbers that were given out, and what became of them."""
+def lanes(world: World, *, lost: bool = False) -> Iterator[Lane]:
+    """Iterate over the numbers that were given out, and what became of them.
+
+    With `lost`, those that are missing are known to be lost, by the faults that there were.
+    """
     numbers = world.database.ledger.numbers
     for (source, lane), accepted in world.state.given_out.items():
         stored = numbers.get((source, lane), set())
@@ -71,6 +85,7 @@ def lanes(world: World) -> Iterator[Lane]:
             lane=lane,
             accepted=accepted,
             persisted=len(stored),
+            lost=max(0, accepted - len(stored)) if lost else 0,
             gaps=tuple((each, each) for each in missing),
         )
 
@@ -92,6 +107,23 @@ def taken(world: World) -> Iterator[Message]:
 def family(name: str) -> frozenset[str]:
     """Return a tenant and those below it."""
     return frozenset({name, *(each for each, parent in TENANTS.items() if parent == name)})
+
+
+def _lost(
+    calls: Sequence[Call], meter: str, of: frozenset[str], losses: Sequence[tuple[int, int]]
+) -> int:
+    """Return the units that a copy of Redis did not know of when it took over.
+
+    By so much a limit may be passed until that is noticed: documented, and counted afterwards.
+    """
+    units = {
+        (call.tenant, call.operation): sum(each for asked, each in call.units if asked == meter)
+        for call in calls
+        if call.tenant in of
+        and call.gated
+        and any(call.sent_us <= until and copied <= call.ended_us for copied, until in losses)
+    }
+    return sum(units.values())
 
 
 def _degraded(calls: Sequence[Call], meter: str, of: frozenset[str]) -> int:

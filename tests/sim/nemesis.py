@@ -44,8 +44,10 @@ class Nemesis:
         }
         self._trace = trace
         self._sidecars = sidecars
-        self.kills = 0
+        self.sidecars_killed = 0
         self.powers_lost = 0
+        # From when on Redis' data are lost, and when that happened.
+        self.losses: list[tuple[int, int]] = []
         self.disks_failed = 0
 
     async def run(self, plan: Sequence[Planned]) -> None:
@@ -87,6 +89,11 @@ class Nemesis:
             clock.ahead_us += round((planned.badness - 0.3) * 2 * STEP_US_MAX)
         elif planned.fault is Fault.GROUP_LOST:
             self._world.state.streams.lose_group()
+        elif planned.fault is Fault.REDIS_FLUSHED:
+            self._world.state.flush()
+            self.losses.append((self._world.clock.now_us(),) * 2)
+        elif planned.fault is Fault.REDIS_RESTORED:
+            await self._lag_and_promote(planned)
         else:
             undo = self._begin(planned)
             await asyncio.sleep(planned.for_s)
@@ -120,7 +127,7 @@ class Nemesis:
             case Fault.DISK_FULL | Fault.DISK_FAILING:
                 sidecars = self._sidecars
                 disk = sidecars[planned.target % len(sidecars)].disk
-                self.disks_failed += planned.fault is Fault.DISK_FAILING
+                self.disks_failed += 1
                 setattr(disk, "full" if planned.fault is Fault.DISK_FULL else "failing", True)
                 return disk.heal
             case _:
@@ -130,6 +137,14 @@ class Nemesis:
                 destination.refused = destination.failed_after = planned.badness / 2
                 destination.hung = planned.badness / 4
                 return destination.heal
+
+    async def _lag_and_promote(self, planned: Planned) -> None:
+        state, clock = self._world.state, self._world.clock
+        copied_us, lagging = clock.now_us(), state.copy()
+        await asyncio.sleep(planned.for_s)
+        state.become(lagging)
+        self.losses.append((copied_us, clock.now_us()))
+        self._trace("over: the copy has taken over")
 
     async def _befall_host(self, host: Host, what: str, planned: Planned) -> None:
         life = host.life
@@ -144,7 +159,7 @@ class Nemesis:
         process.kill_at = process.steps + planned.steps
         await self._dead(process, planned.for_s)
         self._trace(f"{host.name} died at its step {process.steps}")
-        self.kills += 1
+        self.sidecars_killed += host in self._sidecars
         if planned.fault is Fault.POWER_LOST:
             assert isinstance(host, Sidecar)
             host.disk.lose_power()

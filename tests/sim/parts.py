@@ -5,9 +5,10 @@ when processes die.
 """
 
 import asyncio
+import itertools
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, TypeVar
@@ -18,6 +19,7 @@ from tallygate.domain.ids import SourceId
 from tallygate.flow.admit import Admit
 from tallygate.flow.backlog import Backlog, BacklogOptions, BacklogParts
 from tallygate.flow.breaker import Breaker, BreakerOptions
+from tallygate.flow.correct import Correct, CorrectOptions, CorrectParts
 from tallygate.flow.decide import Decide, DecideParts
 from tallygate.flow.draft import Drafter
 from tallygate.flow.durable import Durable, LedgerWatch
@@ -27,18 +29,27 @@ from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts, IngestWatc
 from tallygate.flow.journal import JournaledStore
 from tallygate.flow.loop import Counts, Loop, LoopOptions, Step
 from tallygate.flow.outage import OutageGate
+from tallygate.flow.rebuild import Rebuild, RebuildOptions, RebuildParts
 from tallygate.flow.refund import Refunds
 from tallygate.flow.relay import Relay, RelayOptions
 from tallygate.flow.reserve import Reserve
 from tallygate.flow.resubmit import Rebinder
-from tallygate.ports import CatalogView
 from tallygate.ports.journal import Journal
+from tests.builders import CatalogInMemory
 from tests.sim.destination import SimDestination
 from tests.sim.disk import Disk
 from tests.sim.journaling import opened
 from tests.sim.loop import Process, SimClock, SimTask, VirtualLoop
 from tests.sim.postgres import Database, SimLedger, SimOutbox
-from tests.sim.redis import RedisState, SimQuotaStore, SimSeenNumbers, SimStages, SimUsageStream
+from tests.sim.rebuilding import DeclaredInMemory, SimCorrections, SimRebuildLedger
+from tests.sim.redis import (
+    MEMORY_US,
+    RedisState,
+    SimQuotaStore,
+    SimSeenNumbers,
+    SimStages,
+    SimUsageStream,
+)
 from tests.sim.wire import Server
 
 T = TypeVar("T")
@@ -51,6 +62,12 @@ HAND_IN_MS: Final = 250
 READY_S: Final = 0.01
 INGEST_MS: Final = 250
 WATCH_MS: Final = 1_000
+REBUILD_MS: Final = 300
+CORRECT_MS: Final = 700
+# Journals look every quarter of a second; one that has announced itself may be down for longer.
+SETTLE_MS: Final = 1_000
+PATIENCE_MS: Final = 10_000
+LEAD_MS: Final = 2_000
 RELAY_MS: Final = 500
 RELAY: Final = RelayOptions(
     lease_ms=4_000, send_timeout_ms=1_000, attempts_max=1_000, backoff_ms=100, backoff_max_ms=1_000
@@ -92,8 +109,9 @@ class World:
     postgres: Server
     database: Database
     destinations: tuple[SimDestination, ...]
-    catalog: CatalogView
+    catalog: CatalogInMemory
     told: Told = field(default_factory=Told)
+    lives: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def pace(self, idle_ms: int) -> LoopOptions:
         """Return the pace of a loop, by the seed's chance."""
@@ -119,6 +137,7 @@ class Life:
         self.name = name
         self.process = Process(world.loop, name, died)
         self.stop = asyncio.Event()
+        self.number = next(world.lives)
 
     def run_loop(self, name: str, step: Step[Counts], idle_ms: int) -> None:
         """Run a step as `wiring` does."""
@@ -170,7 +189,8 @@ class Sidecar:
         store = SimQuotaStore(world.redis, world.state, SourceId(self.name))
         for (numbered, shard), last in journal.highest().items():
             store.fake.know(shard, numbered, last)
-        breaker = Breaker(JournaledStore(store, journal), clock, BreakerOptions(), told)
+        entering = JournaledStore(store, journal)
+        breaker = Breaker(entering, clock, BreakerOptions(), told)
         dater = ProtobufEventDater()
         backlog = Backlog(
             BacklogParts(breaker, dater, clock, told, journal), BacklogOptions(1_000, 10_000_000)
@@ -200,6 +220,8 @@ class Sidecar:
                 dater=dater,
                 clock=clock,
                 observer=told,
+                store_us=SimUsageStream(world.redis, world.state, self.name).now_us,
+                epochs=entering.epochs,
             ),
             SourceId(self.name),
         )
@@ -265,13 +287,22 @@ class Worker:
 
 def begin_ingest(life: Life) -> None:
     """Start what the role `ingest` runs."""
-    world = life.world
+    world, told = life.world, life.world.told
+    stream = SimUsageStream(world.redis, world.state, life.name)
+    seen = SimSeenNumbers(world.redis, world.state, life.name)
+    stages = SimStages(world.redis, world.state, life.name)
+    store = SimQuotaStore(world.redis, world.state, SourceId(f"{life.name}-rebuild"))
+    # The lead is a process's, not that of the one after it under the same name.
+    holder = f"{life.name}/{life.number}"
+    closing = SimRebuildLedger(world.postgres, world.database, life.name)
+    declared = DeclaredInMemory(world.catalog)
     parts = IngestParts(
-        stream=SimUsageStream(world.redis, world.state, life.name),
+        stream=stream,
         ledger=SimLedger(world.postgres, world.database, life.name),
         encoder=ProtobufEventEncoder(),
         clock=world.clock,
-        observer=world.told,
+        observer=told,
+        seen=seen,
     )
     ingest = Ingest(parts, INGEST)
 
@@ -281,6 +312,15 @@ def begin_ingest(life: Life) -> None:
 
     life.run_loop("ingest", _Each(step), INGEST_MS)
     life.run_loop("watch", IngestWatch(parts), WATCH_MS)
+    rebuilds = RebuildParts(closing, stages, seen, stream, store, declared, world.clock, told)
+    options = RebuildOptions(holder, SHARDS, SETTLE_MS, PATIENCE_MS, LEAD_MS)
+    life.run_loop("rebuild", Rebuild(rebuilds, options), REBUILD_MS)
+    corrections = SimCorrections(world.postgres, world.database, life.name)
+    corrects = CorrectParts(
+        corrections, closing, stages, stream, store, declared, world.clock, told
+    )
+    memory = CorrectOptions(holder, SHARDS, MEMORY_US / 1_000_000, LEAD_MS)
+    life.run_loop("correct", Correct(corrects, memory), CORRECT_MS)
 
 
 def begin_relay(life: Life) -> None:

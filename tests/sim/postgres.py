@@ -11,6 +11,8 @@ from typing import Final, TypeVar
 from tallygate.ports import Delivery, LedgerBatch, OutboxDepth, Persisted, SourceProgress
 from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.outbox import FakeOutbox, Row
+from tallygate.testing.rebuild import FakeCorrections, FakeRebuildLedger
+from tallygate.testing.recount import FakeUsageSnapshots
 from tests.sim.loop import SimClock
 from tests.sim.wire import Server, at_once
 
@@ -26,6 +28,8 @@ class Database:
     def __init__(self, clock: SimClock, destinations: Sequence[str]) -> None:
         self.ledger = FakeLedger()
         self.outbox = FakeOutbox(clock.now_us)
+        self.rebuilding = FakeRebuildLedger(FakeUsageSnapshots(self.ledger), clock.now_us)
+        self.corrections = FakeCorrections(self.ledger, clock.now_us)
         self._clock = clock
         self._destinations = destinations
         self._messages = 0

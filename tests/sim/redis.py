@@ -47,6 +47,18 @@ class Copy:
     seen: FakeSeenNumbers
 
 
+class _Stages(FakeCounterStages):
+    """Epochs that tell when one begins: what the one before knew is forgotten with it."""
+
+    def __init__(self, shards: int, begun: Callable[[], None], *, opens_new: bool) -> None:
+        super().__init__(shards, opens_new=opens_new)
+        self._begun = begun
+
+    def _begin(self, shard: int) -> None:
+        super()._begin(shard)
+        self._begun()
+
+
 class RedisState:
     """All that the one Redis holds, and its clock."""
 
@@ -55,10 +67,11 @@ class RedisState:
         self.shards = shards
         self.accounts: dict[int, Accounts] = {}
         self.streams = FakeStreams(clock.now_us, shards)
-        self.stages = FakeCounterStages(shards, opens_new=opens_new)
+        self.stages = _Stages(shards, self._forgotten, opens_new=opens_new)
         self.seen = FakeSeenNumbers()
         # What was ever given out, whatever Redis still knows of it.
         self.given_out: dict[tuple[SourceId, int], int] = {}
+        # When operations were forgotten.
         self.lost_us: list[int] = []
 
     def copy(self) -> Copy:
@@ -86,7 +99,11 @@ class RedisState:
         self.stages.given = found.given
         self.stages.restart()
         vars(self.seen).update(vars(found.seen))
-        self.lost_us.append(self.clock.now_us())
+        self._forgotten()
+
+    def _forgotten(self) -> None:
+        # By the world's clock, which no fault steps.
+        self.lost_us.append(self.clock.now_us() - self.clock.ahead_us)
 
     def flush(self) -> None:
         """Lose everything."""

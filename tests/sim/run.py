@@ -14,6 +14,7 @@ from typing import Final
 from tallygate.domain.catalog import Limit, OnExceed, OnOutage
 from tallygate.domain.ids import TenantId
 from tallygate.domain.window import Period
+from tallygate.ports.epochs import Stage
 from tests.builders import BYTES, CatalogInMemory, catalog, tenant, window
 from tests.oracle.facts import Held, History, Rest
 from tests.oracle.invariants import faults
@@ -27,7 +28,7 @@ from tests.sim.parts import SHARDS, Sidecar, Worker, World, begin_ingest, begin_
 from tests.sim.plan import STEP_US_MAX, Scope, planned
 from tests.sim.postgres import Database
 from tests.sim.redis import RedisState
-from tests.sim.wire import Server
+from tests.sim.wire import Server, at_once
 from tests.sim.workload import TENANTS, Workload
 
 # 2026-11-20 10:00:00 UTC: in the middle of a month.
@@ -96,6 +97,8 @@ class Simulation:
         for host in self._hosts:
             host.start()
         plan = planned(self._chance, scope)
+        while not shards_open(self.world):
+            await asyncio.sleep(LOOK_S)
         pause_s = scope.length_s * scope.callers / scope.calls
         async with asyncio.TaskGroup() as group:
             group.create_task(self._nemesis.run(plan))
@@ -125,20 +128,27 @@ class Simulation:
     def _lossy(self) -> frozenset[Held]:
         """Return what the faults of this run may have lost, as documented."""
         nemesis = self._nemesis
-        buffered = nemesis.powers_lost or (nemesis.disks_failed and nemesis.kills)
-        return frozenset({Held.BUFFERED} if buffered else ())
+        found: set[Held] = set()
+        if nemesis.powers_lost or (nemesis.disks_failed and nemesis.sidecars_killed):
+            found.add(Held.BUFFERED)
+        if nemesis.losses and (nemesis.disks_failed or nemesis.sidecars_killed):
+            # What Redis alone has is lost with it where the journal could not be written any more.
+            found |= {Held.BUFFERED, Held.REDIS}
+        return frozenset(found)
 
     def _trace(self, line: str) -> None:
         self._steps.append(f"{self._loop.time():9.4f} {line}")
 
     async def _history(self, drained_s: float | None) -> History:
         world, record = self.world, self._caller.record
-        now_us = world.clock.now_us()
-        reading = evidence.counters(self.sidecars[0], self._limits, record, now_us)
+        lagged = tuple(each for each in self._nemesis.losses if each[0] < each[1])
+        at = evidence.Moment(world.state.clock.now_us(), lagged)
+        reading = evidence.counters(self.sidecars[0], self._limits, record, at)
+        lossy = self._lossy()
         rest = Rest(
             ledger=tuple(evidence.rows(world)),
             counters=tuple([each async for each in reading]),
-            lanes=tuple(evidence.lanes(world)),
+            lanes=tuple(evidence.lanes(world, lost=Held.REDIS in lossy)),
             wanted=tuple(evidence.wanted(world)),
             taken=tuple(evidence.taken(world)),
             drained_s=drained_s,
@@ -151,7 +161,7 @@ class Simulation:
             secrets=(SECRET,),
             logs=(*world.told.lines, *(row.reason for row in world.database.outbox.rows)),
             forgotten_us=tuple(world.state.lost_us),
-            lossy=self._lossy(),
+            lossy=lossy,
         )
 
 
@@ -165,8 +175,19 @@ def lags(world: World, sidecars: Sequence[Sidecar]) -> bool:
     shards = world.state.streams.shards
     behind = any(shard.read < len(shard.entries) or shard.pending for shard in shards)
     waiting = any(sidecar.flows is None or len(sidecar.flows.backlog) for sidecar in sidecars)
+    unconfirmed = any(
+        sidecar.flows is not None and sidecar.flows.journal.size().events for sidecar in sidecars
+    )
     unsent = any(row.state == "pending" for row in world.database.outbox.rows)
-    return behind or waiting or unsent
+    due = at_once(world.database.corrections.depth())
+    shut = not shards_open(world)
+    return behind or waiting or unconfirmed or unsent or due > 0 or shut
+
+
+def shards_open(world: World) -> bool:
+    """Say whether every shard decides."""
+    stages = world.state.stages
+    return all(stages.state(shard).stage is Stage.OPEN for shard in range(SHARDS))
 
 
 def drawn_limits(chance: random.Random) -> tuple[Limit, ...]:
@@ -195,7 +216,7 @@ def made_world(
         chance=chance,
         clock=clock,
         redis=Server(loop, chance, delays_s),
-        state=RedisState(clock.like(0), SHARDS, opens_new=True),
+        state=RedisState(clock.like(0), SHARDS, opens_new=False),
         postgres=Server(loop, chance, delays_s),
         database=Database(clock, DESTINATIONS),
         destinations=tuple(

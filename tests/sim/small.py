@@ -19,7 +19,7 @@ from tests.sim.journaling import virtual_time
 from tests.sim.loop import VirtualLoop
 from tests.sim.parts import Sidecar, Worker, World, begin_ingest, begin_relay
 from tests.sim.plan import STEP_US_MAX
-from tests.sim.run import LOOK_S, START_US, drawn_limits, lags, made_world
+from tests.sim.run import LOOK_S, START_US, drawn_limits, lags, made_world, shards_open
 from tests.sim.workload import TENANTS
 
 DRAIN_MAX_S: Final = 60.0
@@ -65,7 +65,9 @@ class Small:
         await self.sidecar.ready()
         drained_s = await self.drained()
         world.state.clock.ahead_us += STEP_US_MAX
-        reading = evidence.counters(self.sidecar, self.limits, record, world.state.clock.now_us())
+        reading = evidence.counters(
+            self.sidecar, self.limits, record, evidence.Moment(world.state.clock.now_us())
+        )
         rest = Rest(
             ledger=tuple(evidence.rows(world)),
             counters=tuple([each async for each in reading]),
@@ -101,6 +103,8 @@ def told(
     async def whole() -> History:
         small.start()
         await small.sidecar.ready()
+        while not shards_open(world):
+            await asyncio.sleep(LOOK_S)
         await story(small)
         return await small.history()
 

@@ -70,12 +70,22 @@ async def refunded(small: Small) -> None:
     await ask(small, calls.refund("team", "back", "op:0", 2))
 
 
+async def lost(small: Small) -> None:
+    """Record; lose all of Redis before it is in the ledger; charge."""
+    small.world.postgres.faults.down = True
+    await ask(small, calls.record("team", "op", REQUESTS, UNITS - 1))
+    small.world.state.flush()
+    small.world.postgres.faults.down = False
+    await ask(small, calls.consume("team", "op-2", ((REQUESTS, 1),)))
+
+
 STORIES: Final = {
     "consume": consumed,
     "record": recorded,
     "commit": settled,
     "release": released,
     "refund": refunded,
+    "loss of redis": lost,
 }
 HOSTS: Final[dict[str, Callable[[Small], Sidecar | Worker]]] = {
     "sidecar": lambda small: small.sidecar,
@@ -85,6 +95,7 @@ HOSTS: Final[dict[str, Callable[[Small], Sidecar | Worker]]] = {
 # An ingester and a relay see the same of each: one event is one event.
 TOLD: Final = [
     *(("sidecar", name) for name in STORIES),
+    ("ingester", "loss of redis"),
     ("ingester", "consume"),
     ("ingester", "refund"),
     ("relay", "consume"),
@@ -97,7 +108,7 @@ def killed(story: Story, host: Callable[[Small], Sidecar | Worker], step: int) -
     async def told_so(small: Small) -> None:
         life = host(small).life
         assert life is not None
-        life.process.kill_at = step
+        life.process.kill_at = life.process.steps + step
         await story(small)
         await small.drained_or_dead(host(small))
         assert not life.process.alive, "it did not die where it was to"
@@ -111,11 +122,12 @@ def steps_of(story: Story, host: Callable[[Small], Sidecar | Worker]) -> int:
     found: list[int] = []
 
     async def counted(small: Small) -> None:
-        await story(small)
-        await small.drained()
         life = host(small).life
         assert life is not None
-        found.append(life.process.steps)
+        before = life.process.steps
+        await story(small)
+        await small.drained()
+        found.append(life.process.steps - before)
 
     told(counted)
     return found[0]

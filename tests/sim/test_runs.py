@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from tests.sim.mutations import MUTATIONS
+from tests.sim.plan import Scope
 from tests.sim.run import Found, simulate
 
 CHUNK: Final = 50
@@ -38,8 +39,9 @@ def test_everything_holds_under_faults(first: int) -> None:
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some seed shows each bug that is planted, and the report names the seed."""
-    MUTATIONS[name](monkeypatch)
-    for found in _runs(1, SEARCHED):
+    plant, scope = MUTATIONS[name]
+    plant(monkeypatch)
+    for found in _runs(1, SEARCHED, scope):
         if found.faults:
             assert f"seed {found.seed}" in found.report()
             return
@@ -60,6 +62,6 @@ def test_a_seed_gives_the_same_run_again() -> None:
     assert digest(7, "1") == digest(7, "2") != digest(8, "1")
 
 
-def _runs(first: int, count: int) -> Iterator[Found]:
+def _runs(first: int, count: int, scope: Scope | None = None) -> Iterator[Found]:
     for seed in range(first, first + count):
-        yield simulate(seed)
+        yield simulate(seed, scope)

@@ -94,6 +94,25 @@ def _sheets(story: Story) -> Iterator[Sheet]:
             for told in each.told
         ],
     )
+    yield from _beside(story)
+
+
+def _beside(story: Story) -> Iterator[Sheet]:
+    """Iterate over what stands beside an event's own way: corrections, refusals, copies."""
+    yield Sheet(
+        "corrections",
+        ("tenant", "what", "number", "epoch", "due", "made", "outcome"),
+        [
+            (
+                *(each.tenant_id, "a duplicate taken back" if due.takes_back else "late, added"),
+                *(due.number, due.epoch, spelled(due.created_at_us)),
+                spelled(due.finished_at_us) if due.finished_at_us else None,
+                due.outcome,
+            )
+            for each in story.chapters
+            for due in each.corrections
+        ],
+    )
     yield Sheet(
         "dead letters",
         ("tenant", "reason", "detail", "accepted", "stored", "number"),

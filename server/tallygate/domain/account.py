@@ -89,7 +89,7 @@ class Accounts:
         `source_id` names the source, and the epoch in which its events are numbered.
         """
         call = Call(now_us, source_id, self.sequences.get(source_id, 0))
-        outcomes = [self._decide_one(operation, call) for operation in operations]
+        outcomes = [call.signed(self._decide_one(operation, call)) for operation in operations]
         if call.parts:
             self.stream.append(Entry(now_us, source_id, tuple(call.parts)))
             self.sequences[source_id] = call.last_seq
@@ -322,7 +322,7 @@ class Accounts:
             if state is not None:
                 account.counters[charge.field] = state
             readings.append(self._read(charge, call.now_us))
-        return self._answer(operation, Decided(True, call.now_us, tuple(readings)))
+        return self._answer(operation, call.answer(readings, 0))
 
     def _credit(self, operation: Operation, credit: Credit, call: Call) -> Outcome:
         (charge,) = operation.charges

@@ -5,9 +5,9 @@ Refuses to know: accounts, and what is accepted.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from tallygate.domain.decision import Charge, Decided, LimitReading, Operation
+from tallygate.domain.decision import Charge, Decided, LimitReading, Operation, Outcome
 from tallygate.domain.entry import Burned, Crossed, Part, Record
 from tallygate.domain.ids import AccountId, LimitId, SourceId
 from tallygate.domain.verdict import Crossing
@@ -54,15 +54,21 @@ class Call:
             for crossing in crossings
         )
 
+    def signed(self, outcome: Outcome) -> Outcome:
+        """Return the outcome with our name to it, if it is a decision that has none yet."""
+        if isinstance(outcome, Decided) and not outcome.source_id:
+            return replace(outcome, source_id=self.source_id)
+        return outcome
+
     def answer(
         self, readings: Sequence[LimitReading], first_seq: int, refused_by: LimitId | None = None
     ) -> Decided:
-        """Return the answer to what was accepted, with its events' first number, 0 for none."""
+        """Return what was decided, with its events' first number, 0 for none."""
         return Decided(
             True,
             self.now_us,
             tuple(readings),
             refused_by,
             first_seq=first_seq,
-            source_id=self.source_id if first_seq else SourceId(""),
+            source_id=self.source_id,
         )

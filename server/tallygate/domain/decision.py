@@ -212,7 +212,7 @@ class Decided:
     degraded: bool = False
     # Granted from units that were debited before; the store has no record of it yet.
     leased: bool = False
-    # Under whose numbers, of which epoch, `first_seq` was given out; also in a repeat's answer.
+    # Who decided in which epoch, and so under whose numbers; in a repeat's answer as in the first.
     source_id: SourceId = SourceId("")
     # Its mark in this process's journal, 0 where that does not have it.
     journal_mark: int = 0

@@ -19,6 +19,7 @@ from tallygate.domain.window import Period, Window, window_at
 from tallygate.ports import CatalogStore, Clock
 from tallygate.ports.story import (
     Bucket,
+    CorrectionTold,
     EventRecords,
     EventStreams,
     Letter,
@@ -54,6 +55,7 @@ class Chapter:
     buckets: tuple[Bucket, ...] = ()
     refunds: tuple[RefundTold, ...] = ()
     told: tuple[Told, ...] = ()
+    corrections: tuple[CorrectionTold, ...] = ()
     period: Window | None = None
 
 
@@ -150,6 +152,7 @@ class Explain:
             buckets=tuple(await records.buckets(tenant_id, event.meter, event.event_time_us)),
             refunds=tuple(await records.refunds(tenant_id, event.event_id)),
             told=tuple(await records.told(event)),
+            corrections=tuple(await records.corrections(tenant_id, event.event_id)),
             period=await self._period(tenant_id, event.event_time_us),
         )
 

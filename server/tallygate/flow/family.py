@@ -53,7 +53,7 @@ async def members(
 
 async def lineages(
     store: Tenants, catalog: Catalog, ids: Sequence[TenantId]
-) -> Mapping[TenantId, tuple[Tenant, ...]]:
+) -> dict[TenantId, tuple[Tenant, ...]]:
     """Return those of the tenants that there are, each with its parents up to its root.
 
     A parent that is not declared is on the default plan; where there is none, it has no limits.

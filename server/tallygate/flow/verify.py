@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from tallygate.domain.completeness import Identity
 from tallygate.domain.drift import Check, Difference, blamed, spelled
 from tallygate.domain.errors import TallygateError
 from tallygate.domain.ids import TenantId
@@ -78,12 +79,21 @@ class Report:
         self.compared[what] = self.compared.get(what, 0) + number
 
 
+class NumbersCheck(Protocol):
+    """Compares the numbers that were given out with those that have arrived."""
+
+    async def compare(self) -> Identity:
+        """Return the identity's terms. Raises `BackendUnavailable` and `Overloaded`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class VerifyParts:
-    """What verification reads. Without `counters`, these are not compared, and nothing is said."""
+    """What verification reads. What is None is not compared: there is no Redis to ask."""
 
     ledger: LedgerAudit
     counters: CounterCheck | None = None
+    numbers: NumbersCheck | None = None
 
 
 class Verify:
@@ -104,6 +114,8 @@ class Verify:
         await self._messages(report, tenant_id)
         if self._parts.counters is not None:
             await self._counters(report, self._parts.counters, tenant_id)
+        if self._parts.numbers is not None and tenant_id is None:
+            await self._numbers(report, self._parts.numbers)
         return report
 
     async def _usage(self, report: Report, tenant_id: TenantId | None) -> None:
@@ -159,6 +171,27 @@ class Verify:
         report.count("events in flight", found.in_flight)
         report.count("counters younger than their window", found.young)
         report.unverified += found.unverified
+
+    async def _numbers(self, report: Report, numbers: NumbersCheck) -> None:
+        try:
+            found = await numbers.compare()
+        except TallygateError as error:
+            report.unverified.append(f"sequence numbers: {error.message}")
+            return
+        report.count("numbers given out", found.accepted)
+        report.add(
+            Difference(
+                check=Check.COMPLETENESS,
+                what=source,
+                tenant_id=TenantId(""),
+                where=f"shard {shard}: {start} to {end}",
+                expected=end - start + 1,
+                found=0,
+                detail="numbers were given out, and are neither stored nor on their way",
+            )
+            for (source, shard), ranges in found.missing.items()
+            for start, end in ranges
+        )
 
 
 def _by_month(months: Sequence[Month]) -> list[tuple[Month, list[str]]]:

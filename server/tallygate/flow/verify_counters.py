@@ -29,10 +29,11 @@ from tallygate.domain.hold import Account
 from tallygate.domain.ids import AccountId, TenantId, scope_of, shard_of, tenant_of
 from tallygate.domain.limit import charge
 from tallygate.flow.event_usage import AddedUsage
-from tallygate.flow.family import Tenants, lineages
-from tallygate.flow.recount import Recount, Recounted
+from tallygate.flow.family import lineages
+from tallygate.flow.rebuild import Declared
+from tallygate.flow.recount import TENANTS_PAGE, Recount, Recounted
 from tallygate.flow.verify import CounterFindings
-from tallygate.ports import CatalogStore, Clock
+from tallygate.ports import Clock
 from tallygate.ports.audit import AuditSnapshots, AuditUsage, CounterPage, CounterReads
 from tallygate.ports.epochs import CounterStages, ShardState, Stage
 
@@ -40,10 +41,13 @@ from tallygate.ports.epochs import CounterStages, ShardState, Stage
 TENANTS_MAX: Final = 200
 # Some hundred megabytes; more lag than that is told by metrics, and has to pass first.
 IN_FLIGHT_MAX: Final = 200_000
-ATTEMPTS_MAX: Final = 3
-PAUSE_S: Final = 1.0
+# Corrections are made once a second.
+ATTEMPTS_MAX: Final = 4
+PAUSE_S: Final = 1.5
 
 Note = Callable[[int], None]
+# Accounts by shard and tenant. Those that come to light later are added.
+Names = dict[int, dict[TenantId, set[AccountId]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,7 @@ class CounterParts:
     reads: CounterReads
     stages: CounterStages
     snapshots: AuditSnapshots
-    catalogs: CatalogStore
-    tenants: Tenants
+    declared: Declared
     clock: Clock
     shards: int
     wait: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -130,11 +133,16 @@ class CounterAudit:
 
         Raises `BackendUnavailable`, and `Overloaded` when too much is in flight.
         """
-        catalog = await self._parts.catalogs.effective(self._parts.clock.now_us())
+        catalog = await self._parts.declared.effective(self._parts.clock.now_us())
+        if catalog is None:
+            return CounterFindings(unverified=("counters: no catalog is in effect",))
         states = {each.shard: each for each in await self._parts.stages.states()}
         wanted = [each for each in states.values() if each.stage is Stage.OPEN]
-        names = await self._parts.reads.accounts(wanted)
+        reads = self._parts.reads
+        names = {shard: dict(found) for shard, found in (await reads.accounts(wanted)).items()}
         total = _Findings()
+        if tenant_id is None:
+            total.shut.update(each.shard for each in states.values() if each not in wanted)
         for group in await self._groups(catalog, names, tenant_id):
             found = await self._look(group, catalog, states[group.shard], names)
             note(found.compared)
@@ -159,7 +167,7 @@ class CounterAudit:
         self,
         group: _Group,
         catalog: Catalog,
-        names: Mapping[int, Mapping[TenantId, set[AccountId]]],
+        names: Names,
         before: _Findings,
     ) -> _Findings:
         """Look once more at the families that differed, as they are by now."""
@@ -179,36 +187,45 @@ class CounterAudit:
     async def _groups(
         self,
         catalog: Catalog,
-        names: Mapping[int, Mapping[TenantId, set[AccountId]]],
+        names: Names,
         tenant_id: TenantId | None,
     ) -> list[_Group]:
         """Return all families, by shard, in groups that are compared together."""
         async with self._parts.snapshots.snapshot() as usage:
             recount = self._recount(usage, catalog, self._parts.clock.now_us())
             if tenant_id is not None:
-                families = {tenant_id: await recount.family(tenant_id) or [tenant_id]}
+                known = await recount.family(tenant_id) or [tenant_id]
+                families = await self._rooted(catalog, known)
             else:
                 families = dict(await recount.families())
-        if tenant_id is None:
-            known = {each for family in families.values() for each in family}
-            strangers = {each for named in names.values() for each in named} - known
-            families |= {each: [each] for each in strangers}
+                known = [each for family in families.values() for each in family]
+                strangers = {each for named in names.values() for each in named}.difference(known)
+                for root, some in (await self._rooted(catalog, sorted(strangers))).items():
+                    families[root] = [*families.get(root, ()), *some]
         groups: dict[int, list[_Group]] = {}
-        for found in families.values():
-            lines = await lineages(self._parts.tenants, catalog, found)
-            for tenant, line in lines.items():
-                root = line[-1].tenant_id
-                shard = shard_of(root, self._parts.shards)
-                some = groups.setdefault(shard, [_Group(shard)])
-                if root not in some[-1].families and len(some[-1].tenants) >= TENANTS_MAX:
-                    some.append(_Group(shard))
-                some[-1].families.setdefault(root, []).append(tenant)
-        return [group for some in groups.values() for group in some]
+        for root, family in families.items():
+            shard = shard_of(root, self._parts.shards)
+            of_shard = groups.setdefault(shard, [_Group(shard)])
+            if len(of_shard[-1].tenants) >= TENANTS_MAX:
+                of_shard.append(_Group(shard))
+            of_shard[-1].families[root] = family
+        return [group for of_shard in groups.values() for group in of_shard]
+
+    async def _rooted(
+        self, catalog: Catalog, tenants: Sequence[TenantId]
+    ) -> dict[TenantId, list[TenantId]]:
+        """Return tenants by their roots; those that the catalog does not have are left out."""
+        found: dict[TenantId, list[TenantId]] = {}
+        for start in range(0, len(tenants), TENANTS_PAGE):
+            page = tenants[start : start + TENANTS_PAGE]
+            for tenant, line in (await lineages(self._parts.declared, catalog, page)).items():
+                found.setdefault(line[-1].tenant_id, []).append(tenant)
+        return found
 
     def _recount(self, usage: AuditUsage | AddedUsage, catalog: Catalog, at_us: int) -> Recount:
         return Recount(
             usage,
-            self._parts.tenants,
+            self._parts.declared,
             catalog,
             shards=self._parts.shards,
             at_us=at_us,
@@ -216,27 +233,41 @@ class CounterAudit:
         )
 
     async def _look(
+        self, group: _Group, catalog: Catalog, state: ShardState, names: Names
+    ) -> _Findings:
+        """Look at a group; once more, with them, if there are accounts that nobody knew of."""
+        scoped = names.setdefault(group.shard, {})
+        while True:
+            found, unread = await self._look_once(group, catalog, state, scoped)
+            # On a live system a value of a dimension may be used for the first time at any moment;
+            # those that are new within one look are few.
+            if not unread:
+                return found
+            for account in unread:
+                scoped.setdefault(tenant_of(account), set()).add(account)
+
+    async def _look_once(
         self,
         group: _Group,
         catalog: Catalog,
         state: ShardState,
-        names: Mapping[int, Mapping[TenantId, set[AccountId]]],
-    ) -> _Findings:
+        scoped: Mapping[TenantId, set[AccountId]],
+    ) -> tuple[_Findings, set[AccountId]]:
+        """Return what is found, and the accounts with usage of which the counters were not read."""
         if state.stage is not Stage.OPEN:
-            return _Findings(shut={group.shard})
-        lines = await lineages(self._parts.tenants, catalog, group.tenants)
+            return _Findings(shut={group.shard}), set()
+        lines = dict(await lineages(self._parts.declared, catalog, group.tenants))
         members = {each.tenant_id for line in lines.values() for each in line}
-        scoped = names.get(group.shard, {})
         accounts = {AccountId(each) for each in members}
         accounts.update(*(scoped.get(each, set()) for each in members))
         page = await self._parts.reads.page(state, sorted(accounts))
         if not page.open:
-            return _Findings(shut={group.shard})
+            return _Findings(shut={group.shard}), set()
         events, burns = await self._in_flight(group.shard, page.at_us)
         async with self._parts.snapshots.snapshot() as usage:
             unseen = await usage.unseen(events) if events else []
             theirs = await lineages(
-                self._parts.tenants, catalog, sorted({each.tenant_id for each in unseen})
+                self._parts.declared, catalog, sorted({each.tenant_id for each in unseen})
             )
             lines |= {
                 tenant: line
@@ -245,6 +276,9 @@ class CounterAudit:
             }
             added = AddedUsage(usage, [each for each in unseen if each.tenant_id in lines])
             recounted = await self._recount(added, catalog, page.at_us).of(sorted(lines))
+            unread = {each.account for each in recounted} - accounts
+            if unread:
+                return _Findings(), unread
             books = await usage.books(sorted(members), page.at_us)
             unposted = await usage.unposted(burns) if burns else []
             look = _Look(
@@ -259,7 +293,7 @@ class CounterAudit:
             )
             found = await self._compared(look, usage)
         found.in_flight = len(unseen)
-        return found
+        return found, set()
 
     async def _in_flight(
         self, shard: int, until_us: int
@@ -277,12 +311,8 @@ class CounterAudit:
     async def _compared(self, look: _Look, usage: AuditUsage) -> _Findings:
         found = _Findings()
         tenants = look.tenants
-        for account in sorted({*look.page.accounts, *look.recounted}):
+        for account, read in look.page.accounts.items():
             tenant = tenants[tenant_of(account)]
-            read = look.page.accounts.get(account)
-            if read is None:
-                # A value of a dimension that was used for the first time after names were read.
-                read = Account()
             for limit in _limits(look, tenant, account):
                 found.compared += 1
                 for unequal in _unlike(look, account, read, limit, tenant):
@@ -298,20 +328,21 @@ class CounterAudit:
     async def _young(
         self, look: _Look, usage: AuditUsage, tenant: Tenant, limit: Limit, since_us: int
     ) -> bool:
-        """Say whether the tenant had no such limit when the window began."""
+        """Say whether the limit has been another one, or none, since the window began."""
         if limit.kind is LimitKind.BALANCE or not since_us:
             return False
-        before = await self._parts.catalogs.effective(since_us)
-        if not before.version:
-            # Nothing was decided without a catalog: all there is was counted.
-            return False
-        then = (await usage.tenants_at([tenant.tenant_id], since_us)).get(tenant.tenant_id)
-        then = then or default_tenant(before, tenant.tenant_id)
-        if then is None:
-            return False
-        of_then = {_measure(each) for each in limits_of(before, then, since_us)}
-        same_meters = before.meters.get(limit.meter) == look.catalog.meters.get(limit.meter)
-        return _measure(limit) not in of_then or not same_meters or then.parent != tenant.parent
+        declared = await usage.tenant_since(tenant.tenant_id, since_us)
+        if any(each.parent != tenant.parent for each in declared):
+            return True
+        for catalog in await usage.catalogs_since(since_us):
+            if catalog.meters.get(limit.meter) != look.catalog.meters.get(limit.meter):
+                return True
+            undeclared = default_tenant(catalog, tenant.tenant_id)
+            for then in declared or ([undeclared] if undeclared is not None else [tenant]):
+                had = limits_of(catalog, then, look.page.at_us)
+                if _measure(limit) not in map(_measure, had):
+                    return True
+        return False
 
 
 def _limits(look: _Look, tenant: Tenant, account: AccountId) -> Iterable[Limit]:

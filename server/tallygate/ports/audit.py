@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from tallygate.domain.catalog import Tenant
+from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.drift import BalanceBook, Difference, Unequal
 from tallygate.domain.event import BalanceBurn, StreamEntry, UsageEvent
 from tallygate.domain.hold import Account
@@ -129,10 +129,12 @@ class AuditUsage(CountedUsage, Protocol):
         """Return the balances of these tenants, with what was used of them up to a time."""
         ...
 
-    async def tenants_at(
-        self, tenants: Sequence[TenantId], at_us: int
-    ) -> Mapping[TenantId, Tenant]:
-        """Return those of the tenants that were declared at an instant, as they were then."""
+    async def tenant_since(self, tenant_id: TenantId, at_us: int) -> Sequence[Tenant]:
+        """Return what a tenant was declared as since an instant, and last before it."""
+        ...
+
+    async def catalogs_since(self, at_us: int) -> Sequence[Catalog]:
+        """Return the catalogs that were in effect since an instant, and the last before it."""
         ...
 
 

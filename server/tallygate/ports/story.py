@@ -66,6 +66,21 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
+class CorrectionTold:
+    """What counters were due for an event: a copy's units taken back, or a late one's added.
+
+    `number` is that of the copy, as SOURCE/SHARD/NUMBER; `outcome` is empty until it is made.
+    """
+
+    takes_back: bool
+    epoch: str
+    number: str
+    outcome: str
+    created_at_us: int
+    finished_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """An event in a shard's stream, that the ledger may not have yet."""
 
@@ -93,6 +108,10 @@ class EventRecords(Protocol):
 
     async def refunds(self, tenant_id: TenantId, event_id: EventId) -> Sequence[RefundTold]:
         """Return the refunds of an event, by time."""
+        ...
+
+    async def corrections(self, tenant_id: TenantId, event_id: EventId) -> Sequence[CorrectionTold]:
+        """Return the corrections of counters that were due for an event, the oldest first."""
         ...
 
     async def told(self, event: UsageEvent) -> Sequence[Told]:

@@ -22,7 +22,8 @@ class FakeCounterStages:
 
     def __init__(self, shards: int = 16, *, opens_new: bool = False) -> None:
         self._shards = shards
-        self._new_stage = Stage.OPEN if opens_new else Stage.LOST
+        # Whether new epochs are open at once.
+        self.opens_new = opens_new
         self._epochs: dict[int, tuple[str, Stage]] = {}
         self._numbers = count(1)
         self._life = 1
@@ -76,12 +77,17 @@ class FakeCounterStages:
         self.given[shard].clear()
         self._begin(shard)
 
+    def load(self, shard: int, epoch: str) -> None:
+        """Have an epoch again, rebuilt, as a server that started from an old copy."""
+        self._epochs[shard] = (epoch, Stage.OPEN)
+
     def restart(self) -> None:
         """Begin another life."""
         self._life += 1
 
     def _begin(self, shard: int) -> None:
-        self._epochs[shard] = (f"e{next(self._numbers)}", self._new_stage)
+        stage = Stage.OPEN if self.opens_new else Stage.LOST
+        self._epochs[shard] = (f"e{next(self._numbers)}", stage)
 
     def _answer(self) -> None:
         if self.down:

@@ -4,6 +4,7 @@ Guarantees: passes the same contract tests as the store in Redis.
 Refuses to know: other fakes; what it accepts is read from `accounts`.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from tallygate.domain.account import Accounts
@@ -34,6 +35,8 @@ class FakeQuotaStore:
         self._memory_us = memory_us
         # The highest number that is known to be given out, per shard and name.
         self._known: dict[tuple[int, SourceId], int] = {}
+        # Epochs that each shard has had; one that was left must not come back.
+        self._epochs: dict[int, list[str]] = defaultdict(list)
         self.stages = stages or FakeCounterStages(opens_new=True)
         self.accounts: dict[int, Accounts] = {}
         self.down = False
@@ -85,7 +88,12 @@ class FakeQuotaStore:
         source_id = numbered_in(self._source_id, accounts.epoch)
         if accounts.sequences.get(source_id, 0) < self._known.get((shard, source_id), 0):
             await self.stages.renew(shard, accounts.epoch)
-        return self.shard(shard)
+        if accounts.epoch in self._epochs[shard][:-1]:
+            await self.stages.renew(shard, accounts.epoch)
+        accounts = self.shard(shard)
+        if accounts.epoch not in self._epochs[shard]:
+            self._epochs[shard].append(accounts.epoch)
+        return accounts
 
     def shard(self, shard: int) -> Accounts:
         """Return a shard's accounts as of its epoch and stage. Raises `BackendUnavailable`."""

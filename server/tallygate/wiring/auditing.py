@@ -10,16 +10,30 @@ from typing import Final
 
 from redis.asyncio import Redis
 
+from tallygate.adapters.catalog.file_view import FileCatalogView
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.audit import PostgresLedgerAudit
+from tallygate.adapters.postgres.audit_usage import PostgresAuditSnapshots
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.event_records import PostgresEventRecords
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
+from tallygate.adapters.postgres.stored_numbers import PostgresStoredNumbers
 from tallygate.adapters.redis.client import connect
+from tallygate.adapters.redis.counter_reads import RedisCounterReads
+from tallygate.adapters.redis.epochs import RedisCounterStages
+from tallygate.adapters.redis.stream_numbers import RedisStreamNumbers
 from tallygate.adapters.redis.stream_search import RedisStreamSearch
+from tallygate.flow.completeness import (
+    CompletenessObserver,
+    CompletenessParts,
+    CompletenessWatch,
+    SilentCompleteness,
+)
 from tallygate.flow.explain import Explain, ExplainParts
 from tallygate.flow.verify import Progress, Verify, VerifyParts
+from tallygate.flow.verify_counters import CounterAudit, CounterParts
 from tallygate.settings import Settings
+from tallygate.wiring.rebuilding import Declarations
 
 # An operator waits for this, no caller does.
 REDIS_TIMEOUT_MS: Final = 10_000
@@ -31,7 +45,47 @@ async def verifying(settings: Settings, progress: Progress) -> AsyncIterator[Ver
     async with AsyncExitStack() as stack:
         postgres = _postgres(settings)
         stack.push_async_callback(postgres.close)
-        yield Verify(VerifyParts(PostgresLedgerAudit(postgres)), progress)
+        client = _redis(settings)
+        if client is not None:
+            stack.push_async_callback(client.aclose)
+        parts = VerifyParts(PostgresLedgerAudit(postgres))
+        if client is not None:
+            parts = VerifyParts(
+                parts.ledger,
+                counter_audit(settings, postgres, client),
+                completeness_of(postgres, client, settings.shards, SilentCompleteness()),
+            )
+        yield Verify(parts, progress)
+
+
+def counter_audit(settings: Settings, postgres: Postgres, client: Redis) -> CounterAudit:
+    """Return what compares the counters of a Redis with a ledger."""
+    file = FileCatalogView(settings.catalog) if settings.catalog else None
+    return CounterAudit(
+        CounterParts(
+            reads=RedisCounterReads(client, settings.shards),
+            stages=RedisCounterStages(client, settings.shards),
+            snapshots=PostgresAuditSnapshots(postgres),
+            declared=Declarations(PostgresCatalogStore(postgres), file),
+            clock=SystemClock(),
+            shards=settings.shards,
+        )
+    )
+
+
+def completeness_of(
+    postgres: Postgres, client: Redis, shards: int, observer: CompletenessObserver
+) -> CompletenessWatch:
+    """Return what compares the numbers of a Redis' sources with those of a ledger."""
+    return CompletenessWatch(
+        CompletenessParts(
+            streams=RedisStreamNumbers(client, shards),
+            ledger=PostgresStoredNumbers(postgres),
+            stages=RedisCounterStages(client, shards),
+            clock=SystemClock(),
+            observer=observer,
+        )
+    )
 
 
 @asynccontextmanager

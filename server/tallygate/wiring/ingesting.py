@@ -15,10 +15,12 @@ from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.adapters.source_id import source_id
 from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts, IngestWatch
 from tallygate.flow.loop import Loop, LoopOptions
+from tallygate.wiring.auditing import completeness_of
 from tallygate.wiring.host import Host
 from tallygate.wiring.rebuilding import start_rebuilding
 
 WATCH_MS: Final = 1_000
+COMPLETENESS_MS: Final = 2_000
 # A stalled read must end some time after the block it asked for.
 BLOCK_MARGIN_MS: Final = 2_000
 
@@ -59,5 +61,23 @@ def start_ingest(host: Host) -> None:
             host.clock,
             host.observer,
             LoopOptions(idle_ms=WATCH_MS),
+        )
+    )
+    start_completeness(host)
+
+
+def start_completeness(host: Host) -> None:
+    """Start what compares the numbers that were given out with those that have arrived."""
+    settings = host.settings
+    client = host.redis(settings.redis_timeout_ms)
+    told = host.metrics.completeness
+    watch = completeness_of(host.postgres(), client, settings.shards, told)
+    host.spawn(
+        Loop(
+            "completeness",
+            watch,
+            host.clock,
+            host.observer,
+            LoopOptions(idle_ms=COMPLETENESS_MS),
         )
     )

@@ -4,7 +4,7 @@ Guarantees: the store is asked through the breaker only, the backlog's resubmiss
 Refuses to know what the settings' numbers are good for.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -19,6 +19,7 @@ from tallygate.flow.breaker import Breaker, BreakerOptions, GuardedCatalog
 from tallygate.flow.journal import JournaledStore
 from tallygate.flow.loop import Loop, LoopObserver, LoopOptions
 from tallygate.flow.outage import Decider, OutageGate
+from tallygate.flow.stream_room import StreamRoom
 from tallygate.ports import CatalogView, Clock, QuotaStore
 from tallygate.ports.journal import Journal
 from tallygate.settings import Settings
@@ -27,6 +28,8 @@ from tallygate.wiring.steps import Step
 # Between looks at a circuit that is most often closed; once open, the loop's backoff takes over.
 PROBE_MS: Final = 100
 BACKLOG_MS: Final = 50
+# What all sidecars add between two looks is what a stream may pass its bound by.
+ROOM_MS: Final = 250
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +44,10 @@ class Outages:
         clock: Clock,
         metrics: Metrics,
         journal: Journal | None = None,
+        *,
+        lengths: Callable[[], Awaitable[Sequence[int]]] | None = None,
     ) -> None:
+        """Put them together; without `lengths` of the streams these have no bound."""
         self._settings = settings
         self._journal = journal
         self._clock = clock
@@ -55,8 +61,11 @@ class Outages:
             BreakerOptions(settings.breaker_hang_ms, settings.breaker_failures_max),
             BreakerMetrics(metrics),
         )
+        entries_max = settings.stream_entries_max
+        self._room = lengths and StreamRoom(self.breaker, lengths, entries_max, self._observer)
+        self.door: Final[QuotaStore] = self._room or self.breaker
         self.backlog = Backlog(
-            BacklogParts(self.breaker, ProtobufEventDater(), clock, self._observer, journal),
+            BacklogParts(self.door, ProtobufEventDater(), clock, self._observer, journal),
             BacklogOptions(settings.outage_backlog_max, settings.outage_backlog_max_bytes),
         )
         metrics.outage_backlog.set_function(lambda: len(self.backlog))
@@ -74,6 +83,9 @@ class Outages:
         yield Loop("breaker", Step(self.breaker.probe), self._clock, observer, pace)
         pace = LoopOptions(idle_ms=BACKLOG_MS)
         yield Loop("backlog", self.backlog, self._clock, observer, pace)
+        if self._room is not None:
+            pace = LoopOptions(idle_ms=ROOM_MS)
+            yield Loop("stream_room", Step(self._room.measure), self._clock, observer, pace)
 
     def catalog(self, view: FileCatalogView | RedisCatalogView) -> CatalogView:
         """Return the view such that it does not wait for a store that is away."""

@@ -7,6 +7,7 @@ Refuses to know: other roles.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Final
 
 import structlog
@@ -16,6 +17,7 @@ from tallygate.adapters.prometheus.observers import AdmitMetrics
 from tallygate.adapters.redis.catalog_view import RedisCatalogView
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.posture import read_posture
+from tallygate.adapters.redis.stream_lengths import stream_lengths
 from tallygate.api.quota import QuotaServicer
 from tallygate.api.server import Register
 from tallygate.api.usage import UsageServicer
@@ -52,7 +54,7 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     store = await open_store(settings, client, metrics)
     outages = _start_outages(host, store, journal)
     view = outages.catalog(_start_view(host))
-    gather = _start_gather(host, outages.breaker)
+    gather = _start_gather(host, outages.door)
     gate = outages.gate(gather)
     posture = host.redis(settings.redis_timeout_ms)
 
@@ -130,7 +132,12 @@ def _start_view(host: Host) -> FileCatalogView | RedisCatalogView:
 
 
 def _start_outages(host: Host, store: QuotaStore, journal: Journal | None) -> Outages:
-    outages = Outages(host.settings, store, host.clock, host.metrics, journal)
+    settings, lengths = host.settings, None
+    # Without a ledger nothing would ever make room again.
+    if settings.counter_rebuild == "ledger":
+        client = host.redis(settings.redis_timeout_ms)
+        lengths = partial(stream_lengths, client, settings.shards)
+    outages = Outages(settings, store, host.clock, host.metrics, journal, lengths=lengths)
     for loop in outages.loops(host.observer):
         host.spawn(loop)
     host.stack.push_async_callback(outages.flush(lambda: host.ends_s))

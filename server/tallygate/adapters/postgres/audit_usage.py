@@ -5,14 +5,14 @@ nothing.
 Refuses to know: counters.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from tallygate.adapters.catalog_codec import tenant_from_json
+from tallygate.adapters.catalog_codec import catalog_from_json, tenant_from_json
 from tallygate.adapters.postgres.counted_usage import PATIENCE_S, PostgresCountedUsage
 from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
-from tallygate.domain.catalog import Tenant
+from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.drift import BalanceBook, BookedGrant
 from tallygate.domain.event import BalanceBurn, UsageEvent
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, TenantId
@@ -66,14 +66,15 @@ class PostgresAuditUsage(PostgresCountedUsage):
             )
         return list(found.values())
 
-    async def tenants_at(
-        self, tenants: Sequence[TenantId], at_us: int
-    ) -> Mapping[TenantId, Tenant]:
-        """Return those of the tenants that were declared at an instant, as they were then."""
-        rows = await self._fetch("verify_tenants_at", list(tenants), at_us)
-        return {
-            TenantId(row["tenant_id"]): tenant_from_json(row["definition"].encode()) for row in rows
-        }
+    async def tenant_since(self, tenant_id: TenantId, at_us: int) -> Sequence[Tenant]:
+        """Return what a tenant was declared as since an instant, and last before it."""
+        rows = await self._fetch("verify_tenants_since", [tenant_id], at_us)
+        return [tenant_from_json(row["definition"].encode()) for row in rows]
+
+    async def catalogs_since(self, at_us: int) -> Sequence[Catalog]:
+        """Return the catalogs that were in effect since an instant."""
+        rows = await self._fetch("verify_catalogs_since", at_us)
+        return [catalog_from_json(row["snapshot"].encode()) for row in rows]
 
 
 class PostgresAuditSnapshots:

@@ -21,7 +21,7 @@ from tallygate.domain.ids import (
     SourceId,
     TenantId,
 )
-from tallygate.ports.story import Bucket, Letter, RefundTold, Stored, Told
+from tallygate.ports.story import Bucket, CorrectionTold, Letter, RefundTold, Stored, Told
 
 # Without a tenant, or through all messages, Postgres may have to read much.
 PATIENCE_S: Final = 300
@@ -79,6 +79,20 @@ class PostgresEventRecords:
                 row["received_at_us"],
             )
             for row in rows
+        ]
+
+    async def corrections(self, tenant_id: TenantId, event_id: EventId) -> Sequence[CorrectionTold]:
+        """Return the corrections of counters that were due for an event, the oldest first."""
+        return [
+            CorrectionTold(
+                takes_back=row["takes_back"],
+                epoch=row["epoch"],
+                number=f"{row['source_id']}/{row['source_lane']}/{row['source_seq']}",
+                outcome=row["outcome"],
+                created_at_us=row["created_at_us"],
+                finished_at_us=row["finished_at_us"] or 0,
+            )
+            for row in await self._rows("explain_corrections", tenant_id, event_id)
         ]
 
     async def told(self, event: UsageEvent) -> Sequence[Told]:

@@ -21,6 +21,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from tallygate.adapters.prometheus.completeness import CompletenessMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
 from tallygate.adapters.prometheus.rebuild import RebuildMetrics
 
@@ -98,6 +99,7 @@ class Metrics:
         self._declare_outage()
         self._declare_leases()
         self.journal = JournalMetrics(registry)
+        self.completeness = CompletenessMetrics(registry)
         self.rebuild = RebuildMetrics(registry)
         self._declare_process(version)
 
@@ -297,6 +299,9 @@ class Metrics:
             "Operations granted without Redis and handed over to it, by outcome: counted, replayed"
             " as Redis had them, uncounted but recorded, or conflict.",
             ("outcome",),
+        )
+        self.streams_full = self._gauge(
+            "streams_full", "Shards whose streams hold as much for the ledger as they may."
         )
         self.outage_lost = self._counter(
             "outage_lost_total",

@@ -4,6 +4,7 @@ Guarantees: the log says when Redis stops being asked and when it is asked again
 Refuses to know who calls: each class has the shape of an observer protocol and imports none.
 """
 
+import logging
 from enum import StrEnum
 from typing import Final
 
@@ -48,6 +49,7 @@ class OutageMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._full = False
 
     def degraded(self, action: str) -> None:
         """Count an operation that Redis did not decide."""
@@ -60,6 +62,13 @@ class OutageMetrics:
     def accepted(self, events: int) -> None:
         """Count events that are new in a stream."""
         self._metrics.events_accepted.inc(events)
+
+    def streams_full(self, shards: int) -> None:
+        """Show how many streams are full; log when the first is, and when none is any more."""
+        if bool(shards) != self._full:
+            self._full = bool(shards)
+            log.log(logging.WARNING if shards else logging.INFO, "streams_full", shards=shards)
+        self._metrics.streams_full.set(shards)
 
     def lost(self, operations: int) -> None:
         """Count and log operations that this process could not hand over."""

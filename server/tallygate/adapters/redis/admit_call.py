@@ -69,7 +69,6 @@ _PLAIN: Final[dict[str, Outcome]] = {
     "F": Fenced(),
 }
 _STATES: Final = {state.value: state for state in LimitState}
-_NOBODY: Final = SourceId("")
 
 
 class EpochDiffers(Exception):
@@ -267,28 +266,26 @@ def _outcome(answer: str, operation: Operation, source_id: SourceId) -> Outcome:
     verdict, *parts = answer.split(";")
     if verdict in ("P", "p"):
         # The first answer may have been given to another sidecar, under its numbers.
-        source_id = SourceId(parts.pop(0))
+        source_id = SourceId(parts.pop(0)) or source_id
     match verdict:
         case "G" | "P":
-            first_seq = int(parts[1])
             return Decided(
                 allowed=True,
                 at_us=int(parts[0]),
                 readings=_readings(parts[2:], operation),
-                first_seq=first_seq,
+                first_seq=int(parts[1]),
                 replayed=verdict == "P",
-                source_id=source_id if first_seq else _NOBODY,
+                source_id=source_id,
             )
         case "Q" | "p":
-            first_seq = int(parts[1])
             return Decided(
                 allowed=True,
                 at_us=int(parts[0]),
                 readings=_readings(parts[3:], operation),
                 refused_by=LimitId(parts[3 + int(parts[2])].partition(",")[0]),
-                first_seq=first_seq,
+                first_seq=int(parts[1]),
                 replayed=verdict == "p",
-                source_id=source_id if first_seq else _NOBODY,
+                source_id=source_id,
             )
         case "R":
             wait = int(parts[2])
@@ -298,6 +295,7 @@ def _outcome(answer: str, operation: Operation, source_id: SourceId) -> Outcome:
                 readings=_readings(parts[3:], operation),
                 refused_by=operation.charges[int(parts[1])].limit_id,
                 retry_after_us=wait if wait >= 0 else None,
+                source_id=source_id,
             )
         case _:
             return _undecided(verdict, parts, operation)

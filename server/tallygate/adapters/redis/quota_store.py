@@ -9,6 +9,7 @@ A pipeline that broke is sent once more when every operation in it may be: those
 id are answered from their record, those without change nothing that counts.
 """
 
+import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -130,6 +131,7 @@ class RedisQuotaStore:
         self._options = options
         self._observer = observer or SilentObserver()
         self._lanes: dict[int, _Lane] = {}
+        self._agreeing = asyncio.Lock()
         # Epochs that each shard has had before, the last few.
         self._left: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=EPOCHS_LEFT_MAX))
         # What was known of numbers before the server was asked for its epochs.
@@ -215,13 +217,15 @@ class RedisQuotaStore:
     async def _agree(self, shards: Sequence[int]) -> None:
         """Take up the epochs that the shards have, or are given now."""
         opens = self._options.opens_new
-        epochs = await layout.agree_on_epochs(self._client, shards, opens=opens)
-        for shard in [shard for shard, epoch in epochs.items() if epoch in self._left[shard]]:
-            # An old copy: what was counted since is not in it.
-            await self._renew_epoch(shard, epochs[shard])
-            epochs |= await layout.agree_on_epochs(self._client, [shard], opens=opens)
-        for shard, epoch in epochs.items():
-            self._take_up(shard, epoch)
+        # One after the other, so that a late answer is not taken for an old epoch that came back.
+        async with self._agreeing:
+            epochs = await layout.agree_on_epochs(self._client, shards, opens=opens)
+            for shard in [shard for shard, epoch in epochs.items() if epoch in self._left[shard]]:
+                # An old copy: what was counted since is not in it.
+                await self._renew_epoch(shard, epochs[shard])
+                epochs |= await layout.agree_on_epochs(self._client, [shard], opens=opens)
+            for shard, epoch in epochs.items():
+                self._take_up(shard, epoch)
 
     def _take_up(self, shard: int, epoch: str) -> None:
         known = self._lanes.get(shard)

@@ -54,6 +54,8 @@ where
             where wanted.type = row_of.type
                 and row_of.at >= tallygate.instant(from_us)
                 and row_of.at < tallygate.instant(to_us)
+        ) and not exists (
+            select from tallygate.outbox_pruned where row_of.at < outbox_pruned.pruned_before
         )
         else row_of.at is null or told.messages <> 1
     end

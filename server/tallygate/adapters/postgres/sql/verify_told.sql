@@ -30,6 +30,10 @@ where
             select from unnest($2::bigint[], $3::bigint[]) as stretch (from_us, to_us)
             where event.received_at >= tallygate.instant(from_us)
                 and event.received_at < tallygate.instant(to_us)
+        ) and not exists (
+            -- What was accepted before that may have been told and pruned.
+            select from tallygate.outbox_pruned
+            where event.received_at < outbox_pruned.pruned_before
         )
         else event.event_id is null or told.messages <> 1
             or told.amount <> event.amount or told.meter <> event.meter

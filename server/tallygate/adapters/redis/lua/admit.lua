@@ -132,27 +132,31 @@ end
 
 -- Says whether an operation has to wait until counters that were lost are rebuilt: what they could
 -- refuse, or would tell of, or what takes from them units that they may not hold yet.
-local ALWAYS_FENCED = { k = true, f = true, z = true }
-local KNOWN_ONLY = { m = true, l = true, p = true, x = true }
-local GATES = { c = true, v = true }
-local function is_fenced(operation)
-  if ALWAYS_FENCED[operation.mode] then
-    return true
-  end
-  if KNOWN_ONLY[operation.mode] then
-    local found = find_reservation(operation.reservation)
-    if found == false or (found and now >= found.ends) then
+local is_fenced = false
+if fenced then
+  -- Made where they are needed only: a script's tables and functions are made anew by each call.
+  local always = { k = true, f = true, z = true }
+  local known_only = { m = true, l = true, p = true, x = true }
+  local gates = { c = true, v = true }
+  function is_fenced(operation)
+    if always[operation.mode] then
       return true
     end
-  end
-  if GATES[operation.asks] then
-    for _, charge in ipairs(operation.charges) do
-      if charge.on_exceed == 'r' and charge.amount > 0 then
+    if known_only[operation.mode] then
+      local found = find_reservation(operation.reservation)
+      if found == false or (found and now >= found.ends) then
         return true
       end
     end
+    if gates[operation.asks] then
+      for _, charge in ipairs(operation.charges) do
+        if charge.on_exceed == 'r' and charge.amount > 0 then
+          return true
+        end
+      end
+    end
+    return false
   end
-  return false
 end
 
 -- Says whether a tenant's counters are not here, or not yet. What is not remembered may pass all
@@ -222,7 +226,7 @@ local function decide(operation)
   if operation.deadline > 0 and operation.deadline < now then
     return 'D;' .. whole(now)
   end
-  if fenced and is_fenced(operation) then
+  if is_fenced and is_fenced(operation) then
     return 'F'
   end
   local shut = operation.reservation and closed(operation)

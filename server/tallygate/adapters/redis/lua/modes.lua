@@ -203,17 +203,25 @@ function MODE.g(operation)
   return 'G;' .. whole(now) .. ';0;' .. read_balance(charge, balance, false)
 end
 
--- When the units of a slot were used, nil where this way rebuilds nothing: what is held is reserved
--- again, and what is prepaid is granted again.
-local SLOT_TIME = {}
-function SLOT_TIME.w(_, place) return place end
-function SLOT_TIME.s(charge, place) return place * charge.width end
-function SLOT_TIME.g() return now end
+-- Returns when the units of a slot were used, nil where this way rebuilds nothing: what is held is
+-- reserved again, and what is prepaid is granted again.
+local function slot_time(charge, place)
+  if charge.kind == 'w' then
+    return place
+  elseif charge.kind == 's' then
+    return place * charge.width
+  end
+  return charge.kind == 'g' and now or nil
+end
 
--- Counts units as RECORD would, but tells of no crossing again, and fills a counter to its brim at
--- most: an account that overflowed could never be rebuilt.
-local function count_again(charge, used_at, units)
-  charge.amount = units
+-- Counts a slot's units as RECORD would, but tells of no crossing again, and fills a counter to its
+-- brim at most: an account that overflowed could never be rebuilt.
+local function count_again(charge, slot)
+  local used_at = slot_time(charge, slot[1])
+  if not used_at then
+    return
+  end
+  charge.amount = slot[2]
   local verdict = evaluate(charge, 'r', used_at)
   if verdict.overflow then
     charge.amount = EXACT_MAX - verdict.before
@@ -236,9 +244,8 @@ function MODE.b(operation)
     account.rebuilt = true
     keep_until(key, now + memory_us)
     for index, charge in ipairs(operation.charges) do
-      local used_at = SLOT_TIME[charge.kind]
-      for _, slot in ipairs(used_at and operation.slots[index] or {}) do
-        count_again(charge, used_at(charge, slot[1]), slot[2])
+      for _, slot in ipairs(operation.slots[index]) do
+        count_again(charge, slot)
       end
     end
   end

@@ -94,8 +94,8 @@ end
 
 -- Accounts by the index of their hash's key: {fields = {name = state or false}, dirty = {name =
 -- true}, expires_ms, next_hold, moves = {{'ZADD', score, member} or {'ZREM', member}}, expired,
--- holds: how many more there are than Redis has, rebuilt: whether this call has rebuilt it}. What an
--- operation of this call has changed a later one sees.
+-- holds: how many more there are than Redis has, rebuilt: whether this call has rebuilt it}. What
+-- one operation of this call has changed a later one sees.
 local accounts = {}
 
 -- Reads what is not read yet of an account's fields; says whether all of it could be read.

@@ -1,0 +1,110 @@
+"""streams · ledger ─▶ [ completeness ] ─▶ metrics: nothing that was accepted is nowhere.
+
+If we die here, another ingester counts on: counting changes nothing.
+
+Guarantees: at any moment of a live system a number that is told as missing is missing. What was
+given out is read first, then what lies in the streams, then what the ledger has: an entry leaves
+its stream only after the ledger has it.
+Refuses to know: Redis, SQL, and who is alarmed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from tallygate.domain.completeness import Identity, Lane, LaneState, Ranges, identity, without
+from tallygate.domain.errors import Overloaded
+from tallygate.ports import Clock
+from tallygate.ports.completeness import StoredNumbers, StreamNumbers
+from tallygate.ports.epochs import CounterStages, Stage
+
+# Read each round where anything is missing: some megabytes. While more waits, lag is the alarm, and
+# the comparison waits for it to pass.
+ENTRIES_MAX: Final = 20_000
+
+
+class CompletenessObserver(Protocol):
+    """What the comparison tells."""
+
+    def counted(self, found: Identity) -> None:
+        """All numbers were compared."""
+
+    def aged(self, seconds: float) -> None:
+        """The last comparison is so old."""
+
+
+class SilentCompleteness:
+    """Hears nothing."""
+
+    def counted(self, found: Identity) -> None:
+        """Ignore it."""
+
+    def aged(self, seconds: float) -> None:
+        """Ignore it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletenessParts:
+    """What is compared, and who is told."""
+
+    streams: StreamNumbers
+    ledger: StoredNumbers
+    stages: CounterStages
+    clock: Clock
+    observer: CompletenessObserver
+
+
+@dataclass(frozen=True, slots=True)
+class CompletenessCounts:
+    """A comparison was made, or put off; the next one can wait."""
+
+    more: bool = False
+
+
+class CompletenessWatch:
+    """Compares what was given out with what has arrived, run by run."""
+
+    def __init__(self, parts: CompletenessParts) -> None:
+        self._parts = parts
+        self._counted_at = parts.clock.monotonic()
+
+    async def run_once(self) -> CompletenessCounts:
+        """Compare, and tell. Raises `BackendUnavailable`, after it has told the age."""
+        try:
+            found = await self.compare()
+            self._counted_at = self._parts.clock.monotonic()
+            self._parts.observer.counted(found)
+        except Overloaded:
+            # Too much is on its way for a comparison; its age says so.
+            pass
+        finally:
+            self._parts.observer.aged(self._parts.clock.monotonic() - self._counted_at)
+        return CompletenessCounts()
+
+    async def compare(self) -> Identity:
+        """Return the identity's terms as of a moment during this call.
+
+        Raises `BackendUnavailable`, and `Overloaded` when too much waits in a stream.
+        """
+        streams, ledger = self._parts.streams, self._parts.ledger
+        given = await streams.given()
+        seen = await ledger.seen()
+        shards = {lane[1] for lane in given if _absent(lane, given, seen)}
+        waiting: Mapping[Lane, Ranges] = {}
+        if shards:
+            waiting = await streams.waiting(shards, ENTRIES_MAX)
+            seen = await ledger.seen()
+        # Last: a letter counts among what is seen, and must not be missed there.
+        letters = await ledger.dead_letters()
+        # An epoch that is renewed meanwhile turns numbers of its own into those of an older one.
+        states = await self._parts.stages.states()
+        lanes = {
+            lane: LaneState(given.get(lane, 0), seen.get(lane, ()), waiting.get(lane, ()))
+            for lane in {*given, *seen}
+        }
+        epochs = {each.shard: (each.epoch, each.stage is Stage.OPEN) for each in states}
+        return identity(lanes, epochs, letters)
+
+
+def _absent(lane: Lane, given: Mapping[Lane, int], seen: Mapping[Lane, Ranges]) -> bool:
+    return bool(without(((1, given[lane]),) if given[lane] else (), seen.get(lane, ())))

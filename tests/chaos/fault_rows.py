@@ -1,0 +1,50 @@
+"""The faults by their number: what is done to an installation, in a few words each."""
+
+from typing import Final
+
+ROWS: Final[dict[int, str]] = {
+    1: "A sidecar is killed at every step of a call",
+    2: "An ingester is killed between commit and acknowledgement, a relay between send and mark",
+    3: "A worker is stopped for longer than its lease, and goes on",
+    4: "Power is lost: what was not synced is gone",
+    5: "Journal files are torn, flipped, cut short, empty, or old",
+    6: "The disk is full, or a sync fails",
+    7: "SIGTERM under load, then SIGKILL at once",
+    8: "Started and stopped a thousand times",
+    9: "Two versions run side by side",
+    10: "Redis restarts with and without its data, or is emptied",
+    11: "A replica that lags takes over",
+    12: "Redis Cluster: slots, moves, undeclared keys",
+    13: "Redis refuses: out of memory, read-only, loading, busy, foreign values",
+    14: "The network is late, in crumbs, one-way, cut, or a black hole",
+    15: "Thousands of calls are cancelled",
+    16: "Streams lose their group, hold poison, are redelivered or trimmed",
+    17: "Postgres is away for long, under load",
+    18: "A connection is killed during COMMIT",
+    19: "Slow commits beside a reader that tails",
+    20: "An idle transaction writes in another database",
+    21: "Deadlocks, serialization failures, failover, read-only, an exhausted pool, a pooler",
+    22: "Values that cannot be stored, in one event of a batch",
+    23: "A migration is interrupted, run twice at once, or changed",
+    24: "A dump is restored into a new cluster",
+    25: "A destination fails, times out, refuses, or is throttled",
+    26: "A destination is away for long",
+    27: "One of several destinations is slow or failing",
+    28: "Events come late, or an old day is replayed",
+    29: "Garbage, invalid text, unknown fields, oversize messages, no deadline",
+    30: "Amounts and names at and beyond their bounds",
+    31: "One operation id at once from many, or with other content",
+    32: "Limits change, or the catalog is malformed",
+    33: "Reservations are committed less, more, twice, late, or never",
+    34: "Window edges, time zones, clocks that step or differ",
+    35: "Ten times too much load, then the usual",
+    36: "One hot tenant, many tenants, a herd",
+    37: "Clients that stall, flood, reset, idle or churn",
+    38: "Mixed load and faults for a long time",
+    39: "Many sidecars race for the last unit",
+    43: "An exception holds a secret",
+    44: "Injection strings in every field",
+}
+
+REQUIRED: Final = frozenset({*range(1, 25), *range(28, 38), 39, 43, 44})
+"""Those that must have tests; the others have what is built so far."""
