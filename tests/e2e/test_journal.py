@@ -16,6 +16,8 @@ from tests.e2e.test_outage import TENANT, record, usage
 from tests.e2e.test_redis_loss import SETTLE_S, decides, ledger
 from tests.servers import eventually
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 1_000
 CALLS = 25
 HELD = 40
