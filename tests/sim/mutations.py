@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from tallygate.domain import account
+from tallygate.domain import account, fence
 from tallygate.domain.account import Accounts
 from tallygate.domain.event import StreamEntry
 from tallygate.domain.hold import Account
@@ -96,12 +96,11 @@ def fence_open(patch: pytest.MonkeyPatch) -> None:
 
 def added_twice(patch: pytest.MonkeyPatch) -> None:
     """Add what older epochs had used a second time."""
-    rebuild = account.rebuild
 
     def rebuilding(of: Account, *told: Any) -> bool:
-        if rebuild(of, *told):
+        if fence.rebuild(of, *told):
             of.rebuilt = False
-        return rebuild(of, *told)
+        return fence.rebuild(of, *told)
 
     patch.setattr(account, "rebuild", rebuilding)
 
@@ -132,10 +131,16 @@ def _of(*faults: Fault) -> Scope:
 LOSING: Final = _of(Fault.REDIS_FLUSHED, Fault.REDIS_RESTORED, Fault.POSTGRES_DOWN)
 
 MUTATIONS: Final[dict[str, tuple[Plant, Scope]]] = {
-    "acknowledged when read": (acknowledged_when_read, Scope()),
-    "events stored twice": (events_stored_twice, Scope()),
-    "operations forgotten": (operations_forgotten, Scope()),
-    "marked before sent": (marked_before_sent, Scope()),
+    "acknowledged when read": (
+        acknowledged_when_read,
+        _of(Fault.POSTGRES_LOSSY, Fault.POSTGRES_DOWN, Fault.INGESTER_KILLED),
+    ),
+    "events stored twice": (events_stored_twice, _of(Fault.POSTGRES_LOSSY)),
+    "operations forgotten": (operations_forgotten, _of(Fault.REDIS_LOSSY)),
+    "marked before sent": (
+        marked_before_sent,
+        _of(Fault.DESTINATION_FAILING, Fault.RELAY_KILLED),
+    ),
     "journal not synced": (journal_not_synced, _of(Fault.REDIS_DOWN, Fault.POWER_LOST)),
     "journal not read": (journal_not_read, _of(Fault.REDIS_DOWN, Fault.SIDECAR_KILLED)),
     "fence open": (fence_open, LOSING),

@@ -234,6 +234,10 @@ class Sidecar:
             journal,
         )
 
+    def step_clock(self, ahead_us: int) -> None:
+        """Have its machine's clock be wrong by that much."""
+        self._clock.ahead_us = ahead_us
+
     async def ready(self) -> None:
         """Wait until it can be asked, or has died."""
         while self.alive and self.flows is None:

@@ -23,10 +23,9 @@ from tallygate.domain.ids import EventId, OperationId, shard_of
 from tallygate.domain.request import Item
 from tallygate.flow.bind import Binder
 from tallygate.flow.family import lineages
-from tallygate.flow.rebuild import Declared
 from tallygate.ports import Clock, QuotaStore, UsageStream
 from tallygate.ports.epochs import CounterStages, ShardState, Stage
-from tallygate.ports.rebuild import Correction, Corrections, RebuildLedger
+from tallygate.ports.rebuild import Correction, Corrections, Declared, RebuildLedger
 
 BATCH_MAX: Final = 256
 TRIES_MAX: Final = 3

@@ -16,16 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from tallygate.domain.catalog import Catalog, Tenant
+from tallygate.domain.catalog import Catalog
 from tallygate.domain.decision import Decided, Fenced, Mode, Operation, Stale
 from tallygate.domain.detail import Rebuilt
 from tallygate.domain.errors import BackendUnavailable, TallygateError
-from tallygate.domain.ids import TenantId, epoch_of, tenant_of
+from tallygate.domain.ids import epoch_of, tenant_of
 from tallygate.domain.limit import in_reach
 from tallygate.flow.recount import Recount, Recounted
 from tallygate.ports import Clock, QuotaStore, UsageStream
 from tallygate.ports.epochs import CounterStages, SeenNumbers, ShardState, Stage
-from tallygate.ports.rebuild import Closing, RebuildLedger
+from tallygate.ports.rebuild import Closing, Declared, RebuildLedger
 
 BATCH_MAX: Final = 256
 TRIES_MAX: Final = 5
@@ -38,18 +38,6 @@ CATALOG: Final = "catalog"
 STREAM: Final = "stream"
 JOURNALS: Final = "journals"
 WAITS: Final = (CATALOG, STREAM, JOURNALS)
-
-
-class Declared(Protocol):
-    """Plans and tenants, from wherever this installation has them."""
-
-    async def effective(self, at_us: int) -> Catalog | None:
-        """Return the catalog in effect, None where there is none."""
-        ...
-
-    async def tenants_named(self, ids: Sequence[TenantId]) -> Mapping[TenantId, Tenant]:
-        """Return those of the tenants that are declared."""
-        ...
 
 
 class RebuildObserver(Protocol):
@@ -68,7 +56,7 @@ class RebuildObserver(Protocol):
         """A shard decides again, so long after it was first seen shut."""
 
     def waiting(self, shards: Mapping[str, int]) -> None:
-        """All shards were looked at; so many are shut, by what they wait for."""
+        """So many shards are shut, by what they wait for."""
 
 
 class SilentRebuildObserver:
@@ -132,9 +120,13 @@ class RebuildCounts:
 
 @dataclass(slots=True)
 class _Work:
-    """One shard's rebuilding: since when it waits for its stream, and how far it has come."""
+    """One shard's rebuilding: since when it waits for its stream, and how far it has come.
+
+    `life` is the server's when it began: what was added in another one may be gone.
+    """
 
     epoch: str
+    life: str
     began_s: float
     since_us: int
     closed: bool = False
@@ -155,6 +147,7 @@ class Rebuild:
         # By shard; what is not here when a shard is closed already was begun by somebody else.
         self._work: dict[int, _Work] = {}
         self._epochs: dict[int, str] = {}
+        self._life = ""
         self._renewed_once: set[int] = set()
         self._next_s = float("-inf")
 
@@ -177,6 +170,8 @@ class Rebuild:
             self._work.clear()
             return RebuildCounts()
         self._epochs = self._epochs or dict(await parts.stages.epochs())
+        # Before anything else is read: a copy that takes over now is seen in the next run.
+        self._life = await parts.stages.life()
         # Before what was given out is read, which only grows.
         highest = await parts.ledger.highest(list(self._epochs.values()))
         states = await parts.stages.states()
@@ -196,7 +191,8 @@ class Rebuild:
         waiting = dict.fromkeys(WAITS, 0)
         opened = await self._open(going, waiting)
         shut = [state for state in going if state.stage is not Stage.OPEN]
-        await self._close([state for state in shut if not self._work[state.shard].closed], waiting)
+        unclosed = [state for state in shut if not self._work[state.shard].closed]
+        await self._close(unclosed, waiting, known)
         await self._note_open(going, known)
         parts.observer.waiting(waiting)
         renewed = len(states) - len(going)
@@ -223,6 +219,9 @@ class Rebuild:
             reason = PAST
         elif ahead is not None and ahead > 0:
             reason = BEHIND
+        elif work is not None and work.closed and work.life != self._life:
+            # A copy of this very epoch may have taken over, also as the shard was being opened.
+            reason = UNFINISHED
         elif state.stage is not Stage.OPEN:
             broken = work is not None and work.closed and work.applied_s is None
             if broken or (work is None and current):
@@ -239,7 +238,7 @@ class Rebuild:
         if state.stage is not Stage.OPEN and shard not in self._work:
             since_us = await self._parts.stream.now_us()
             began_s = self._parts.clock.monotonic()
-            self._work[shard] = _Work(state.epoch, began_s, since_us)
+            self._work[shard] = _Work(state.epoch, self._life, began_s, since_us)
         return False
 
     async def _open(self, states: Sequence[ShardState], waiting: dict[str, int]) -> int:
@@ -261,16 +260,19 @@ class Rebuild:
 
     async def _handed_in(self, shard: int, work: _Work) -> bool:
         assert work.applied_s is not None
-        if work.fresh:
-            return True
         waited_ms = (self._parts.clock.monotonic() - work.applied_s) * 1000
-        if waited_ms >= self._options.patience_ms:
+        if work.fresh or waited_ms >= self._options.patience_ms:
             return True
         if waited_ms < self._options.settle_ms:
             return False
         return all((await self._parts.seen.announced(shard, work.epoch)).values())
 
-    async def _close(self, states: Sequence[ShardState], waiting: dict[str, int]) -> None:
+    async def _close(
+        self,
+        states: Sequence[ShardState],
+        waiting: dict[str, int],
+        known: Mapping[tuple[int, str], bool],
+    ) -> None:
         """Close and fill the shards of which nothing of before is in the stream any more."""
         if not states:
             return
@@ -283,8 +285,8 @@ class Rebuild:
             else:
                 ready[state.shard] = state.epoch
         catalog = await parts.declared.effective(parts.clock.now_us())
-        fresh = await parts.ledger.empty()
-        if catalog is None and not fresh:
+        empty = await parts.ledger.empty()
+        if catalog is None and not empty:
             # Without plans nobody knows which counters there are.
             waiting[CATALOG] += len(ready)
             return
@@ -298,10 +300,11 @@ class Rebuild:
         for shard, epoch in ready.items():
             work = self._work.get(shard)
             if work is not None and work.epoch == epoch:
-                work.applied_s, work.fresh = now_s, fresh
-                waiting[JOURNALS] += not fresh
-        if fresh:
-            await self._open([state for state in states if state.shard in ready], waiting)
+                # Of counters that were there before, journals may have what the ledger has not.
+                work.applied_s, work.fresh = now_s, empty and not _ever(shard, known)
+                waiting[JOURNALS] += not work.fresh
+        fresh = [shard for shard, work in self._work.items() if work.fresh]
+        await self._open([state for state in states if state.shard in fresh], waiting)
 
     async def _fill(self, epochs: Mapping[int, str], closing: Closing, catalog: Catalog) -> None:
         parts = self._parts

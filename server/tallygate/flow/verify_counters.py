@@ -30,12 +30,12 @@ from tallygate.domain.ids import AccountId, TenantId, scope_of, shard_of, tenant
 from tallygate.domain.limit import charge
 from tallygate.flow.event_usage import AddedUsage
 from tallygate.flow.family import lineages
-from tallygate.flow.rebuild import Declared
 from tallygate.flow.recount import TENANTS_PAGE, Recount, Recounted
 from tallygate.flow.verify import CounterFindings
 from tallygate.ports import Clock
 from tallygate.ports.audit import AuditSnapshots, AuditUsage, CounterPage, CounterReads
 from tallygate.ports.epochs import CounterStages, ShardState, Stage
+from tallygate.ports.rebuild import Declared
 
 # Read in one moment, in which Redis does nothing else: some milliseconds.
 TENANTS_MAX: Final = 200

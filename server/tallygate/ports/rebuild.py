@@ -12,8 +12,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.event import UsageEvent
-from tallygate.domain.ids import SourceId
+from tallygate.domain.ids import SourceId, TenantId
 from tallygate.ports.epochs import Seen
 from tallygate.ports.recount import CountedUsage
 
@@ -41,6 +42,18 @@ class Correction:
     takes_back: bool
     event: UsageEvent
     tried_s: float = 0.0
+
+
+class Declared(Protocol):
+    """Plans and tenants, from wherever this installation has them."""
+
+    async def effective(self, at_us: int) -> Catalog | None:
+        """Return the catalog in effect, None where there is none."""
+        ...
+
+    async def tenants_named(self, ids: Sequence[TenantId]) -> Mapping[TenantId, Tenant]:
+        """Return those of the tenants that are declared."""
+        ...
 
 
 class RebuildLedger(Protocol):
