@@ -28,6 +28,30 @@ def available() -> bool:
     return shutil.which("h2load") is not None
 
 
+def flood(
+    port: int, method: str, message: bytes, *, seconds: int, clients: int, streams: int
+) -> float:
+    """Send `message` as fast as it goes for so long; return the answers per second, of any status.
+
+    Unlike `run` it minds no failure: a server that is flooded may refuse and reset.
+    """
+    with tempfile.NamedTemporaryFile() as frame:
+        frame.write(b"\0" + len(message).to_bytes(4, "big") + message)
+        frame.flush()
+        command = [
+            *("h2load", "-D", str(seconds), "-c", str(clients), "-m", str(streams)),
+            *("-H", "content-type: application/grpc", "-H", "te: trailers", "-d", frame.name),
+            f"http://127.0.0.1:{port}/{method}",
+        ]
+        finished = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+        )
+    speed = re.search(r"finished in .*?, ([\d.]+) req/s", finished.stdout)
+    if speed is None:
+        raise RuntimeError(f"h2load did not end well:\n{finished.stdout}")
+    return float(speed[1])
+
+
 def run(
     port: int, method: str, message: bytes, *, calls: int, clients: int, streams: int
 ) -> Result:

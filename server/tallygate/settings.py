@@ -212,8 +212,9 @@ class Settings(BaseSettings):
     metadata_max_bytes: int = Field(default=16 * 1024, ge=4096, le=MIB)
     """The largest set of headers, against header floods."""
 
-    streams_max: int = Field(default=1_000, ge=1, le=100_000)
-    """Calls at once on one connection."""
+    streams_max: int = Field(default=128, ge=1, le=100_000)
+    """Calls at once on one connection; more wait in its client. Another connection's call waits
+    for these: 128 keep a pipeline full, and 1,000 would only wait longer."""
 
     calls_max: int = Field(default=8_192, ge=1, le=1_000_000)
     """Calls at once, over all connections: a full queue, and as many that are on their way in or

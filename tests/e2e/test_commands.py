@@ -48,13 +48,14 @@ async def test_serve_listens_where_the_strongest_says(tmp_path: Path, redis_url:
     """A running process obeys the same precedence: flag, environment, file."""
     config = tmp_path / "tallygate.yaml"
     config.write_text(f"grpc_address: unix:{tmp_path}/file.sock\nredis_url: {redis_url}\n")
-    by_file: dict[str, Any] = {"config": config, "ops_address": FREE, "data_dir": tmp_path}
+    by_file: dict[str, Any] = {"config": config, "ops_address": FREE}
     by_environment = {**by_file, "grpc_address": f"unix:{tmp_path}/environment.sock"}
     flag = ("--grpc-address", f"unix:{tmp_path}/flag.sock")
     async with (
-        started("serve", **by_file) as one,
-        started("serve", **by_environment) as two,
-        started("serve", *flag, **by_environment) as three,
+        # Each sidecar has a journal, and so a folder, of its own.
+        started("serve", data_dir=tmp_path / "one", **by_file) as one,
+        started("serve", data_dir=tmp_path / "two", **by_environment) as two,
+        started("serve", *flag, data_dir=tmp_path / "three", **by_environment) as three,
     ):
         await one.said(r"tallygate serve: unix:\S+/file\.sock;")
         await two.said(r"tallygate serve: unix:\S+/environment\.sock;")

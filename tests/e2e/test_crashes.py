@@ -145,6 +145,31 @@ async def test_sigterm_refuses_late_calls_as_unavailable(place: Site) -> None:
     assert load.decided_after[grpc.StatusCode.CANCELLED] == 0
 
 
+async def answered(load: Load, count: int) -> None:
+    """Wait until more than so many operations are answered."""
+    await eventually(lambda: len(load.answered) > count, SETTLE_S, what="a load under way")
+
+
+async def test_sigkill_right_after_sigterm_loses_nothing(place: Site, postgres_dsn: str) -> None:
+    """With no grace at all, what was answered is kept, and what was not is answered on a retry."""
+    socket = f"unix:{place.folder}/serve.sock"
+    ingest = await place.start("ingest", postgres_dsn=postgres_dsn, **QUICK_CLAIM)
+    serve = await place.start("serve", grpc_address=socket)
+    await ready(serve)
+    load, ledger = Load(socket, "grace"), Ledger(postgres_dsn)
+    sending = asyncio.create_task(load.send(900))
+    for enough in (200, 400):
+        await answered(load, enough)
+        serve.process.send(signal.SIGTERM)
+        await serve.process.kill()
+        # The path is free at once: a dead process holds no lock.
+        serve = await place.start("serve", grpc_address=socket)
+    await sending
+    await settle(ledger, load)
+    assert {*load.failures} <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    assert await ingest.terminate() == 0
+
+
 async def held_table(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
     """Take the ledger's events for ourselves, until the connection is closed."""
     opened = await asyncpg.connect(dsn, timeout=COMMAND_TIMEOUT_S)

@@ -80,19 +80,20 @@ class Door:
 @asynccontextmanager
 async def door(
     address: str = "127.0.0.1:0",
-    *,
+    *also: str,
     default_deadline_s: float = 30.0,
     calls_max: int = 1_000,
     calls_max_bytes: int = 1024 * 1024,
     **options: Any,  # of ServerOptions, by name
 ) -> AsyncIterator[Door]:
     """Serve; nothing is answered before `held.let` is set."""
-    held, told = Held(), Told()
+    # The other methods are nobody's affair here.
+    held, told = Held(), Told()  # type: ignore[abstract]
     edge = EdgeOptions(
         default_deadline_s, told, calls_max=calls_max, calls_max_bytes=calls_max_bytes
     )
     server = Server(
-        ServerOptions([address], MESSAGE_BYTES_MAX, edge, **options),
+        ServerOptions([address, *also], MESSAGE_BYTES_MAX, edge, **options),
         {QUOTA: partial(quota_pb2_grpc.add_QuotaServiceServicer_to_server, held)},
     )
     await server.start()

@@ -16,7 +16,7 @@ from tests.faults.proxy import Proxy, proxied
 from tests.servers import eventually
 from tests.sidecar import Tuning, channel, charge, failure, sidecar
 
-HANG_MS = 200
+HANG_MS = 500
 DEADLINE_S = 2.0
 
 
@@ -165,3 +165,51 @@ async def test_the_limits_rule_decides_in_a_black_hole(redis_url: str) -> None:
             return await side.used() == 11
 
         await eventually(counted, what="the grants to be counted")
+
+
+async def test_jitter_and_crumbs_at_once_change_no_answer(redis_url: str) -> None:
+    """Replies in threes of bytes, each at another time: a limit is met exactly all the same."""
+    async with behind_proxy(redis_url, window(limit=20)) as side:
+        side.proxy.jitter_s, side.proxy.crumb = 0.03, 3
+        replies = [
+            reply
+            for turn in range(3)
+            for reply in await asyncio.gather(
+                *(side.far.CheckAndConsume(charge(f"op-{turn}-{n}")) for n in range(10))
+            )
+        ]
+        assert sum(reply.allowed for reply in replies) == 20
+        assert await side.used() == 20
+
+
+@pytest.mark.parametrize("late_s", [1.0, 5.0])
+async def test_lateness_beyond_patience_is_an_outage(redis_url: str, late_s: float) -> None:
+    """A Redis that answers too late is not waited for; what it did is found by the retry."""
+    async with behind_proxy(redis_url, window(limit=100)) as side:
+        await side.far.CheckAndConsume(charge("first"))
+        side.proxy.late_s = late_s
+        told = await failure(side.far.CheckAndConsume(charge("late", 3), timeout=DEADLINE_S))
+        assert told.reason == "BACKEND_UNAVAILABLE"
+        side.proxy.late_s = 0.0
+        reply = await side.asked("late", 3)
+        assert reply is not None
+        assert (reply.allowed, await side.used()) == (True, 4)
+
+
+async def test_a_charge_that_is_not_heard_of_is_found_by_the_retry(redis_url: str) -> None:
+    """Half-open: requests arrive and no reply does. Each call is charged once, however often."""
+    async with behind_proxy(redis_url, window(limit=100)) as side:
+        await side.far.CheckAndConsume(charge("first"))
+        side.proxy.answering.clear()
+        for _ in range(3):
+            told = await failure(side.far.CheckAndConsume(charge("deaf", 3), timeout=DEADLINE_S))
+            assert told.reason == "BACKEND_UNAVAILABLE"
+
+        async def charged() -> bool:
+            return await side.used() == 4
+
+        await eventually(charged, what="the charge that nobody hears of")
+        side.proxy.answering.set()
+        reply = await side.asked("deaf", 3)
+        assert reply is not None
+        assert (reply.allowed, reply.replayed, await side.used()) == (True, True, 4)

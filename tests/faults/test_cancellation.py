@@ -17,7 +17,7 @@ from tallygate.ports import OperationKey, QuotaStore, Recorded, ReservationKey
 from tests.builders import SHARDS, check, consume, decided, used, window
 from tests.faults.redis_parts import rig
 
-CALLS = 2_000
+CALLS = 4_000
 TENANTS = 7
 # So many at once; each is given up at some moment of the time that they take together.
 WAVE = 100

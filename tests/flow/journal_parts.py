@@ -74,7 +74,7 @@ class Installation:
 
     def lose_counters(self) -> None:
         """Empty the store, streams and all; what comes now is shut until it is rebuilt."""
-        self.stages._new_stage = Stage.LOST
+        self.stages.opens_new = False
         for shard in range(SHARDS):
             self.stages.lose(shard)
         self.store.accounts.clear()

@@ -13,7 +13,7 @@ from tallygate.adapters.clock import SystemClock
 from tallygate.domain.decision import Decided, Operation, Outcome, Reservation
 from tallygate.domain.errors import Overloaded, TallygateError
 from tallygate.domain.ids import TenantId
-from tallygate.flow.fair import TURN, FairQueue, Part
+from tallygate.flow.fair import TURNS, FairQueue, Part
 from tallygate.flow.gather import Gather
 from tallygate.flow.pressure import PUSHBACK_MAX_S, PUSHBACK_MIN_S, Pressure
 from tallygate.ports import OperationKey, Recorded, ReservationKey
@@ -59,7 +59,7 @@ def operations(parts: Sequence[Part]) -> Counter[str]:
 
 async def test_one_tenant_alone_fills_the_pipeline() -> None:
     """Turns are for those who share: alone, a tenant is served in order and without a bound."""
-    queue = FairQueue(1_000)
+    queue = FairQueue(1_000, BATCH)
     parts = [part("hot") for _ in range(300)]
     assert not [gone for each in parts for gone in queue.put(each)]
     assert queue.take(BATCH) == parts[:BATCH]
@@ -70,19 +70,19 @@ async def test_one_tenant_alone_fills_the_pipeline() -> None:
 
 async def test_a_newcomer_is_in_the_next_pipeline() -> None:
     """However much one tenant has waiting, another's call waits for no more than a turn of it."""
-    queue = FairQueue(5_000)
+    queue = FairQueue(5_000, BATCH)
     for _ in range(4_000):
         queue.put(part("hot"))
     queue.take(BATCH)
     queue.put(part("cold"))
     taken = queue.take(BATCH)
-    assert [each.tenant_id for each in taken].index(TenantId("cold")) <= TURN
+    assert [each.tenant_id for each in taken].index(TenantId("cold")) <= BATCH // TURNS
     assert operations(taken) == {"hot": BATCH - 1, "cold": 1}
 
 
 async def test_busy_tenants_share_alike_whatever_the_size_of_their_lists() -> None:
     """Lists of 100 get as much as single calls do, over some pipelines."""
-    queue = FairQueue(100_000)
+    queue = FairQueue(100_000, BATCH)
     for _ in range(50):
         queue.put(part("lists", 100))
     for _ in range(5_000):
@@ -96,7 +96,7 @@ async def test_busy_tenants_share_alike_whatever_the_size_of_their_lists() -> No
 
 async def test_a_full_queue_takes_from_whoever_has_most() -> None:
     """A tenant that fills the queue gives way to others, newest first, and is refused itself."""
-    queue = FairQueue(100)
+    queue = FairQueue(100, BATCH)
     hot = [part("hot") for _ in range(100)]
     for each in hot:
         assert queue.put(each) == []
@@ -109,7 +109,7 @@ async def test_a_full_queue_takes_from_whoever_has_most() -> None:
 
 async def test_equals_refuse_newcomers_and_not_each_other() -> None:
     """When all have about alike, nobody is driven out for the sake of another."""
-    queue = FairQueue(100)
+    queue = FairQueue(100, BATCH)
     for n in range(50):
         queue.put(part(f"tenant-{n}", 2))
     more = part("tenant-50", 2)
@@ -120,7 +120,7 @@ async def test_equals_refuse_newcomers_and_not_each_other() -> None:
 
 async def test_what_nobody_waits_for_takes_no_place() -> None:
     """Calls that were given up are dropped on the way and counted out."""
-    queue = FairQueue(100)
+    queue = FairQueue(100, BATCH)
     parts = [part("hot") for _ in range(10)]
     for each in parts:
         queue.put(each)
@@ -135,7 +135,7 @@ async def test_whatever_comes_is_taken_once_or_refused_once(seed: int) -> None:
     """Over any order of coming, going and taking, no part is lost or doubled, and order holds."""
     dice = random.Random(seed)
     room = dice.choice([1, 7, 64, 100])
-    queue = FairQueue(room)
+    queue = FairQueue(room, BATCH)
     put: list[Part] = []
     out: list[Part] = []
     taken: list[Part] = []

@@ -199,6 +199,19 @@ async def test_lost_events_are_handed_in_under_new_numbers() -> None:
     assert await it.used() == 17
 
 
+async def test_a_copy_that_had_not_heard_of_a_number_is_found_without_a_call() -> None:
+    """A replica that lagged took over, and nobody calls: the journal knows what it misses."""
+    it = JournaledSidecar(Installation.fresh(), SOFT)
+    await it.record("a")
+    await it.hand_in.run_once()
+    [before] = [each for each in await it.at.stages.states() if each.given]
+    for numbers in it.at.stages.given.values():
+        numbers.clear()
+    await it.hand_in.run_once()
+    after = (await it.at.stages.states())[before.shard]
+    assert after.epoch != before.epoch
+
+
 async def test_a_crash_while_handing_in_counts_once() -> None:
     """The successor hands in all of it again; the store knows what it has by the ids."""
     at = Installation.fresh()

@@ -100,9 +100,11 @@ def test_the_store_is_counted(metrics: Metrics) -> None:
     observer: StoreObserver = StoreMetrics(metrics)
     observer.script_reloaded()
     observer.epoch_changed(3)
+    observer.rolled_back(3)
     observer.pipeline_finished(7, 0.002)
     assert value(metrics, "redis_script_reloads_total") == 1
     assert value(metrics, "redis_epoch_changes_total") == 1
+    assert value(metrics, "redis_rollbacks_total") == 1
     assert value(metrics, "script_batch_operations_sum") == 7
 
 

@@ -6,6 +6,7 @@ Refuses to know: which services it serves.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ from tallygate.api.socket_lock import AddressInUse, SocketLock, path_of
 
 SOCKET_MODE: Final = 0o660
 METADATA_BYTES_MAX: Final = 16 * 1024
-# One client's calls in flight; past this it waits in its own stack.
-STREAMS_MAX: Final = 1_000
+# One connection's calls in flight; past this it waits in its client. These are ahead of any other
+# connection's next call: as many as keep pipelines full, and no more.
+STREAMS_MAX: Final = 128
 # A stop in good order lets callers find out: it closes when none has come for so long ...
 QUIET_S: Final = 0.1
 # ... or, where they come on and on, so long after the last of the calls in flight has ended.
@@ -78,8 +80,7 @@ class Server:
                 self.addresses.append(self._listen(address))
             await self._server.start()
         except BaseException:
-            await self._server.stop(None)
-            self._unlock()
+            await self._abandon()
             raise
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
@@ -122,6 +123,14 @@ class Server:
             return address
         return f"{address.rpartition(':')[0]}:{port}"
 
+    async def _abandon(self) -> None:
+        """Give back what was bound before a start failed: grpcio does so only once it has begun."""
+        self._gate.close()
+        with contextlib.suppress(RuntimeError):
+            await self._server.start()
+        await self._server.stop(None)
+        self._unlock()
+
     def _unlock(self) -> None:
         for lock in self._locks:
             lock.give_back()
@@ -150,6 +159,9 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
         # Between the two a share of the calls would be refused, by chance.
         ("grpc.absolute_max_metadata_size", options.metadata_bytes_max),
         ("grpc.max_concurrent_streams", options.streams_max),
+        # It counts calls that have ended and are not yet forgotten: an honest client with as many
+        # calls as it may have lost a quarter of them. What is begun is bounded at the edge.
+        ("grpc.http.overload_protection", 0),
         # Two servers on one port would split the clients between them unseen.
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", 60_000),

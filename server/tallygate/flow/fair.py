@@ -20,9 +20,9 @@ from tallygate.domain.ids import TenantId
 
 Answers = list[Outcome | TallygateError]
 
-# Operations of one tenant before the next one's turn: eight turns fill a pipeline of 128, so that
-# eight busy tenants share each, and a tenant with one call is in the next.
-TURN: Final = 16
+# Turns that fill a pipeline: so many busy tenants share each, and a tenant with one call is in the
+# next.
+TURNS: Final = 8
 
 
 @dataclass(slots=True)
@@ -48,8 +48,10 @@ class _Lane:
 class FairQueue:
     """Parts by tenant, taken in turns: deficit round robin (Shreedhar and Varghese, 1995)."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, size_max: int) -> None:
         self._room = room
+        # Operations of one tenant before the next one's turn.
+        self._turn = max(1, size_max // TURNS)
         self._lanes: dict[TenantId, _Lane] = {}
         self._turns: deque[_Lane] = deque()
         # Lanes by the bit length of what waits in them: whoever has most is in the last of these.
@@ -64,7 +66,7 @@ class FairQueue:
         """Return how many operations are sent before one more of the tenant's, at most."""
         lane = self._lanes.get(tenant_id)
         own = lane.waiting if lane is not None else 0
-        return min(self.depth, (own + TURN) * len(self._lanes))
+        return min(self.depth, (own + self._turn) * len(self._lanes))
 
     def put(self, part: Part) -> list[Part]:
         """Have a part wait; return those that cannot, most often none.
@@ -97,7 +99,7 @@ class FairQueue:
         while self._turns and size < size_max:
             lane = self._turns.popleft()
             # Alone, a lane needs no turns.
-            lane.credit = lane.credit + TURN if self._turns else size_max
+            lane.credit = lane.credit + self._turn if self._turns else size_max
             while lane.parts and size < size_max:
                 cost = len(lane.parts[0].operations)
                 if cost > lane.credit and self._turns:

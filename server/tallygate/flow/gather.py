@@ -44,7 +44,7 @@ class Gather:
         self._clock = clock
         self._batch_max = batch_max
         self._refused = refused
-        self._queue = FairQueue(queue_max)
+        self._queue = FairQueue(queue_max, batch_max)
         self._pressure = Pressure(clock, batch_max)
         self._wake = asyncio.Event()
         self._closing = False

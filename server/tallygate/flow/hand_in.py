@@ -4,13 +4,14 @@ If we die here, the next process finds it in the journal still, and hands it in:
 operations by their ids, and the ledger events by theirs. If we die after the store has counted
 something and before its old numbers were told of, they are told of by the next process.
 
-Guarantees: an entry is forgotten only when the ledger has its events, or when they are in a stream
-under other numbers; of a new epoch nothing is decided here, and nothing is handed in before the
-ledger has said, once and for all, what it has of the old one.
+Guarantees: counters that went back behind what the journal holds of them are given up, also where
+no call comes to find it out. An entry is forgotten only when the ledger has its events, or when
+they are in a stream under other numbers; of a new epoch nothing is decided here, and nothing is
+handed in before the ledger has said, once and for all, what it has of the old one.
 Refuses to know: how counters are rebuilt.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -89,13 +90,17 @@ class HandIn:
         journal = self._parts.journal
         # In this order: what was numbered in another epoch than the shard's of now is of an older
         # one, and what is read of an epoch that is SEEN is what was told before it was.
-        numbered = set(journal.unconfirmed())
+        numbered = journal.unconfirmed()
         states = await self._parts.stages.states()
         self._parts.epochs.update((state.shard, state.epoch) for state in states)
         await self._trim()
         left = {lane: all_of for lane, all_of in journal.unconfirmed().items() if lane in numbered}
         operations = 0
         for state in states:
+            if _went_back(state, numbered):
+                # Nobody may call this shard again: then only its journals know that it went back.
+                await self._parts.stages.renew(state.shard, state.epoch)
+                continue
             lanes = {
                 lane: ranges
                 for lane, ranges in left.items()
@@ -251,6 +256,20 @@ class HandIn:
             self._held_s = now_s
             if self._parts.journal.held():
                 release_ended(self._parts.journal, await self._store_us())
+
+
+def _went_back(state: ShardState, numbered: Mapping[Lane, Ranges]) -> bool:
+    """Say whether the shard does not know a number any more that it had given out.
+
+    `numbered` has to be older than `state`: what is given out in between is no sign.
+    """
+    return any(
+        shard == state.shard
+        and epoch_of(source_id) == state.epoch
+        and ranges[-1][1] > state.given.get(source_id, 0)
+        for (source_id, shard), ranges in numbered.items()
+        if ranges
+    )
 
 
 async def forget_placed(journal: Journal, now_us: int) -> None:

@@ -92,7 +92,8 @@ class JournaledStore:
             case _:
                 return
         # One whose epoch is not known is made anew, and found to be there.
-        made_in = numbered_in(SourceId(""), self.epochs.get(operation.shard, ""))
+        known = numbered_in(SourceId(""), self.epochs.get(operation.shard, ""))
+        made_in = answer.source_id or known
         expires_us = answer.at_us + ttl_us
         self._journal.append(Entry(kind, kept, answer.at_us, made_in, expires_us=expires_us))
 
