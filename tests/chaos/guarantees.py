@@ -21,7 +21,8 @@ from typing import Final
 from xml.etree import ElementTree
 
 from tests.chaos.fault_rows import REQUIRED, ROWS
-from tests.chaos.promises import PROMISES, Promise
+from tests.chaos.promise import Promise
+from tests.chaos.promises import PROMISES
 from tests.chaos.seeds import VARIABLE
 from tests.docs.pages import ROOT
 

@@ -15,7 +15,8 @@ from tests.chaos.guarantees import (
     results_of,
     uncovered,
 )
-from tests.chaos.promises import PROMISES, Promise
+from tests.chaos.promise import Promise
+from tests.chaos.promises import PROMISES
 
 REPORT = """\
 <testsuites><testsuite name="pytest">
