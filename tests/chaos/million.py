@@ -25,6 +25,7 @@ from tallygate.testing.webhook import ReceivedWebhook
 from tests.chaos.book import now_us
 from tests.chaos.callers import Line
 from tests.chaos.installation import DESTINATION, SECRET_VARIABLE, Shape, installation
+from tests.chaos.kept import keep_larger
 from tests.chaos.made import METERS, UNITS_US, Made, Recipe, make
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.rest import drained
@@ -315,6 +316,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.million", description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="keep it for docs/guarantees.md")
     given = parser.parse_args()
     recipe = Recipe(given.seed, given.events)
     sys.stdout.write(f"seed {given.seed}\n")
@@ -322,6 +324,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tallygate-million-") as folder:
         ran = asyncio.run(run(Path(folder), recipe, SHAPE))
     sys.stdout.write(table(ran) + "\n")
+    if given.keep:
+        keep_larger("make million", table(ran))
     return not ran.right
 
 

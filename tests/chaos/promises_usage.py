@@ -68,7 +68,7 @@ USAGE: Final[tuple[Promise, ...]] = (
             ),
         ),
         (
-            ("`make million`", "below"),
+            ("`make million`", "[below](#larger-runs)"),
             ("`make soak`", "[soak](soak.md)"),
         ),
     ),
@@ -163,7 +163,7 @@ USAGE: Final[tuple[Promise, ...]] = (
             ),
             *_of("faults/test_credits", "lost_redis_is_rebuilt_to_the_unit"),
         ),
-        (("`make emptied`", "below"),),
+        (("`make emptied`", "[below](#larger-runs)"),),
     ),
     Promise(
         "Limits hold exactly",
