@@ -70,6 +70,8 @@ SHAPE: Final = Shape(
         "redis_timeout_ms": 6_000,
         "admit_queue_max": 20_000,
         "default_deadline_ms": 10_000,
+        # As short as it may be: what comes again later is counted again, until the ledger says so.
+        "operation_ttl_s": 60,
     },
 )
 
@@ -213,16 +215,11 @@ async def _tell(ran: Ran, line: Line, numbers: Sequence[int]) -> list[int]:
 
 
 def _request(made: Made, number: int) -> usage_pb2.RecordUsageRequest:
-    operation = ""
-    if number < 0:
-        number = -number - 1
-        operation = f"renamed-{number}"
     request = usage_pb2.RecordUsageRequest(
         tenant_id=made.tenants[number],
         meter=made.meters[number],
         amount=made.amounts[number],
         event_id=f"e-{number}",
-        operation_id=operation,
     )
     request.event_time.FromMicroseconds(made.times_us[number])
     return request
