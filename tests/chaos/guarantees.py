@@ -127,8 +127,11 @@ def run_tests(seed: int, arguments: Iterable[str]) -> tuple[int, Run]:
         environment = {**os.environ, VARIABLE: str(seed)}
         code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
         results = results_of(report) if report.exists() else {}
-    wanted = {test: results[test] for test in tests if test in results}
-    return code, Run(today(), seed, wanted, read().larger)
+    # What was not run this time, as the arguments say, keeps its last result.
+    before = read()
+    known = {**before.results, **results}
+    wanted = {test: known[test] for test in tests if test in known}
+    return code, Run(today(), seed, wanted, before.larger)
 
 
 def main() -> int:
