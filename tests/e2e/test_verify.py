@@ -53,7 +53,7 @@ class Parts:
 @pytest.fixture
 async def parts(tmp_path: Path, redis_url: str, postgres_dsn: str) -> AsyncIterator[Parts]:
     """A sidecar, an ingester and a control; acme has credits."""
-    settings = {"redis_url": redis_url, "postgres_dsn": postgres_dsn}
+    settings: dict[str, Any] = {"redis_url": redis_url, "postgres_dsn": postgres_dsn}
     async with site(tmp_path, redis_url=redis_url) as place:
         control = await place.start("control", postgres_dsn=postgres_dsn)
         await place.start("ingest", postgres_dsn=postgres_dsn)
@@ -114,7 +114,7 @@ async def test_a_redis_that_was_emptied_verifies(
     tmp_path: Path, redis_url: str, postgres_dsn: str
 ) -> None:
     """Emptied under load, rebuilt from ledger and journal: counters and numbers agree again."""
-    settings = {"redis_url": redis_url, "postgres_dsn": postgres_dsn}
+    settings: dict[str, Any] = {"redis_url": redis_url, "postgres_dsn": postgres_dsn}
     async with site(tmp_path, redis_url=redis_url) as place:
         control = await place.start("control", postgres_dsn=postgres_dsn)
         await place.start("ingest", postgres_dsn=postgres_dsn)

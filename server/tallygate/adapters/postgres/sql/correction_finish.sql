@@ -1,4 +1,5 @@
--- Mark corrections as finished, each with its outcome; say how many were not. Arrays run in parallel.
+-- Mark corrections as finished, each with its outcome; say how many were not before. Arrays run in
+-- parallel.
 with finished as (
     update tallygate.counter_correction as correction
     set finished_at = now(), outcome = done.outcome
