@@ -73,10 +73,10 @@ soak: setup ## Mixed load while fault follows fault, DURATION seconds (600); wri
 		$(if $(SEED),--seed $(SEED)) --report docs/soak.md $(ARGS)
 
 million: setup ## Send 1,000,000 made-up events while everything is killed; compare to the unit
-	@$(BIN)/python -m tests.chaos.million $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@$(BIN)/python -m tests.chaos.million --keep $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 emptied: setup ## Empty Redis under 2,000 calls a second; compare to the unit
-	@$(BIN)/python -m tests.chaos.emptied $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@$(BIN)/python -m tests.chaos.emptied --keep $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 nightly: setup ## Hold the script to its specification: 20 seeds on every Redis, 10,000 steps each
 	@$(BIN)/python -m tests.property.nightly $(ARGS)

@@ -9,7 +9,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, cast
 
 import grpc
 
@@ -124,7 +124,7 @@ class App:
             await self._insist(Kind.RECORD, request, send, amount, gated=False)
 
     async def batch(self) -> None:
-        """Tell of many uses at once; those that were not taken are told again."""
+        """Tell of many uses at once, in a list or on a stream; those not taken are told again."""
         left: list[usage_pb2.RecordUsageRequest] = []
         for _ in range(BATCH_ITEMS):
             name = self._named("batch")
@@ -137,9 +137,9 @@ class App:
                     amount=self.chance.randint(1, 5),
                 )
             )
-        wait_s = WAIT_S
+        wait_s, streamed = WAIT_S, self.chance.random() < 0.5
         while left and not self.given_up.is_set():
-            left = await self._tell(left)
+            left = await self._tell(left, streamed=streamed)
             if left:
                 wait_s = await self._pause(wait_s)
 
@@ -191,8 +191,37 @@ class App:
         send = self._sender(self.line.quota.Refund, request)
         await self._insist(Kind.REFUND, request, send, -request.amount, gated=False)
 
-    async def _tell(
+    async def _listed(
         self, requests: Sequence[usage_pb2.RecordUsageRequest]
+    ) -> usage_pb2.BatchRecordUsageResponse:
+        return await self.line.usage.BatchRecordUsage(
+            usage_pb2.BatchRecordUsageRequest(requests=requests), timeout=TIMEOUT_S
+        )
+
+    async def _streamed(
+        self, requests: Sequence[usage_pb2.RecordUsageRequest]
+    ) -> usage_pb2.StreamRecordUsageResponse:
+        # Its stub says nothing of the calls that an open stream has.
+        call = cast(Any, self.line.usage.StreamRecordUsage)(timeout=TIMEOUT_S)
+        reply: usage_pb2.StreamRecordUsageResponse | None = None
+        try:
+            await call.write(usage_pb2.StreamRecordUsageRequest(requests=requests))
+            reply = await call.read()
+            await call.done_writing()
+        except asyncio.InvalidStateError:
+            # It had ended before all was written: how, its status says.
+            pass
+        if not isinstance(reply, usage_pb2.StreamRecordUsageResponse):
+            raise grpc.aio.AioRpcError(
+                await call.code(),
+                await call.initial_metadata(),
+                await call.trailing_metadata(),
+                details=await call.details(),
+            )
+        return reply
+
+    async def _tell(
+        self, requests: Sequence[usage_pb2.RecordUsageRequest], *, streamed: bool
     ) -> list[usage_pb2.RecordUsageRequest]:
         calls = [
             asked(
@@ -206,9 +235,7 @@ class App:
             for each in requests
         ]
         try:
-            reply = await self.line.usage.BatchRecordUsage(
-                usage_pb2.BatchRecordUsageRequest(requests=requests), timeout=TIMEOUT_S
-            )
+            reply = await (self._streamed(requests) if streamed else self._listed(requests))
         except grpc.aio.AioRpcError as error:
             kept = [self.book.failed(call, error) for call in calls]
         else:

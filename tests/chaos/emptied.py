@@ -28,6 +28,7 @@ from tests.chaos.installation import (
     Shape,
     installation,
 )
+from tests.chaos.kept import keep_larger
 from tests.chaos.rest import SHARDS, drained
 from tests.e2e.calls import LOST
 from tests.servers import connection, eventually
@@ -284,13 +285,17 @@ def main() -> int:
     parser.add_argument("--per-s", type=float, default=2_000.0)
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--times", type=int, default=2)
-    given = parser.parse_args()
-    plan = Plan(**vars(given))
+    parser.add_argument("--keep", action="store_true", help="keep it for docs/guarantees.md")
+    given = vars(parser.parse_args())
+    keep = given.pop("keep")
+    plan = Plan(**given)
     sys.stdout.write(f"seed {plan.seed}\n")
     with tempfile.TemporaryDirectory(prefix="tallygate-emptied-") as folder:
         found = asyncio.run(run(Path(folder), plan))
     sys.stdout.write(table(found) + "\n")
     sys.stdout.writelines(f"WRONG {each}\n" for each in found.wrong[:40])
+    if keep:
+        keep_larger("make emptied", f"{table(found)}\n{'seed':34}{plan.seed}")
     return bool(found.wrong)
 
 

@@ -7,26 +7,24 @@ only what pytest said. Refuses to know what a test does.
 
 import argparse
 import ast
-import json
 import os
 import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
 from tests.chaos.fault_rows import REQUIRED, ROWS
-from tests.chaos.promises import PROMISES, Promise
+from tests.chaos.kept import Result, Run, read, today, write
+from tests.chaos.promise import Promise
+from tests.chaos.promises import PROMISES
 from tests.chaos.seeds import VARIABLE
 from tests.docs.pages import ROOT
 
 PAGE: Final = ROOT / "docs" / "guarantees.md"
-RESULTS: Final = Path(__file__).with_name("results.json")
 
 HEAD: Final = """\
 # Guarantees
@@ -36,36 +34,6 @@ the faults that each promise was made for. Made by `make test-faults` from
 `tests/chaos/promises.py`; do not edit.
 
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of a test: its cases, how many of them passed, and the seconds they took."""
-
-    cases: int
-    passed: int
-    seconds: float
-
-    @property
-    def text(self) -> str:
-        """As the page says it."""
-        if self.passed == self.cases:
-            return "passed" if self.cases == 1 else f"passed, {self.cases} cases"
-        return f"**{self.cases - self.passed} of {self.cases} failed**"
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The last run of all tests that show a promise."""
-
-    date: str = ""
-    seed: int = 0
-    results: Mapping[str, Result] | None = None
-
-    def of(self, test: str) -> str:
-        """Return what a test came to, as the page says it."""
-        result = (self.results or {}).get(test)
-        return "not run yet" if result is None else result.text
 
 
 def exists(test: str) -> bool:
@@ -80,19 +48,12 @@ def uncovered(promises: Iterable[Promise] = PROMISES) -> set[int]:
     return set(REQUIRED) - {row for each in promises if each.tests for row in each.rows}
 
 
-def read() -> Run:
-    """Return the last run that was kept."""
-    if not RESULTS.exists():
-        return Run()
-    kept = json.loads(RESULTS.read_text())
-    results = {name: Result(**each) for name, each in kept["results"].items()}
-    return Run(kept["date"], kept["seed"], results)
-
-
 def render(run: Run) -> str:
     """Return the page."""
     last = f"Last run: {run.date}, seed {run.seed}.\n\n" if run.date else "Not run yet.\n\n"
-    return HEAD + last + "\n".join(_section(each, run) for each in PROMISES) + _rows()
+    return (
+        HEAD + last + "\n".join(_section(each, run) for each in PROMISES) + _larger(run) + _rows()
+    )
 
 
 def _section(promise: Promise, run: Run) -> str:
@@ -108,6 +69,14 @@ def _section(promise: Promise, run: Run) -> str:
         "",
     ]
     return "\n".join(each for each in lines if each or each is lines[-1])
+
+
+def _larger(run: Run) -> str:
+    parts = [
+        f"\n### `{command}`\n\n{kept.date}:\n\n```\n{kept.text}\n```\n"
+        for command, kept in sorted(run.larger.items())
+    ]
+    return "".join(["\n## Larger runs\n", *parts]) if parts else ""
 
 
 def _rows() -> str:
@@ -158,8 +127,11 @@ def run_tests(seed: int, arguments: Iterable[str]) -> tuple[int, Run]:
         environment = {**os.environ, VARIABLE: str(seed)}
         code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
         results = results_of(report) if report.exists() else {}
-    wanted = {test: results[test] for test in tests if test in results}
-    return code, Run(f"{datetime.now(UTC):%Y-%m-%d}", seed, wanted)
+    # What was not run this time, as the arguments say, keeps its last result.
+    before = read()
+    known = {**before.results, **results}
+    wanted = {test: known[test] for test in tests if test in known}
+    return code, Run(today(), seed, wanted, before.larger)
 
 
 def main() -> int:
@@ -174,9 +146,7 @@ def main() -> int:
         sys.stdout.write(f"seed {seed}\n")
         sys.stdout.flush()
         code, run = run_tests(seed, arguments)
-        kept = {"date": run.date, "seed": run.seed}
-        results = {name: asdict(each) for name, each in (run.results or {}).items()}
-        RESULTS.write_text(json.dumps({**kept, "results": results}, indent=1) + "\n")
+        write(run)
     PAGE.write_text(render(run))
     return code
 

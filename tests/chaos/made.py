@@ -29,7 +29,6 @@ class Recipe:
     events: int
     tenants: int = 40
     again: float = 0.1
-    renamed: float = 0.0
     late: float = 0.3
     too_late: float = 0.001
 
@@ -39,7 +38,7 @@ class Made:
     """The events by number: whose, of which meter, how much, when; times in us since 1970.
 
     `sends` are the numbers in the order in which they are sent; one that stands there again is a
-    repeat. A number below 0 is a repeat of `-number - 1` under another operation id.
+    repeat.
     """
 
     recipe: Recipe
@@ -114,7 +113,6 @@ def _sends(made: Made, chance: random.Random) -> list[int]:
     sends = list(range(recipe.events))
     kept: Sequence[int] = [each for each in sends if each not in made.refused]
     repeats = chance.choices(kept, k=int(recipe.events * recipe.again)) if kept else []
-    renamed = chance.sample(kept, int(recipe.events * recipe.renamed))
-    sends += [*repeats, *(-number - 1 for number in renamed)]
+    sends += repeats
     chance.shuffle(sends)
     return sends

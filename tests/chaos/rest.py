@@ -52,6 +52,7 @@ where told.count is distinct from kept.count or told.sum is distinct from kept.s
 """
 PROGRESS: Final = "select source_id, source_lane, seen::text from tallygate.source_progress"
 WAITING: Final = "select count(*) from tallygate.delivery where state = 'pending'"
+UNCORRECTED: Final = "select count(*) from tallygate.counter_correction where finished_at is null"
 OUTBOX: Final = """
 select m.id::text as id, d.destination, d.state, m.payload
 from tallygate.outbox m join tallygate.delivery d on d.message_id = m.id
@@ -156,7 +157,7 @@ async def _nothing_waits(place: Installation) -> bool:
     if await journal_left(place):
         return False
     async with connection(place.ground.near_dsn) as opened:
-        return not await opened.fetchval(WAITING)
+        return not (await opened.fetchval(WAITING) or await opened.fetchval(UNCORRECTED))
 
 
 async def _quota(lines: Sequence[Line], tenant: str) -> quota_pb2.GetQuotaResponse:

@@ -5,17 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.fault_rows import REQUIRED, ROWS
-from tests.chaos.guarantees import (
-    PAGE,
-    Result,
-    Run,
-    exists,
-    read,
-    render,
-    results_of,
-    uncovered,
-)
-from tests.chaos.promises import PROMISES, Promise
+from tests.chaos.guarantees import PAGE, exists, render, results_of, uncovered
+from tests.chaos.kept import Result, Run, keep_larger, read, write
+from tests.chaos.promise import Promise
+from tests.chaos.promises import PROMISES
 
 REPORT = """\
 <testsuites><testsuite name="pytest">
@@ -59,6 +52,17 @@ def test_a_report_is_read_case_by_case(tmp_path: Path) -> None:
     assert run.of("tests/faults/test_x.py::test_a") == "**1 of 2 failed**"
     assert run.of("tests/faults/test_x.py::test_b") == "passed"
     assert run.of("tests/faults/test_x.py::test_c") == "not run yet"
+
+
+def test_kinds_of_results_are_kept_apart(tmp_path: Path) -> None:
+    """A larger run replaces its own last one, and leaves those of the tests alone."""
+    path = tmp_path / "results.json"
+    write(Run("2026-01-01", 7, {"tests/x.py::test_a": Result(1, 1, 0.5)}), path)
+    keep_larger("make million", "first", path)
+    keep_larger("make million", "second", path)
+    kept = read(path)
+    assert (kept.date, kept.seed, kept.of("tests/x.py::test_a")) == ("2026-01-01", 7, "passed")
+    assert [each.text for each in kept.larger.values()] == ["second"]
 
 
 def test_a_test_that_is_not_there_is_found_out() -> None:
