@@ -66,7 +66,7 @@ async def test_journals_are_told_and_waited_for() -> None:
     rebuild = world.rebuild()
     await world.run(rebuild, 1)
     new = world.stages.state(shard)
-    assert new.stage is Stage.SEEN
+    assert new.stage is Stage.FILLED
     (seen,) = await world.seen.seen([(SourceId(f"fake.{old}"), shard)])
     assert seen.ranges[0][0] == 1
     await world.seen.announce(shard, new.epoch, SourceId("car"), done=False)

@@ -86,7 +86,10 @@ def lanes(world: World, *, lost: bool = False) -> Iterator[Lane]:
         stored = numbers.get((source, lane), set())
         # A range that was handed in may be lost with Redis in its turn, before the ledger has it:
         # its events come under newer numbers all the same, and the older ones stay a known gap.
-        gone = len(world.state.handed_in[source, lane] - stored)
+        # So are those of which nobody heard before Redis lost them: no caller was told either.
+        heard = world.state.heard[source, lane]
+        unheard = set(range(1, accepted + 1)) - heard if world.state.lost_us else set()
+        gone = len((world.state.handed_in[source, lane] | unheard) - stored)
         missing = sorted(set(range(1, max(stored, default=0) + 1)) - stored)
         yield Lane(
             source=source,

@@ -93,6 +93,10 @@ class SimCorrections:
         """Finish them."""
         return await self._call(lambda: at_once(self._fake.finish(outcomes)))
 
+    async def again(self, within_s: float) -> int:
+        """Have those that were given lately be due again."""
+        return await self._call(lambda: at_once(self._fake.again(within_s)))
+
     async def depth(self) -> int:
         """Return how many are not finished."""
         return await self._call(lambda: at_once(self._fake.depth()))

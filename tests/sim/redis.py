@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from tallygate.adapters.redis.codec import decode_entry
 from tallygate.domain.account import Accounts
-from tallygate.domain.decision import Operation, Outcome, Reservation
+from tallygate.domain.decision import Decided, Operation, Outcome, Reservation
 from tallygate.domain.entry import Burned, Crossed, Entry, Part
 from tallygate.domain.errors import BackendUnavailable, TallygateError
 from tallygate.domain.event import StreamEntry
@@ -71,6 +71,8 @@ class RedisState:
         self.seen = FakeSeenNumbers()
         # What was ever given out, whatever Redis still knows of it.
         self.given_out: dict[tuple[SourceId, int], int] = {}
+        # Those of which a sidecar was told: the journal has these.
+        self.heard: dict[tuple[SourceId, int], set[int]] = defaultdict(set)
         # Numbers whose events come under others, by what sidecars ever said.
         self.handed_in: dict[tuple[SourceId, int], set[int]] = defaultdict(set)
         # When operations were forgotten.
@@ -151,9 +153,15 @@ class SimQuotaStore:
             return answers
 
         try:
-            return await self._again(run)
+            answers = await self._again(run)
         except BackendUnavailable as error:
             return [error for _ in operations]
+        for operation, answer in zip(operations, answers, strict=True):
+            if isinstance(answer, Decided) and answer.source_id and answer.first_seq:
+                heard = self._state.heard[answer.source_id, operation.shard]
+                events = operation.event_count + getattr(operation.detail, "excess_count", 0)
+                heard.update(range(answer.first_seq, answer.first_seq + events))
+        return answers
 
     async def reservation(self, key: ReservationKey) -> Reservation | None:
         """Return a reservation as it stands."""
@@ -230,9 +238,12 @@ class SimStages:
         """Give the shard a new epoch if its epoch is still the one named."""
         return await self._call(lambda: at_once(self._fake.renew(shard, epoch)))
 
-    async def advance(self, shard: int, epoch: str, stage: Stage) -> bool:
+    async def advance(
+        self, shard: int, epoch: str, stage: Stage, *, after: Stage | None = None
+    ) -> bool:
         """Bring an epoch to a later stage."""
-        return await self._call(lambda: at_once(self._fake.advance(shard, epoch, stage)))
+        fake = self._fake
+        return await self._call(lambda: at_once(fake.advance(shard, epoch, stage, after=after)))
 
     async def _call(self, what: Callable[[], T]) -> T:
         return await self._server.call(self._who, what, TIMEOUT_S)

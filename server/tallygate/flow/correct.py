@@ -3,6 +3,7 @@
 If we die here before Redis has a correction, the next run gives it. If we die after it and before
 the mark, it is given again, and Redis knows it by its operation id. After Redis has forgotten that
 id, it is not given any more: the counter may then stand too high by it, never too low.
+If Redis dies after it and a copy that lagged takes over, it is given again to that copy.
 
 Guarantees: a correction reaches the epoch it is meant for or none; in another one the counters were
 made of the ledger as it is. It appends no event.
@@ -29,6 +30,8 @@ from tallygate.ports.rebuild import Correction, Corrections, Declared, RebuildLe
 
 BATCH_MAX: Final = 256
 TRIES_MAX: Final = 3
+# Well before Redis forgets what it was given, so that what it has still is given once.
+AGAIN_SHARE: Final = 0.5
 
 APPLIED: Final = "applied"
 SUPERSEDED: Final = "superseded"
@@ -98,6 +101,7 @@ class Correct:
         self._parts = parts
         self._options = options
         self._binder = Binder()
+        self._life = ""
 
     async def run_once(self) -> CorrectCounts:
         """Give the oldest corrections to the counters that are open; finish what is of no use.
@@ -107,6 +111,11 @@ class Correct:
         parts, options = self._parts, self._options
         if not await parts.ledger.lead(options.holder, options.lease_ms):
             return CorrectCounts()
+        life = await parts.stages.life()
+        if life != self._life:
+            # What was given last may be lost with a server that is gone, without any number.
+            await parts.corrections.again(options.memory_s * AGAIN_SHARE)
+            self._life = life
         due = await parts.corrections.due(BATCH_MAX)
         parts.observer.pending(await parts.corrections.depth() if due else 0)
         catalog = await parts.declared.effective(parts.clock.now_us()) if due else None
@@ -121,6 +130,9 @@ class Correct:
                 outcomes[each.number] = outcome
             elif states[each.shard].stage is Stage.OPEN:
                 going.append(each)
+        # What is added comes first: a counter ends at 0, and what is taken back of one operation
+        # may have been added to it by another, which is due as well.
+        going.sort(key=_takes)
         failure = await self._apply(going, catalog, outcomes)
         if outcomes:
             await parts.corrections.finish(outcomes)
@@ -197,9 +209,9 @@ class Correct:
         if not charges or _counts_nothing(catalog, event):
             return APPLIED
         name = f"correction {due.number}"
-        gives = due.takes_back == (event.amount > 0)
+        takes = _takes(due)
         return Operation(
-            mode=Mode.REFUND if gives else Mode.RECORD,
+            mode=Mode.REFUND if takes else Mode.RECORD,
             tenant_id=event.tenant_id,
             shard=due.shard,
             # No client's operation id holds a space, so that none is taken for a correction's.
@@ -207,9 +219,14 @@ class Correct:
             fingerprint=name,
             charges=charges,
             event_time_us=min(event.event_time_us, event.received_at_us),
-            detail=Refund(EventId(name), 1, 1) if gives else None,
+            detail=Refund(EventId(name), 1, 1) if takes else None,
             epoch=due.epoch,
         )
+
+
+def _takes(due: Correction) -> bool:
+    """Say whether a correction makes counters smaller; that of a refund is the other way round."""
+    return due.takes_back == (due.event.amount > 0)
 
 
 def _counts_nothing(catalog: Catalog, event: UsageEvent) -> bool:

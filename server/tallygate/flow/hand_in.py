@@ -32,6 +32,11 @@ TRIES_MAX: Final = 4
 ANNOUNCE_S: Final = 2.0
 # Reservations end by the store's clock; what is kept of them meanwhile is small.
 HELD_S: Final = 10.0
+# What was told of may be lost with a stream: told again, ever more seldom, in each epoch anew.
+OWED_FIRST_S: Final = 5.0
+OWED_LAST_S: Final = 600.0
+# A lane more per epoch while the ledger is away; those of before are told of once.
+OWED_LANES_MAX: Final = 1_000
 
 
 class HandInObserver(Protocol):
@@ -80,7 +85,11 @@ class HandIn:
         self._announced: dict[tuple[int, str], tuple[bool, float]] = {}
         # The epochs in which this process's reservations are held.
         self._holding: dict[int, str] = {}
+        # The server's life, and the shards of which it may have lost the last moments.
+        self._life = ""
+        self._doubted: set[int] = set()
         self._held_s = 0.0
+        self._owed = Owed()
 
     async def run_once(self) -> HandedIn:
         """Forget what the ledger has, and hand in what a new epoch lacks.
@@ -91,7 +100,12 @@ class HandIn:
         # In this order: what was numbered in another epoch than the shard's of now is of an older
         # one, and what is read of an epoch that is SEEN is what was told before it was.
         numbered = journal.unconfirmed()
+        life = await self._parts.stages.life()
         states = await self._parts.stages.states()
+        if self._life not in ("", life):
+            # A reservation has no numbers by which its loss could be seen.
+            self._doubted.update(state.shard for state in states)
+        self._life = life
         self._parts.epochs.update((state.shard, state.epoch) for state in states)
         await self._trim()
         left = {lane: all_of for lane, all_of in journal.unconfirmed().items() if lane in numbered}
@@ -107,20 +121,24 @@ class HandIn:
                 if lane[1] == state.shard and epoch_of(lane[0]) != state.epoch
             }
             operations += await self._shard(state, lanes)
+            await self._tell(self._owed.due(state, self._parts.clock.monotonic()))
         await self._expire()
         await journal.tidy()
         return HandedIn(operations)
 
     async def _trim(self) -> None:
         journal = self._parts.journal
-        lanes = list(journal.unconfirmed())
+        lanes = list({**journal.unconfirmed(), **self._owed.lanes})
         if lanes:
             for found in await self._parts.seen.seen(lanes):
                 journal.confirm((found.source_id, found.shard), found.ranges)
+                self._owed.settle(found)
 
     async def _shard(self, state: ShardState, lanes: dict[Lane, Ranges]) -> int:
         """Hand in what the shard's epoch lacks; return how many operations that were."""
-        held = self._holding.get(state.shard) != state.epoch and await self._held_of(state)
+        held: list[Stored] = []
+        if self._holding.get(state.shard) != state.epoch or state.shard in self._doubted:
+            held = await self._held_of(state)
         waits = bool(lanes or held) or self._parts.backlog.waits_for(state.shard)
         if state.stage is Stage.LOST:
             if waits:
@@ -130,9 +148,10 @@ class HandIn:
         if held:
             operations += await self._hold(state, held)
         self._holding[state.shard] = state.epoch
+        self._doubted.discard(state.shard)
         # The backlog's own loop hands over what waits, in whatever stage.
         told = (state.shard, state.epoch) in self._announced
-        if state.stage is Stage.SEEN and (waits or told):
+        if state.stage is not Stage.OPEN and (waits or told):
             await self._announce(state, done=not self._parts.backlog.waits_for(state.shard))
         return operations
 
@@ -206,13 +225,17 @@ class HandIn:
             last = entry.first_seq + entry.operation.event_count - 1
             by_lane.setdefault(lane, Numbers()).add(entry.first_seq, last)
         numbers = [Seen(*lane, found.ranges) for lane, found in by_lane.items()]
-        if numbers:
-            await self._parts.seen.hand_in(numbers)
+        await self._tell(numbers)
         for told in numbers:
+            self._owed.add(told, self._parts.clock.monotonic())
             self._parts.journal.confirm((told.source_id, told.shard), told.ranges)
 
+    async def _tell(self, numbers: Sequence[Seen]) -> None:
+        if numbers:
+            await self._parts.seen.hand_in(numbers)
+
     async def _held_of(self, state: ShardState) -> list[Stored]:
-        """Return the live reservations of a shard that were not made in its epoch."""
+        """Return the live reservations of a shard that its counters may not have."""
         held = self._parts.journal.held()
         if not held:
             return []
@@ -223,7 +246,7 @@ class HandIn:
             each
             for each in found
             if each.entry.operation.shard == state.shard
-            and epoch_of(each.entry.source_id) != state.epoch
+            and (epoch_of(each.entry.source_id) != state.epoch or state.shard in self._doubted)
         ]
 
     async def _hold(self, state: ShardState, held: Sequence[Stored]) -> int:
@@ -256,6 +279,55 @@ class HandIn:
             self._held_s = now_s
             if self._parts.journal.held():
                 release_ended(self._parts.journal, await self._store_us())
+
+
+class Owed:
+    """Numbers that were told of as handed in, until the ledger has taken note of them."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[Lane, Numbers] = {}
+        # Per shard: the epoch in whose stream they were told of last, when again, after how long.
+        self._next: dict[int, tuple[str, float, float]] = {}
+
+    def add(self, told: Seen, now_s: float) -> None:
+        """Note what was told of just now."""
+        numbers = self.lanes.setdefault((told.source_id, told.shard), Numbers())
+        for first, last in told.ranges:
+            numbers.add(first, last)
+        self._next[told.shard] = ("", now_s + OWED_FIRST_S, OWED_FIRST_S)
+        if len(self.lanes) > OWED_LANES_MAX:
+            del self.lanes[next(iter(self.lanes))]
+
+    def settle(self, seen: Seen) -> None:
+        """Forget what the ledger has."""
+        lane = (seen.source_id, seen.shard)
+        numbers = self.lanes.get(lane)
+        if numbers is None:
+            return
+        for first, last in seen.ranges:
+            numbers.remove(first, last)
+        if not numbers:
+            del self.lanes[lane]
+
+    def due(self, state: ShardState, now_s: float) -> list[Seen]:
+        """Return what is to be told of in a shard again, and note that it is told of now."""
+        found = [
+            Seen(*lane, numbers.ranges)
+            for lane, numbers in self.lanes.items()
+            if lane[1] == state.shard and epoch_of(lane[0]) != state.epoch
+        ]
+        if not found:
+            return []
+        epoch, at_s, delay_s = self._next.get(state.shard, ("", now_s, OWED_FIRST_S))
+        if epoch == "":
+            self._next[state.shard] = (state.epoch, at_s, delay_s)
+        elif epoch != state.epoch:
+            at_s, delay_s = now_s, OWED_FIRST_S / 2
+        if now_s < at_s:
+            return []
+        delay_s = min(OWED_LAST_S, 2 * delay_s)
+        self._next[state.shard] = (state.epoch, now_s + delay_s, delay_s)
+        return found
 
 
 def _went_back(state: ShardState, numbered: Mapping[Lane, Ranges]) -> bool:

@@ -14,7 +14,7 @@ that has not been given its grants has nothing, and so refuses by itself.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final
 
 from tallygate.domain.catalog import Catalog
 from tallygate.domain.decision import Decided, Fenced, Mode, Operation, Stale
@@ -25,7 +25,13 @@ from tallygate.domain.limit import in_reach
 from tallygate.flow.recount import Recount, Recounted
 from tallygate.ports import Clock, QuotaStore, UsageStream
 from tallygate.ports.epochs import CounterStages, SeenNumbers, ShardState, Stage
-from tallygate.ports.rebuild import Closing, Declared, RebuildLedger
+from tallygate.ports.rebuild import (
+    Closing,
+    Declared,
+    RebuildLedger,
+    RebuildObserver,
+    SilentRebuildObserver,
+)
 
 BATCH_MAX: Final = 256
 TRIES_MAX: Final = 5
@@ -38,44 +44,6 @@ CATALOG: Final = "catalog"
 STREAM: Final = "stream"
 JOURNALS: Final = "journals"
 WAITS: Final = (CATALOG, STREAM, JOURNALS)
-
-
-class RebuildObserver(Protocol):
-    """What rebuilding tells of itself."""
-
-    def renewed(self, shard: int, reason: str) -> None:
-        """A shard's epoch was given up: of the past, behind the ledger, or rebuilt in part."""
-
-    def applied(self, accounts: int) -> None:
-        """So many accounts were given what the ledger has of them."""
-
-    def refused(self, outcome: str) -> None:
-        """An account could not be given what the ledger has of it."""
-
-    def opened(self, shard: int, seconds: float) -> None:
-        """A shard decides again, so long after it was first seen shut."""
-
-    def waiting(self, shards: Mapping[str, int]) -> None:
-        """So many shards are shut, by what they wait for."""
-
-
-class SilentRebuildObserver:
-    """Hears nothing."""
-
-    def renewed(self, shard: int, reason: str) -> None:
-        """Ignore it."""
-
-    def applied(self, accounts: int) -> None:
-        """Ignore it."""
-
-    def refused(self, outcome: str) -> None:
-        """Ignore it."""
-
-    def opened(self, shard: int, seconds: float) -> None:
-        """Ignore it."""
-
-    def waiting(self, shards: Mapping[str, int]) -> None:
-        """Ignore it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +218,11 @@ class Rebuild:
                 self._work.pop(state.shard, None)
             elif work is not None and work.applied_s is not None:
                 if await self._handed_in(state.shard, work):
-                    await self._parts.stages.advance(state.shard, work.epoch, Stage.OPEN)
+                    if not await self._parts.stages.advance(
+                        state.shard, work.epoch, Stage.OPEN, after=Stage.FILLED
+                    ):
+                        # Of before it was filled: a copy has taken over since we looked.
+                        continue
                     now_s = self._parts.clock.monotonic()
                     self._parts.observer.opened(state.shard, now_s - work.began_s)
                     opened += 1
@@ -296,6 +268,10 @@ class Rebuild:
             self._work[shard].closed = True
         async with parts.ledger.close(ready) as closing:
             await self._fill(ready, closing, catalog or Catalog())
+        for shard, epoch in ready.items():
+            # Copies hear of it after what was added, so that one that knows of it has all.
+            if not await parts.stages.advance(shard, epoch, Stage.FILLED, after=Stage.SEEN):
+                self._work.pop(shard, None)
         now_s = parts.clock.monotonic()
         for shard, epoch in ready.items():
             work = self._work.get(shard)

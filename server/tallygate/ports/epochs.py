@@ -4,7 +4,7 @@ Guarantees: each port has a fake in `testing/` that passes the same tests as the
 Refuses to know: Redis, Postgres, and how counters are rebuilt.
 
 An epoch is one life of a shard's counters. One that is new, as the last was lost, is shut: hard
-limits are not decided by it. It goes through three stages, and never back: LOST, SEEN, OPEN.
+limits are not decided by it. It goes through four stages, and never back: LOST, SEEN, FILLED, OPEN.
 A method that reaches a server raises `BackendUnavailable` when it does not answer in time.
 """
 
@@ -23,12 +23,14 @@ class Stage(StrEnum):
     """How far the rebuilding of an epoch's counters has come: the values are those in Redis.
 
     LOST: nothing is known yet. SEEN: the ledger has said, once and for all, which numbers of older
-    epochs the counters are rebuilt from; journals now hand in what is not among them. OPEN: limits
-    are decided.
+    epochs the counters are rebuilt from; journals now hand in what is not among them. FILLED: the
+    counters have what the ledger has; a copy that lags and knows this has that as well. OPEN:
+    limits are decided.
     """
 
     LOST = ""
     SEEN = "s"
+    FILLED = "f"
     OPEN = "1"
 
 
@@ -80,8 +82,13 @@ class CounterStages(CounterEpochs, Protocol):
         """
         ...
 
-    async def advance(self, shard: int, epoch: str, stage: Stage) -> bool:
-        """Bring an epoch to a later stage; say whether it is still the shard's and was earlier."""
+    async def advance(
+        self, shard: int, epoch: str, stage: Stage, *, after: Stage | None = None
+    ) -> bool:
+        """Bring an epoch to a later stage; say whether it is still the shard's and was earlier.
+
+        With `after`, only if that is its stage.
+        """
         ...
 
 

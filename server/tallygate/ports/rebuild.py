@@ -95,6 +95,48 @@ class Corrections(Protocol):
         """Finish corrections by number, each with its outcome; say how many were not yet."""
         ...
 
+    async def again(self, within_s: float) -> int:
+        """Have those that were applied, and first tried so lately, be due again; say how many."""
+        ...
+
     async def depth(self) -> int:
         """Return how many are not finished."""
         ...
+
+
+class RebuildObserver(Protocol):
+    """What rebuilding tells of itself."""
+
+    def renewed(self, shard: int, reason: str) -> None:
+        """A shard's epoch was given up: of the past, behind the ledger, or rebuilt in part."""
+
+    def applied(self, accounts: int) -> None:
+        """So many accounts were given what the ledger has of them."""
+
+    def refused(self, outcome: str) -> None:
+        """An account could not be given what the ledger has of it."""
+
+    def opened(self, shard: int, seconds: float) -> None:
+        """A shard decides again, so long after it was first seen shut."""
+
+    def waiting(self, shards: Mapping[str, int]) -> None:
+        """So many shards are shut, by what they wait for."""
+
+
+class SilentRebuildObserver:
+    """Hears nothing."""
+
+    def renewed(self, shard: int, reason: str) -> None:
+        """Ignore it."""
+
+    def applied(self, accounts: int) -> None:
+        """Ignore it."""
+
+    def refused(self, outcome: str) -> None:
+        """Ignore it."""
+
+    def opened(self, shard: int, seconds: float) -> None:
+        """Ignore it."""
+
+    def waiting(self, shards: Mapping[str, int]) -> None:
+        """Ignore it."""

@@ -53,12 +53,14 @@ class FakeCounterStages:
             self._begin(shard)
         return self.state(shard).epoch
 
-    async def advance(self, shard: int, epoch: str, stage: Stage) -> bool:
+    async def advance(
+        self, shard: int, epoch: str, stage: Stage, *, after: Stage | None = None
+    ) -> bool:
         """Bring an epoch to a later stage."""
         self._answer()
         state = self.state(shard)
         later = _ORDER.index(stage) > _ORDER.index(state.stage)
-        if state.epoch != epoch or not later:
+        if state.epoch != epoch or not later or after not in (None, state.stage):
             return False
         self._epochs[shard] = (epoch, stage)
         return True

@@ -96,6 +96,19 @@ class FakeCorrections:
         self.finished.update({number: outcomes[number] for number in new})
         return len(new)
 
+    async def again(self, within_s: float) -> int:
+        """Have those that were applied, and first tried so lately, be due again; say how many."""
+        self._ledger.answer()
+        since_us = self._now_us() - within_s * 1_000_000
+        lately = [
+            number
+            for number, outcome in self.finished.items()
+            if outcome == "applied" and self._tried.get(number, 0) > since_us
+        ]
+        for number in lately:
+            del self.finished[number]
+        return len(lately)
+
     async def depth(self) -> int:
         """Return how many are not finished."""
         return len(self._open())

@@ -76,6 +76,11 @@ class PostgresCorrections:
             numbers, reasons = list(outcomes), list(outcomes.values())
             return int(await connection.fetchval(query("correction_finish"), numbers, reasons))
 
+    async def again(self, within_s: float) -> int:
+        """Have those that were applied, and first tried so lately, be due again; say how many."""
+        async with self._postgres.connection() as connection:
+            return int(await connection.fetchval(query("correction_again"), within_s))
+
     async def depth(self) -> int:
         """Return how many are not finished."""
         async with self._postgres.connection() as connection:

@@ -62,10 +62,12 @@ class RedisCounterStages(RedisCounterEpochs):
         except (RedisError, OSError) as error:
             raise translate(error) from error
 
-    async def advance(self, shard: int, epoch: str, stage: Stage) -> bool:
+    async def advance(
+        self, shard: int, epoch: str, stage: Stage, *, after: Stage | None = None
+    ) -> bool:
         """Bring an epoch to a later stage. See the port."""
         try:
-            return await layout.advance_epoch(self._client, shard, epoch, stage.value)
+            return await layout.advance_epoch(self._client, shard, epoch, stage, after)
         except (RedisError, OSError) as error:
             raise translate(error) from error
 

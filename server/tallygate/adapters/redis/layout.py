@@ -59,9 +59,14 @@ async def renew_epoch(client: Redis, shard: int, epoch: str) -> str:
     return reply[0].decode()
 
 
-async def advance_epoch(client: Redis, shard: int, epoch: str, stage: str) -> bool:
-    """Bring a shard's epoch to a later stage; say whether it is its epoch, and was earlier."""
-    reply = await _step(client, shard, "advance", epoch, stage)
+async def advance_epoch(
+    client: Redis, shard: int, epoch: str, stage: str, after: str | None = None
+) -> bool:
+    """Bring a shard's epoch to a later stage; say whether it is its epoch, and was earlier.
+
+    With `after`, only if that is its stage.
+    """
+    reply = await _step(client, shard, "advance", epoch, stage, "*" if after is None else after)
     return reply[1] == b"1"
 
 

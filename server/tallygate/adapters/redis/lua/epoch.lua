@@ -5,14 +5,15 @@
 --     adopt: "1" if the shard's counters are decided by at once, rebuilt or not: makes this the
 --       epoch if there is none;
 --     renew: another epoch: makes that the epoch, at stage LOST, if the first is it still;
---     advance: a stage: brings the epoch, if it is it still, to a stage that is later than its own.
+--     advance: a stage, and "*" or the stage that it has to have: brings the epoch, if it is it
+--       still, to a stage that is later than its own.
 -- Returns: the epoch then, and "1" if the step has changed it.
--- Invariant: an epoch's stages are, in the field `open`, none (LOST), s (SEEN) and 1 (OPEN), and
---   follow each other in this order. Numbers given out in older epochs stay.
+-- Invariant: an epoch's stages are, in the field `open`, none (LOST), s (SEEN), f (FILLED) and
+--   1 (OPEN), and follow each other in this order. Numbers given out in older epochs stay.
 -- Cost: HMGET, HSET, HDEL.
 
-local RANK = { [''] = 0, s = 1, ['1'] = 2 }
-local step, named, more = ARGV[1], ARGV[2], ARGV[3]
+local RANK = { [''] = 0, s = 1, f = 2, ['1'] = 3 }
+local step, named, more, after = ARGV[1], ARGV[2], ARGV[3], ARGV[4] or '*'
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'open')
 local epoch, stage = meta[1], meta[2] or ''
 local changed = '0'
@@ -33,7 +34,7 @@ elseif step == 'renew' then
     redis.call('HDEL', KEYS[1], 'open')
     epoch, changed = more, '1'
   end
-elseif epoch == named and RANK[more] > (RANK[stage] or 0) then
+elseif epoch == named and RANK[more] > (RANK[stage] or 0) and (after == '*' or after == stage) then
   redis.call('HSET', KEYS[1], 'open', more)
   changed = '1'
 end
