@@ -158,3 +158,20 @@ async def test_corrections_are_finished_once(subject: Subject) -> None:
     assert await subject.corrections.depth() == 1
     (third,) = await subject.corrections.due(2)
     assert third.event.source_seq == 3
+
+
+async def test_corrections_may_be_due_again(subject: Subject) -> None:
+    """Those that were applied, and tried lately: a copy of the counters may not have them."""
+    async with subject.rebuild.close({0: "e2"}):
+        pass
+    await subject.store(*(counted(number) for number in (1, 2, 3)))
+    first, second, third = await subject.corrections.due(3)
+    await subject.corrections.trying([first.number, second.number, third.number])
+    await subject.corrections.finish({first.number: "applied", second.number: "superseded"})
+    assert await subject.corrections.again(0.0) == 0
+    assert await subject.corrections.again(600.0) == 1
+    assert [each.number for each in await subject.corrections.due(3)] == [
+        first.number,
+        third.number,
+    ]
+    assert await subject.corrections.again(600.0) == 0

@@ -48,6 +48,17 @@ class EpochsContract:
         assert [state.stage for state in found] == [Stage.LOST, Stage.OPEN, Stage.LOST]
         assert [state.epoch for state in found] == [state.epoch for state in states]
 
+    async def test_a_stage_may_have_to_follow_another(self, stages: CounterStages) -> None:
+        """What is opened only once it is filled is not opened when it went back."""
+        epoch = (await stages.states())[0].epoch
+        assert not await stages.advance(0, epoch, Stage.FILLED, after=Stage.SEEN)
+        assert await stages.advance(0, epoch, Stage.SEEN, after=Stage.LOST)
+        assert not await stages.advance(0, epoch, Stage.OPEN, after=Stage.FILLED)
+        assert await stages.advance(0, epoch, Stage.FILLED, after=Stage.SEEN)
+        assert (await stages.states())[0].stage is Stage.FILLED
+        assert await stages.advance(0, epoch, Stage.OPEN, after=Stage.FILLED)
+        assert (await stages.states())[0].stage is Stage.OPEN
+
     async def test_of_many_who_renew_one_does(self, stages: CounterStages) -> None:
         """All learn of the same new epoch, which is lost; who comes late changes nothing."""
         before = (await stages.states())[2]

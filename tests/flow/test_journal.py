@@ -1,6 +1,7 @@
 """What a sidecar's journal is for: durability that is named truly, and what it hands in."""
 
 import asyncio
+import copy
 
 import pytest
 
@@ -210,6 +211,58 @@ async def test_a_copy_that_had_not_heard_of_a_number_is_found_without_a_call() -
     await it.hand_in.run_once()
     after = (await it.at.stages.states())[before.shard]
     assert after.epoch != before.epoch
+
+
+async def test_numbers_that_come_again_are_told_of_until_the_ledger_knows() -> None:
+    """What was told is lost with the stream it was told in: it is told again, and then no more."""
+    at = Installation.fresh()
+    it = JournaledSidecar(at, SOFT)
+    await it.record("a")
+    [(source, shard)] = it.journal.unconfirmed()
+    at.lose_counters()
+    await at.advance(Stage.OPEN)
+    await it.hand_in.run_once()
+    await it.hand_in.run_once()
+    assert at.seen.handed_in == [Seen(source, shard, ((1, 1),))]
+    # The entry is lost with an epoch that has none of its own events any more.
+    at.seen.handed_in.clear()
+    at.lose_counters()
+    await at.advance(Stage.OPEN)
+    await it.hand_in.run_once()
+    assert Seen(source, shard, ((1, 1),)) in at.seen.handed_in
+    # With a copy of this epoch that lagged: after some seconds, ever more seldom.
+    at.seen.handed_in.clear()
+    await it.hand_in.run_once()
+    assert at.seen.handed_in == []
+    at.time.us += 11_000_000
+    await it.hand_in.run_once()
+    await it.hand_in.run_once()
+    assert at.seen.handed_in.count(Seen(source, shard, ((1, 1),))) == 1
+    at.seen.handed_in.clear()
+    await at.seen.tell([Seen(source, shard, ((1, 1),))])
+    at.time.us += 700_000_000
+    await it.hand_in.run_once()
+    assert Seen(source, shard, ((1, 1),)) not in at.seen.handed_in
+
+
+async def test_a_reservation_that_a_copy_has_not_is_made_again() -> None:
+    """It has no number that could be missed: another server's answers are reason enough."""
+    at = Installation.fresh()
+    it = JournaledSidecar(at, HARD)
+    await it.hand_in.run_once()
+    copied = copy.deepcopy((at.store.accounts, at.stages.given))
+    kept = await it.reserve("kept", 40)
+    at.store.accounts, at.stages.given = copied
+    at.stages.restart()
+    assert await it.used() == 0
+    await it.hand_in.run_once()
+    assert await it.used() == 40
+    # Where nothing was lost, nothing is made twice.
+    at.stages.restart()
+    await it.hand_in.run_once()
+    assert await it.used() == 40
+    await it.commit(kept.reservation_id, 30)
+    assert await it.used() == 30
 
 
 async def test_a_crash_while_handing_in_counts_once() -> None:

@@ -1,5 +1,6 @@
 """Rebuilding: counters that were lost are those of an undisturbed run, whatever breaks off."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 
 from tallygate.domain.decision import Fenced, Mode
 from tallygate.domain.errors import BackendUnavailable
-from tallygate.domain.ids import SourceId, TenantId, shard_of
+from tallygate.domain.ids import EventId, SourceId, TenantId, shard_of
 from tallygate.flow.rebuild import BEHIND, CATALOG, JOURNALS, PAST, STREAM, UNFINISHED, UNKNOWN
+from tallygate.ports import LedgerBatch
 from tallygate.ports.epochs import Stage
 from tests.flow.rebuild_parts import SHARDS, Installation, allowed
 
@@ -353,3 +355,73 @@ async def test_a_shard_that_nobody_rebuilt_is_noted() -> None:
         assert await world.stages.advance(shard, epoch, Stage.OPEN)
     await world.run(world.rebuild(), 1)
     assert world.ledger.current == dict(await world.stages.epochs())
+
+
+async def test_a_correction_that_a_copy_has_not_is_given_again() -> None:
+    """Nothing is numbered by it: that another server answers is all that shows it."""
+    world = await opened()
+    correct = world.correct()
+    world.time.us += 901_000_000
+    await world.use("acme", 0)
+    await world.ingest()
+    copied = copy.deepcopy((world.store.accounts, world.stages.given))
+    await correct.run_once()
+    assert world.counters() == await world.recounted()
+    world.store.accounts, world.stages.given = copied
+    world.stages.restart()
+    assert world.counters() != await world.recounted()
+    await correct.run_once()
+    assert world.told.outcomes == ["applied"] * 2
+    assert world.counters() == await world.recounted()
+    # A server that has it has it once.
+    world.stages.restart()
+    await correct.run_once()
+    await world.correct().run_once()
+    assert world.counters() == await world.recounted()
+
+
+async def test_what_is_added_is_given_before_what_is_taken_back() -> None:
+    """A charge and its refund came twice: no counter is cut off at 0 on the way."""
+    world = Installation()
+    await world.run(world.rebuild(), 2)
+    assert allowed(await world.use("acme", 1, 2))
+    (entry,) = await world.stream.read(10, 0)
+    (event,) = entry.events
+    charge = replace(event, event_id=EventId("charge"), amount=9, source_seq=2)
+    back = replace(charge, event_id=EventId("back"), amount=-9, refund_of="charge", source_seq=4)
+    twice = (charge, replace(charge, source_seq=3), back, replace(back, source_seq=5))
+    # The counters have had all five of these events, and so stand at 2.
+    await world.ledger.persist(LedgerBatch((event, *twice)))
+    assert [each.takes_back for each in await world.corrections.due(9)] == [True, True]
+    await world.correct().run_once()
+    assert world.told.outcomes == ["applied"] * 2
+    assert world.counters() == await world.recounted()
+
+
+async def test_a_copy_that_takes_over_as_a_shard_is_opened_is_not_opened() -> None:
+    """Also where the one who rebuilt it dies then: what was not filled is begun anew."""
+    world = await opened()
+    world.lose()
+    dying = world.rebuild()
+    await world.stages.states()
+    copied = copy.deepcopy((world.store.accounts, world.stages.given, world.stages._epochs))
+    await world.run(dying, 2)
+    assert {state.stage for state in await world.stages.states()} == {Stage.FILLED}
+    advance = world.stages.advance
+
+    async def too_late(*args: Any, **named: Any) -> bool:
+        world.store.accounts, world.stages.given, world.stages._epochs = copied
+        world.stages.restart()
+        await advance(*args, **named)
+        raise Broken
+
+    world.stages.advance = too_late  # type: ignore[method-assign]  # the process dies there
+    with pytest.raises(Broken):
+        await world.run(dying, 5)
+    world.stages.advance = advance  # type: ignore[method-assign]
+    assert not world.open
+    world.time.us += 11_000_000
+    await world.run(world.rebuild("two"), 8)
+    assert world.open
+    assert set(world.told.renewals) == {UNFINISHED}
+    assert world.counters() == await world.recounted()

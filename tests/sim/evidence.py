@@ -19,7 +19,7 @@ from tallygate.domain.limit import charge
 from tallygate.domain.request import QuotaRequest, QuotaResult
 from tallygate.domain.window import Calendar
 from tests.oracle.facts import Answer, Call, Counter, Kind, Lane, Message, Row
-from tests.sim.parts import Flows, Sidecar, World
+from tests.sim.parts import SIDECAR_DIED, Flows, Sidecar, World
 from tests.sim.workload import TENANTS
 
 READ_TIMEOUT_S: Final = 5.0
@@ -84,12 +84,14 @@ def lanes(world: World, *, lost: bool = False) -> Iterator[Lane]:
     numbers = world.database.ledger.numbers
     for (source, lane), accepted in world.state.given_out.items():
         stored = numbers.get((source, lane), set())
-        # A range that was handed in may be lost with Redis in its turn, before the ledger has it:
-        # its events come under newer numbers all the same, and the older ones stay a known gap.
-        # So are those of which nobody heard before Redis lost them: no caller was told either.
+        # A range that was handed in may be lost with Redis in its turn, before the ledger has it,
+        # and with the sidecar that would tell of it again: its events come under newer numbers all
+        # the same. Of what nobody heard before Redis lost it no caller was told either.
+        died = world.told.counts[SIDECAR_DIED]
+        told = world.state.handed_in[source, lane] if died else set()
         heard = world.state.heard[source, lane]
         unheard = set(range(1, accepted + 1)) - heard if world.state.lost_us else set()
-        gone = len((world.state.handed_in[source, lane] | unheard) - stored)
+        gone = len((told | unheard) - stored)
         missing = sorted(set(range(1, max(stored, default=0) + 1)) - stored)
         yield Lane(
             source=source,

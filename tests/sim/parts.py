@@ -55,6 +55,7 @@ from tests.sim.wire import Server
 T = TypeVar("T")
 
 SHARDS: Final = 2
+SIDECAR_DIED: Final = "sidecar died"
 # Slower than in service: most of a run's cost is in loops that find nothing to do.
 PROBE_MS: Final = 200
 BACKLOG_MS: Final = 150
@@ -112,6 +113,14 @@ class World:
     catalog: CatalogInMemory
     told: Told = field(default_factory=Told)
     lives: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def owed(self) -> dict[tuple[SourceId, int], set[int]]:
+        """Return the numbers that were handed in again and that the ledger has not heard of."""
+        stored = self.database.ledger.numbers
+        left = {
+            lane: all_of - stored.get(lane, set()) for lane, all_of in self.state.handed_in.items()
+        }
+        return {lane: numbers for lane, numbers in left.items() if numbers}
 
     def pace(self, idle_ms: int) -> LoopOptions:
         """Return the pace of a loop, by the seed's chance."""
@@ -264,6 +273,7 @@ class Sidecar:
             self._asking.discard(reply)
 
     def _died(self) -> None:
+        self._world.told.counts[SIDECAR_DIED] += 1
         for reply in list(self._asking):
             if not reply.done():
                 reply.set_exception(ConnectionResetError())

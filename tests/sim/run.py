@@ -24,7 +24,7 @@ from tests.sim.destination import SECRET, SimDestination
 from tests.sim.journaling import virtual_time
 from tests.sim.loop import SimClock, VirtualLoop
 from tests.sim.nemesis import Nemesis
-from tests.sim.parts import SHARDS, Sidecar, Worker, World, begin_ingest, begin_relay
+from tests.sim.parts import SHARDS, SIDECAR_DIED, Sidecar, Worker, World, begin_ingest, begin_relay
 from tests.sim.plan import STEP_US_MAX, Scope, planned
 from tests.sim.postgres import Database
 from tests.sim.redis import RedisState
@@ -181,7 +181,9 @@ def lags(world: World, sidecars: Sequence[Sidecar]) -> bool:
     unsent = any(row.state == "pending" for row in world.database.outbox.rows)
     due = at_once(world.database.corrections.depth())
     shut = not shards_open(world)
-    return behind or waiting or unconfirmed or unsent or due > 0 or shut
+    # One that died has forgotten which numbers it had told of.
+    owed = not world.told.counts[SIDECAR_DIED] and bool(world.owed())
+    return behind or waiting or unconfirmed or unsent or due > 0 or shut or owed
 
 
 def shards_open(world: World) -> bool:

@@ -286,17 +286,19 @@ class Owed:
 
     def __init__(self) -> None:
         self.lanes: dict[Lane, Numbers] = {}
-        # Per shard: the epoch in whose stream they were told of last, when again, after how long.
-        self._next: dict[int, tuple[str, float, float]] = {}
+        # The epoch in whose stream each was told of last, empty for that of now; when it is told
+        # of again, and after how long that is.
+        self._next: dict[Lane, tuple[str, float, float]] = {}
 
     def add(self, told: Seen, now_s: float) -> None:
         """Note what was told of just now."""
-        numbers = self.lanes.setdefault((told.source_id, told.shard), Numbers())
+        lane = (told.source_id, told.shard)
+        numbers = self.lanes.setdefault(lane, Numbers())
         for first, last in told.ranges:
             numbers.add(first, last)
-        self._next[told.shard] = ("", now_s + OWED_FIRST_S, OWED_FIRST_S)
+        self._next[lane] = ("", now_s + OWED_FIRST_S, OWED_FIRST_S)
         if len(self.lanes) > OWED_LANES_MAX:
-            del self.lanes[next(iter(self.lanes))]
+            self._forget(next(iter(self.lanes)))
 
     def settle(self, seen: Seen) -> None:
         """Forget what the ledger has."""
@@ -307,26 +309,25 @@ class Owed:
         for first, last in seen.ranges:
             numbers.remove(first, last)
         if not numbers:
-            del self.lanes[lane]
+            self._forget(lane)
+
+    def _forget(self, lane: Lane) -> None:
+        del self.lanes[lane], self._next[lane]
 
     def due(self, state: ShardState, now_s: float) -> list[Seen]:
         """Return what is to be told of in a shard again, and note that it is told of now."""
-        found = [
-            Seen(*lane, numbers.ranges)
-            for lane, numbers in self.lanes.items()
-            if lane[1] == state.shard and epoch_of(lane[0]) != state.epoch
-        ]
-        if not found:
-            return []
-        epoch, at_s, delay_s = self._next.get(state.shard, ("", now_s, OWED_FIRST_S))
-        if epoch == "":
-            self._next[state.shard] = (state.epoch, at_s, delay_s)
-        elif epoch != state.epoch:
-            at_s, delay_s = now_s, OWED_FIRST_S / 2
-        if now_s < at_s:
-            return []
-        delay_s = min(OWED_LAST_S, 2 * delay_s)
-        self._next[state.shard] = (state.epoch, now_s + delay_s, delay_s)
+        found: list[Seen] = []
+        for lane, numbers in self.lanes.items():
+            if lane[1] != state.shard or epoch_of(lane[0]) == state.epoch:
+                continue
+            epoch, at_s, delay_s = self._next[lane]
+            if epoch not in ("", state.epoch):
+                at_s, delay_s = now_s, OWED_FIRST_S / 2
+            if now_s >= at_s:
+                delay_s = min(OWED_LAST_S, 2 * delay_s)
+                at_s = now_s + delay_s
+                found.append(Seen(*lane, numbers.ranges))
+            self._next[lane] = (state.epoch, at_s, delay_s)
         return found
 
 
