@@ -36,11 +36,19 @@ the faults that each promise was made for. Made by `make test-faults` from
 """
 
 
-def exists(test: str) -> bool:
-    """Say whether there is a test of that name, `FILE::NAME`; nothing is imported."""
+def node_of(test: str) -> str | None:
+    """Return what pytest calls a test, `FILE::NAME`, with its class; None where there is none.
+
+    Nothing is imported.
+    """
     file, _, name = test.partition("::")
     path = ROOT / file
-    return path.is_file() and name in _functions(ast.parse(path.read_text()))
+    if not path.is_file():
+        return None
+    for found in _tests(ast.parse(path.read_text()).body):
+        if found.rpartition("::")[2] == name:
+            return f"{file}::{found}"
+    return None
 
 
 def uncovered(promises: Iterable[Promise] = PROMISES) -> set[int]:
@@ -87,10 +95,12 @@ def _rows() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _functions(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _tests(body: Iterable[ast.stmt]) -> Iterator[str]:
+    for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name
+        elif isinstance(node, ast.ClassDef):
+            yield from (f"{node.name}::{each}" for each in _tests(node.body))
         elif isinstance(node, ast.Assign):
             # A machine of hypothesis becomes a test by being given its name.
             yield from (each.id for each in node.targets if isinstance(each, ast.Name))
@@ -120,9 +130,10 @@ def run_tests(seed: int, arguments: Iterable[str]) -> tuple[int, Run]:
     tests = sorted({test for each in PROMISES for test in each.tests})
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
+        nodes = filter(None, map(node_of, tests))
         command = [
             *(sys.executable, "-m", "pytest", "-m", "faults_long or not faults_long"),
-            *(f"--junitxml={report}", *arguments, *tests),
+            *(f"--junitxml={report}", *arguments, *nodes),
         ]
         environment = {**os.environ, VARIABLE: str(seed)}
         code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
