@@ -36,19 +36,15 @@ the faults that each promise was made for. Made by `make test-faults` from
 """
 
 
-def node_of(test: str) -> str | None:
-    """Return what pytest calls a test, `FILE::NAME`, with its class; None where there is none.
+def nodes_of(test: str) -> list[str]:
+    """Return what pytest calls a test, `FILE::NAME`, in each class that has it, or nothing.
 
     Nothing is imported.
     """
     file, _, name = test.partition("::")
     path = ROOT / file
-    if not path.is_file():
-        return None
-    for found in _tests(ast.parse(path.read_text()).body):
-        if found.rpartition("::")[2] == name:
-            return f"{file}::{found}"
-    return None
+    found = _tests(ast.parse(path.read_text())) if path.is_file() else ()
+    return [f"{file}::{each}" for each in found if each.rpartition("::")[2] == name]
 
 
 def uncovered(promises: Iterable[Promise] = PROMISES) -> set[int]:
@@ -95,15 +91,22 @@ def _rows() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _tests(body: Iterable[ast.stmt]) -> Iterator[str]:
-    for node in body:
+def _tests(module: ast.Module) -> Iterator[str]:
+    for node in module.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name
-        elif isinstance(node, ast.ClassDef):
-            yield from (f"{node.name}::{each}" for each in _tests(node.body))
         elif isinstance(node, ast.Assign):
             # A machine of hypothesis becomes a test by being given its name.
             yield from (each.id for each in node.targets if isinstance(each, ast.Name))
+    classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+    for tests in classes:
+        # A contract is kept by each class that is made of it.
+        bases = {each.id for each in tests.bases if isinstance(each, ast.Name)} | {tests.name}
+        for owner in classes if tests.name.startswith("Test") else ():
+            if owner.name in bases:
+                for node in owner.body:
+                    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                        yield f"{tests.name}::{node.name}"
 
 
 def results_of(report: Path) -> dict[str, Result]:
@@ -130,7 +133,7 @@ def run_tests(seed: int, arguments: Iterable[str]) -> tuple[int, Run]:
     tests = sorted({test for each in PROMISES for test in each.tests})
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        nodes = filter(None, map(node_of, tests))
+        nodes = [node for test in tests for node in nodes_of(test)]
         command = [
             *(sys.executable, "-m", "pytest", "-m", "faults_long or not faults_long"),
             *(f"--junitxml={report}", *arguments, *nodes),
