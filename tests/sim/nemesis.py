@@ -46,6 +46,7 @@ class Nemesis:
         self._sidecars = sidecars
         self.sidecars_killed = 0
         self.powers_lost = 0
+        self._ahead_max_us = 0
         # From when on Redis' data are lost, and when that happened.
         self.losses: list[tuple[int, int]] = []
         self.disks_failed = 0
@@ -63,7 +64,8 @@ class Nemesis:
         world.redis.release()
         world.postgres.faults.heal()
         world.postgres.release()
-        world.state.clock.ahead_us = 0
+        # By a clock that was set back, entries left pending are young until it has caught up.
+        world.state.clock.ahead_us = self._ahead_max_us
         for destination in world.destinations:
             destination.heal()
         for sidecar in self._sidecars:
@@ -87,6 +89,7 @@ class Nemesis:
         elif planned.fault is Fault.CLOCK_STEPPED:
             clock = self._world.state.clock
             clock.ahead_us += round((planned.badness - 0.3) * 2 * STEP_US_MAX)
+            self._ahead_max_us = max(self._ahead_max_us, clock.ahead_us)
         elif planned.fault is Fault.GROUP_LOST:
             self._world.state.streams.lose_group()
         elif planned.fault is Fault.REDIS_FLUSHED:

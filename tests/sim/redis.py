@@ -71,6 +71,8 @@ class RedisState:
         self.seen = FakeSeenNumbers()
         # What was ever given out, whatever Redis still knows of it.
         self.given_out: dict[tuple[SourceId, int], int] = {}
+        # Numbers whose events come under others, by what sidecars ever said.
+        self.handed_in: dict[tuple[SourceId, int], set[int]] = defaultdict(set)
         # When operations were forgotten.
         self.lost_us: list[int] = []
 
@@ -263,6 +265,8 @@ class SimSeenNumbers:
                     b"r%d+%d" % (first, last - first + 1): b"" for first, last in each.ranges
                 }
                 self._state.append(each.shard, fields)
+                again = self._state.handed_in[each.source_id, each.shard]
+                again.update(*(range(first, last + 1) for first, last in each.ranges))
 
         await self._call(append)
 

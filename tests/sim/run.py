@@ -110,7 +110,7 @@ class Simulation:
         healed_s = self._loop.time()
         drained_s = await self._drained(healed_s)
         # What is held ends by Redis' clock, which may have been stepped back.
-        self.world.state.clock.ahead_us = 2 * STEP_US_MAX
+        self.world.state.clock.ahead_us += 2 * STEP_US_MAX
         return await self._history(drained_s)
 
     async def _heal(self) -> None:
