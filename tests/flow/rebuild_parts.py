@@ -33,7 +33,12 @@ from tests.flow.lease_parts import Time
 
 SHARDS = 4
 MEMORY_S = 900
+NAMES = ("acme", "child", "org", "other")
 HARD = catalog(window("monthly", 1_000), window("per-user", 1_000, per="user"))
+
+
+class Broken(Exception):
+    """The process died."""
 
 
 class Plans:
@@ -240,6 +245,17 @@ class Installation:
                 for each in part
                 for charge, slots in zip(each.charges, each.slots, strict=True)
             }
+
+
+async def opened() -> Installation:
+    """Return an installation that is in use: 40 events, all of them in the ledger."""
+    world = Installation()
+    await world.run(world.rebuild(), 2)
+    assert world.open
+    for number in range(40):
+        assert allowed(await world.use(NAMES[number % 4], number, 1 + number, Mode.CONSUME))
+    await world.ingest()
+    return world
 
 
 def allowed(outcome: Outcome | TallygateError) -> bool:
