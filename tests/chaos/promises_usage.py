@@ -127,8 +127,13 @@ USAGE: Final[tuple[Promise, ...]] = (
                 "an_old_copy_that_comes_back_is_given_up",
                 "an_epoch_that_is_behind_the_ledger_is_given_up",
                 "journals_are_told_and_waited_for",
+                "a_copy_that_takes_over_as_a_shard_is_opened_is_not_opened",
+            ),
+            *_of(
+                "flow/test_correct",
                 "what_comes_late_is_added",
                 "what_was_counted_twice_is_taken_back_once",
+                "a_correction_that_a_copy_has_not_is_given_again",
             ),
             *_of("flow/test_recount", "recounts_what_was_counted"),
             *_of(
