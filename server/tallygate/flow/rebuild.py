@@ -187,11 +187,13 @@ class Rebuild:
             reason = PAST
         elif ahead is not None and ahead > 0:
             reason = BEHIND
-        elif work is not None and work.closed and work.life != self._life:
-            # A copy of this very epoch may have taken over, also as the shard was being opened.
-            reason = UNFINISHED
         elif state.stage is not Stage.OPEN:
-            broken = work is not None and work.closed and work.applied_s is None
+            # In another life a copy of this epoch may have been filled in part and marked as whole.
+            broken = (
+                work is not None
+                and work.closed
+                and (work.applied_s is None or work.life != self._life)
+            )
             if broken or (work is None and current):
                 reason = UNFINISHED
             elif ahead is not None and not _ever(shard, known) and shard not in self._renewed_once:
