@@ -1,4 +1,4 @@
-"""Many runs, one after the other: `python -m tests.sim [--first N] [--seeds N]`.
+"""Many runs, one after the other: `python -m tests.sim [--first N] [--seeds N] [--losses]`.
 
 Owns the loop over seeds and its summary. Refuses to know what a run is.
 """
@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 
+from tests.sim.plan import LOSING
 from tests.sim.run import simulate
 
 
@@ -16,12 +17,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=1_000)
     parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--losses", action="store_true", help="Redis loses data, again and again")
     asked = parser.parse_args()
     met: Counter[str] = Counter()
     failed: list[int] = []
     began_s = time.monotonic()
     for seed in range(asked.first, asked.first + asked.seeds):
-        found = simulate(seed)
+        found = simulate(seed, LOSING if asked.losses else None)
         met.update(found.counts)
         met.update(f"call {call.answer}" for call in found.history.calls)
         if found.faults:

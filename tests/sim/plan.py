@@ -94,6 +94,13 @@ class Scope:
     drain_max_s: float = 60.0
 
 
+# Few kinds of faults and many of them, so that losses meet what undoes the one before.
+LOSING: Final = Scope(
+    faults=(*LOSSES, Fault.POSTGRES_DOWN, Fault.INGESTER_KILLED, Fault.SIDECAR_STOPPED),
+    faults_max=10,
+)
+
+
 def planned(chance: random.Random, scope: Scope) -> tuple[Planned, ...]:
     """Return the faults of a run, by when they begin."""
     faults = scope.faults
