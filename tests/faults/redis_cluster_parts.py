@@ -42,7 +42,7 @@ class Node:
         """The loopback port."""
         return int(self.server.tcp_url.rpartition(":")[2])
 
-    async def ask(self, *words: object) -> Any:  # noqa: ANN401
+    async def ask(self, *words: object) -> Any:
         """Send a command to this server and no other."""
         return await cast(Any, self.client).execute_command(*words)
 
@@ -115,14 +115,16 @@ async def cluster_nodes(
     binary: RedisBinary, folder: Callable[[str], Path], *, replicas: int = 0
 ) -> AsyncIterator[Nodes]:
     """Run a cluster of `PRIMARIES` servers and some replicas, the first ones' first."""
-    options = (*CLUSTER_OPTIONS, "--cluster-node-timeout", str(NODE_TIMEOUT_MS))
-    options = (*options, "--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0")
+    options = (
+        *CLUSTER_OPTIONS,
+        *("--cluster-node-timeout", str(NODE_TIMEOUT_MS)),
+        *("--cluster-require-full-coverage", "no"),
+        *("--repl-diskless-sync-delay", "0"),
+    )
     async with AsyncExitStack() as stack:
         nodes: list[Node] = []
         for _ in range(PRIMARIES + replicas):
-            server = EmbeddedRedis(
-                folder("node"), binary=binary.path, tcp_port=0, options=options
-            )
+            server = EmbeddedRedis(folder("node"), binary=binary.path, tcp_port=0, options=options)
             await stack.enter_async_context(server)
             node = Node(server)
             stack.push_async_callback(node.client.aclose)

@@ -97,7 +97,8 @@ class ClusterClient(Routed):
 
     async def primaries(self) -> list[Redis]:
         """Return a client of each server that serves slots now."""
-        await self._look()
+        # A server that was demoted goes on answering, and nobody would send us elsewhere.
+        await self._look(afresh=True)
         return [self._node(each) for each in dict.fromkeys(self._owners) if each is not None]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
@@ -283,16 +284,17 @@ class ClusterClient(Routed):
                 self._named.append(address)
         return node
 
-    async def _look(self) -> None:
-        """Know where slots lie; what may have changed is asked for beside, not waited for."""
-        if self._owners and not self._stale:
+    async def _look(self, *, afresh: bool = False) -> None:
+        """Know where slots lie; unless `afresh`, what may have changed is not waited for."""
+        afresh = afresh or not self._owners
+        if not afresh and not self._stale:
             return
         now_s = asyncio.get_running_loop().time()
         idle = self._refreshing is None or self._refreshing.done()
-        if idle and (not self._owners or now_s - self._refreshed_s >= REFRESH_EVERY_S):
+        if idle and (afresh or now_s - self._refreshed_s >= REFRESH_EVERY_S):
             self._refreshed_s = now_s
             self._refreshing = asyncio.create_task(self._refresh(), name="cluster-slots")
-        if not self._owners:
+        if afresh:
             # Shielded: another caller may wait for it too.
             await asyncio.shield(cast(asyncio.Task[None], self._refreshing))
             if not self._owners:
