@@ -149,6 +149,7 @@ async def test_slots_move_under_load(
         assert it.tally.epochs == 0
 
 
+@pytest.mark.faults_long
 async def test_a_replica_takes_over_under_load(
     redis_binary: RedisBinary, folder: Callable[[str], Path]
 ) -> None:
@@ -167,6 +168,7 @@ async def test_a_replica_takes_over_under_load(
         await eventually(lambda: _is_other(epochs, life), what="another life")
 
 
+@pytest.mark.faults_long
 async def test_a_server_is_killed_and_replaced(
     redis_binary: RedisBinary, folder: Callable[[str], Path]
 ) -> None:
@@ -192,6 +194,7 @@ async def test_a_server_is_killed_and_replaced(
         assert it.tally.epochs == 0
 
 
+@pytest.mark.faults_long
 async def test_a_server_without_replica_fails_its_own_shards(
     redis_binary: RedisBinary, folder: Callable[[str], Path]
 ) -> None:
@@ -245,6 +248,7 @@ async def test_a_slot_that_is_half_moved(
         assert moved.encode() in names
 
 
+@pytest.mark.faults_long
 async def test_posture_is_that_of_the_worst(
     redis_binary: RedisBinary, folder: Callable[[str], Path]
 ) -> None:

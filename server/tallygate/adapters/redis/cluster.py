@@ -34,10 +34,10 @@ from redis.exceptions import (
 from tallygate.adapters.redis.wire import Command, Routed, exchange
 
 # A slot that moves while we look is found at the second or third try.
-SENT_MAX: Final = 8
+SENT_MAX: Final = 12
 # A slot is unavailable to calls with new keys while its keys are moved: small ones take no longer
 # than this in all, and for others the rules for an outage hold.
-PAUSES_S: Final = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.1)
+PAUSES_S: Final = (0.001, 0.002, 0.005, 0.01, 0.01, 0.01, 0.02, 0.02, 0.02, 0.02, 0.02)
 # A failover takes seconds: asking more often would find nothing new.
 REFRESH_EVERY_S: Final = 0.1
 # Beside its callers' connections a server has one for the question where slots lie.
@@ -174,6 +174,8 @@ class ClusterClient(Routed):
                 break
             if moving:
                 await asyncio.sleep(PAUSES_S[turn])
+        for place in waiting:
+            replies[place] = TryAgainError("TRYAGAIN the slot is moving")
         return replies
 
     def _redirect(
