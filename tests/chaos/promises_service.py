@@ -61,6 +61,28 @@ SERVICE: Final[tuple[Promise, ...]] = (
         ),
     ),
     Promise(
+        "A Redis Cluster may move slots and lose servers",
+        "No error reaches a caller that a retry does not cure while slots move or a replica takes "
+        "over; a server that is away fails its own shards alone; nothing is counted twice or lost.",
+        "Shards whose slots are being moved for longer than 150 ms are in an outage meanwhile.",
+        (12,),
+        (
+            *_of(
+                "faults/test_cluster",
+                "slots_move_under_load",
+                "a_replica_takes_over_under_load",
+                "a_server_is_killed_and_replaced",
+                "a_server_without_replica_fails_its_own_shards",
+                "a_slot_that_is_half_moved",
+            ),
+            *_of(
+                "e2e/test_cluster",
+                "slots_move_under_processes",
+                "a_server_is_emptied_under_processes",
+            ),
+        ),
+    ),
+    Promise(
         "Postgres may be away, fail over, or be restored",
         "Decisions go on; streams hold what is accepted; the ledger takes it in order afterwards. "
         "Unknown commits are repeated without effect. What can never be stored is put aside alone.",
