@@ -16,7 +16,8 @@ from tallygate.adapters.redis.posture import read_posture
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.domain.decision import Decided
 from tallygate.domain.errors import BackendUnavailable
-from tallygate.domain.ids import AccountId
+from tallygate.domain.ids import AccountId, EventId
+from tallygate.ports import OperationKey
 from tests.builders import SHARDS, check, consume, decided, used, window
 from tests.faults.redis_cluster_parts import Nodes, cluster_nodes, migrate, slot_of
 from tests.faults.redis_parts import TIMEOUT_MS, Rig, rig
@@ -145,7 +146,7 @@ async def test_slots_move_under_load(
     """While every slot moves from server to server, a retry cures all; nothing counts twice."""
     async with cluster_nodes(redis_binary, folder) as nodes, rig(nodes.url) as it:
         async with reader(nodes.url) as consumer, loaded(it, consumer):
-            await nodes.reshard(SHARDS, rounds=3)
+            await nodes.reshard(SHARDS, rounds=2)
         assert it.tally.epochs == 0
 
 
@@ -239,6 +240,11 @@ async def test_a_slot_that_is_half_moved(
         [refused] = await it.store.decide([consume(LIMITS, 1, "second", shard=3)])
         assert isinstance(refused, BackendUnavailable)
         assert str(refused) == "the Redis cluster is moving this slot"
+        operation = consume(LIMITS, 1, "first", shard=3)
+        assert operation.operation_id is not None
+        event = OperationKey(3, operation.tenant_id, operation.operation_id, EventId("first"))
+        with pytest.raises(BackendUnavailable, match="moving this slot"):
+            await it.store.recorded(event)
         await nodes.move(slot, to)
         [again] = await it.store.decide([consume(LIMITS, 1, "first", shard=3)])
         assert decided(again).replayed

@@ -44,6 +44,7 @@ REFRESH_EVERY_S: Final = 0.1
 CONNECTIONS_MORE: Final = 2
 # Cursors of SCAN are below this; what is above tells which server gave them.
 CURSORS: Final = 2**64
+_READS: Final = frozenset(("HMGET", "MGET"))
 _KEYLESS: Final = frozenset(("CONFIG GET", "INFO", "PING", "SCRIPT LOAD", "TIME"))
 
 Address = tuple[str, int]
@@ -90,7 +91,10 @@ class ClusterClient(Routed):
             both = [part for command in chosen for part in (("ASKING",), command)]
             return (await exchange(node, both))[1::2]
 
-        replies = await self._routed([_slot_of(command) for command in commands], send)
+        # What is read in an order proves something, which it does not if a part comes later.
+        in_order = any(command[0] in _READS for command in commands)
+        slots = [_slot_of(command) for command in commands]
+        replies = await self._routed(slots, send, in_order=in_order)
         if replies and all(isinstance(each, RedisConnectionError | OSError) for each in replies):
             raise cast(Exception, replies[0])
         return replies
@@ -146,8 +150,14 @@ class ClusterClient(Routed):
         [reply] = await self._routed([first], send_whole)
         return cast(list[object], reply) if isinstance(reply, list) else [reply] * len(stack)
 
-    async def _routed(self, slots: Sequence[int | None], send: _Send) -> list[object]:
-        """Send each command to its slot's server, and after what redirects it, until it is done."""
+    async def _routed(
+        self, slots: Sequence[int | None], send: _Send, *, in_order: bool = False
+    ) -> list[object]:
+        """Send each command to its slot's server, and after what redirects it, until it is done.
+
+        With `in_order`, those of a slot whose keys are being moved are not: they would not stay
+        in their order.
+        """
         replies: list[object] = [None] * len(slots)
         # By place, the server that a command was sent to for once.
         waiting: dict[int, Address | None] = dict.fromkeys(range(len(slots)))
@@ -168,6 +178,9 @@ class ClusterClient(Routed):
                 for place, reply in zip(places, some, strict=True):
                     replies[place] = reply
                     if isinstance(reply, AskError | TryAgainError | ClusterDownError):
+                        if in_order and not isinstance(reply, MovedError | ClusterDownError):
+                            replies[place] = TryAgainError("TRYAGAIN the slot is moving")
+                            continue
                         moving = moving or not isinstance(reply, AskError)
                         self._redirect(address, place, reply, waiting)
             if not waiting or turn == SENT_MAX - 1:
