@@ -9,6 +9,7 @@ import itertools
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import pytest
@@ -93,7 +94,7 @@ async def answered(side: Pair, asked: Asked, tenant: str) -> str:
     """Call, and say what came of it in the model's words."""
     dimensions = {f"k{n}": "v" for n in range(asked.dimensions)}
     items = [] if asked.way == "RecordUsage" else [_item(asked, dimensions)]
-    call: grpc.aio.UnaryUnaryCall[object, object]
+    call: Any  # of any of these methods
     match asked.way:
         case "CheckAndConsume":
             call = side.a.CheckAndConsume(
