@@ -150,7 +150,6 @@ async def test_emptied_while_credits_are_spent(parts: Parts) -> None:
 
     async def even() -> bool:
         books = await parts.books()
-        print(books, await parts.used(), spenders.refused.total())
         return books.get("grant:1") == GRANTED - OPERATIONS and await parts.used() == OPERATIONS
 
     await eventually(even, SETTLE_S, what="a balance of what was granted less what was used")

@@ -68,8 +68,5 @@ async def test_killed_while_it_grants(place: Site, postgres_dsn: str, tmp_path: 
     async def settled() -> bool:
         return await ledger.count() == KILLS * CALLS == await used(serve)
 
-    try:
-        await eventually(settled, SETTLE_S, what="a counter that equals the ledger")
-    finally:
-        print("ledger", await ledger.count(), "counter", await used(serve), "leased", leased)
+    await eventually(settled, SETTLE_S, what="a counter that equals the ledger")
     assert len(set(await ledger.operations())) == KILLS * CALLS == len(set(load.answered))
