@@ -157,10 +157,15 @@ async def _fill(found: Found, line: Line) -> None:
             )
             for n in range(start, min(start + FILL_LIST, found.plan.tenants))
         ]
-        reply = await line.usage.BatchRecordUsage(
-            usage_pb2.BatchRecordUsageRequest(requests=requests), timeout=10 * TIMEOUT_S
-        )
-        assert not any(each.HasField("error") for each in reply.results)
+        left = requests
+        while left:
+            reply = await line.usage.BatchRecordUsage(
+                usage_pb2.BatchRecordUsageRequest(requests=left), timeout=10 * TIMEOUT_S
+            )
+            failed = [each.error.code for each in reply.results if each.HasField("error")]
+            assert {*failed} <= {code.value[0] for code in LOST}, failed
+            pairs = zip(left, reply.results, strict=True)
+            left = [request for request, each in pairs if each.HasField("error")]
         found.filled.update({each.tenant_id: 7 for each in requests})
 
 

@@ -36,11 +36,15 @@ the faults that each promise was made for. Made by `make test-faults` from
 """
 
 
-def exists(test: str) -> bool:
-    """Say whether there is a test of that name, `FILE::NAME`; nothing is imported."""
+def nodes_of(test: str) -> list[str]:
+    """Return what pytest calls a test, `FILE::NAME`, in each class that has it, or nothing.
+
+    Nothing is imported.
+    """
     file, _, name = test.partition("::")
     path = ROOT / file
-    return path.is_file() and name in _functions(ast.parse(path.read_text()))
+    found = _tests(ast.parse(path.read_text())) if path.is_file() else ()
+    return [f"{file}::{each}" for each in found if each.rpartition("::")[2] == name]
 
 
 def uncovered(promises: Iterable[Promise] = PROMISES) -> set[int]:
@@ -87,13 +91,22 @@ def _rows() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _functions(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _tests(module: ast.Module) -> Iterator[str]:
+    for node in module.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name
         elif isinstance(node, ast.Assign):
             # A machine of hypothesis becomes a test by being given its name.
             yield from (each.id for each in node.targets if isinstance(each, ast.Name))
+    classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+    for tests in classes:
+        # A contract is kept by each class that is made of it.
+        bases = {each.id for each in tests.bases if isinstance(each, ast.Name)} | {tests.name}
+        for owner in classes if tests.name.startswith("Test") else ():
+            if owner.name in bases:
+                for node in owner.body:
+                    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                        yield f"{tests.name}::{node.name}"
 
 
 def results_of(report: Path) -> dict[str, Result]:
@@ -120,9 +133,10 @@ def run_tests(seed: int, arguments: Iterable[str]) -> tuple[int, Run]:
     tests = sorted({test for each in PROMISES for test in each.tests})
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
+        nodes = [node for test in tests for node in nodes_of(test)]
         command = [
             *(sys.executable, "-m", "pytest", "-m", "faults_long or not faults_long"),
-            *(f"--junitxml={report}", *arguments, *tests),
+            *(f"--junitxml={report}", *arguments, *nodes),
         ]
         environment = {**os.environ, VARIABLE: str(seed)}
         code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.fault_rows import REQUIRED, ROWS
-from tests.chaos.guarantees import PAGE, exists, render, results_of, uncovered
+from tests.chaos.guarantees import PAGE, nodes_of, render, results_of, uncovered
 from tests.chaos.kept import Result, Run, keep_larger, read, write
 from tests.chaos.promise import Promise
 from tests.chaos.promises import PROMISES
@@ -24,7 +24,7 @@ def test_each_promise_names_tests_that_exist(promise: Promise) -> None:
     """A promise has tests and a bound; each of its tests is there, each of its faults is known."""
     assert promise.tests
     assert promise.bound
-    assert [test for test in promise.tests if not exists(test)] == []
+    assert [test for test in promise.tests if not nodes_of(test)] == []
     assert set(promise.rows) <= set(ROWS)
 
 
@@ -67,6 +67,16 @@ def test_kinds_of_results_are_kept_apart(tmp_path: Path) -> None:
 
 def test_a_test_that_is_not_there_is_found_out() -> None:
     """Neither a file that is missing nor a name that is missing passes for a test."""
-    assert exists("tests/chaos/test_guarantees.py::test_each_fault_has_a_test")
-    assert not exists("tests/chaos/test_guarantees.py::test_nothing_of_this_name")
-    assert not exists("tests/chaos/test_missing.py::test_each_fault_has_a_test")
+    here = "tests/chaos/test_guarantees.py"
+    assert nodes_of(f"{here}::test_each_fault_has_a_test") == [
+        f"{here}::test_each_fault_has_a_test"
+    ]
+    assert nodes_of(f"{here}::test_nothing_of_this_name") == []
+    assert nodes_of("tests/chaos/test_missing.py::test_each_fault_has_a_test") == []
+
+
+def test_a_contract_is_kept_by_fake_and_adapter() -> None:
+    """A test of a contract is called by each class that keeps it."""
+    told = nodes_of("tests/contracts/test_stream.py::test_takes_over_what_another_left")
+    assert len(told) >= 2
+    assert {each.count("::") for each in told} == {2}

@@ -9,14 +9,16 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from tallygate.adapters.journal.entry_codec import Released, Resolved, decode
 from tallygate.adapters.journal.files import Files
 from tallygate.adapters.journal.index import held_key
 from tallygate.adapters.journal.recovery import Found, recover
-from tallygate.adapters.journal.segment import scan
+from tallygate.adapters.journal.segment import RECORD_BYTES, walk
 from tallygate.adapters.journal.writer import Writer, WriterObserver, WriterParts
 from tallygate.ports.epochs import Ranges
 from tallygate.ports.journal import (
@@ -227,7 +229,7 @@ class FileJournal:
         """Return the entries with these marks."""
         found: list[Stored] = []
         for name, wanted in self._index.segments_of(list(marks)).items():
-            for stored in await self._apart(self._load, name):
+            for stored in await self._apart(partial(self._load, marks=frozenset(wanted)), name):
                 if stored.mark in wanted:
                     found.append(stored)
                     # A segment written anew may hold an entry twice.
@@ -237,25 +239,36 @@ class FileJournal:
     async def placed(self, wanted: Mapping[Lane, Ranges]) -> AsyncIterator[Sequence[Stored]]:
         """Iterate over PLACED entries with one of these numbers."""
         for name in self._index.segments_with(wanted):
-            stored = await self._apart(self._load, name)
-            some = [each for each in stored if _meets(each.entry, wanted)]
+            chosen = partial(self._load, chosen=lambda _, entry: _meets(entry, wanted))
+            some = await self._apart(chosen, name)
             for start in range(0, len(some), CHUNK_MAX):
                 yield some[start : start + CHUNK_MAX]
 
-    def _load(self, name: str) -> list[Stored]:
-        """Return the entries of a segment; what cannot be read was told when it was opened."""
+    def _load(
+        self,
+        name: str,
+        *,
+        marks: AbstractSet[int] | None = None,
+        chosen: Callable[[int, Entry], bool] = lambda _, __: True,
+    ) -> list[Stored]:
+        """Return those entries of a segment; what cannot be read was told when it was opened.
+
+        The others are dropped as they are met: a whole segment's would be many times its size.
+        """
         try:
             data = self._files.read(name)
         except OSError:
             self._observer.failed("broken")
             return []
         stored: list[Stored] = []
-        for mark, body in scan(data, self._salt).records:
+        for mark, start, end in walk(data, self._salt):
+            if marks is not None and mark not in marks:
+                continue
             try:
-                item = decode(body)
+                item = decode(data[start + RECORD_BYTES : end])
             except ValueError:
                 continue
-            if isinstance(item, Entry):
+            if isinstance(item, Entry) and chosen(mark, item):
                 stored.append(Stored(mark, item))
         return stored
 
@@ -280,8 +293,9 @@ class FileJournal:
             return
         mark, lanes = 0, dict[Lane, list[tuple[int, int]]]()
         held = self._index.held()
-        for stored in await self._apart(self._load, name):
+        for stored in await self._apart(partial(self._load, chosen=self._index.needs), name):
             entry = stored.entry
+            # It may have been confirmed while the segment was read.
             if not self._index.needs(stored.mark, entry):
                 continue
             if entry.kind is EntryKind.HELD:

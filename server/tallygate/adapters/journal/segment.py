@@ -11,6 +11,7 @@ the body. The salt is secret: no client can have a record forged within what it 
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -57,26 +58,30 @@ def record(mark: int, body: bytes, salt: int) -> bytes:
     return _RECORD.pack(SYNC, len(body), checksum, mark) + body
 
 
-def scan(data: bytes, salt: int) -> Scanned:
-    """Return the records of a segment, and where it cannot be read."""
-    found = Scanned(torn_at=len(data))
-    at, bad_from = HEAD_BYTES, -1
+def walk(data: bytes, salt: int) -> Iterator[tuple[int, int, int]]:
+    """Iterate over the marks of a segment's records, with where each record begins and ends."""
+    at = HEAD_BYTES
     while at < len(data):
         taken = _at(data, at, salt)
-        if taken is not None:
-            mark, end = taken
-            if bad_from >= 0:
-                found.corrupt.append((bad_from, at))
-                bad_from = -1
-            found.records.append((mark, data[at + RECORD_BYTES : end]))
-            at = end
+        if taken is None:
+            following = data.find(SYNC, at + 1)
+            at = following if following >= 0 else len(data)
             continue
-        if bad_from < 0:
-            bad_from = at
-        following = data.find(SYNC, at + 1)
-        at = following if following >= 0 else len(data)
-    if bad_from >= 0:
-        found.torn_at = bad_from
+        mark, end = taken
+        yield mark, at, end
+        at = end
+
+
+def scan(data: bytes, salt: int) -> Scanned:
+    """Return the records of a segment, and where it cannot be read."""
+    found = Scanned()
+    reached = HEAD_BYTES
+    for mark, start, end in walk(data, salt):
+        if start > reached:
+            found.corrupt.append((reached, start))
+        found.records.append((mark, data[start + RECORD_BYTES : end]))
+        reached = end
+    found.torn_at = min(reached, len(data))
     return found
 
 
