@@ -83,7 +83,9 @@ Address = Annotated[str, AfterValidator(check_address)]
 Addresses = Annotated[
     tuple[Address, ...], NoDecode, BeforeValidator(split_commas), Field(min_length=1)
 ]
-RedisUrl = Annotated[SecretUrl, check_scheme("redis", "rediss", "unix")]
+RedisUrl = Annotated[
+    SecretUrl, check_scheme("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+]
 PostgresDsn = Annotated[SecretUrl, check_scheme("postgresql", "postgres")]
 
 
@@ -104,7 +106,8 @@ class Settings(BaseSettings):
     """Where the admin service listens."""
 
     redis_url: RedisUrl | None = None
-    """The Redis that counts: `redis://`, `rediss://` or `unix://`. `dev` starts its own without."""
+    """The Redis that counts: `redis://`, `rediss://`, `unix://`, or of a cluster
+    `redis+cluster://` or `rediss+cluster://`. `dev` starts its own without."""
 
     postgres_dsn: PostgresDsn | None = None
     """The Postgres that holds the ledger. `dev` starts its own without."""

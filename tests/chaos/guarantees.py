@@ -21,6 +21,7 @@ from tests.chaos.fault_rows import REQUIRED, ROWS
 from tests.chaos.kept import Result, Run, read, today, write
 from tests.chaos.promise import Promise
 from tests.chaos.promises import PROMISES
+from tests.chaos.row_parts import ROW_PARTS
 from tests.chaos.seeds import VARIABLE
 from tests.docs.pages import ROOT
 
@@ -88,6 +89,11 @@ def _rows() -> str:
     for row, fault in ROWS.items():
         titles = "; ".join(each.title for each in PROMISES if row in each.rows)
         lines.append(f"| {row} | {fault} | {titles} |")
+    lines += ["\n## Faults in their parts\n", "| row | part | shown by |", "|---|---|---|"]
+    for row, parts in ROW_PARTS.items():
+        for part, tests in parts:
+            named = ", ".join(f"`{test.removeprefix('tests/')}`" for test in tests)
+            lines.append(f"| {row} | {part} | {named} |")
     return "\n".join(lines) + "\n"
 
 

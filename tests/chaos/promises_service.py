@@ -34,6 +34,7 @@ SERVICE: Final[tuple[Promise, ...]] = (
                 "a_charge_that_is_not_heard_of_is_found_by_the_retry",
             ),
             *_of("faults/test_stall", "what_was_given_up_is_never_charged"),
+            *_of("flow/test_breaker", "a_hanging_store_costs_one_wait"),
         ),
     ),
     Promise(
@@ -58,6 +59,29 @@ SERVICE: Final[tuple[Promise, ...]] = (
                 "a_server_that_is_loading_is_unavailable",
             ),
             *_of("property/test_admit_model", "they_do_not_differ_in_a_cluster"),
+            *_of("ops/test_posture", "each_check_follows_its_setting"),
+        ),
+    ),
+    Promise(
+        "A Redis Cluster may move slots and lose servers",
+        "No error reaches a caller that a retry does not cure while slots move or a replica takes "
+        "over; a server that is away fails its own shards alone; nothing is counted twice or lost.",
+        "Shards whose slots are being moved for longer than 150 ms are in an outage meanwhile.",
+        (12,),
+        (
+            *_of(
+                "faults/test_cluster",
+                "slots_move_under_load",
+                "a_replica_takes_over_under_load",
+                "a_server_is_killed_and_replaced",
+                "a_server_without_replica_fails_its_own_shards",
+                "a_slot_that_is_half_moved",
+            ),
+            *_of(
+                "e2e/test_cluster",
+                "slots_move_under_processes",
+                "a_server_is_emptied_under_processes",
+            ),
         ),
     ),
     Promise(
@@ -69,6 +93,7 @@ SERVICE: Final[tuple[Promise, ...]] = (
         (
             *_of("faults/test_postgres_outage", "long_outage_under_load"),
             *_of("flow/test_stream_room", "a_full_shard_takes_nothing_new"),
+            *_of("e2e/test_stream_room", "full_streams_push_back"),
             *_of(
                 "faults/test_postgres_sessions",
                 "killed_while_its_commit_is_confirmed",
@@ -171,12 +196,20 @@ SERVICE: Final[tuple[Promise, ...]] = (
                 "a_herd_is_served_in_turns",
             ),
             *_of(
+                "faults/test_herd",
+                "a_herd_comes_back_apart",
+                "whoever_comes_when_it_was_told_meets_the_new_window",
+                "others_hear_nothing_of_a_herd",
+            ),
+            *_of("faults/test_many_connections", "idle_connections_cost_a_bounded_memory"),
+            *_of(
                 "faults/test_edge",
                 "one_call_too_many_is_refused_unread",
                 "too_many_bytes_are_refused",
                 "what_is_out_of_time_is_not_decoded",
                 "calls_that_never_say_what_they_want_end",
                 "a_flood_of_pings_is_cut_off",
+                "idle_connections_are_closed",
                 "calls_reset_at_once_leave_nothing_behind",
                 "connections_grow_old_without_an_error",
             ),
@@ -212,6 +245,7 @@ SERVICE: Final[tuple[Promise, ...]] = (
                 "sigterm_answers_calls_in_flight",
                 "sigterm_under_load_loses_nothing",
                 "sigterm_refuses_late_calls_as_unavailable",
+                "sigkill_right_after_sigterm_loses_nothing",
             ),
             *_of("e2e/test_away", "all_roles_wait_for_their_servers"),
             *_of(
@@ -227,6 +261,7 @@ SERVICE: Final[tuple[Promise, ...]] = (
                 "messages_of_a_later_version_are_understood",
                 "entries_of_a_later_version_are_read",
             ),
+            *_of("sql/test_older_code", "what_older_code_names_stays"),
         ),
     ),
     Promise(
@@ -238,6 +273,7 @@ SERVICE: Final[tuple[Promise, ...]] = (
         (
             *_of("chaos/test_soak", "nothing_is_lost_or_doubled_under_any_fault"),
             *_of("api/test_errors", "an_unexpected_error_tells_a_reference_and_nothing_else"),
+            *_of("e2e/test_secrets", "no_secret_is_told_on_a_bad_day"),
             *_of("ops/test_log", "tracebacks_are_redacted", "secrets_within_text_are_hidden"),
         ),
     ),

@@ -25,6 +25,8 @@ USAGE: Final[tuple[Promise, ...]] = (
             *_of("api/test_errors", "a_reused_operation_id_is_refused"),
             *_of("contracts/test_quota_store", "a_call_is_forgotten_after_its_memory"),
             *_of("faults/test_last_unit", "one_operation_at_fifty_sidecars_is_charged_once"),
+            *_of("faults/test_forgotten", "a_forgotten_key_costs_nothing_in_the_end"),
+            *_of("faults/test_peer_defects", "one_operation_with_two_contents_is_one_of_them"),
         ),
     ),
     Promise(
@@ -58,6 +60,11 @@ USAGE: Final[tuple[Promise, ...]] = (
                 "a_relay_that_slept_through_its_lease_marks_nothing",
                 "a_commit_of_unknown_result_is_tried_again",
                 "a_lost_consumer_group_loses_no_entry",
+            ),
+            *_of(
+                "faults/test_stream_back",
+                "a_storm_of_redeliveries_adds_nothing",
+                "a_group_whose_place_goes_back_reads_again",
             ),
             *_of(
                 "contracts/test_stream",
@@ -97,6 +104,7 @@ USAGE: Final[tuple[Promise, ...]] = (
                 "a_real_file_that_may_not_grow",
                 "two_processes_never_share_a_journal",
             ),
+            *_of("e2e/test_full_disk", "a_full_disk_is_told_and_got_over"),
             *_of("e2e/test_outage", "the_next_process_goes_on"),
             *_of(
                 "e2e/test_journal",
@@ -206,6 +214,26 @@ USAGE: Final[tuple[Promise, ...]] = (
                 "redis_time_decides_at_the_edge_of_a_window",
                 "a_step_of_the_clock_passes_no_limit",
                 "a_reservation_whose_owner_died_comes_back_at_its_end",
+            ),
+            *_of(
+                "property/test_odd_values",
+                "every_amount_has_a_defined_result_and_none_is_rounded",
+                "a_name_that_cannot_be_is_refused_by_field",
+                "confusable_names_are_strangers",
+            ),
+            *_of(
+                "api/test_live_changes",
+                "what_measures_otherwise_starts_anew",
+                "a_reservation_of_a_limit_that_went_gives_its_units_back",
+            ),
+            *_of("faults/test_peer_defects", "a_limit_that_goes_and_comes_back_keeps_its_count"),
+            *_of("catalog/test_bad_documents", "each_fault_is_told_with_its_place"),
+            *_of("catalog/test_file_view", "a_broken_file_is_told_once"),
+            *_of("contracts/test_refunds", "a_reset_forgets_what_is_not_held"),
+            *_of(
+                "api/test_reservations",
+                "each_reservation_resolves_once",
+                "racing_commits_settle_once",
             ),
             *_of("e2e/test_catalog", "file_is_reloaded_and_the_last_good_one_kept"),
             *_of(

@@ -5,11 +5,21 @@ from dataclasses import replace
 
 import pytest
 
-from tallygate.domain.catalog import OnExceed
+from tallygate.domain.catalog import LimitKind, OnExceed
 from tallygate.domain.decision import Decided, Fenced, Mode, Operation
-from tallygate.domain.detail import Extension, Hold, Portion, Rebuilt, Refund, Settlement
+from tallygate.domain.detail import (
+    Credit,
+    Extension,
+    Grant,
+    Hold,
+    Portion,
+    Rebuilt,
+    Refund,
+    Settlement,
+)
 from tallygate.domain.errors import BackendUnavailable
 from tallygate.domain.ids import (
+    AMOUNT_MAX,
     EventId,
     OperationId,
     ReservationId,
@@ -24,6 +34,9 @@ from tests.quota_subjects import SHARD, FakeSubject, RedisSubject, Subject, gapl
 
 STRICT = [window(limit=10)]
 OPEN = [window(limit=10, on_exceed=OnExceed.ALLOW)]
+PREPAID = [
+    window("credits", 0, kind=LimitKind.BALANCE, period=None, on_exceed=OnExceed.ALLOW),
+]
 HELD = ReservationId("03-held")
 MINUTE_US = 60_000_000
 
@@ -96,6 +109,27 @@ class FenceContract:
         commit = Operation(Mode.COMMIT, ACME, SHARD, detail=Settlement(HELD, portions))
         assert decided(await one(store, commit)).allowed
         assert used(await one(store, check(STRICT))) == [8]
+
+    async def test_nothing_prepaid_is_used_before_its_grants_are_there(
+        self, subject: Subject
+    ) -> None:
+        """What has happened waits too: it would be taken from nothing. Once SEEN it counts."""
+        store = subject.store()
+        used_up = [
+            consume(PREPAID, 3, "use", mode=Mode.RECORD),
+            consume(PREPAID, 3, "ungated"),
+            reserve(3, PREPAID),  # type: ignore[arg-type]
+        ]
+        before = await subject.state()
+        assert await store.decide(used_up) == [Fenced()] * len(used_up)
+        assert await subject.state() == before
+        given = Credit((Grant(1, 0, 0, AMOUNT_MAX, 10, 10),))
+        granting = Operation(Mode.GRANT, ACME, SHARD, charges=charges(PREPAID, 0), detail=given)
+        assert decided(await one(store, granting)).allowed
+        await stage(subject, Stage.SEEN)
+        assert all(decided(each).allowed for each in await store.decide(used_up))
+        await stage(subject, Stage.OPEN)
+        assert used(await one(store, check(PREPAID))) == [9]
 
     async def test_what_is_known_of_the_new_epoch_is_settled_in_it(self, subject: Subject) -> None:
         """A reservation that was made again is resolved though the shard is shut."""

@@ -1,17 +1,22 @@
 """Calls while a shard's counters are being rebuilt: the store answers, and does not decide."""
 
-from tallygate.domain.catalog import OnOutage
-from tallygate.domain.decision import Mode
-from tallygate.domain.errors import NotAsked
+import pytest
+
+from tallygate.domain.catalog import LimitKind, OnOutage
+from tallygate.domain.decision import Mode, Operation
+from tallygate.domain.detail import Credit, Grant
+from tallygate.domain.errors import BackendUnavailable, NotAsked
+from tallygate.domain.ids import AMOUNT_MAX
 from tallygate.ports.epochs import Stage
 from tallygate.testing.epochs import FakeCounterStages
 from tallygate.testing.quota import FakeQuotaStore
-from tests.builders import check, consume, decided, now_us, used, window
+from tests.builders import ACME, charges, check, consume, decided, now_us, used, window
 from tests.flow.outage_parts import Sidecar, recorded
 
 OPEN = window(limit=100, on_outage=OnOutage.ALLOW)
 TEN = window(limit=100, on_outage=OnOutage.LOCAL_BUDGET, local_budget=10)
 SHUT = window(limit=100)
+PREPAID = window("credits", 0, kind=LimitKind.BALANCE, period=None)
 SHARD = 3
 
 
@@ -80,6 +85,26 @@ async def test_usage_that_has_happened_is_recorded_as_ever() -> None:
     it = Sidecar(shut(), [SHUT])
     [answer] = await it.ask(consume([SHUT], 4, "op", mode=Mode.RECORD))
     assert (decided(answer).allowed, decided(answer).degraded) == (True, False)
+
+
+async def test_prepaid_usage_waits_for_the_grants() -> None:
+    """What has happened is kept, and handed over once the balance has what it is taken from."""
+    store = shut()
+    it = Sidecar(store, [PREPAID])
+    [answer] = await it.ask(consume([PREPAID], 4, "op", mode=Mode.RECORD))
+    assert decided(answer).degraded
+    with pytest.raises(BackendUnavailable):
+        await it.recover()
+    assert len(it.backlog) == 1
+    given = Credit((Grant(1, 0, 0, AMOUNT_MAX, 10, 10),))
+    granting = Operation(Mode.GRANT, ACME, SHARD, charges=charges([PREPAID], 0), detail=given)
+    await store.decide([granting])
+    assert await store.stages.advance(SHARD, store.stages.state(SHARD).epoch, Stage.SEEN)
+    await it.recover()
+    assert (len(it.backlog), len(recorded(store))) == (0, 1)
+    await rebuilt(store)
+    [read] = await it.ask(check([PREPAID]))
+    assert used(read) == [4]
 
 
 async def test_the_breaker_does_not_open() -> None:

@@ -6,11 +6,17 @@ from typing import Any
 
 import pytest
 
+from tallygate.domain.balance import Balance
+from tallygate.domain.catalog import LimitKind
+from tallygate.domain.credit import GrantAsked, GrantId
 from tallygate.domain.decision import Fenced, Mode
 from tallygate.domain.errors import BackendUnavailable
-from tallygate.domain.ids import SourceId, TenantId, shard_of
+from tallygate.domain.ids import SourceId, TenantId, account_of, shard_of
 from tallygate.flow.rebuild import BEHIND, CATALOG, JOURNALS, PAST, STREAM, UNFINISHED, UNKNOWN
+from tallygate.flow.recredit import Recredit
 from tallygate.ports.epochs import Stage
+from tallygate.testing.credit import FakeCreditLedger
+from tests.builders import catalog, window
 from tests.flow.rebuild_parts import SHARDS, Broken, Installation, allowed, opened
 
 
@@ -289,3 +295,23 @@ async def test_a_copy_that_takes_over_as_a_shard_is_opened_is_not_opened() -> No
     assert world.open
     assert set(world.told.renewals) == {UNFINISHED}
     assert world.counters() == await world.recounted()
+
+
+async def test_balances_have_their_grants_before_journals_hand_in() -> None:
+    """What is handed in is taken from what the ledger says is left: once SEEN, it is there."""
+    world = Installation()
+    prepaid = window("credits", 0, kind=LimitKind.BALANCE, period=None)
+    world.plans.catalog = catalog(prepaid)
+    credits_ = FakeCreditLedger(world.ledger)
+    asked = GrantAsked(TenantId("acme"), prepaid.limit_id, GrantId("one"), 10)
+    await credits_.grant(asked, 0, world.time.now_us())
+    parts = replace(world.parts(), recredit=Recredit(credits_, world.plans, SHARDS))
+    await world.run(world.rebuild(parts=parts), 1)
+    world.lose()
+    shard = shard_of(TenantId("acme"), SHARDS)
+    rebuild = world.rebuild(parts=parts)
+    await world.run(rebuild, 1)
+    assert world.stages.state(shard).stage is Stage.FILLED
+    (balance,) = world.store.shard(shard).accounts[account_of(TenantId("acme"))].counters.values()
+    assert isinstance(balance, Balance)
+    assert [(each.seq, each.remaining) for each in balance.grants] == [(1, 10)]

@@ -178,6 +178,7 @@ class World:
         later = self._run(self._stages.advance(SHARD, self._model.epoch, stage))
         assert later or stage is not Stage.OPEN or self._model.open
         self._model.open = self._model.open or stage is Stage.OPEN
+        self._model.lost = False
 
     def _change_plan(self) -> None:
         count = self._choose.integer(1, 5)

@@ -67,6 +67,7 @@ class Accounts:
     """The state of one shard: what it holds in one epoch, and its stream and numbers in all.
 
     While it is not `open`, its counters are being rebuilt: hard limits are not decided by them.
+    While it is `lost` too, its balances have not been given their grants again.
     """
 
     memory_us: int
@@ -80,6 +81,7 @@ class Accounts:
     moved: set[TenantId] = field(default_factory=set)
     epoch: str = ""
     open: bool = True
+    lost: bool = field(default=False, repr=False)
 
     def decide(
         self, operations: Sequence[Operation], source_id: SourceId, now_us: int
@@ -102,7 +104,7 @@ class Accounts:
         self.operations.clear()
         self.reservations.clear()
         self.refunded.clear()
-        self.open = False
+        self.open, self.lost = False, True
 
     def reservation(
         self, tenant_id: TenantId, of: ReservationId, now_us: int
@@ -124,8 +126,10 @@ class Accounts:
             return replayed(known.answer, operation)
         if 0 < operation.deadline_us < call.now_us:
             return TooLate(call.now_us)
-        if not self.open and is_fenced(operation, known=self._known(operation, call.now_us)):
-            return Fenced()
+        if not self.open:
+            known_hold = self._known(operation, call.now_us)
+            if is_fenced(operation, known=known_hold, lost=self.lost):
+                return Fenced()
         refused = self._closed(operation, call.now_us)
         if refused is not None:
             return refused

@@ -11,6 +11,7 @@ from dataclasses import replace
 from tallygate.domain.answer import asking
 from tallygate.domain.catalog import OnExceed
 from tallygate.domain.decision import (
+    BalanceRule,
     Charge,
     Mode,
     Operation,
@@ -27,19 +28,30 @@ from tallygate.domain.verdict import Moment
 # They tell of counters, or take from them what they may not hold yet.
 _ALWAYS = {Mode.CHECK, Mode.REFUND, Mode.RESET}
 _GATED = {Mode.CONSUME, Mode.RESERVE}
+# They use nothing up.
+_GIVING = {Mode.GRANT, Mode.REBUILD, Mode.REJECT}
 
 
-def is_fenced(operation: Operation, *, known: bool = True) -> bool:
+def is_fenced(operation: Operation, *, known: bool = True, lost: bool = False) -> bool:
     """Say whether the operation has to wait until the counters are rebuilt.
 
-    `known` says whether the reservation that it settles or extends is.
+    `known` says whether the reservation that it settles or extends is. `lost` says that balances
+    lack their grants still: what is used of them now would be taken from nothing, and be free.
     """
     if operation.mode in _ALWAYS:
+        return True
+    if lost and operation.mode not in _GIVING and _prepaid(operation):
         return True
     if isinstance(operation.detail, Settlement | Extension) and not known:
         return True
     return asking(operation) in _GATED and any(
         charge.on_exceed is OnExceed.REFUSE and charge.amount > 0 for charge in operation.charges
+    )
+
+
+def _prepaid(operation: Operation) -> bool:
+    return any(
+        isinstance(charge.rule, BalanceRule) and charge.amount > 0 for charge in operation.charges
     )
 
 

@@ -24,6 +24,7 @@ from tallygate.domain.request import (
     RecordResult,
     UsageRequest,
 )
+from tallygate.domain.spread import spread
 from tallygate.flow.decide import FOREVER, Answer, Decide, granted
 from tallygate.flow.draft import Draft
 from tallygate.flow.durable import Level, Needed
@@ -123,7 +124,8 @@ def _consumed(draft: Draft, answer: Answer, level: Level) -> ConsumeResult | Tal
         return answer
     decided = granted(answer)
     if not decided.allowed:
-        return ConsumeResult(decided, (), Durability.UNSPECIFIED)
+        told = spread(decided, draft.operation.operation_id)
+        return ConsumeResult(told, (), Durability.UNSPECIFIED)
     if isinstance(level, TallygateError):
         return level
     return ConsumeResult(decided, draft.operation.event_ids, level)

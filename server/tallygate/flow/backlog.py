@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 from tallygate.domain.decision import (
     Decided,
+    Fenced,
     Mode,
     Operation,
     Outcome,
@@ -230,7 +231,11 @@ class Backlog:
         taken = 0
         failure: TallygateError | None = None
         for (key, granted), outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, TallygateError):
+            if isinstance(outcome, Fenced):
+                # It would be taken from a balance that has not been given its grants again.
+                failure = failure or BackendUnavailable("the shard's counters are being rebuilt")
+                self._waiting[key] = self._waiting.pop(key)
+            elif isinstance(outcome, TallygateError):
                 failure = outcome
                 if not isinstance(outcome, BackendUnavailable):
                     # One broken shard must not keep the others waiting.

@@ -19,6 +19,7 @@ from tallygate.domain.catalog import Catalog, Limit, LimitKind
 from tallygate.domain.credit import LIVE_GRANTS_MAX
 from tallygate.domain.decision import (
     Decided,
+    Fenced,
     Mode,
     Operation,
     Outcome,
@@ -35,7 +36,7 @@ from tallygate.flow.family import Member, limit_named, members
 from tallygate.ports import CatalogStore, Clock, QuotaStore, ShardDepth, UsageStream
 from tallygate.ports.carry import PublishedCatalog
 from tallygate.ports.credit import BalanceState, CreditLedger
-from tallygate.ports.epochs import CounterEpochs
+from tallygate.ports.epochs import CounterEpochs, CounterStages, Stage
 
 # A reservation lives for 24 hours at most and gives back to the grant it took from; the hour
 # beyond is for its way through the stream. What comes later still is set right by another posting.
@@ -92,6 +93,8 @@ class CreditParts:
     # What sidecars know: a tenant's counters are where they take them to be.
     published: PublishedCatalog | None = None
     observer: CreditObserver = field(default_factory=SilentCreditObserver)
+    # How far lost counters are rebuilt; None where new ones are decided by at once.
+    stages: CounterStages | None = None
     balances_max: int = BALANCES_MAX
 
 
@@ -111,10 +114,11 @@ class _Round:
     epochs: Mapping[int, str]
     life: str
     version: int
+    lost: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class _Due:
+class Due:
     """A balance with what is to be given, and the mark for afterwards."""
 
     mark: BalanceState
@@ -174,7 +178,13 @@ class PublishCredits:
     async def _current(self, version: int) -> _Round:
         # The life first: counters that are lost in between are then looked at once more.
         life = await self._parts.epochs.life()
-        return _Round(await self._parts.epochs.epochs(), life, version)
+        stages = self._parts.stages
+        if stages is None:
+            return _Round(await self._parts.epochs.epochs(), life, version)
+        states = await stages.states()
+        epochs = {state.shard: state.epoch for state in states}
+        lost = frozenset(state.shard for state in states if state.stage is Stage.LOST)
+        return _Round(epochs, life, version, lost)
 
     def _begin(self, current: _Round) -> None:
         if self._round is None or current.life != self._round.life:
@@ -190,20 +200,25 @@ class PublishCredits:
         self._cursor = ("", "")
         self._waiting = Counter()
 
-    async def _due(self, page: Sequence[BalanceState], catalog: Catalog, now_us: int) -> list[_Due]:
+    async def _due(self, page: Sequence[BalanceState], catalog: Catalog, now_us: int) -> list[Due]:
         tenants = self._parts.published or self._parts.catalogs
         found = await members(tenants, catalog, sorted({state.tenant_id for state in page}))
         depths: list[ShardDepth] | None = None
-        due: list[_Due] = []
+        due: list[Due] = []
         for state in page:
             member = found.get(state.tenant_id)
-            limit = _balance(catalog, member, state.limit_id, now_us)
+            limit = balance_of(catalog, member, state.limit_id, now_us)
             if member is None or limit is None:
                 # Its plan has lost the limit: there is nothing to give credits to until it is back.
                 self._waiting[LIMIT] += 1
                 continue
             shard = shard_of(member.root, self._parts.shards)
             epoch = self._round.epochs.get(shard, "") if self._round else ""
+            if self._round and shard in self._round.lost:
+                # What is left of its grants is certain only once the ledger has closed the epochs
+                # before; flow/recredit.py gives them then.
+                self._waiting[STREAM] += 1
+                continue
             known = (state.published_shard, state.published_epoch) == (shard, epoch)
             if known and state.published_seq >= state.last_seq and not self._again:
                 continue
@@ -213,7 +228,10 @@ class PublishCredits:
                     self._waiting[STREAM] += 1
                     continue
             mark = replace(state, published_shard=shard, published_epoch=epoch)
-            prepared = await self._prepare(mark, member, limit, now_us, known=known)
+            prepared = await due_of(self._parts.ledger, mark, (member, limit), now_us, known=known)
+            if self._parts.stages is not None and prepared.operation is not None:
+                # Lost between our look and our call, it may have more to burn than we know of.
+                prepared = replace(prepared, operation=replace(prepared.operation, epoch=epoch))
             if prepared.operation is not None or prepared.mark != state:
                 due.append(replace(prepared, marked=prepared.mark == state))
         return due
@@ -238,37 +256,7 @@ class PublishCredits:
         del self._sights[key]
         return True
 
-    async def _prepare(
-        self, mark: BalanceState, member: Member, limit: Limit, now_us: int, *, known: bool
-    ) -> _Due:
-        ledger = self._parts.ledger
-        tenant_id, epoch = mark.tenant_id, mark.published_epoch
-        # All of them, though the counters have most: those that are lost between our look and our
-        # call would otherwise take a new grant's number, and then none below it.
-        live = await ledger.live(tenant_id, limit.limit_id, now_us)
-        owed = await ledger.owed(tenant_id, limit.limit_id, epoch)
-        grants = [grant.as_counted() for grant in live]
-        new = sum(not known or grant.seq > mark.published_seq for grant in live)
-        seq = live[-1].seq if len(live) == LIVE_GRANTS_MAX else mark.last_seq
-        seq = max(seq, mark.published_seq) if known else seq
-        mark = replace(mark, published_seq=seq)
-        if not grants and not owed:
-            return _Due(mark, None)
-        if not grants:
-            # So that the counters know that these numbers were had, and take the overdraft once.
-            seq = mark.last_seq or await ledger.open(tenant_id, limit.limit_id)
-            mark, grants = replace(mark, last_seq=seq, published_seq=seq), [_had(seq)]
-        operation = Operation(
-            mode=Mode.GRANT,
-            tenant_id=tenant_id,
-            shard=mark.published_shard,
-            # Without an operation id: a repeat must be looked at, and its numbers make it vain.
-            charges=(charge(limit, account_of(tenant_id), member.tenant.calendar, 0, now_us),),
-            detail=Credit(tuple(grants), owed),
-        )
-        return _Due(mark, operation, new, rebuilt=not known)
-
-    async def _give(self, due: Sequence[_Due]) -> tuple[int, TallygateError | None]:
+    async def _give(self, due: Sequence[Due]) -> tuple[int, TallygateError | None]:
         """Give the counters what is due, and mark what they took; return the first outage."""
         parts = self._parts
         asked = [each for each in due if each.operation is not None]
@@ -281,6 +269,8 @@ class PublishCredits:
                 failure = failure or outcome
             elif isinstance(outcome, Decided) and outcome.allowed:
                 taken.append(each)
+            elif isinstance(outcome, Fenced):
+                self._waiting[STREAM] += 1
             else:
                 self._refused(each, outcome)
         for each in taken:
@@ -292,7 +282,7 @@ class PublishCredits:
             parts.observer.given(sum(each.grants for each in given), rebuilt)
         return len(given), failure
 
-    def _refused(self, due: _Due, outcome: Outcome | TallygateError) -> None:
+    def _refused(self, due: Due, outcome: Outcome | TallygateError) -> None:
         self._waiting[REFUSED] += 1
         mark, name = due.mark, type(outcome).__name__
         self._parts.observer.refused(mark.tenant_id, mark.limit_id, name)
@@ -312,13 +302,54 @@ class ExpireCredits:
         return CreditCounts(given=posted, more=posted == EXPIRED_MAX)
 
 
-def _balance(
+def balance_of(
     catalog: Catalog, member: Member | None, limit_id: LimitId, now_us: int
 ) -> Limit | None:
+    """Return a tenant's balance as its plan has it, None where it has none of that name."""
     if member is None:
         return None
     limit = limit_named(catalog, member.tenant, limit_id, now_us)
     return limit if limit is not None and limit.kind is LimitKind.BALANCE else None
+
+
+async def due_of(
+    ledger: CreditLedger,
+    mark: BalanceState,
+    counted: tuple[Member, Limit],
+    now_us: int,
+    *,
+    known: bool,
+) -> Due:
+    """Return what the counters that `mark` names are to be given of a balance, and the mark then.
+
+    `known` says that they are those it was given to before. Raises what the ledger raises.
+    """
+    member, limit = counted
+    tenant_id, epoch = mark.tenant_id, mark.published_epoch
+    # All of them, though the counters have most: those that are lost between our look and our
+    # call would otherwise take a new grant's number, and then none below it.
+    live = await ledger.live(tenant_id, limit.limit_id, now_us)
+    owed = await ledger.owed(tenant_id, limit.limit_id, epoch)
+    grants = [grant.as_counted() for grant in live]
+    new = sum(not known or grant.seq > mark.published_seq for grant in live)
+    seq = live[-1].seq if len(live) == LIVE_GRANTS_MAX else mark.last_seq
+    seq = max(seq, mark.published_seq) if known else seq
+    mark = replace(mark, published_seq=seq)
+    if not grants and not owed:
+        return Due(mark, None)
+    if not grants:
+        # So that the counters know that these numbers were had, and take the overdraft once.
+        seq = mark.last_seq or await ledger.open(tenant_id, limit.limit_id)
+        mark, grants = replace(mark, last_seq=seq, published_seq=seq), [_had(seq)]
+    operation = Operation(
+        mode=Mode.GRANT,
+        tenant_id=tenant_id,
+        shard=mark.published_shard,
+        # Without an operation id: a repeat must be looked at, and its numbers make it vain.
+        charges=(charge(limit, account_of(tenant_id), member.tenant.calendar, 0, now_us),),
+        detail=Credit(tuple(grants), owed),
+    )
+    return Due(mark, operation, new, rebuilt=not known)
 
 
 def _had(seq: int) -> Grant:

@@ -8,21 +8,20 @@ Guarantees: a shard is opened only when its counters hold all that the ledger ha
 closed, once, beside what was counted since; what the ledger got later is a correction. An epoch
 that was closed before, or whose numbers went back behind the ledger's, is given up: an old copy of
 the counters has come back. One process at a time does this.
-Refuses to know: SQL, Lua, journals' records, and balances, which flow/credit.py gives again: one
-that has not been given its grants has nothing, and so refuses by itself.
+Refuses to know: SQL, Lua, journals' records, and what is left of balances (flow/recredit.py).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from tallygate.domain.catalog import Catalog
-from tallygate.domain.decision import Decided, Fenced, Mode, Operation, Stale
-from tallygate.domain.detail import Rebuilt
+from tallygate.domain.decision import Decided, Fenced, Operation, Stale
 from tallygate.domain.errors import BackendUnavailable, TallygateError
-from tallygate.domain.ids import epoch_of, tenant_of
-from tallygate.domain.limit import in_reach
-from tallygate.flow.recount import Recount, Recounted
+from tallygate.domain.ids import epoch_of
+from tallygate.flow.rebuilt import rebuilding, still_live
+from tallygate.flow.recount import Recount
+from tallygate.flow.recredit import Recredit
 from tallygate.ports import Clock, QuotaStore, UsageStream
 from tallygate.ports.epochs import CounterStages, SeenNumbers, ShardState, Stage
 from tallygate.ports.rebuild import (
@@ -75,6 +74,8 @@ class RebuildParts:
     declared: Declared
     clock: Clock
     observer: RebuildObserver = field(default_factory=SilentRebuildObserver)
+    # None where nothing is prepaid.
+    recredit: Recredit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +287,11 @@ class Rebuild:
 
     async def _fill(self, epochs: Mapping[int, str], closing: Closing, catalog: Catalog) -> None:
         parts = self._parts
+        at_us = await parts.stream.now_us()
+        if parts.recredit is not None:
+            # Before SEEN, with which journals begin to hand in: what they do is to be funded.
+            async for operations in parts.recredit.operations(epochs, catalog, at_us):
+                await self._apply(operations)
         await parts.seen.tell(closing.seen)
         for shard, epoch in epochs.items():
             if not await parts.stages.advance(shard, epoch, Stage.SEEN):
@@ -295,7 +301,7 @@ class Rebuild:
             parts.declared,
             catalog,
             shards=self._options.shards,
-            at_us=await parts.stream.now_us(),
+            at_us=at_us,
             but_epochs=list(epochs.values()),
         )
         async for accounts in recount.accounts(epochs.keys()):
@@ -303,7 +309,7 @@ class Rebuild:
                 raise _LeadLost("another process rebuilds counters now")
             for start in range(0, len(accounts), BATCH_MAX):
                 part = accounts[start : start + BATCH_MAX]
-                await self._apply([_operation(each, epochs[each.shard]) for each in part])
+                await self._apply([rebuilding(each, epochs[each.shard]) for each in part])
 
     async def _apply(self, operations: list[Operation]) -> None:
         """Give accounts their sums. Raises what still fails after some tries."""
@@ -320,7 +326,7 @@ class Rebuild:
                         # Its epoch has been given up meanwhile.
                         self._work.pop(operation.shard, None)
                     case Stale(now_us):
-                        again += _live(operation, now_us)
+                        again += still_live(operation, now_us)
                     case TallygateError() if outcome.transient:
                         failure = outcome
                         again.append(operation)
@@ -347,31 +353,6 @@ class Rebuild:
                 pass
 
 
-def _operation(found: Recounted, epoch: str) -> Operation:
-    return Operation(
-        mode=Mode.REBUILD,
-        tenant_id=tenant_of(found.account),
-        shard=found.shard,
-        charges=found.charges,
-        detail=Rebuilt(found.slots),
-        epoch=epoch,
-    )
-
-
 def _ever(shard: int, known: Mapping[tuple[int, str], bool]) -> bool:
     """Say whether a shard's counters were ever made anew."""
     return any(each == shard for each, _ in known)
-
-
-def _live(operation: Operation, now_us: int) -> list[Operation]:
-    """Return the operation without the windows that have passed; nothing where none is left."""
-    assert isinstance(operation.detail, Rebuilt)
-    kept = [
-        (charge, slots)
-        for charge, slots in zip(operation.charges, operation.detail.slots, strict=True)
-        if in_reach(charge.rule, now_us)
-    ]
-    if not kept:
-        return []
-    charges, slots = zip(*kept, strict=True)
-    return [replace(operation, charges=charges, detail=Rebuilt(slots))]

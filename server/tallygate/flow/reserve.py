@@ -55,6 +55,7 @@ from tallygate.domain.request import (
     event_id_of,
     shard_of_reservation,
 )
+from tallygate.domain.spread import spread
 from tallygate.flow.decide import FOREVER, Answer, Decide, granted
 from tallygate.flow.draft import OFFERED, Draft, fingerprint
 from tallygate.ports import QuotaStore, ReservationKey
@@ -101,10 +102,11 @@ class Reserve:
         """Hold the items' units, all or none. Raises the `TallygateError` that prevents it."""
         drafts = await self._decide.drafts([request], self._decide.drafter.reserve)
         decided = granted((await self._decide.decide(drafts, expires_at))[0])
-        if not decided.allowed:
-            return ReserveResult(decided, ReservationId(""), 0)
         (draft,) = drafts
         assert isinstance(draft, Draft)
+        if not decided.allowed:
+            told = spread(decided, draft.operation.operation_id)
+            return ReserveResult(told, ReservationId(""), 0)
         hold = draft.operation.detail
         reservation_id: ReservationId = getattr(hold, "reservation_id", ReservationId(""))
         return ReserveResult(decided, reservation_id, decided.at_us + request.ttl_us)

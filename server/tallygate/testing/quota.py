@@ -108,6 +108,7 @@ class FakeQuotaStore:
         if accounts.epoch != state.epoch:
             accounts.renew(state.epoch)
         accounts.open = state.stage is Stage.OPEN
+        accounts.lost = state.stage is Stage.LOST
         return accounts
 
 

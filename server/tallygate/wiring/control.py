@@ -20,7 +20,7 @@ from tallygate.adapters.prometheus.credits import CreditMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.redis.carrier import RedisCounterCarrier
 from tallygate.adapters.redis.catalog_publisher import RedisCatalogPublisher
-from tallygate.adapters.redis.epochs import RedisCounterEpochs
+from tallygate.adapters.redis.epochs import RedisCounterEpochs, RedisCounterStages
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.api.admin import AdminParts, AdminServicer
 from tallygate.flow.apply import Apply
@@ -87,6 +87,7 @@ def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserv
             shards=shards,
             published=publisher,
             observer=CreditMetrics(metrics),
+            stages=None if backends.opens_new else RedisCounterStages(backends.redis, shards),
         )
     )
     audit = PostgresResetAudit(backends.postgres)

@@ -11,6 +11,7 @@ from typing import Final
 from tallygate.adapters.catalog.file_view import FileCatalogView
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.corrections import PostgresCorrections
+from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger
 from tallygate.adapters.postgres.rebuild_ledger import PostgresRebuildLedger
 from tallygate.adapters.prometheus.observers import StoreMetrics
 from tallygate.adapters.redis.epochs import RedisCounterStages
@@ -24,6 +25,7 @@ from tallygate.domain.ids import SourceId, TenantId
 from tallygate.flow.correct import Correct, CorrectOptions, CorrectParts
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.flow.rebuild import Rebuild, RebuildOptions, RebuildParts
+from tallygate.flow.recredit import Recredit
 from tallygate.wiring.host import Host
 
 REBUILD_MS: Final = 200
@@ -97,6 +99,7 @@ def start_rebuilding(host: Host) -> None:
             declared=declared,
             clock=host.clock,
             observer=metrics.rebuild,
+            recredit=Recredit(PostgresCreditLedger(postgres), declared, settings.shards),
         ),
         RebuildOptions(holder, settings.shards),
     )

@@ -28,8 +28,10 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
+from tallygate.adapters.redis.cluster import ClusterClient
 from tallygate.domain.errors import BackendUnavailable, StorageFault, TallygateError
 
+CLUSTER_SUFFIX: Final = "+cluster"
 CONNECT_TIMEOUT_S: Final = 2.0
 HEALTH_CHECK_INTERVAL_S: Final = 15
 
@@ -60,7 +62,21 @@ _CLASSES: Final[Mapping[type[Exception], str]] = {
 
 
 def connect(url: str, timeout_ms: int, *, connections_max: int = 4) -> Redis:
-    """Return a client for `url`. It connects at first use; every call is bounded by the timeout."""
+    """Return a client for `url`. It connects at first use; every call is bounded by the timeout.
+
+    `redis+cluster://` and `rediss+cluster://` name some servers of a cluster, comma-separated.
+    """
+    scheme, _, rest = url.partition("://")
+    if not scheme.endswith(CLUSTER_SUFFIX):
+        return _client_of_one(url, timeout_ms, connections_max)
+    user, mark, hosts = rest.rpartition("@")
+    kind = scheme.removesuffix(CLUSTER_SUFFIX)
+    urls = [f"{kind}://{user}{mark}{host}" for host in hosts.split(",")]
+    seeds = [_client_of_one(each, timeout_ms, connections_max) for each in urls]
+    return ClusterClient([each.connection_pool for each in seeds])
+
+
+def _client_of_one(url: str, timeout_ms: int, connections_max: int) -> Redis:
     # A Unix socket has no keepalive, and redis-py refuses to be told of one.
     keepalive = {} if url.startswith("unix") else {"socket_keepalive": True}
     return Redis.from_url(

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from tallygate.adapters.redis import keys, layout
 from tallygate.adapters.redis.client import translate
+from tallygate.adapters.redis.wire import primaries
 from tallygate.domain.ids import SourceId, epoch_of
 from tallygate.ports.epochs import ShardState, Stage
 
@@ -24,12 +25,12 @@ class RedisCounterEpochs:
         self._shards = shards
 
     async def life(self) -> str:
-        """Return the server's run id, which is another after each start and each failover."""
+        """Return the servers' run ids, which are others after each start and each failover."""
         try:
-            server = await self._client.info("server")
+            servers = [await each.info("server") for each in await primaries(self._client)]
         except (RedisError, OSError) as error:
             raise translate(error) from error
-        return str(server["run_id"])
+        return "+".join(sorted(str(server["run_id"]) for server in servers))
 
     async def epochs(self) -> Mapping[int, str]:
         """Return the epoch of each shard. Raises `LayoutDiffers` for another number of shards."""

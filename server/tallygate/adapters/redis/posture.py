@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from tallygate.adapters.redis.client import translate
+from tallygate.adapters.redis.wire import primaries
 
 SECTIONS: Final = ("server", "persistence", "memory", "replication")
 
@@ -26,7 +27,20 @@ async def read_posture(client: Redis) -> dict[str, float]:
 
     `persistence`, `persistence_healthy`, `noeviction`, `maxmemory`, `version`, `primary` and
     `replicas` are always there; `appendfsync` and `min_replicas` only where `CONFIG` is allowed.
+    Of a cluster's primaries the worst counts, check by check.
     """
+    try:
+        servers = await primaries(client)
+    except (RedisError, OSError) as error:
+        raise translate(error) from error
+    checks: dict[str, float] = {}
+    for server in servers:
+        for name, holds in (await _posture_of(server)).items():
+            checks[name] = min(holds, checks.get(name, holds))
+    return checks
+
+
+async def _posture_of(client: Redis) -> dict[str, float]:
     facts: dict[str, object] = {}
     try:
         for section in SECTIONS:

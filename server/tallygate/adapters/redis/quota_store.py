@@ -149,9 +149,7 @@ class RedisQuotaStore:
                 waiting = await self._in_their_epochs(waiting, results)
                 waiting = await self._send(waiting, results)
             except (RedisError, OSError) as error:
-                broken = isinstance(error, RedisConnectionError | OSError)
-                late = isinstance(error, RedisTimeoutError | TimeoutError)
-                if late or not broken or attempt > 0:
+                if not _is_broken(error) or attempt > 0:
                     _fill(results, waiting, translate(error))
                     break
             except TallygateError as error:
@@ -284,6 +282,10 @@ class RedisQuotaStore:
             if isinstance(reply, NoScriptError):
                 unknown_script = True
                 again.append(chunk)
+            elif _is_broken(reply):
+                # One server of several: its connections were cut, or another takes over from it.
+                _fill(results, [chunk], translate(cast(RedisError, reply)))
+                again.append(chunk)
             elif isinstance(reply, RedisError):
                 _fill(results, [chunk], translate(reply))
             elif not await self._answered(chunk, lane, cast(list[bytes], reply), results):
@@ -365,6 +367,12 @@ def _chunks(operations: Sequence[Operation]) -> list[_Chunk]:
         chunk.places.append(place)
         chunk.operations.append(operation)
     return chunks
+
+
+def _is_broken(error: object) -> bool:
+    """Say whether a connection broke, so that sending again may find a whole one."""
+    late = isinstance(error, RedisTimeoutError | TimeoutError)
+    return isinstance(error, RedisConnectionError | OSError) and not late
 
 
 def _fill(

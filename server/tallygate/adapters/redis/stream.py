@@ -5,13 +5,16 @@ was acknowledged: only entries below the lowest one that is not, never by length
 lost with its Redis is made anew from the first entry, so that all of what is left is read.
 Refuses to know: what becomes of entries.
 
-New entries of all shards are read by one blocking call, which needs all shards on one server, as on
-a single Redis or under Sentinel. Everything else is asked shard by shard.
+New entries of all shards are read by one blocking call on a single Redis or under Sentinel. In a
+cluster no call may name keys of several shards: all are asked at once, one call each, and between
+two rounds one shard after the other is waited at. Everything else is asked shard by shard anyway.
 
 Entries are taken over with XPENDING and XCLAIM JUSTID and then read, not with XAUTOCLAIM: on 6.2
 that answers nothing about an entry which is gone, and its place in the group would stay for ever.
 """
 
+import itertools
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -23,15 +26,21 @@ from redis.exceptions import RedisError, ResponseError
 from tallygate.adapters.redis import keys
 from tallygate.adapters.redis.client import translate
 from tallygate.adapters.redis.codec import decode_entry
+from tallygate.adapters.redis.wire import Routed
 from tallygate.domain.event import StreamEntry
 from tallygate.domain.ids import SourceId
 from tallygate.ports import ShardDepth
 
 DEFAULT_GROUP: Final = "ledger"
+# In a cluster, how long one shard is waited at before all are asked again: so much later the ledger
+# may hear of an event, for some hundred small commands per second.
+TURN_MS: Final = 20
 
 T = TypeVar("T")
 # What redis-py has decoded an entry to.
 _Raw = tuple[bytes, Mapping[bytes, bytes]]
+# Entries by the key of their stream.
+_Reply = tuple[bytes, list[_Raw]]
 
 
 class StreamObserver(Protocol):
@@ -172,23 +181,54 @@ class RedisUsageStream:
         found: list[StreamEntry] = []
         while shards and len(found) < count:
             share = max(1, (count - len(found)) // len(shards))
-            reply = await self._client.xreadgroup(
-                self._options.group,
-                self._options.consumer,
-                {self._keys[shard]: ">" for shard in shards[: count - len(found)]},
-                count=share,
-                # Zero would mean for ever.
-                block=max(1, block) if block is not None else None,
-            )
+            asked = shards[: count - len(found)]
+            if isinstance(self._client, Routed):
+                reply = await self._ask_each(asked, share, block)
+            else:
+                reply = await self._ask(asked, share, block)
             block = None
-            parts = [
-                (self._shards[key], _entries(self._shards[key], raw))
-                for key, raw in cast(list[tuple[bytes, list[_Raw]]], reply or [])
-            ]
+            parts = [(self._shards[key], _entries(self._shards[key], raw)) for key, raw in reply]
             for _, entries in parts:
                 found += entries
             shards = [shard for shard, entries in parts if len(entries) == share]
         return found
+
+    async def _ask(self, shards: list[int], share: int, block: int | None) -> list[_Reply]:
+        """Ask shards of one server for `share` new entries each, waiting for one if none has."""
+        reply = await self._client.xreadgroup(
+            self._options.group,
+            self._options.consumer,
+            {self._keys[shard]: ">" for shard in shards},
+            count=share,
+            # Zero would mean for ever.
+            block=max(1, block) if block is not None else None,
+        )
+        return cast(list[_Reply], reply or [])
+
+    async def _ask_each(self, shards: list[int], share: int, block: int | None) -> list[_Reply]:
+        """Do so where shards are on several servers; one that is away does not keep from others."""
+        deadline_s = time.monotonic() + (block or 0) / 1000
+        for turn in itertools.count():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for shard in shards:
+                    pipeline.xreadgroup(
+                        self._options.group,
+                        self._options.consumer,
+                        {self._keys[shard]: ">"},
+                        count=share,
+                    )
+                replies = await pipeline.execute(raise_on_error=False)
+            found = [one for reply in replies if isinstance(reply, list) for one in reply]
+            if not found:
+                _raise_first(replies)
+                left_ms = int((deadline_s - time.monotonic()) * 1000)
+                if left_ms <= 0:
+                    return []
+                shard = shards[turn % len(shards)]
+                found = await self._ask([shard], share, min(left_ms, TURN_MS))
+            if found:
+                return cast(list[_Reply], found)
+        raise AssertionError("there is always another turn")
 
     async def _claim(self, count: int, idle_ms: int, left_by: str | None) -> list[StreamEntry]:
         shards = self._in_turn()[:count]

@@ -263,7 +263,10 @@ class CheckAndConsumeResponse(_message.Message):
 
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:
-        """When the same call could pass; unset when allowed, or when it can never pass."""
+        """When the same call could pass; unset when allowed, or when it can never pass. Where it is a
+        limit's `resets_at`, at which all who were refused may come back, it is later by a part that
+        differs by operation: up to a tenth of the wait, and at most a second.
+        """
 
     @_builtins.property
     def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -423,7 +426,7 @@ class CheckResponse(_message.Message):
 
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:
-        """When the charge could pass; unset when allowed, or when it can never pass."""
+        """When the charge could pass, to the moment; unset when allowed, or when it can never pass."""
 
     def __init__(
         self,
@@ -690,7 +693,10 @@ class ReserveResponse(_message.Message):
 
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:
-        """When the same call could pass; unset when allowed, or when it can never pass."""
+        """When the same call could pass; unset when allowed, or when it can never pass. Where it is a
+        limit's `resets_at`, at which all who were refused may come back, it is later by a part that
+        differs by operation: up to a tenth of the wait, and at most a second.
+        """
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:

@@ -131,13 +131,15 @@ local function in_reach(operation)
 end
 
 -- Says whether an operation has to wait until counters that were lost are rebuilt: what they could
--- refuse, or would tell of, or what takes from them units that they may not hold yet.
+-- refuse, or would tell of, or what takes from them units that they may not hold yet. Before the
+-- shard is SEEN its balances lack their grants: what was used of them then would be free.
 local is_fenced = false
 if fenced then
   -- Made where they are needed only: a script's tables and functions are made anew by each call.
   local always = { k = true, f = true, z = true }
   local known_only = { m = true, l = true, p = true, x = true }
   local gates = { c = true, v = true }
+  local giving = { g = true, b = true, j = true }
   function is_fenced(operation)
     if always[operation.mode] then
       return true
@@ -148,11 +150,11 @@ if fenced then
         return true
       end
     end
-    if gates[operation.asks] then
-      for _, charge in ipairs(operation.charges) do
-        if charge.on_exceed == 'r' and charge.amount > 0 then
-          return true
-        end
+    local gated, taking = gates[operation.asks], grantless and not giving[operation.mode]
+    for _, charge in ipairs(operation.charges) do
+      local prepaid = taking and charge.kind == 'b'
+      if charge.amount > 0 and (prepaid or (gated and charge.on_exceed == 'r')) then
+        return true
       end
     end
     return false

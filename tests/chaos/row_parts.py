@@ -1,0 +1,273 @@
+"""Each fault in its parts, and the tests that show what becomes of each part.
+
+Owns the parts. Refuses to know which promise a test shows: every test here shows one.
+"""
+
+from typing import Final
+
+from tests.chaos.promise import tests_of as _of
+
+Parts = tuple[tuple[str, tuple[str, ...]], ...]
+
+_REDIS: Final = "faults/test_redis_store"
+_LOST: Final = "faults/test_redis_lost"
+_NET: Final = "faults/test_bad_network"
+_SESSIONS: Final = "faults/test_postgres_sessions"
+_EDGE: Final = "faults/test_edge"
+_ODD: Final = "property/test_odd_values"
+_PEERS: Final = "faults/test_peer_defects"
+_LIVE: Final = "api/test_live_changes"
+_HELD: Final = "contracts/test_reservations"
+_STORIES: Final = "sim/test_stories"
+
+ROW_PARTS: Final[dict[int, Parts]] = {
+    1: (
+        ("at every step", _of("sim/test_every_step", "a_death_at_any_step_changes_nothing")),
+        ("real processes, at random", _of("e2e/test_crashes", "killed_sidecar_under_load")),
+    ),
+    2: (
+        (
+            "ingester",
+            _of("faults/test_ingest", "ingester_killed_between_commit_and_acknowledgement"),
+        ),
+        (
+            "relay",
+            _of(
+                "flow/test_relay_process", "kill_between_send_and_mark_redelivers_under_the_same_id"
+            ),
+        ),
+    ),
+    3: (
+        ("relay", _of("faults/test_postgres_pauses", "relay_stopped_beyond_its_lease")),
+        ("ingester", _of("faults/test_postgres_pauses", "ingester_stopped_beyond_its_claim")),
+    ),
+    4: (
+        ("any bytes not synced", _of("journal/test_damage", "power_is_lost_at_any_moment")),
+        ("the whole chain", _of(_STORIES, "what_was_synced_survives_the_loss_of_power")),
+    ),
+    5: (
+        ("torn tail", _of("journal/test_damage", "a_cut_end_loses_the_last_records_only")),
+        ("flipped bit", _of("journal/test_damage", "a_flipped_bit_loses_its_record_only")),
+        ("empty file", _of("journal/test_damage", "a_file_of_nothing_is_no_harm")),
+        (
+            "counted and put aside",
+            _of("journal/test_damage", "what_cannot_be_read_is_put_aside_and_counted"),
+        ),
+    ),
+    6: (
+        ("full, a process", _of("e2e/test_full_disk", "a_full_disk_is_told_and_got_over")),
+        ("full, every step", _of("journal/test_disk", "a_full_disk_is_told_and_got_over")),
+        ("failed sync", _of("journal/test_disk", "a_failed_sync_is_never_asked_again")),
+        ("simulated", _of(_STORIES, "a_disk_that_fails_is_not_promised")),
+    ),
+    7: (
+        ("SIGTERM", _of("e2e/test_crashes", "sigterm_under_load_loses_nothing")),
+        (
+            "SIGKILL at once",
+            _of("e2e/test_crashes", "sigkill_right_after_sigterm_loses_nothing"),
+        ),
+        ("calls too late", _of("e2e/test_crashes", "sigterm_refuses_late_calls_as_unavailable")),
+    ),
+    8: (
+        ("no leak, no lock", _of("faults/test_lifecycle", "starting_and_stopping_leaves_nothing")),
+    ),
+    9: (
+        ("two scripts", _of("faults/test_upgrade", "two_texts_of_the_script_decide_alike")),
+        ("replies", _of("faults/test_upgrade", "messages_of_a_later_version_are_understood")),
+        ("entries", _of("faults/test_upgrade", "entries_of_a_later_version_are_read")),
+        ("two schemas", _of("sql/test_older_code", "what_older_code_names_stays")),
+    ),
+    10: (
+        ("with its data", _of(_REDIS, "a_restart_loses_nothing_and_charges_once")),
+        ("without", _of(_LOST, "a_redis_without_persistence_comes_back_shut")),
+        ("emptied", _of(_LOST, "an_emptied_redis_resets_no_strict_limit")),
+        ("rebuilt from the ledger", _of("faults/test_redis_loss", "an_emptied_redis_is_rebuilt")),
+        ("scripts", _of(_REDIS, "lost_scripts_heal_inside_a_pipeline")),
+    ),
+    11: (
+        ("detected", _of(_LOST, "a_stale_replica_that_takes_over_decides_nothing")),
+        (
+            "reconciled",
+            _of("faults/test_redis_loss", "a_copy_that_lost_its_last_writes_is_given_up"),
+        ),
+    ),
+    12: (
+        ("slots and declared keys", _of(_REDIS, "cluster_mode_runs_the_script")),
+        ("any operation", _of("property/test_admit_model", "they_do_not_differ_in_a_cluster")),
+    ),
+    13: (
+        (
+            "OOM, NOREPLICAS, READONLY, MISCONF, NOPERM, WRONGTYPE",
+            _of("faults/test_redis_refusals", "a_refusal_is_one_typed_outcome"),
+        ),
+        (
+            "BUSY",
+            _of("faults/test_redis_refusals", "a_server_busy_with_a_script_is_unavailable"),
+        ),
+        ("LOADING", _of("faults/test_redis_refusals", "a_server_that_is_loading_is_unavailable")),
+        ("a foreign key", _of(_REDIS, "a_broken_account_harms_only_its_tenant")),
+        ("eviction is told", _of("ops/test_posture", "each_check_follows_its_setting")),
+    ),
+    14: (
+        ("late", _of(_NET, "latency_changes_no_answer", "lateness_beyond_patience_is_an_outage")),
+        ("jitter, slices", _of(_NET, "jitter_and_crumbs_at_once_change_no_answer")),
+        ("reset mid-reply", _of(_NET, "a_reply_that_is_cut_off_is_charged_once")),
+        ("black hole", _of(_NET, "a_black_hole_costs_one_wait_and_then_none")),
+        ("one-way", _of(_NET, "a_charge_that_is_not_heard_of_is_found_by_the_retry")),
+        ("deadline", _of(_NET, "a_callers_deadline_is_kept")),
+        ("no wait while open", _of("flow/test_breaker", "a_hanging_store_costs_one_wait")),
+    ),
+    15: (
+        (
+            "replies, charges, connections",
+            _of("faults/test_cancellation", "cancelled_calls_are_charged_at_most_once"),
+        ),
+    ),
+    16: (
+        ("trim", _of("contracts/test_stream", "unread_entries_are_never_trimmed")),
+        ("lost group", _of("contracts/test_stream", "lost_group_is_read_from_the_start")),
+        ("dead consumer", _of("contracts/test_stream", "takes_over_what_another_left")),
+        ("poison", _of("faults/test_ingest", "poison_among_good_events")),
+        ("storm", _of("faults/test_stream_back", "a_storm_of_redeliveries_adds_nothing")),
+        ("last id", _of("faults/test_stream_back", "a_group_whose_place_goes_back_reads_again")),
+    ),
+    17: (
+        ("drains, lag", _of("faults/test_postgres_outage", "long_outage_under_load")),
+        ("typed refusal", _of("e2e/test_stream_room", "full_streams_push_back")),
+    ),
+    18: (("unknown result", _of(_SESSIONS, "killed_while_its_commit_is_confirmed")),),
+    19: (("eight writers", _of("faults/test_postgres_tail", "tail_beside_slow_commits")),),
+    20: (
+        (
+            "readers held, deliveries not",
+            _of(
+                "faults/test_postgres_tail",
+                "idle_write_in_another_database_holds_readers_not_deliveries",
+            ),
+        ),
+    ),
+    21: (
+        (
+            "deadlock, serialization",
+            _of(_SESSIONS, "deadlock_is_tried_again", "serialization_failures_are_tried_again"),
+        ),
+        ("failover", _of("faults/test_postgres_failover", "failover_under_load_loses_nothing")),
+        ("read-only", _of(_SESSIONS, "read_only_primary_is_told_and_left")),
+        (
+            "pool",
+            _of(_SESSIONS, "exhausted_pool_is_told", "cancelled_callers_leak_no_connection"),
+        ),
+        ("PgBouncer", _of("faults/test_postgres_pooled", "writers_share_sessions")),
+    ),
+    22: (
+        ("edge", _of("faults/test_postgres_values", "edge_refuses_by_field_or_it_persists")),
+        ("bisect", _of("faults/test_postgres_values", "poison_is_isolated")),
+    ),
+    23: (
+        ("interrupted", _of("faults/test_postgres_migrations", "migrator_killed_in_the_middle")),
+        ("two at once", _of("sql/test_migrations", "two_runs_at_once_share_the_work")),
+        (
+            "drift",
+            _of("faults/test_postgres_migrations", "drift_is_refused_by_the_command"),
+        ),
+    ),
+    24: (("rebase", _of("faults/test_postgres_restore", "restore_into_a_new_cluster")),),
+    28: (
+        (
+            "late",
+            _of("faults/test_postgres_late", "late_event_changes_its_own_buckets_alone"),
+        ),
+        ("replay", _of("faults/test_postgres_late", "replay_of_a_past_day_changes_nothing")),
+    ),
+    29: (
+        ("garbage", _of("faults/test_hostile", "bytes_without_sense_get_a_mapped_status")),
+        ("invalid text", _of("api/test_errors", "bytes_that_do_not_decode_are_malformed")),
+        ("unknown fields", _of("api/test_errors", "fields_that_are_not_known_are_passed_over")),
+        ("size", _of("api/test_errors", "what_is_too_large_is_refused_by_the_transport")),
+        ("no deadline", _of("api/test_errors", "a_call_without_a_deadline_gets_one")),
+        ("expired deadline", _of(_EDGE, "what_is_out_of_time_is_not_decoded")),
+    ),
+    30: (
+        ("amounts", _of(_ODD, "every_amount_has_a_defined_result_and_none_is_rounded")),
+        ("the largest counter", _of(_PEERS, "the_largest_counter_is_exact")),
+        ("empty, unseen, long names", _of(_ODD, "a_name_that_cannot_be_is_refused_by_field")),
+        ("confusable names", _of(_ODD, "confusable_names_are_strangers")),
+        ("100,000 keys", _of(_PEERS, "made_up_keys_end_with_their_windows")),
+        ("17 dimensions", _of("faults/test_hostile", "seventeen_dimensions_are_one_too_many")),
+    ),
+    31: (
+        ("at once", _of("api/test_races", "retries_of_one_operation_charge_once")),
+        ("other payload", _of("api/test_errors", "a_reused_operation_id_is_refused")),
+        ("both at once", _of(_PEERS, "one_operation_with_two_contents_is_one_of_them")),
+        (
+            "after its memory",
+            _of("faults/test_forgotten", "a_forgotten_key_costs_nothing_in_the_end"),
+        ),
+    ),
+    32: (
+        ("raised", _of(_LIVE, "a_raise_keeps_what_is_used")),
+        ("lowered", _of(_LIVE, "a_lowered_limit_takes_nothing_back")),
+        ("reset", _of("contracts/test_refunds", "a_reset_forgets_what_is_not_held")),
+        ("deleted", _of(_PEERS, "a_limit_that_goes_and_comes_back_keeps_its_count")),
+        ("malformed", _of("catalog/test_bad_documents", "each_fault_is_told_with_its_place")),
+        (
+            "the last good one",
+            _of("e2e/test_catalog", "file_is_reloaded_and_the_last_good_one_kept"),
+        ),
+    ),
+    33: (
+        ("less", _of(_HELD, "a_commit_of_less_gives_the_rest_back")),
+        ("more", _of(_HELD, "an_excess_is_asked_for")),
+        ("twice, or released first", _of(_HELD, "a_reservation_is_resolved_once")),
+        ("after its end", _of(_HELD, "an_expired_reservation_is_known_for_the_memory")),
+        (
+            "owner dies",
+            _of(_STORIES, "a_reservation_whose_owner_died_comes_back_at_its_end"),
+        ),
+    ),
+    34: (
+        ("window edge", _of(_STORIES, "redis_time_decides_at_the_edge_of_a_window")),
+        ("month end", _of("domain/test_window_cases", "billing_periods_keep_their_anchor_s_day")),
+        ("DST", _of("domain/test_window_cases", "a_zone_s_windows_turn_where_its_clocks_say")),
+        ("step", _of(_PEERS, "a_clock_that_steps_opens_no_second_window")),
+        ("two sidecars' skew", _of(_PEERS, "skewed_sidecars_share_one_window")),
+    ),
+    35: (
+        ("goodput, health, recovery", _of("faults/test_overload", "ten_times_too_much")),
+        (
+            "no storm",
+            _of("faults/test_overload", "callers_who_mind_the_pushback_hardly_retry"),
+        ),
+    ),
+    36: (
+        ("one hot tenant", _of("faults/test_overload", "one_hot_tenant_leaves_others_alone")),
+        (
+            "many alike",
+            _of("flow/test_fair", "busy_tenants_share_alike_whatever_the_size_of_their_lists"),
+        ),
+        ("herd", _of("faults/test_overload", "a_herd_is_served_in_turns")),
+        ("jittered reset", _of("faults/test_herd", "a_herd_comes_back_apart")),
+        ("others", _of("faults/test_herd", "others_hear_nothing_of_a_herd")),
+    ),
+    37: (
+        ("slow loris", _of(_EDGE, "calls_that_never_say_what_they_want_end")),
+        ("pings", _of(_EDGE, "a_flood_of_pings_is_cut_off")),
+        ("rapid reset", _of(_EDGE, "calls_reset_at_once_leave_nothing_behind")),
+        (
+            "10,000 idle",
+            _of("faults/test_many_connections", "idle_connections_cost_a_bounded_memory"),
+        ),
+        ("age", _of(_EDGE, "connections_grow_old_without_an_error")),
+    ),
+    39: (("one grant", _of("faults/test_last_unit", "the_last_unit_is_granted_once")),),
+    43: (
+        ("reply", _of("api/test_errors", "an_unexpected_error_tells_a_reference_and_nothing_else")),
+        ("logs", _of("e2e/test_secrets", "no_secret_is_told_on_a_bad_day")),
+    ),
+    44: (
+        (
+            "every field",
+            _of("faults/test_hostile", "hostile_text_is_refused_or_stored_as_it_is"),
+        ),
+    ),
+}
