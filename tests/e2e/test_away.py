@@ -24,7 +24,7 @@ async def place(
     """An installation whose Redis and Postgres are not there."""
     await own_redis.stop()
     await own_postgres.stop()
-    async with site(tmp_path, redis_url=own_redis.url) as place:
+    async with site(tmp_path, redis_url=own_redis.url, counter_rebuild="none") as place:
         yield place
 
 

@@ -129,7 +129,7 @@ async def test_failures_are_one_sentence(
 
 async def test_taken_address_is_named(tmp_path: Path, redis_url: str) -> None:
     """A second sidecar on an address that is taken ends with 1 and names it."""
-    async with site(tmp_path, redis_url=redis_url) as place:
+    async with site(tmp_path, redis_url=redis_url, counter_rebuild="none") as place:
         first = await place.start("serve")
         second = await tallygate(
             *("serve", "--grpc-address", first.address, "--redis-url", redis_url),
@@ -142,7 +142,7 @@ async def test_taken_address_is_named(tmp_path: Path, redis_url: str) -> None:
 
 async def test_taken_ops_address_is_named(tmp_path: Path, redis_url: str) -> None:
     """A process whose ops address is taken ends with 1 and names it."""
-    async with site(tmp_path, redis_url=redis_url) as place:
+    async with site(tmp_path, redis_url=redis_url, counter_rebuild="none") as place:
         first = await place.start("serve")
         taken = f"127.0.0.1:{first.ops_port}"
         second = await tallygate(
@@ -189,7 +189,9 @@ async def test_doctor_finds_an_installation_well(
     again = await tallygate("migrate", "--json", postgres_dsn=dsn)
     assert rows_of(again, "applied") == []
     file = catalogs.write(tmp_path, catalogs.OPEN)
-    async with site(tmp_path, redis_url=redis_url, postgres_dsn=dsn) as place:
+    async with site(
+        tmp_path, redis_url=redis_url, postgres_dsn=dsn, counter_rebuild="none"
+    ) as place:
         whole = await place.start("serve", "--with", "ingest,relay,control")
         data, control = whole.address.split(", ")
         applied = await tallygate("apply", "-f", file, "--control-address", control)
@@ -241,7 +243,9 @@ async def test_second_dev_on_a_folder_is_refused(tmp_path: Path) -> None:
 
 async def test_logs_are_json_lines(tmp_path: Path) -> None:
     """A process in production logs one JSON object a line, beside the line that says it is up."""
-    async with site(tmp_path, redis_url=f"unix://{tmp_path}/nowhere.sock") as place:
+    async with site(
+        tmp_path, redis_url=f"unix://{tmp_path}/nowhere.sock", counter_rebuild="none"
+    ) as place:
         serve = await place.start("serve")
         await serve.process.said("redis_away_at_start")
         assert await serve.terminate() == 0

@@ -57,7 +57,7 @@ class Parts:
 @pytest.fixture
 async def parts(tmp_path: Path, redis_url: str, postgres_dsn: str) -> AsyncIterator[Parts]:
     """A sidecar, and a control that ingests too, with a catalog applied."""
-    async with site(tmp_path, redis_url=redis_url) as place:
+    async with site(tmp_path, redis_url=redis_url, counter_rebuild="none") as place:
         every = {"postgres_dsn": postgres_dsn}
         control = await place.start("control", **every)
         await place.start("ingest", **every)

@@ -74,7 +74,9 @@ class Dev:
 @pytest.fixture
 async def dev(tmp_path: Path, redis_url: str, postgres_dsn: str) -> AsyncIterator[Dev]:
     """A `dev` on the suite's servers, so that a test can read the ledger itself."""
-    async with site(tmp_path, redis_url=redis_url, postgres_dsn=postgres_dsn) as place:
+    async with site(
+        tmp_path, redis_url=redis_url, postgres_dsn=postgres_dsn, counter_rebuild="none"
+    ) as place:
         server, control = await place.dev()
         yield Dev(server, control, tmp_path / "importer")
 

@@ -143,7 +143,7 @@ async def test_what_cannot_be_watched_is_told(arguments: tuple[str, ...], words:
 async def test_a_process_serves_watches_and_drains_them(tmp_path: Path, redis_url: str) -> None:
     """What is charged shows in the watch and in the metrics; a stop does not wait for watchers."""
     file = catalogs.write(tmp_path, catalogs.limited(10))
-    async with site(tmp_path, redis_url=redis_url, catalog=file) as place:
+    async with site(tmp_path, redis_url=redis_url, catalog=file, counter_rebuild="none") as place:
         serve = await place.start("serve")
         await eventually(lambda: loaded(serve), what="a catalog")
         watching = ("usage", "--watch", "--tenant", "acme", "--grpc-address", serve.address)
