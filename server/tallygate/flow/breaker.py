@@ -326,6 +326,7 @@ def _due(operation: Operation, deadline_us: int) -> Operation:
         expires_at=operation.expires_at,
         deadline_us=deadline_us,
         detail=operation.detail,
+        epoch=operation.epoch,
     )
 
 
