@@ -71,7 +71,7 @@ async def stage(subject: Subject, to: Stage) -> None:
 class FenceContract:
     """The promises; each subclass has a `subject` whose new epochs are shut."""
 
-    @pytest.mark.parametrize("to", [None, Stage.SEEN])
+    @pytest.mark.parametrize("to", [None, Stage.SEEN, Stage.FILLED])
     async def test_a_hard_limit_decides_nothing_until_it_is_rebuilt(
         self, subject: Subject, to: Stage | None
     ) -> None:
@@ -110,8 +110,9 @@ class FenceContract:
         assert decided(await one(store, commit)).allowed
         assert used(await one(store, check(STRICT))) == [8]
 
+    @pytest.mark.parametrize("to", [Stage.SEEN, Stage.FILLED])
     async def test_nothing_prepaid_is_used_before_its_grants_are_there(
-        self, subject: Subject
+        self, subject: Subject, to: Stage
     ) -> None:
         """What has happened waits too: it would be taken from nothing. Once SEEN it counts."""
         store = subject.store()
@@ -126,7 +127,7 @@ class FenceContract:
         given = Credit((Grant(1, 0, 0, AMOUNT_MAX, 10, 10),))
         granting = Operation(Mode.GRANT, ACME, SHARD, charges=charges(PREPAID, 0), detail=given)
         assert decided(await one(store, granting)).allowed
-        await stage(subject, Stage.SEEN)
+        await stage(subject, to)
         assert all(decided(each).allowed for each in await store.decide(used_up))
         await stage(subject, Stage.OPEN)
         assert used(await one(store, check(PREPAID))) == [9]

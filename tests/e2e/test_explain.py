@@ -74,7 +74,7 @@ async def parts(tmp_path: Path, redis_url: str, postgres_dsn: str) -> AsyncItera
         "  hook: {kind: webhook, url: 'http://127.0.0.1:9/', types: [usage.batch],"
         " secret: {env: HOOK}}\n"
     )
-    async with site(tmp_path, redis_url=redis_url) as place:
+    async with site(tmp_path, redis_url=redis_url, counter_rebuild="none") as place:
         control = await place.start("control", postgres_dsn=postgres_dsn)
         file = catalogs.write(tmp_path, text)
         applied = await tallygate("apply", "-f", file, "--control-address", control.address)

@@ -91,7 +91,7 @@ async def _nothing(backlog: Backlog) -> list[Any]:
 
 def fence_open(patch: pytest.MonkeyPatch) -> None:
     """Decide hard limits by counters that are not rebuilt yet."""
-    patch.setattr(account, "is_fenced", lambda operation, *, known: False)
+    patch.setattr(account, "is_fenced", lambda operation, **told: False)
 
 
 def added_twice(patch: pytest.MonkeyPatch) -> None:

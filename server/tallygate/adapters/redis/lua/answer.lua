@@ -17,7 +17,7 @@ if sequence < known_seq then
 end
 -- What was lost and is not rebuilt yet would let a hard limit pass what it must refuse.
 local fenced = meta[3] ~= '1'
-local grantless = fenced and meta[3] ~= 's'
+local grantless = not meta[3]
 
 local entry = {}
 local crossed, burned = 0, 0
