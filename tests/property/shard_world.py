@@ -172,7 +172,7 @@ class World:
     def _go_on(self) -> None:
         """The rebuilding comes to a stage, as far as the shard is not further."""
         if not self._rolled_back:
-            self._advance(self._choose.one_of([Stage.SEEN, Stage.FILLED, Stage.OPEN]))
+            self._advance(self._choose.one_of([Stage.SEEN, Stage.FILLED, *[Stage.OPEN] * 4]))
 
     def _advance(self, stage: Stage) -> None:
         later = self._run(self._stages.advance(SHARD, self._model.epoch, stage))
