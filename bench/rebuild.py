@@ -10,8 +10,11 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from redis.asyncio import Redis
 
@@ -143,7 +146,7 @@ async def differences(client: Redis, postgres: Postgres) -> tuple[int, int]:
             accounts += len(part)
             for found in part:
                 name = keys.account(found.shard, epochs[found.shard], found.account)
-                stored = await client.hgetall(name)
+                stored = cast(dict[bytes, bytes], await client.hgetall(name))
                 for charge, slots in zip(found.charges, found.slots, strict=True):
                     if charge.field.endswith(("month", "day")):
                         text = stored.get(charge.field.encode(), b"0:0:0").decode()
@@ -151,8 +154,27 @@ async def differences(client: Redis, postgres: Postgres) -> tuple[int, int]:
     return accounts, wrong
 
 
-async def main(tenants: int, each: int) -> None:
-    """Measure, then print one table."""
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """An empty Redis beside a ledger that was filled with so many events a second."""
+
+    client: Redis
+    postgres: Postgres
+    per_s: float
+
+    async def rebuild(self) -> float:
+        """Make all counters from the ledger; return the seconds that took."""
+        parts = parts_of(self.client, self.postgres)
+        rebuild = Rebuild(parts, RebuildOptions("bench", SHARDS, settle_ms=0))
+        started = time.perf_counter()
+        while (await rebuild.run_once()).shut:
+            pass
+        return time.perf_counter() - started
+
+
+@asynccontextmanager
+async def filled(tenants: int, each: int) -> AsyncIterator[Filled]:
+    """Lend servers of their own whose ledger has so many events of each tenant."""
     with tempfile.TemporaryDirectory(prefix="tallygate-bench-") as name:
         folder = Path(name)
         async with (
@@ -163,22 +185,22 @@ async def main(tenants: int, each: int) -> None:
             await migrate(dsn)
             client, postgres = connect(redis.url, TIMEOUT_MS), Postgres(dsn)
             sys.stderr.write(f"bench: {tenants * each:,} events of {tenants:,} tenants …\n")
-            speed = await fill(PostgresLedger(postgres), tenants, each)
+            per_s = await fill(PostgresLedger(postgres), tenants, each)
             await client.flushall()
-            rebuild = Rebuild(
-                parts_of(client, postgres), RebuildOptions("bench", SHARDS, settle_ms=0)
-            )
-            started = time.perf_counter()
-            while (await rebuild.run_once()).shut:
-                pass
-            elapsed = time.perf_counter() - started
-            accounts, wrong = await differences(client, postgres)
-            assert not wrong, f"{wrong} counters are not what the ledger says"
-            assert accounts == tenants
+            yield Filled(client, postgres, per_s)
             await postgres.close()
             await client.aclose()
+
+
+async def main(tenants: int, each: int) -> None:
+    """Measure, then print one table."""
+    async with filled(tenants, each) as there:
+        elapsed = await there.rebuild()
+        accounts, wrong = await differences(there.client, there.postgres)
+        assert not wrong, f"{wrong} counters are not what the ledger says"
+        assert accounts == tenants
     rows = [
-        ("events stored", f"{speed:,.0f} /s"),
+        ("events stored", f"{there.per_s:,.0f} /s"),
         (f"{tenants:,} tenants rebuilt from {tenants * each:,} events", f"{elapsed:.2f} s"),
         ("counters that differ from the ledger", "0"),
     ]

@@ -8,68 +8,43 @@ Refuses to know: load that goes on beside it.
 import argparse
 import asyncio
 import resource
-import sys
-import tempfile
 import time
-from pathlib import Path
 
-from bench.rebuild import SHARDS, TIMEOUT_MS, Declared, fill, parts_of
+from bench.rebuild import SHARDS, Declared, filled
 from tallygate.adapters.clock import SystemClock
-from tallygate.adapters.embedded import EmbeddedPostgres, EmbeddedRedis
 from tallygate.adapters.postgres.audit import PostgresLedgerAudit
 from tallygate.adapters.postgres.audit_usage import PostgresAuditSnapshots
-from tallygate.adapters.postgres.ledger import PostgresLedger
-from tallygate.adapters.postgres.migrate import migrate
-from tallygate.adapters.postgres.pool import Postgres
-from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.counter_reads import RedisCounterReads
 from tallygate.adapters.redis.epochs import RedisCounterStages
 from tallygate.commands.output import Sheet, show
-from tallygate.flow.rebuild import Rebuild, RebuildOptions
 from tallygate.flow.verify import Verify, VerifyParts
 from tallygate.flow.verify_counters import CounterAudit, CounterParts
 
 
 async def main(tenants: int, each: int) -> None:
     """Measure, then print one table."""
-    with tempfile.TemporaryDirectory(prefix="tallygate-bench-") as name:
-        folder = Path(name)
-        async with (
-            EmbeddedRedis(folder / "redis") as redis,
-            EmbeddedPostgres(folder / "postgres") as server,
-        ):
-            dsn = server.dsn_of("tallygate")
-            await migrate(dsn)
-            client, postgres = connect(redis.url, TIMEOUT_MS), Postgres(dsn)
-            sys.stderr.write(f"bench: {tenants * each:,} events of {tenants:,} tenants …\n")
-            await fill(PostgresLedger(postgres), tenants, each)
-            rebuild = Rebuild(
-                parts_of(client, postgres), RebuildOptions("bench", SHARDS, settle_ms=0)
+    async with filled(tenants, each) as there:
+        await there.rebuild()
+        counters = CounterAudit(
+            CounterParts(
+                reads=RedisCounterReads(there.client, SHARDS),
+                stages=RedisCounterStages(there.client, SHARDS),
+                snapshots=PostgresAuditSnapshots(there.postgres),
+                declared=Declared(),
+                clock=SystemClock(),
+                shards=SHARDS,
             )
-            while (await rebuild.run_once()).shut:
-                pass
-            counters = CounterAudit(
-                CounterParts(
-                    reads=RedisCounterReads(client, SHARDS),
-                    stages=RedisCounterStages(client, SHARDS),
-                    snapshots=PostgresAuditSnapshots(postgres),
-                    declared=Declared(),
-                    clock=SystemClock(),
-                    shards=SHARDS,
-                )
-            )
-            ledger = PostgresLedgerAudit(postgres)
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            started = time.perf_counter()
-            books = await Verify(VerifyParts(ledger)).run()
-            between = time.perf_counter()
-            counted = await counters.compare(None, lambda _: None)
-            ended = time.perf_counter()
-            after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            assert books.clean, books.differences[:3]
-            assert not counted.differences, counted.differences[:3]
-            await postgres.close()
-            await client.aclose()
+        )
+        ledger = PostgresLedgerAudit(there.postgres)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        started = time.perf_counter()
+        books = await Verify(VerifyParts(ledger)).run()
+        between = time.perf_counter()
+        counted = await counters.compare(None, lambda _: None)
+        ended = time.perf_counter()
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert books.clean, books.differences[:3]
+        assert not counted.differences, counted.differences[:3]
     rows = [
         (f"rollups, keys, messages of {tenants * each:,} events", f"{between - started:.2f} s"),
         (f"{counted.compared:,} counters of {tenants:,} tenants", f"{ended - between:.2f} s"),
