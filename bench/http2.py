@@ -58,31 +58,31 @@ def _text(value: str) -> bytes:
 
 
 class Requests:
-    """All calls of one connection, as the bytes that go out, and where each of them ends."""
+    """All calls of one connection, given as gRPC frames: what goes out, and where each ends."""
 
-    def __init__(self, authority: str, method: str, messages: Sequence[bytes]) -> None:
+    def __init__(self, authority: str, method: str, frames: Sequence[bytes]) -> None:
         first, later = header_blocks(authority, method)
         parts: list[bytes] = []
         self.ends = array("Q", [0])
-        self.sizes = array("L", map(len, messages))
+        self.sizes = array("L", map(len, frames))
         total = 0
-        for number, message in enumerate(messages):
-            assert len(message) <= MESSAGE_MAX, f"{len(message)} bytes do not fit one frame"
+        for number, content in enumerate(frames):
+            assert len(content) <= MESSAGE_MAX, f"{len(content)} bytes do not fit one frame"
             stream = 2 * number + 1
             part = frame(HEADERS, END_HEADERS, stream, later if number else first)
-            part += frame(DATA, END_STREAM, stream, message)
+            part += frame(DATA, END_STREAM, stream, content)
             parts.append(part)
             total += len(part)
             self.ends.append(total)
         self.bytes = memoryview(b"".join(parts))
-        self.count = len(messages)
+        self.count = len(frames)
 
 
 class Connection:
     """A connection to a loopback port, on which a prepared list of calls is sent in its order."""
 
-    def __init__(self, port: int, method: str, messages: Sequence[bytes]) -> None:
-        self.requests = Requests(f"127.0.0.1:{port}", method, messages)
+    def __init__(self, port: int, method: str, frames: Sequence[bytes]) -> None:
+        self.requests = Requests(f"127.0.0.1:{port}", method, frames)
         self.released = 0
         self.ended = 0
         self.failed = 0

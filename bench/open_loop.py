@@ -86,11 +86,11 @@ def merged(parts: Sequence[Met]) -> Met:
 
 def drive(schedule: Schedule, messages: Sequence[bytes]) -> Met:
     """Make the calls, taking `messages` in turn; return what they met. Raises ConnectionEnded."""
-    lanes = schedule.connections
+    lanes, frames = schedule.connections, [grpc_frame(message) for message in messages]
     connections = []
     try:
         for lane in range(lanes):
-            own = islice(cycle(messages), lane, schedule.calls, lanes)
+            own = islice(cycle(frames), lane, schedule.calls, lanes)
             connections.append(Connection(schedule.port, schedule.method, list(own)))
         gc.collect()
         gc.disable()
@@ -153,14 +153,14 @@ def driven_apart(schedule: Schedule, messages: Sequence[bytes], timeout_s: float
     return Met(**json.loads(done.stdout))
 
 
-def framed(content: bytes) -> list[bytes]:
-    """Divide a file into the gRPC frames it is made of."""
-    frames, place = [], 0
+def unframed(content: bytes) -> list[bytes]:
+    """Return the messages of a file of gRPC frames, one after another."""
+    messages, place = [], 0
     while place < len(content):
         after = place + 5 + int.from_bytes(content[place + 1 : place + 5], "big")
-        frames.append(content[place:after])
+        messages.append(content[place + 5 : after])
         place = after
-    return frames
+    return messages
 
 
 def main() -> None:
@@ -176,7 +176,7 @@ def main() -> None:
     asked.add_argument("--grace-s", type=float, default=GRACE_S)
     asked.add_argument("--json", action="store_true", help="everything, for a program")
     options = vars(asked.parse_args())
-    messages, as_json = framed(Path(options.pop("frames")).read_bytes()), options.pop("json")
+    messages, as_json = unframed(Path(options.pop("frames")).read_bytes()), options.pop("json")
     met = drive(Schedule(**options), messages)
     if as_json:
         print(json.dumps(asdict(met)))
