@@ -42,7 +42,7 @@ async def measured(pace: Pace, quick: int) -> Measured:
     with tempfile.TemporaryDirectory(prefix="tallygate-bench-") as name:
         folder = Path(name)
         async with targets.everything(folder, transports) as field:
-            found.machine = _machine(field)
+            found.machine, found.processors = _machine(field), len(os.sched_getaffinity(0))
             with _kept_going(found, "load"):
                 await asyncio.to_thread(_under_load, field, transports, pace, found)
         async with targets.redis(folder / "growth-redis") as server:

@@ -42,12 +42,21 @@ def short(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Load of as many calls at once as `name` says: speed, mean time, processor time per call."""
+    """Load by callers that wait: speed, mean time, and processor time per check.
+
+    That of the server, of its Redis and of the callers; the rest is the kernel's and neighbours'.
+    """
 
     per_second: Figure
     mean_ms: Figure
     cpu_us: Figure
     redis_us: Figure
+    client_us: Figure
+
+    def busy_share(self, processors: int) -> float:
+        """Return how much of the machine's processor time all three took together."""
+        each_us = self.cpu_us.median + self.redis_us.median + self.client_us.median
+        return each_us * self.per_second.median / (processors * 1e6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,7 @@ class Paced:
 class Measured:
     """Everything one run found. `doubts` are what a reader must know before believing it."""
 
+    processors: int = 1
     machine: dict[str, str] = field(default_factory=dict)
     busy: dict[str, Closed] = field(default_factory=dict)
     lone: dict[str, Closed] = field(default_factory=dict)

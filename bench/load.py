@@ -1,6 +1,7 @@
 """Load by h2load with a prepared gRPC frame, and what it reports.
 
-Guarantees: figures are h2load's own; a run in which a call failed in transport is refused.
+Guarantees: figures are h2load's own; a run is refused in which a call failed in transport, or in
+which so many had no message that an answer's five bytes each are not there.
 Refuses to know: what the frame asks.
 """
 
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 TIMEOUT_S = 120
+# The frame of an empty message: what an answer has at least.
+FRAME_BYTES_MIN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +76,7 @@ def run(
     failed = re.search(r"(\d+) failed, (\d+) errored", output)
     if speed is None or mean is None or failed is None or failed.groups() != ("0", "0"):
         raise RuntimeError(f"h2load did not end well:\n{output}")
+    received = re.search(r"\((\d+)\) data", output)
+    if received is None or int(received[1]) < calls * FRAME_BYTES_MIN:
+        raise RuntimeError(f"some calls were answered by a status and no message:\n{output}")
     return Result(calls, float(speed[1]), float(mean[1]) * UNITS[mean[2]])

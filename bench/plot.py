@@ -20,7 +20,13 @@ RESULTS = ROOT / "bench" / "results"
 PLOT = ROOT / "docs" / "performance.png"
 EXACT, LEASED, THEIRS, REFERENCE = "#2f6db5", "#12a07a", "#8f9aa6", "#c9ced4"
 MARKS = "os^DvP"
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 # A closed measure by target, and its repeats; as bench.figures.Measured writes itself.
 Bars = dict[str, list[float]]
@@ -40,7 +46,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     _lines(tail, results["paced"], "p99_ms")
     tail.set_title("p99 in ms at a fixed rate, from the schedule")
     median.legend(frameon=False, fontsize=8)
-    canvas.supxlabel(f"measured {results['taken']}; whiskers: least and greatest of the repeats")
+    caption = f"measured {results['taken']}; whiskers: least and greatest of the repeats"
+    canvas.supxlabel(caption, fontsize=9)
     canvas.savefig(path, metadata={"Software": None})
 
 
@@ -81,6 +88,7 @@ def _lines(axes: Axes, paced: dict[str, list[dict[str, float]]], field: str) -> 
             )
     axes.set_yscale("log")
     axes.set_xlabel("calls a second")
+    axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter(lambda _, __: "")

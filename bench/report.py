@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import targets
+from bench import model, targets
 from bench.figures import Closed, Figure, Measured, Paced, Verdict, short, verdicts
 from tallygate.commands import output
 from tallygate.commands.output import Cell, Sheet
@@ -27,6 +27,7 @@ def sheets(found: Measured) -> list[Sheet]:
     for title, curve in (("tenants", found.tenants), ("limits", found.limits)):
         if curve:
             tables.append(_curve(title, curve))
+    tables.append(Sheet("capacity", model.COLUMNS, model.rows(found)))
     tables.append(Sheet("the rest", ("what", "figure"), _single(found.single)))
     return [table for table in tables if table.rows]
 
@@ -54,7 +55,8 @@ def _speeds(found: Measured) -> Sheet:
         "calls/s",
         "of ratelimit",
         "of empty",
-        "CPU us, and Redis'",
+        "CPU us: server + Redis + caller",
+        "processors busy",
         "one at a time, ms",
         "of ratelimit",
     )
@@ -67,7 +69,8 @@ def _speeds(found: Measured) -> Sheet:
                 _spread(busy.per_second),
                 _beside(busy, found.busy.get(targets.RATELIMIT)),
                 _beside(busy, found.busy.get(targets.EMPTY)),
-                f"{short(busy.cpu_us.median)} + {short(busy.redis_us.median)}",
+                _spent(busy),
+                f"{busy.busy_share(found.processors):.0%}",
                 "" if lone is None else _spread(lone.mean_ms),
                 _slower(lone, found.lone.get(targets.RATELIMIT)),
             )
@@ -78,6 +81,11 @@ def _speeds(found: Measured) -> Sheet:
 def _spread(figure: Figure) -> str:
     low, high = short(min(figure.values)), short(max(figure.values))
     return f"{short(figure.median)} ({low} to {high})"
+
+
+def _spent(each: Closed) -> str:
+    parts = (each.cpu_us, each.redis_us, each.client_us)
+    return " + ".join(short(part.median) for part in parts)
 
 
 def _beside(one: Closed, other: Closed | None) -> str:
@@ -95,12 +103,14 @@ def _batches(found: Measured) -> Sheet:
         (
             name,
             _spread(each.per_second),
-            f"{short(each.cpu_us.median)} + {short(each.redis_us.median)}",
+            _spent(each),
             short(each.mean_ms.median),
         )
         for name, each in found.batches.items()
     ]
-    return Sheet("batches", ("4 x 4 calls", "checks/s", "CPU us each, and Redis'", "ms"), rows)
+    return Sheet(
+        "batches", ("4 x 4 calls", "checks/s", "CPU us: server + Redis + caller", "ms"), rows
+    )
 
 
 def _latencies(paced: dict[str, list[Paced]]) -> Sheet:

@@ -5,6 +5,7 @@ ours are compared with the sidecar's own count, and what differs becomes a doubt
 Refuses to know: budgets.
 """
 
+import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,6 +59,7 @@ class _Run:
     mean_ms: float
     cpu_us: float
     redis_us: float
+    client_us: float
 
 
 def closed(
@@ -78,6 +80,7 @@ def closed(
             Figure("ms", tuple(run.mean_ms for run in each)),
             Figure("us", tuple(run.cpu_us for run in each)),
             Figure("us", tuple(run.redis_us for run in each)),
+            Figure("us", tuple(run.client_us for run in each)),
         )
         for name, each in runs.items()
     }
@@ -113,6 +116,7 @@ def _run(name: str, target: Target, shape: Shape, calls: int, doubts: list[str])
     allowed = target.server.allowed() if target.ours else 0
     server_s = target.server.cpu_s()
     redis_s = cpu_s(target.redis_pid) if target.redis_pid else 0.0
+    client_s = _children_s()
     result = _loaded(target, shape, calls)
     each = US / calls / shape.size
     run = _Run(
@@ -120,12 +124,19 @@ def _run(name: str, target: Target, shape: Shape, calls: int, doubts: list[str])
         result.mean_ms,
         (target.server.cpu_s() - server_s) * each,
         (cpu_s(target.redis_pid) - redis_s) * each if target.redis_pid else 0.0,
+        (_children_s() - client_s) * each,
     )
     if target.ours and "Record" not in target.method:
         decided = target.server.allowed() - allowed
         if decided != calls * shape.size:
             doubts.append(f"{name}: of {calls * shape.size:,} checks {decided:,.0f} were allowed")
     return run
+
+
+def _children_s() -> float:
+    """Return the processor time of children that have ended: of the callers, while servers run."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def paced(
@@ -171,7 +182,13 @@ def _paced_once(target: Target, rate: int, seconds: float) -> open_loop.Met:
     return open_loop.driven_apart(schedule, [target.message])
 
 
-def cost_us(target: Target, messages: Sequence[bytes], calls: int, doubts: list[str]) -> float:
+def cost_us(
+    target: Target,
+    messages: Sequence[bytes],
+    calls: int,
+    doubts: list[str],
+    in_flight_max: int = BUSY.streams,
+) -> float:
     """Return the processor time per call of a server and its Redis, in µs, at 4 x 32 calls."""
     schedule = open_loop.Schedule(
         target.server.port,
@@ -179,7 +196,7 @@ def cost_us(target: Target, messages: Sequence[bytes], calls: int, doubts: list[
         US,
         calls,
         BUSY.clients,
-        in_flight_max=BUSY.streams,
+        in_flight_max=in_flight_max,
         grace_s=CLOSED_LOOP_S,
     )
     before = target.server.cpu_s() + cpu_s(target.redis_pid)

@@ -92,9 +92,9 @@ def check(tenant: str, meter: str = "requests") -> quota_pb2.CheckAndConsumeRequ
     return request
 
 
-def check_batch(prefix: str = "tenant-", size: int = BATCH_SIZE) -> bytes:
-    """Return a batch of checks, each of another tenant."""
-    requests = [check(f"{prefix}{number}") for number in range(size)]
+def check_batch(prefix: str = "tenant-") -> bytes:
+    """Return a batch of checks, each of another tenant: the prefix and two digits."""
+    requests = [check(f"{prefix}{number:02d}") for number in range(BATCH_SIZE)]
     return quota_pb2.BatchCheckAndConsumeRequest(requests=requests).SerializeToString()
 
 

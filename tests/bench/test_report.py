@@ -4,7 +4,7 @@ import pytest
 from bench.figures import Closed, Figure, Measured, Verdict
 from bench.peers.running import gubernator_message, ratelimit_message
 
-from bench import figures, report, targets
+from bench import figures, model, report, targets
 from tallygate.gen.v1 import event_pb2, quota_pb2, usage_pb2
 
 
@@ -16,6 +16,7 @@ def closed(per_second: float, mean_ms: float = 1.0) -> Closed:
         Figure("ms", tuple(mean_ms * each for each in around)),
         Figure("us", (50.0,)),
         Figure("us", (5.0,)),
+        Figure("us", (20.0,)),
     )
 
 
@@ -64,6 +65,13 @@ def test_budgets(budget: str, value: float | None, says: str) -> None:
 def test_every_budget_is_there() -> None:
     """The design has twelve budgets; the last row of memory holds two."""
     assert len(figures.verdicts(Measured())) == 12
+
+
+def test_capacity_is_told_from_processor_time() -> None:
+    """A sidecar at 50 us a call fills 0.7 of a processor at 14,000; its Redis at 5 us ten times."""
+    (exact, leased) = model.rows(run())
+    assert exact[:4] == (targets.sidecar("exact", "native"), "14,000", "140,000", "10")
+    assert leased[0] == targets.sidecar("leased", "native")
 
 
 def test_page_keeps_what_is_around_the_tables() -> None:
