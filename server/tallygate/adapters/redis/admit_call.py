@@ -37,6 +37,7 @@ Argument = str | bytes | int
 
 # Time in us, a number known, memory in ms; length of the account prefix, operations, templates.
 _FRAME: Final = struct.Struct("<dddHHH")
+_SIZE: Final = struct.Struct("<H")
 # Mode, index of the operation's key, event time and deadline in us, events, index of the template.
 _HEAD: Final = struct.Struct("<cHddHH")
 
@@ -92,7 +93,8 @@ def arguments(
         len(operations),
         len(numbers),
     )
-    return found.names(), [head, frame.epoch, frame.source_id, *numbers, *asked]
+    head += b"".join(map(_sized, (frame.epoch, frame.source_id)))
+    return found.names(), [head, *numbers, *asked]
 
 
 def answers(
@@ -151,6 +153,11 @@ class _Keys:
     def names(self) -> list[str]:
         """Return all keys."""
         return list(self._indices)
+
+
+def _sized(name: str) -> bytes:
+    text = name.encode()
+    return _SIZE.pack(len(text)) + text
 
 
 def _operation(operation: Operation, number: int, found: _Keys) -> list[Argument]:

@@ -29,12 +29,11 @@ RARE: Final = ("kinds", "holds", "details", "modes")
 LAST: Final = ("admit",)
 
 _RARE: Final = """
-local function make_rare()
-{rare}
-end
 function rare()
-  is_rare = is_rare or make_rare()
+if is_rare then
   return is_rare
+end
+{rare}
 end
 """
 
