@@ -97,7 +97,7 @@ async def test_entries_of_a_later_version_are_read(redis_url: str) -> None:
 
 
 async def test_what_an_older_version_remembers_is_answered(redis_url: str) -> None:
-    """A repeat, and a refund, of a call that was recorded as text find its answer and its events."""
+    """A repeat, and a refund, of a call recorded as text find its answer and its events."""
     async with rig(redis_url) as it:
         operation = consume([window(), rate()], 5, "op")
         assert operation.operation_id is not None
