@@ -21,6 +21,7 @@ from tallygate.domain.decision import (
     Crowded,
     Decided,
     Fenced,
+    Known,
     LimitReading,
     LimitState,
     Moved,
@@ -41,7 +42,9 @@ from tallygate.domain.detail import (
     Credit,
     Detail,
     Extension,
+    Given,
     Hold,
+    Late,
     Rebuilt,
     Refund,
     Settlement,
@@ -241,6 +244,9 @@ def _detail(operation: Operation, detail: Detail, found: _Keys) -> Iterator[Argu
                 yield pieces_text(portion.share.pieces)
                 pairs = zip(portion.settled, portion.given_back, strict=True)
                 yield from chain.from_iterable(pairs)
+            yield from _given(operation, detail.given, found)
+        case Late(given):
+            yield from _given(operation, given, found)
         case Extension(reservation_id, ttl_us, shares):
             yield from (found.reservation(tenant, reservation_id), reservation_id)
             yield from (ttl_us, len(shares))
@@ -260,6 +266,18 @@ def _detail(operation: Operation, detail: Detail, found: _Keys) -> Iterator[Argu
                 yield from chain.from_iterable(slots)
         case _:
             assert_never(detail)
+
+
+def _given(operation: Operation, given: Sequence[Given], found: _Keys) -> list[Argument]:
+    args: list[Argument] = [len(given)]
+    for run in given:
+        args += (len(run.operation_ids), run.event_count, run.size_bytes)
+        indices = [
+            0 if of is None else found.operation(operation.tenant_id, of)
+            for of in run.operation_ids
+        ]
+        args += chain.from_iterable(zip(indices, run.fingerprints, strict=True))
+    return args
 
 
 def _outcome(answer: str, operation: Operation, source_id: SourceId) -> Outcome:
@@ -312,6 +330,9 @@ def _undecided(verdict: str, parts: Sequence[str], operation: Operation) -> Outc
             return Unresolved(ReservationState(parts[0]))
         case "X":
             return RefundExceeds(int(parts[0]))
+        case "K":
+            told = (part.split(",") for part in parts)
+            return Known(tuple((int(place), how) for place, how in told))
         case "D":
             return TooLate(int(parts[0]))
         case _:

@@ -23,7 +23,7 @@ class Script:
 
 
 # In the order in which they build on each other.
-PARTS: Final = ("state", "limits", "holds", "answer", "modes", "admit")
+PARTS: Final = ("state", "limits", "holds", "answer", "given", "modes", "admit")
 
 
 def load(redis_version: str) -> Script:

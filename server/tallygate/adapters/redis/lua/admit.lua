@@ -19,6 +19,7 @@
 --       come back with the last unit only;
 --     g (grant): units owed, number of grants; per grant: seq, priority, starts, expires, granted,
 --       remaining;
+--     t (late): the calls that given.lua records; m, l and p have these at their end, too;
 --     b (rebuild): per charge, number of slots; per slot: place, units.
 -- Returns: the last number given out under the source id, then one string per operation:
 --     G;at;first_seq[;reading]*          granted      P;source id;... the first answer to a repeat
@@ -27,6 +28,7 @@
 --     U reused   S;now stale windows   O;index overflow   B broken value
 --     T;state the reservation is not held   M it holds something else   H too many are held
 --     X;left the refund exceeds   D;now the deadline has passed
+--     K;place,how[;place,how]*  of its calls, these are known: p repeat, u other content, b broken
 --     V the tenant's counters are, or will be, elsewhere   F the counters are not rebuilt yet
 --   or, for all of them together, with nothing done: E;epoch other epoch   L;last numbers were lost
 --   A reading is limit_id,meter,state,used,limit,remaining,resets_at.
@@ -34,7 +36,8 @@
 --   what can fail, for memory or a wrong type, fails with nothing changed. Lua does not roll back.
 -- Cost: HMGET of meta, EXISTS of the moves, per operation GET and SET of its record, per account
 --   HMGET and HSET, one XADD; PEXPIREAT about once an hour per account; a reservation adds GET and
---   SET of its record and ZADD or ZREM per account. Loops are bounded by the caller's batch.
+--   SET of its record and ZADD or ZREM per account; a call that it records a SET. Loops are
+--   bounded by the caller's batch.
 
 local answers = {}
 
@@ -58,6 +61,11 @@ function DETAIL.m(operation)
     end
     operation.shares[index] = share
   end
+  operation.given = take_given()
+end
+
+function DETAIL.t(operation)
+  operation.asks, operation.given = 'r', take_given()
 end
 
 DETAIL.l, DETAIL.p = DETAIL.m, DETAIL.m
@@ -242,6 +250,7 @@ local function decide(operation)
     return 'B'
   end
   local lost = operation.shares and not_held(operation)
+    or operation.given and known_among(operation.given)
   return lost or (MODE[operation.mode] or charge_all)(operation)
 end
 
@@ -263,6 +272,7 @@ for index, record in pairs(new_records) do
   local left_ms = ceil_div(record[2] - now, 1000)
   redis.call('SET', KEYS[index], record[1], 'PX', whole(left_ms))
 end
+write_given()
 for index, units in pairs(tallies) do
   redis.call('SET', KEYS[index], whole(units), 'PX', whole(memory_us / 1000))
 end

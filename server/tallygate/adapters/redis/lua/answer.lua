@@ -149,6 +149,10 @@ end
 
 -- Remembers the answer, with the events that a refund may name.
 local function remember(operation, answer, payload)
+  if operation.given then
+    -- Its calls are remembered with their events, and it without.
+    payload = ''
+  end
   if operation.key > 0 then
     -- That of a reservation for as long as the reservation is known.
     local ends = now + memory_us + (operation.mode == 'v' and operation.ttl or 0)

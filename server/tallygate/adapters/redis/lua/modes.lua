@@ -60,6 +60,9 @@ local function charge_all(operation)
     first_seq = append(operation, operation.payload, operation.events)
   end
   apply(operation, verdicts)
+  if operation.given then
+    remember_given(operation.given, operation.payload, first_seq)
+  end
   local answer = join({ 'G', whole(now), whole(first_seq) }, verdicts, 'after')
   return remember(operation, answer, first_seq > 0 and operation.payload or '')
 end
@@ -122,6 +125,9 @@ function MODE.m(operation)
     settled.state, settled.ends = operation.mode == 'm' and 'c' or 'l', now + memory_us
   end
   set_reservation(operation.reservation, settled)
+  if operation.given then
+    remember_given(operation.given, operation.payload, first_seq)
+  end
   local head, which = { 'G', whole(now), whole(first_seq) }, 'after'
   if over then
     head, which = { 'Q', whole(now), whole(first_seq), whole(over - 1) }, 'before'
