@@ -35,6 +35,7 @@ from tallygate.wiring.outage import Outages
 from tallygate.wiring.serve import flows_of
 from tallygate.wiring.watching import POLL_MS
 from tests.builders import SHARDS
+from tests.transports import TRANSPORT
 
 QUOTA = "tallygate.v1.QuotaService"
 USAGE = "tallygate.v1.UsageService"
@@ -94,7 +95,9 @@ async def serving(store: QuotaStore, view: CatalogView, tuning: Tuning) -> Async
     deadline_s = tuning.default_deadline_s
     quota, usage = QuotaServicer(flows, deadline_s), UsageServicer(flows.admit, deadline_s)
     server = Server(
-        ServerOptions(["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(deadline_s, silent)),
+        ServerOptions(
+            ["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(deadline_s, silent), transport=TRANSPORT
+        ),
         {
             QUOTA: partial(quota_pb2_grpc.add_QuotaServiceServicer_to_server, quota),
             USAGE: partial(usage_pb2_grpc.add_UsageServiceServicer_to_server, usage),
