@@ -18,6 +18,7 @@ from tallygate.adapters.redis.catalog_view import RedisCatalogView
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.posture import read_posture
 from tallygate.adapters.redis.stream_lengths import stream_lengths
+from tallygate.api.calls import methods_of
 from tallygate.api.quota import QuotaServicer
 from tallygate.api.server import Register
 from tallygate.api.usage import UsageServicer
@@ -93,7 +94,10 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
 
     async def start() -> None:
         running.grpc_addresses = await host.listen(
-            settings.grpc_address, services, pushback_us=gather.refuse
+            settings.grpc_address,
+            services,
+            pushback_us=gather.refuse,
+            batched=methods_of(flows.admit),
         )
 
     return start
