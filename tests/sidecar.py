@@ -94,7 +94,9 @@ async def serving(store: QuotaStore, view: CatalogView, tuning: Tuning) -> Async
     parts = DecideParts(view, gate, clock, ProtobufEventEncoder(), silent, SHARDS)
     flows = flows_of(parts, outages.breaker, settings, metrics)
     deadline_s = tuning.default_deadline_s
-    quota, usage = QuotaServicer(flows, deadline_s), UsageServicer(flows.admit, deadline_s)
+    # What they lack is among the methods that take calls in batches.
+    quota = QuotaServicer(flows, deadline_s)  # type: ignore[abstract]
+    usage = UsageServicer(flows.admit, deadline_s)  # type: ignore[abstract]
     server = Server(
         ServerOptions(
             ["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(deadline_s, silent), transport=TRANSPORT

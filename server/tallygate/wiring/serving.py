@@ -83,11 +83,11 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     deadline_s = settings.default_deadline_ms / 1000
     services: dict[str, Register] = {
         QUOTA: lambda registry: quota_pb2_grpc.add_QuotaServiceServicer_to_server(
-            QuotaServicer(flows, deadline_s),
+            QuotaServicer(flows, deadline_s),  # type: ignore[abstract]  # the rest is in `calls`
             registry,  # type: ignore[arg-type]
         ),
         USAGE: lambda registry: usage_pb2_grpc.add_UsageServiceServicer_to_server(
-            UsageServicer(flows.admit, deadline_s),
+            UsageServicer(flows.admit, deadline_s),  # type: ignore[abstract]
             registry,  # type: ignore[arg-type]
         ),
     }
