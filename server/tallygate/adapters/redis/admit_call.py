@@ -18,7 +18,9 @@ from tallygate.domain.detail import (
     Credit,
     Detail,
     Extension,
+    Given,
     Hold,
+    Late,
     Rebuilt,
     Refund,
     Settlement,
@@ -40,6 +42,8 @@ _FRAME: Final = struct.Struct("<dddHHH")
 _SIZE: Final = struct.Struct("<H")
 # Mode, index of the operation's key, event time and deadline in us, events, index of the template.
 _HEAD: Final = struct.Struct("<cHddHH")
+# Of calls alike: how many, events of each, bytes of each.
+_RUN: Final = struct.Struct("<HHd")
 
 
 class EpochDiffers(Exception):
@@ -201,6 +205,9 @@ def _detail(operation: Operation, detail: Detail, found: _Keys) -> Iterator[Argu
                 yield pieces_text(portion.share.pieces)
                 pairs = zip(portion.settled, portion.given_back, strict=True)
                 yield from chain.from_iterable(pairs)
+            yield from _given(operation, detail.given, found)
+        case Late(given):
+            yield from _given(operation, given, found)
         case Extension(reservation_id, ttl_us, shares):
             yield from (found.reservation(tenant, reservation_id), reservation_id)
             yield from (ttl_us, len(shares))
@@ -220,3 +227,13 @@ def _detail(operation: Operation, detail: Detail, found: _Keys) -> Iterator[Argu
                 yield from chain.from_iterable(slots)
         case _:
             assert_never(detail)
+
+
+def _given(operation: Operation, given: Sequence[Given], found: _Keys) -> Iterator[Argument]:
+    yield len(given)
+    for run in given:
+        parts = [_RUN.pack(len(run.operation_ids), run.event_count, run.size_bytes)]
+        for of, fingerprint in zip(run.operation_ids, run.fingerprints, strict=True):
+            index = 0 if of is None else found.operation(operation.tenant_id, of)
+            parts += (_SIZE.pack(index), _sized(fingerprint))
+        yield b"".join(parts)

@@ -21,6 +21,7 @@
 --       come back with the last unit only;
 --     g (grant): units owed, number of grants; per grant: seq, priority, starts, expires, granted,
 --       remaining;
+--     t (late): the calls that given.lua records; m, l and p have these at their end, too;
 --     b (rebuild): per charge, number of slots; per slot: place, units.
 -- Returns: the last number given out under the source id, then per operation a letter and more:
 --     G granted   Q settled, the excess refused   R refused: packed as `cddd` the letter, the time,
@@ -31,6 +32,7 @@
 --       it, and that answer; a label is LIMIT,METER, and ";" is between them
 --     S;now stale windows   O;index overflow   T;state the reservation is not held   X;left the
 --       refund exceeds   D;now the deadline has passed
+--     K;place,how[;place,how]*  of its calls, these are known: p repeat, u other content, b broken
 --     U reused   B broken value   M it holds something else   H too many are held
 --     V the tenant's counters are, or will be, elsewhere   F the counters are not rebuilt yet
 --   or, for all of them together, with nothing done: E;epoch other epoch   L;last numbers were lost
@@ -39,7 +41,8 @@
 -- Cost: a lone operation takes TIME, HMGET of meta, EXISTS of the moves, GET and SET of its record,
 --   HMGET and HSET of its account, XADD, and HSET of its number; of 64 together each takes GET and
 --   SET only, and its share of the rest. PEXPIREAT about once an hour per account; a reservation
---   adds GET and SET of its record and ZADD or ZREM per account. Making functions and tables is
+--   adds GET and SET of its record and ZADD or ZREM per account; a call that it records a SET.
+--   Making functions and tables is
 --   half of a lone call: what few calls need is made when it is needed. Loops are bounded by the
 --   caller's batch.
 
@@ -86,8 +89,12 @@ local function prepare(operation)
     end
   end
   if operation.shares then
-    return not rare().touch_shares(operation) and 'B' or rare().not_held(operation)
+    local lost = not rare().touch_shares(operation) and 'B' or rare().not_held(operation)
+    if lost then
+      return lost
+    end
   end
+  return operation.given and rare().known_among(operation.given)
 end
 
 local moves_known = call('EXISTS', KEYS[3]) == 1
@@ -191,7 +198,7 @@ for index, account in pairs(accounts) do
   end
 end
 if is_rare then
-  rare().write_reservations()
+  rare().write_rest()
 end
 for index, left_ms in pairs(new_records) do
   call('SET', KEYS[index], records[index], 'PX', left_ms)

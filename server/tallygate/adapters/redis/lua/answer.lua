@@ -95,6 +95,10 @@ local tallies = {}
 
 -- Remembers the answer, with the events that a refund may name.
 local function remember(operation, answer, payload, labels)
+  if operation.given then
+    -- Its calls are remembered with their events, and it without.
+    payload = ''
+  end
   local index, print = operation.key, operation.fingerprint
   if index > 0 then
     -- That of a reservation for as long as the reservation is known.
@@ -145,6 +149,9 @@ local function charge_all(operation)
     first_seq = append(operation, operation.payload, operation.events)
   end
   apply(operation, operation.charges, verdicts)
+  if operation.given then
+    rare().remember_given(operation.given, operation.payload, first_seq)
+  end
   local answer = tell('G', first_seq, 0, verdicts, 4)
   return remember(operation, answer, first_seq > 0 and operation.payload or '')
 end

@@ -9,13 +9,6 @@
 -- What a mode has beside the rest.
 local DETAIL = {}
 
-local function take()
-  cursor = cursor + 1
-  return ARGV[cursor]
-end
-
-local function take_number() return tonumber(take()) end
-
 function DETAIL.j(operation) operation.reason = take() end
 
 function DETAIL.v(operation)
@@ -35,7 +28,10 @@ function DETAIL.m(operation)
     end
     operation.shares[index] = share
   end
+  operation.given = take_given()
 end
+
+function DETAIL.t(operation) operation.asks, operation.given = 'r', take_given() end
 
 DETAIL.l, DETAIL.p = DETAIL.m, DETAIL.m
 

@@ -103,6 +103,9 @@ function MODE.m(operation)
     settled.state, settled.ends = operation.mode == 'm' and 'c' or 'l', now + memory_us
   end
   set_reservation(operation.reservation, settled)
+  if operation.given then
+    remember_given(operation.given, operation.payload, first_seq)
+  end
   local answer
   if over then
     answer = tell('Q', first_seq, over - 1, verdicts, 0)
@@ -264,9 +267,13 @@ local function detail(operation)
   end
 end
 
-local function write_reservations()
+-- Writes what admit.lua does not know of.
+local function write_rest()
   for index in pairs(changed_reservations) do
     write_reservation(index)
+  end
+  for _, key in ipairs(given_keys) do
+    call('SET', KEYS[key], records[key], 'PX', memory_ms)
   end
 end
 
@@ -275,7 +282,7 @@ is_rare = {
   evaluate = { s = evaluate_sliding, h = evaluate_concurrency, b = evaluate_balance },
   expire = expire, detail = detail, is_fenced = is_fenced, has_moved = has_moved, closed = closed,
   ahead = ahead, touch_shares = touch_shares, not_held = not_held, reserve = reserve,
-  modes = MODE, tell_crossings = tell_crossings, write_reservations = write_reservations,
-  write_holds = write_holds,
+  modes = MODE, tell_crossings = tell_crossings, write_rest = write_rest,
+  write_holds = write_holds, remember_given = remember_given, known_among = known_among,
 }
 return is_rare
