@@ -37,188 +37,78 @@
 --   SET of its record and ZADD or ZREM per account. Loops are bounded by the caller's batch.
 
 local answers = {}
+local PLAIN = { c = true, r = true, k = true }
 
--- What a mode has beside the rest.
-local DETAIL = {}
-
-function DETAIL.v(operation)
-  operation.reservation, operation.id, operation.ttl = take_number(), take(), take_number()
-end
-
-function DETAIL.m(operation)
-  operation.reservation, operation.id = take_number(), take()
-  operation.excess, operation.excess_events = take(), take_number()
-  operation.asks = take() == '1' and 'r' or 'c'
-  operation.shares = {}
-  for index = 1, take_number() do
-    local share = { key = take_number(), text = take(), used = {}, back = {} }
-    share.pieces = decode_pieces(share.text)
-    for number = 1, #share.pieces do
-      share.used[number], share.back[number] = take_number(), take_number()
-    end
-    operation.shares[index] = share
-  end
-end
-
-DETAIL.l, DETAIL.p = DETAIL.m, DETAIL.m
-
-function DETAIL.x(operation)
-  DETAIL.v(operation)
-  operation.shares = {}
-  for index = 1, take_number() do
-    operation.shares[index] = { key = take_number(), text = take(), pieces = {} }
-  end
-end
-
-function DETAIL.f(operation)
-  operation.tally = take_number()
-  operation.units, operation.units_max = take_number(), take_number()
-  operation.counted = take() == '1'
-end
-
-function DETAIL.g(operation)
-  operation.owed, operation.grants = take_number(), {}
-  for index = 1, take_number() do
-    operation.grants[index] = {
-      seq = take_number(), priority = take_number(), starts = take_number(),
-      expires = take_number(), granted = take_number(), remaining = take_number(),
-    }
-  end
-end
-
-function DETAIL.b(operation)
-  operation.slots = {}
-  for index = 1, #operation.charges do
-    operation.slots[index] = {}
-    for number = 1, take_number() do
-      operation.slots[index][number] = { take_number(), take_number() }
-    end
-  end
-end
+local charged = {}
+charged[0] = { labels = '', verdicts = {}, spots = '<' }
 
 local function take_operation()
+  local head = take()
+  local mode, key, event_time, deadline, events, template, place = unpacked('<c1HddHH', head)
+  local charges = charged[template]
+  if not charges then
+    charges = decode_charges(ARGV[3 + template])
+    charged[template] = charges
+  end
+  local spots = { unpacked(charges.spots, head, place) }
+  for index = 1, #charges do
+    local charge = charges[index]
+    charge.key, charge.amount = spots[2 * index - 1], spots[2 * index]
+  end
   local operation = {
-    mode = take(), key = take_number(), fingerprint = take(), event_time = take_number(),
-    deadline = take_number(), events = take_number(), payload = take(), reason = take(),
-    charges = {},
+    mode = mode, asks = mode, key = key, deadline = deadline, events = events,
+    fingerprint = take(), payload = take(), charges = charges,
+    used_at = (event_time == 0 or event_time > now) and now or event_time,
   }
-  operation.asks = operation.mode
-  for index = 1, take_number() do
-    operation.charges[index] = take_charge()
+  if not PLAIN[mode] then
+    rare().detail(operation)
   end
-  if DETAIL[operation.mode] then
-    DETAIL[operation.mode](operation)
-  end
-  operation.used_at = operation.event_time == 0 and now or math.min(operation.event_time, now)
   return operation
 end
 
-local function in_reach(operation)
-  for index, charge in ipairs(operation.charges) do
-    if charge.kind == 'w' then
-      if now < charge.starts or now >= charge.ends then
-        return false
-      end
-      -- A window that is still to come has no counter yet.
-      for _, slot in ipairs(operation.slots and operation.slots[index] or {}) do
-        if slot[1] > now then
-          return false
+local function in_reach(operation, charges)
+  for index = 1, #charges do
+    local charge = charges[index]
+    if charge.kind == 'w' and (now < charge.starts or now >= charge.ends) then
+      return false
+    end
+  end
+  return not (operation.slots and rare().ahead(operation))
+end
+
+-- Reads the counters that charges need; says whether all of them could be read.
+local function touch(charges)
+  local count = #charges
+  for index = 1, count do
+    local charge = charges[index]
+    local key = charge.key
+    local account = accounts[key]
+    local fields = account and account.fields
+    if not fields or fields[charge.field] == nil then
+      local names, size = {}, 0
+      for number = index, count do
+        local other = charges[number]
+        if other.key == key and (not fields or fields[other.field] == nil) then
+          size = size + 1
+          names[size] = other.field
         end
       end
-    end
-  end
-  return true
-end
-
--- Says whether an operation has to wait until counters that were lost are rebuilt: what they could
--- refuse, or would tell of, or what takes from them units that they may not hold yet. Before the
--- shard is SEEN its balances lack their grants: what was used of them then would be free.
-local is_fenced = false
-if fenced then
-  -- Made where they are needed only: a script's tables and functions are made anew by each call.
-  local always = { k = true, f = true, z = true }
-  local known_only = { m = true, l = true, p = true, x = true }
-  local gates = { c = true, v = true }
-  local giving = { g = true, b = true, j = true }
-  function is_fenced(operation)
-    if always[operation.mode] then
-      return true
-    end
-    if known_only[operation.mode] then
-      local found = find_reservation(operation.reservation)
-      if found == false or (found and now >= found.ends) then
-        return true
+      if not load_fields(key, names) then
+        return false
       end
     end
-    local gated, taking = gates[operation.asks], grantless and not giving[operation.mode]
-    for _, charge in ipairs(operation.charges) do
-      local prepaid = taking and charge.kind == 'b'
-      if charge.amount > 0 and (prepaid or (gated and charge.on_exceed == 'r')) then
-        return true
-      end
-    end
-    return false
-  end
-end
-
--- Says whether a tenant's counters are not here, or not yet. What is not remembered may pass all
--- the same: its events belong to the ledger, whichever stream they take.
-local moves_known = redis.call('EXISTS', KEYS[3]) == 1
-local function has_moved(operation)
-  local named = operation.key > 0 and operation.key or operation.reservation
-  if not named then
-    return false
-  end
-  local tenant = string.match(string.sub(KEYS[named], prefix_length + 1), '^[^ ]+')
-  local move = redis.call('HGET', KEYS[3], tenant)
-  return move and string.sub(move, -1) ~= 'd'
-end
-
--- Says why a reservation cannot be made, settled or extended, nil when it can.
-local function closed(operation)
-  local found = find_reservation(operation.reservation)
-  if found == nil then
-    return 'B'
-  end
-  if found and now >= found.ends then
-    found = false
-  end
-  if operation.mode == 'v' then
-    return found and 'U' or nil
-  elseif not found then
-    return 'T;n'
-  elseif found.state ~= 'h' then
-    return 'T;' .. found.state
-  end
-  if found.expires <= now then
-    return 'T;e'
-  end
-  local told = {}
-  for index, share in ipairs(operation.shares) do
-    told[index] = share_record(share.key, share.text)
-  end
-  return table.concat(told) ~= found.shares and 'M' or nil
-end
-
-local function touch(operation)
-  local wanted = {}
-  for _, charge in ipairs(operation.charges) do
-    wanted[charge.key] = wanted[charge.key] or {}
-    table.insert(wanted[charge.key], charge.field)
-  end
-  for _, share in ipairs(operation.shares or {}) do
-    wanted[share.key] = names_of(share.pieces, wanted[share.key] or {})
-  end
-  for index, names in pairs(wanted) do
-    if not load_fields(index, names) or not expire(index) then
+    local next_hold = accounts[key].next_hold
+    if next_hold ~= 0 and next_hold <= now and not rare().expire(key) then
       return false
     end
   end
   return true
 end
 
+local moves_known = call('EXISTS', KEYS[3]) == 1
+
 local function decide(operation)
-  if moves_known and has_moved(operation) then
+  if moves_known and rare().has_moved(operation) then
     return 'V'
   end
   local known = operation.key > 0 and recall(operation)
@@ -228,43 +118,53 @@ local function decide(operation)
   if operation.deadline > 0 and operation.deadline < now then
     return 'D;' .. whole(now)
   end
-  if is_fenced and is_fenced(operation) then
+  if fenced and rare().is_fenced(operation) then
     return 'F'
   end
-  local shut = operation.reservation and closed(operation)
+  local shut = operation.reservation and rare().closed(operation)
   if shut then
     return shut
   end
-  if not in_reach(operation) then
+  local charges = operation.charges
+  if not in_reach(operation, charges) then
     return 'S;' .. whole(now)
   end
-  if not touch(operation) then
+  if not touch(charges) then
     return 'B'
   end
-  local lost = operation.shares and not_held(operation)
-  return lost or (MODE[operation.mode] or charge_all)(operation)
+  if operation.shares then
+    if not rare().touch_shares(operation) then
+      return 'B'
+    end
+    local lost = rare().not_held(operation)
+    if lost then
+      return lost
+    end
+  end
+  local decided = not PLAIN[operation.mode] and rare().modes[operation.mode] or charge_all
+  return decided(operation)
 end
 
-for index = 1, tonumber(ARGV[7]) do
-  answers[index] = decide(take_operation())
+for index = 1, operations do
+  answers[index + 1] = decide(take_operation())
 end
 
 if #entry > 0 then
-  redis.call('XADD', KEYS[2], '*', 't', whole(now), 's', source, 'e', epoch, unpack(entry))
-  redis.call('HSET', KEYS[1], source, whole(sequence))
+  call('XADD', KEYS[2], '*', 't', whole(now), 's', source, 'e', epoch, unpack(entry))
+  call('HSET', KEYS[1], source, whole(sequence))
 end
 for index, account in pairs(accounts) do
   write_account(index, account)
 end
-for index in pairs(changed_reservations) do
-  write_reservation(index)
+if is_rare then
+  rare().write_reservations()
 end
-for index, record in pairs(new_records) do
-  local left_ms = ceil_div(record[2] - now, 1000)
-  redis.call('SET', KEYS[index], record[1], 'PX', whole(left_ms))
+for index, left_ms in pairs(new_records) do
+  call('SET', KEYS[index], records[index], 'PX', left_ms)
 end
 for index, units in pairs(tallies) do
-  redis.call('SET', KEYS[index], whole(units), 'PX', whole(memory_us / 1000))
+  call('SET', KEYS[index], whole(units), 'PX', memory_ms)
 end
 
-return { whole(sequence), unpack(answers) }
+answers[1] = sequence
+return answers
