@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from subprocess import SubprocessError
 
@@ -26,7 +27,6 @@ from bench.targets import Field
 from tallygate import __version__
 from tallygate.adapters.embedded import EmbeddedPostgres
 from tallygate.domain.errors import TallygateError
-from tallygate.settings import Settings
 
 RATES = (1_000, 5_000, 10_000)
 INGEST_EVENTS = 60_000
@@ -63,9 +63,9 @@ def _kept_going(found: Measured, stage: str) -> Iterator[None]:
 
 
 def _transports(found: Measured) -> tuple[str, ...]:
-    if "transport" in Settings.model_fields:
+    if find_spec("pygrpc_native") is not None:
         return targets.TRANSPORTS
-    found.doubts.append("this sidecar has no native transport: it was not measured")
+    found.doubts.append("the native transport is not installed: it was not measured")
     return ("grpcio",)
 
 

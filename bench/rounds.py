@@ -126,6 +126,8 @@ def _run(name: str, target: Target, shape: Shape, calls: int, doubts: list[str])
         (cpu_s(target.redis_pid) - redis_s) * each if target.redis_pid else 0.0,
         (_children_s() - client_s) * each,
     )
+    if not result.answered:
+        doubts.append(f"{name}: of {calls:,} calls some ended with a status and no message")
     if target.ours and "Record" not in target.method:
         decided = target.server.allowed() - allowed
         if decided != calls * shape.size:

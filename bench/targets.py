@@ -18,7 +18,6 @@ from bench.processes import Child, child
 from tallygate.adapters.embedded import EmbeddedRedis
 from tallygate.adapters.embedded.redis import binary_version, bundled_binary
 from tallygate.gen.v1 import event_pb2, quota_pb2, usage_pb2
-from tallygate.settings import Settings
 
 CHECK = "tallygate.v1.QuotaService/CheckAndConsume"
 BATCH_CHECK = "tallygate.v1.QuotaService/BatchCheckAndConsume"
@@ -48,6 +47,8 @@ plans:
 )
 REDIS_OPTIONS = ("--auto-aof-rewrite-percentage", "0")
 TRANSPORTS = ("native", "grpcio")
+# A busy machine is slow, and that is no outage: nothing gives up sooner.
+PATIENCE_MS = "10000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +124,10 @@ def clean_environment() -> dict[str, str]:
 
 
 def serving(folder: Path, redis_url: str, *, mode: str, transport: str) -> dict[str, str]:
-    """Return the environment of a sidecar; everything else is the product's default."""
+    """Return the environment of a sidecar; but for patience it has the product's defaults."""
     folder.mkdir(parents=True, exist_ok=True)
     catalog = folder / "catalog.yaml"
     catalog.write_text(CATALOG)
-    chosen = {"TALLYGATE_TRANSPORT": transport} if "transport" in Settings.model_fields else {}
     return clean_environment() | {
         "TALLYGATE_REDIS_URL": redis_url,
         "TALLYGATE_CATALOG": str(catalog),
@@ -138,7 +138,10 @@ def serving(folder: Path, redis_url: str, *, mode: str, transport: str) -> dict[
         # No ledger stands behind this Redis, from which counters could be made.
         "TALLYGATE_COUNTER_REBUILD": "none",
         "TALLYGATE_LEASES": "on" if mode == "leased" else "off",
-        **chosen,
+        "TALLYGATE_TRANSPORT": transport,
+        "TALLYGATE_REDIS_TIMEOUT_MS": PATIENCE_MS,
+        "TALLYGATE_BREAKER_HANG_MS": PATIENCE_MS,
+        "TALLYGATE_DEFAULT_DEADLINE_MS": PATIENCE_MS,
     }
 
 
