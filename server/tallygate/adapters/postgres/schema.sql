@@ -1,8 +1,8 @@
--- The schema: with `schema_credits.sql` and `schema_counters.sql`, which follow it, the truth that
--- the migrations lead to, section by section. A test holds the two together. Never run it against
--- a database with data; `tallygate migrate` does that.
+-- The schema: with `schema_rollups.sql`, `schema_credits.sql` and `schema_counters.sql`, which
+-- follow it, the truth that the migrations lead to, section by section. A test holds the two
+-- together. Never run it against a database with data; `tallygate migrate` does that.
 
--- The ledger: events once for ever, their rollups, how far each source has come, dead letters.
+-- The ledger: events once for ever, how far each source has come, dead letters.
 
 create schema if not exists tallygate;
 comment on schema tallygate is 'Usage ledger, outbox and catalog of Tallygate.';
@@ -166,24 +166,6 @@ end
 $$;
 comment on function tallygate.ensure_partitions is
     'Create the monthly partitions of usage_event that are missing; return how many were made.';
-
-create table tallygate.usage_minute (
-    tenant_id text collate "C" not null,
-    meter text collate "C" not null,
-    bucket timestamptz not null,
-    count bigint not null,
-    sum numeric not null,
-    max bigint not null,
-    min bigint not null,
-    primary key (tenant_id, meter, bucket)
-) with (fillfactor = 80);
-create table tallygate.usage_hour (like tallygate.usage_minute including all)
-    with (fillfactor = 80);
-create table tallygate.usage_day (like tallygate.usage_minute including all)
-    with (fillfactor = 80);
-comment on table tallygate.usage_minute is 'Usage by minute of event_time, in UTC.';
-comment on table tallygate.usage_hour is 'Usage by hour of event_time, in UTC.';
-comment on table tallygate.usage_day is 'Usage by day of event_time, in UTC.';
 
 create table tallygate.source_progress (
     source_id text collate "C" not null,

@@ -1,4 +1,4 @@
--- The schema's second part, after `schema.sql`: the double-entry ledger of balances, refunds that
+-- The schema's third part, after `schema_rollups.sql`: the double-entry ledger of balances, refunds that
 -- lack their event, resets' audit.
 
 create view tallygate.refund_without_event as
