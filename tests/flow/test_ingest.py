@@ -14,9 +14,8 @@ from tallygate.flow.ingest import (
     IngestOptions,
     IngestParts,
     IngestSnapshot,
-    IngestWatch,
-    completeness,
 )
+from tallygate.flow.lag import IngestWatch, completeness
 from tallygate.ports import Persisted, SourceProgress
 from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.stream import FakeStreams, FakeUsageStream
@@ -214,7 +213,7 @@ async def test_two_ingesters_share_the_work() -> None:
     world = World()
     for number in range(1, 11):
         world.streams.add(entry([event(number)], number % 2))
-    first = await world.ingest("a", entries_max=4).run_once()
+    first = await world.ingest("a", entries_max=4, reads_max=1).run_once()
     second = await world.ingest("b", entries_max=100).run_once()
     assert (first.persisted.events, second.persisted.events) == (4, 6)
     assert world.waiting() == 0
