@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -44,6 +45,8 @@ MALFORMED: Final = "MALFORMED_PAYLOAD"
 # The last second of the year 9999, after which there is no timestamp.
 SECONDS_MAX: Final = 253_402_300_799
 
+# What an entry says of all that it holds.
+_OF_ALL: Final = frozenset((b"t", b"s", b"e"))
 _NUMBER = re.compile(r"\d{1,16}")
 _SIGNED = re.compile(r"-?\d{1,16}")
 _BURN = re.compile(rb"b\d{1,6}")
@@ -94,19 +97,21 @@ def decode_entry(shard: int, entry_id: str, fields: Mapping[bytes, bytes]) -> St
         at_us = 0
     # The id's first half is the time in ms, whatever became of the fields.
     at_us = at_us or int(entry_id.partition("-")[0]) * 1000
-    source_id = SourceId(_printable(fields.get(b"s", b"")))
-    stamp = _Stamp(at_us, source_id, shard, _printable(fields.get(b"e", b"")))
+    source_id = SourceId(_name(fields.get(b"s", b"")))
+    stamp = _Stamp(at_us, source_id, shard, _name(fields.get(b"e", b"")))
     events: list[UsageEvent] = []
     crossings: list[ThresholdCrossing] = []
     burns: list[BalanceBurn] = []
     rejected: list[RejectedEvent] = []
     ranges: list[SequenceRange] = []
     for name, value in fields.items():
-        record = _RECORD.fullmatch(name)
-        if record is not None:
-            first, count = int(record[2]), int(record[3])
+        if name in _OF_ALL:
+            continue
+        if record := _RECORD.fullmatch(name):
+            kind, first_seq, length = record.groups()
+            first, count = int(first_seq), int(length)
             ranges.append(SequenceRange(source_id, shard, first, first + count - 1))
-            found, refused = _read_record(record[1] == b"j", first, count, value, stamp)
+            found, refused = _read_record(kind == b"j", first, count, value, stamp)
             events += found
             rejected += refused
         elif handed_in := _HANDED_IN.fullmatch(name):
@@ -124,7 +129,7 @@ def decode_entry(shard: int, entry_id: str, fields: Mapping[bytes, bytes]) -> St
                 rejected.append(_malformed(value, 0, stamp, "unreadable use of a balance"))
             else:
                 burns.append(burn)
-        elif name not in (b"t", b"s", b"e"):
+        else:
             rejected.append(_malformed(name + b"=" + value, 0, stamp, "unknown field"))
     return StreamEntry(
         shard=shard,
@@ -294,3 +299,7 @@ def _malformed(payload: bytes, seq: int, stamp: _Stamp, detail: str) -> Rejected
 
 def _printable(value: bytes) -> str:
     return value.decode(errors="replace").replace("\x00", "�")
+
+
+# Of sources and epochs: entry after entry has the same few.
+_name: Final = lru_cache(maxsize=1_024)(_printable)
