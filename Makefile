@@ -22,7 +22,7 @@ SOURCES := server tests protos $(wildcard bench)
 
 .PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim lint format \
 	typecheck imports gen gen-check proto-lint proto-breaking lock bench bench-limits \
-	bench-journal bench-rebuild bench-verify clean
+	bench-journal bench-lag bench-rebuild bench-verify clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -117,6 +117,9 @@ sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FI
 
 bench: setup ## Measure speed and memory beside an empty handler; needs h2load
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-lag: setup ## Measure what an event costs on its way to the ledger, and how long it takes
+	@$(BIN)/python -m bench.lag $(ARGS)
 
 bench-rebuild: setup ## Measure how long counters that were lost take to be made anew
 	@$(BIN)/python -m bench.rebuild $(ARGS)

@@ -46,7 +46,8 @@ begin
     for remainder in 0..15 loop
         execute format(
             'create table tallygate.event_key_%s partition of tallygate.event_key'
-            ' for values with (modulus 16, remainder %s)',
+            ' for values with (modulus 16, remainder %s)'
+            ' with (autovacuum_vacuum_insert_scale_factor = 0.02)',
             to_char(remainder, 'FM00'), remainder
         );
     end loop;
@@ -88,7 +89,9 @@ comment on column tallygate.usage_event.refund_of is
     'The event of the same tenant that this one takes back, empty for none. No foreign key: of two'
     ' ingesters, the one that has the refund may be first.';
 
-create table tallygate.usage_event_default partition of tallygate.usage_event default;
+-- Appended to for ever: vacuumed, so frozen and marked as visible, after each fiftieth of its size.
+create table tallygate.usage_event_default partition of tallygate.usage_event default
+    with (autovacuum_vacuum_insert_scale_factor = 0.02);
 comment on table tallygate.usage_event_default is
     'Events of months that have no partition, so that none is refused for its time.';
 
@@ -146,7 +149,8 @@ begin
             where event_time >= month and event_time < following
         ) then
             execute format(
-                'create table tallygate.%I (like tallygate.usage_event including all)', leaf
+                'create table tallygate.%I (like tallygate.usage_event including all)'
+                ' with (autovacuum_vacuum_insert_scale_factor = 0.02)', leaf
             );
             execute format(
                 'create trigger append_only_truncate before truncate on tallygate.%I'

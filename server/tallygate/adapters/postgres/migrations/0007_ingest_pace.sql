@@ -92,3 +92,73 @@ $$;
 comment on function tallygate.add_usage is
     'Add usage by minute to all rollups, in the order of their keys: writers wait for each other,'
     ' not forever. One row per tenant, meter and minute.';
+
+-- These locks keep nobody from reading or writing. Vacuum comes after each fiftieth of a table: what
+-- is appended to is then frozen in small parts, and where rows are updated in place there is room.
+alter table tallygate.usage_minute
+    set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+alter table tallygate.usage_hour
+    set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+alter table tallygate.usage_day
+    set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+
+do $$
+declare
+    leaf regclass;
+begin
+    for leaf in
+        select inhrelid::regclass from pg_inherits
+        where inhparent in ('tallygate.event_key'::regclass, 'tallygate.usage_event'::regclass)
+    loop
+        execute format('alter table %s set (autovacuum_vacuum_insert_scale_factor = 0.02)', leaf);
+    end loop;
+end
+$$;
+
+-- Runs as its owner, so that the ingester needs no right to create tables. A month of which the
+-- default partition holds events already is left to it: moving them would edit the ledger.
+create or replace function tallygate.ensure_partitions(first_day date, last_day date) returns integer
+    language plpgsql
+    security definer
+    set search_path = pg_catalog, pg_temp
+    set lock_timeout = '2s'
+    set timezone = 'UTC'
+    as $$
+declare
+    month timestamptz := date_trunc('month', first_day::timestamptz);
+    following timestamptz;
+    leaf text;
+    made integer := 0;
+begin
+    if last_day - first_day > 3660 then
+        raise exception 'at most ten years of partitions at a time'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    perform pg_advisory_xact_lock(hashtext('tallygate.ensure_partitions'));
+    while month <= last_day::timestamptz loop
+        following := month + interval '1 month';
+        leaf := 'usage_event_' || to_char(month, 'YYYYMM');
+        if to_regclass('tallygate.' || leaf) is null and not exists (
+            select from tallygate.usage_event_default
+            where event_time >= month and event_time < following
+        ) then
+            execute format(
+                'create table tallygate.%I (like tallygate.usage_event including all)'
+                ' with (autovacuum_vacuum_insert_scale_factor = 0.02)', leaf
+            );
+            execute format(
+                'create trigger append_only_truncate before truncate on tallygate.%I'
+                ' for each statement execute function tallygate.refuse_change()', leaf
+            );
+            -- Attaching locks the parent less than creating as a partition does.
+            execute format(
+                'alter table tallygate.usage_event attach partition tallygate.%I'
+                ' for values from (%L) to (%L)', leaf, month, following
+            );
+            made := made + 1;
+        end if;
+        month := following;
+    end loop;
+    return made;
+end
+$$;
