@@ -25,7 +25,7 @@ export TALLYGATE_TEST_TRANSPORT := $(TRANSPORT)
 
 .PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim lint format \
 	typecheck imports native gen gen-check proto-lint proto-breaking lock \
-	bench bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify clean
+	bench bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -140,6 +140,9 @@ bench/.installed: bench/requirements.lock $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5 --timeout 60 \
 		--require-hashes --requirement bench/requirements.lock
 	@touch bench/.installed
+
+bench-lag: setup ## Measure what an event costs on its way to the ledger, and how long it takes
+	@$(BIN)/python -m bench.lag $(ARGS)
 
 bench-rebuild: setup ## Measure how long counters that were lost take to be made anew
 	@$(BIN)/python -m bench.rebuild $(ARGS)

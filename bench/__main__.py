@@ -17,20 +17,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from subprocess import SubprocessError
 
-from bench import figures, growth, load, report, rounds, targets
+from bench import figures, growth, ledger_cost, load, report, rounds, targets
 from bench.figures import Figure, Measured
-from bench.ingest import fill_and_drain
+from bench.lag import emptied, steady
 from bench.peers import installed
 from bench.peers.running import gubernator_message
 from bench.rounds import BATCHES, BUSY, LONE, Pace
 from bench.targets import Field
 from tallygate import __version__
-from tallygate.adapters.embedded import EmbeddedPostgres
 from tallygate.domain.errors import TallygateError
 
 RATES = (1_000, 5_000, 10_000)
+INGEST_ROUNDS = 3
 INGEST_EVENTS = 60_000
-INGEST_TENANTS = 1_000
+LAG_RATE, LAG_SECONDS = 5_000, 8
 QUICK = 10
 FAILURES = (RuntimeError, AssertionError, OSError, SubprocessError, TallygateError)
 
@@ -101,17 +101,26 @@ def _under_load(field: Field, transports: tuple[str, ...], pace: Pace, found: Me
 
 async def _ingested(folder: Path, quick: int, found: Measured) -> None:
     rounds.say("ingest")
-    async with (
-        targets.redis(folder / "ingest-redis") as server,
-        EmbeddedPostgres(folder / "postgres") as postgres,
-    ):
-        speed = await fill_and_drain(
-            server.url,
-            postgres.dsn_of("tallygate"),
-            events=INGEST_EVENTS // quick,
-            tenants=INGEST_TENANTS // quick,
+    async with ledger_cost.servers(folder / "ledger") as on:
+        events = INGEST_EVENTS // quick
+        spent = [
+            await emptied(on, events=events, first=number * events)
+            for number in range(INGEST_ROUNDS)
+        ]
+        found.single[figures.INGEST] = Figure("/s", tuple(events / each.seconds for each in spent))
+        found.single["the same, processor time of the ingester"] = Figure(
+            "us", tuple(each.own_s / events * 1e6 for each in spent)
         )
-    found.single[figures.INGEST] = Figure("/s", (speed,))
+        found.single["the same, processor time of Postgres"] = Figure(
+            "us", tuple(each.postgres_s / events * 1e6 for each in spent)
+        )
+        found.single["the same, write-ahead log per event"] = Figure(
+            "B", tuple(each.wal_bytes / events for each in spent)
+        )
+        rounds.say("from acceptance to the ledger")
+        met = await steady(on, per_s=LAG_RATE // quick, seconds=LAG_SECONDS)
+        found.single[figures.LAG] = Figure("ms", (met.at_ms(0.99),))
+        found.single["the same, p50"] = Figure("ms", (met.at_ms(0.5),))
 
 
 def _machine(field: Field) -> dict[str, str]:

@@ -29,6 +29,7 @@ CREDIT_GRANTED: Final = "credit.granted"
 # What receivers take without complaint: most webhook endpoints stop at 1 MiB or less.
 EVENTS_MAX: Final = 500
 PAYLOAD_BYTES_MAX: Final = 256 * 1024
+_JSON: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 # What stands around the events of a batch is shorter than this.
 _FRAME_BYTES: Final = 128
 
@@ -84,7 +85,7 @@ async def _insert(connection: Lent, found: Sequence[Message]) -> None:
 
 def as_json(value: object) -> str:
     """Return a value as compact JSON."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _JSON.encode(value)
 
 
 def _usage_batches(events: Sequence[UsageEvent]) -> Iterator[Message]:
