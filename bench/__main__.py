@@ -149,6 +149,8 @@ def main() -> None:
         sys.exit("bench: h2load is missing; Debian has it in nghttp2-client")
     pace = Pace(rounds=2, seconds=0.2, warm_up_s=0.1) if options.quick else Pace()
     found = asyncio.run(measured(pace, QUICK if options.quick else 1))
+    if options.quick:
+        found.doubts.append("a quick run: too short to compare, and a tenth of the events")
     report.show(found)
     if options.keep:
         report.keep(found)

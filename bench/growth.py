@@ -18,7 +18,7 @@ from tallygate.adapters.embedded import EmbeddedRedis
 HOT_TENANTS = 10_000
 TENANTS = (100, 1_000, 10_000, 100_000)
 BATCH = targets.BATCH_SIZE
-CALLS_PER_S = 4_000
+CALLS_PER_S = 8_000
 SEED = 5
 WIDE = f"resident memory of serve, {TENANTS[-1]:,} tenants"
 
