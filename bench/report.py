@@ -18,6 +18,7 @@ from tallygate.commands.output import Cell, Sheet
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "performance.md"
+PICTURE = "![Speed and latency beside the peers](performance.png)"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
@@ -189,5 +190,5 @@ def keep(found: Measured) -> None:
     results = RESULTS / f"{name}.json"
     results.write_text(json.dumps(document, indent=1) + "\n")
     (RESULTS / f"{name}.md").write_text(text)
-    PAGE.write_text(between_markers(PAGE.read_text(), text))
+    PAGE.write_text(between_markers(PAGE.read_text(), f"{PICTURE}\n\n{text}"))
     print(f"Kept in {results.relative_to(ROOT)}; `make bench-plot` draws it.")
