@@ -24,8 +24,8 @@ TRANSPORT ?= grpcio
 export TALLYGATE_TEST_TRANSPORT := $(TRANSPORT)
 
 .PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim lint format \
-	typecheck imports native gen gen-check proto-lint proto-breaking lock \
-	bench bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag clean
+	typecheck imports native gen gen-check proto-lint proto-breaking lock bench bench-limits \
+	bench-journal bench-lag bench-rebuild bench-verify clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -127,6 +127,7 @@ sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FI
 bench: setup ## Hold speed and memory to their budgets in one run, five minutes; needs h2load
 	@COLUMNS=$${COLUMNS:-160} $(BIN)/python -m bench $(ARGS)
 
+.PHONY: bench-peers bench-plot
 bench-peers: setup bench/.installed ## The same beside the Go peers, which are built first; kept in docs
 	@$(BIN)/python -m bench.peers.installed
 	@COLUMNS=$${COLUMNS:-160} $(BIN)/python -m bench --keep $(ARGS)
