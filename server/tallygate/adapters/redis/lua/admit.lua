@@ -180,10 +180,10 @@ for index, account in pairs(accounts) do
     values[size + 1], values[size + 2] = 'b', '1'
     size = size + 2
   end
-  local extends = account.ends_ms > account.expires_ms
+  local extends = account.ends > account.expires_ms * 1000
   if extends then
     -- An hour more than needed, so that short windows do not pay for this on every call.
-    account.expires_ms = account.ends_ms + HOUR_MS
+    account.expires_ms = ceil(account.ends / 1000) + HOUR_MS
     values[size + 1], values[size + 2] = 'x', whole(account.expires_ms)
     size = size + 2
   end

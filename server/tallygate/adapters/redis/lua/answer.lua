@@ -76,7 +76,9 @@ local function apply(operation, charges, verdicts)
         state[2], state[3] = verdict.count, verdict.mark
       end
       account.dirty[field] = true
-      account.ends_ms = max(account.ends_ms, ceil(verdict.ends / 1000))
+      if verdict.ends > account.ends then
+        account.ends = verdict.ends
+      end
       if charge.kind == 'b' and operation.mode ~= 'v' then
         rare().burn(charge.key, field, verdict.slots)
       end
