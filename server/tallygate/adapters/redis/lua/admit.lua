@@ -47,10 +47,8 @@
 --   caller's batch.
 
 local answers = {}
-local PLAIN = { c = true, r = true, k = true }
-
+-- Charges by template.
 local charged = {}
-charged[0] = { labels = '', verdicts = {}, spots = '<' }
 
 -- Reads the counters that an operation's charges need; returns why that cannot be, nil where it is.
 local function prepare(operation)
@@ -104,7 +102,8 @@ local function decide()
   local mode, key, event_time, deadline, events, template, place = unpacked('<c1HddHH', head)
   local charges = charged[template]
   if not charges then
-    charges = decode_charges(ARGV[1 + template])
+    charges = template > 0 and decode_charges(ARGV[1 + template])
+      or { labels = '', verdicts = {}, spots = '<' }
     charged[template] = charges
   end
   local spots = { unpacked(charges.spots, head, place) }
@@ -118,7 +117,7 @@ local function decide()
     used_at = (event_time == 0 or event_time > now) and now or event_time,
   }
   cursor = cursor + 3
-  local plain = PLAIN[mode]
+  local plain = mode == 'c' or mode == 'r' or mode == 'k'
   if not plain then
     rare().detail(operation)
   end
@@ -202,9 +201,6 @@ if is_rare then
 end
 for index, left_ms in pairs(new_records) do
   call('SET', KEYS[index], records[index], 'PX', left_ms)
-end
-for index, units in pairs(tallies) do
-  call('SET', KEYS[index], whole(units), 'PX', memory_ms)
 end
 
 answers[1] = sequence
