@@ -20,6 +20,7 @@ from tallygate.commands.options import (
     OpsAddress,
     PostgresDsn,
     RedisUrl,
+    Transport,
     settings_of,
 )
 from tallygate.commands.output import errors, run
@@ -58,6 +59,7 @@ def serve(
         str, typer.Option("--with", help="Further roles: ingest, relay, control.")
     ] = "",
     grpc_address: GrpcAddress = None,
+    transport: Transport = None,
     ops_address: OpsAddress = None,
     redis_url: RedisUrl = None,
     catalog: CatalogFile = None,
@@ -68,6 +70,7 @@ def serve(
     settings = settings_of(
         config,
         grpc_address=grpc_address,
+        transport=transport,
         ops_address=ops_address,
         redis_url=redis_url,
         catalog=catalog,

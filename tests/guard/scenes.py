@@ -210,7 +210,8 @@ async def carried_scenes(folder: Path, redis_url: str) -> AsyncIterator[list[Sce
     The client is in a thread of its own, where nothing is counted.
     """
     socket = f"unix:{folder}/s"
-    settings = settings_for(folder, redis_url, counter_rebuild="none", grpc_address=socket)
+    more = {"grpc_address": socket, "transport": "grpcio"}
+    settings = settings_for(folder, redis_url, counter_rebuild="none", **more)
     async with served(settings, listens=True) as sidecar:
         calls = Calls(sidecar)
         with grpc.insecure_channel(socket) as channel:
