@@ -52,12 +52,17 @@ class Counts:
         for code, count in self.by_code.most_common():
             if code.co_filename.startswith(OWN) or len(lines) > rows_max:
                 continue
-            where = "/".join(Path(code.co_filename).parts[-3:])
-            lines.append(
-                f"{count / pieces:10,.1f} {count / total:6.1%}  {code.co_qualname}  "
-                f"{where}:{code.co_firstlineno}"
-            )
+            lines.append(f"{count / pieces:10,.1f} {count / total:6.1%}  {_named(code)}")
         return "\n".join(lines)
+
+
+def _named(code: CodeType) -> str:
+    if code.co_filename == "<string>":
+        # A dataclass's: its fields tell whose.
+        fields = ", ".join(code.co_varnames[1 : min(5, code.co_argcount)])
+        return f"{code.co_name}({fields}{', …' if code.co_argcount > 5 else ''})"
+    where = "/".join(Path(code.co_filename).parts[-3:])
+    return f"{code.co_qualname}  {where}:{code.co_firstlineno}"
 
 
 @contextmanager
