@@ -14,6 +14,9 @@ from tests.guard.front import Front
 from tests.guard.measure import Measured, measured
 from tests.guard.scenes import BATCH, all_scenes
 
+# A fixture measures everything, a hundred times slower than it is.
+pytestmark = pytest.mark.timeout(400)
+
 AT_ONCE = f"check, {BATCH} at once"
 
 
