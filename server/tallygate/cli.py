@@ -26,7 +26,7 @@ from tallygate.commands.options import (
 from tallygate.commands.output import errors, run
 from tallygate.commands.processes import run_until_told
 from tallygate.settings import Settings
-from tallygate.wiring import Role, Running, configure_logging
+from tallygate.wiring import Role, Running, collect_seldom, configure_logging
 
 
 class Verbs(TyperGroup):
@@ -141,6 +141,7 @@ def _run_roles(settings: Settings, roles: frozenset[Role]) -> None:
     configure_logging(level=settings.log_level, style=settings.log_format)
 
     def announce(running: Running) -> None:
+        collect_seldom()
         addresses = [*running.grpc_addresses, *running.control_addresses]
         errors.print(
             f"tallygate {'+'.join(sorted(roles))}: {', '.join(addresses) or 'running'};"
