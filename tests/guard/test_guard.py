@@ -86,6 +86,13 @@ def test_verdicts(now: float, was: float | None, state: str) -> None:
     assert replace(verdict, now=150.0, was=100.0).ratio > MORE_MAX
 
 
+def test_a_slowdown_by_half_is_too_much_on_any_python() -> None:
+    """Another compiler makes other bytecodes of the same work, but not half as many again."""
+    verdict = Verdict("check", "bytecodes", 150.0, 100.0, foreign=True)
+    assert verdict.state == "more"
+    assert replace(verdict, now=130.0).state == replace(verdict, now=60.0).state == "ok"
+
+
 def test_a_verdict_says_what_to_do() -> None:
     """Whoever meets it need not know the guard."""
     assert "--where" in str(Verdict("check", "bytecodes", 150.0, 100.0))
