@@ -24,8 +24,9 @@ TRANSPORT ?= grpcio
 export TALLYGATE_TEST_TRANSPORT := $(TRANSPORT)
 
 .PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim lint format \
-	typecheck imports native gen gen-check proto-lint proto-breaking lock \
-	bench bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag clean bench-scripts bench-curves
+	typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
+	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
+	bench-scripts bench-curves clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -123,6 +124,9 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 
 sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FIRST=1
 	@$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS) $(ARGS)
+
+guard: setup ## Count what each kind of call costs, beside its baseline; ARGS=--record, '--where X'
+	@$(BIN)/python -m tests.guard $(ARGS)
 
 bench: setup ## Hold speed and memory to their budgets in one run, five minutes; needs h2load
 	@COLUMNS=$${COLUMNS:-160} $(BIN)/python -m bench $(ARGS)

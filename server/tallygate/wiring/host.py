@@ -9,12 +9,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from redis.asyncio import Redis
 
 from tallygate.adapters.clock import SystemClock
-from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.prometheus.flows import LoopMetrics, PoolMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.prometheus.observers import EdgeMetrics
@@ -26,6 +25,9 @@ from tallygate.api.transport import TransportName
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.settings import Settings
 from tallygate.wiring.steps import Step
+
+if TYPE_CHECKING:
+    from tallygate.adapters.postgres.pool import Postgres
 
 
 @dataclass(slots=True)
@@ -119,8 +121,11 @@ class Host:
         self.connections.push_async_callback(client.aclose)
         return client
 
-    def postgres(self) -> Postgres:
+    def postgres(self) -> "Postgres":
         """Return the process's one pool."""
+        # Whoever asks has imported its client already; a sidecar never does.
+        from tallygate.adapters.postgres.pool import PoolOptions, Postgres  # noqa: PLC0415
+
         if self._postgres is None:
             settings = self.settings
             assert settings.postgres_dsn is not None
