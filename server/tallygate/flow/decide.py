@@ -18,6 +18,7 @@ from tallygate.domain.decision import (
     Crowded,
     Decided,
     Fenced,
+    Known,
     Mode,
     Moved,
     Operation,
@@ -253,6 +254,8 @@ def _answer(operation: Operation, outcome: Outcome | TallygateError) -> Answer:
             return TooManyReservations(
                 f"an account of the tenant holds {HOLDS_MAX} reservations, as many as it may"
             )
+        case Known():
+            return OperationIdReused("one of its calls is known already", field="operation_id")
         case Moved():
             return BackendUnavailable("the tenant is on its way to another parent")
         case Fenced():

@@ -18,7 +18,9 @@ from tallygate.domain.detail import (
     Credit,
     Detail,
     Extension,
+    Given,
     Hold,
+    Late,
     Rebuilt,
     Refund,
     Settlement,
@@ -37,8 +39,11 @@ Argument = str | bytes | int
 
 # Time in us, a number known, memory in ms; length of the account prefix, operations, templates.
 _FRAME: Final = struct.Struct("<dddHHH")
+_SIZE: Final = struct.Struct("<H")
 # Mode, index of the operation's key, event time and deadline in us, events, index of the template.
 _HEAD: Final = struct.Struct("<cHddHH")
+# Of calls alike: how many, events of each, bytes of each.
+_RUN: Final = struct.Struct("<HHd")
 
 
 class EpochDiffers(Exception):
@@ -92,7 +97,8 @@ def arguments(
         len(operations),
         len(numbers),
     )
-    return found.names(), [head, frame.epoch, frame.source_id, *numbers, *asked]
+    head += b"".join(map(_sized, (frame.epoch, frame.source_id)))
+    return found.names(), [head, *numbers, *asked]
 
 
 def answers(
@@ -153,6 +159,11 @@ class _Keys:
         return list(self._indices)
 
 
+def _sized(name: str) -> bytes:
+    text = name.encode()
+    return _SIZE.pack(len(text)) + text
+
+
 def _operation(operation: Operation, number: int, found: _Keys) -> list[Argument]:
     key_index = 0
     if operation.operation_id is not None:
@@ -194,6 +205,9 @@ def _detail(operation: Operation, detail: Detail, found: _Keys) -> Iterator[Argu
                 yield pieces_text(portion.share.pieces)
                 pairs = zip(portion.settled, portion.given_back, strict=True)
                 yield from chain.from_iterable(pairs)
+            yield from _given(operation, detail.given, found)
+        case Late(given):
+            yield from _given(operation, given, found)
         case Extension(reservation_id, ttl_us, shares):
             yield from (found.reservation(tenant, reservation_id), reservation_id)
             yield from (ttl_us, len(shares))
@@ -213,3 +227,13 @@ def _detail(operation: Operation, detail: Detail, found: _Keys) -> Iterator[Argu
                 yield from chain.from_iterable(slots)
         case _:
             assert_never(detail)
+
+
+def _given(operation: Operation, given: Sequence[Given], found: _Keys) -> Iterator[Argument]:
+    yield len(given)
+    for run in given:
+        parts = [_RUN.pack(len(run.operation_ids), run.event_count, run.size_bytes)]
+        for of, fingerprint in zip(run.operation_ids, run.fingerprints, strict=True):
+            index = 0 if of is None else found.operation(operation.tenant_id, of)
+            parts += (_SIZE.pack(index), _sized(fingerprint))
+        yield b"".join(parts)

@@ -14,6 +14,7 @@ from tallygate.domain.decision import (
     Crowded,
     Decided,
     Fenced,
+    Known,
     LimitReading,
     LimitState,
     Mode,
@@ -64,6 +65,9 @@ def outcome(answer: bytes, operation: Operation, source_id: SourceId) -> Outcome
             return Unresolved(ReservationState(answer[2:].decode()))
         case b"X":
             return RefundExceeds(int(answer[2:]))
+        case b"K":
+            told = (part.split(",") for part in answer[2:].decode().split(";"))
+            return Known(tuple((int(place), how) for place, how in told))
         case b"D":
             return TooLate(int(answer[2:]))
         case verdict:

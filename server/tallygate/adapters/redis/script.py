@@ -25,16 +25,15 @@ class Script:
 # In the order in which they build on each other.
 COMMON: Final = ("state", "limits", "answer")
 # Made when a call first needs one of them: a script's functions are made anew by each call.
-RARE: Final = ("kinds", "holds", "details", "modes")
+RARE: Final = ("kinds", "holds", "given", "details", "modes")
 LAST: Final = ("admit",)
 
 _RARE: Final = """
-local function make_rare()
-{rare}
-end
 function rare()
-  is_rare = is_rare or make_rare()
+if is_rare then
   return is_rare
+end
+{rare}
 end
 """
 

@@ -58,55 +58,31 @@ local function append(operation, payload, events)
   return first_seq
 end
 
--- Tells of a threshold that was crossed.
-local function tell_crossing(charge, crossing)
-  local number = 0
-  crossed = crossed + 1
-  entry[#entry + 1] = 'x' .. crossed
-  for label in string.gmatch(charge.labels, '[^;]+') do
-    number = number + 1
-    if number == charge.index then
-      entry[#entry + 1] = label .. ',' .. whole(crossing[1]) .. ',' .. whole(crossing[2]) .. ','
-        .. whole(crossing[3]) .. ',' .. whole(crossing[4]) .. ',' .. whole(crossing[5]) .. ','
-        .. whole(crossing[6]) .. ',' .. string.sub(KEYS[charge.key], prefix_length + 1)
-    end
-  end
-end
-
--- Takes up the counter that a verdict comes to.
-local function take_up(charge, verdict)
-  local key, field = charge.key, charge.field
-  if verdict.counter then
-    set_field(key, field, verdict.counter)
-  elseif verdict.writes then
-    local account = accounts[key]
-    local state = account.fields[field]
-    if not state then
-      account.fields[field] = { verdict.at, verdict.count, verdict.mark }
-    else
-      if state[1] ~= verdict.at then
-        state[1], state[4] = verdict.at, nil
-      end
-      state[2], state[3] = verdict.count, verdict.mark
-    end
-    account.dirty[field] = true
-  else
-    return false
-  end
-  keep_until(key, verdict.ends)
-  return true
-end
-
+-- Takes up the counters that verdicts come to, and tells of thresholds that were crossed.
 local function apply(operation, charges, verdicts)
   for index = 1, #charges do
     local charge, verdict = charges[index], verdicts[index]
-    if take_up(charge, verdict) and charge.kind == 'b' and operation.mode ~= 'v' then
-      rare().burn(charge.key, charge.field, verdict.slots)
+    if verdict.writes or verdict.counter then
+      local account, field = accounts[charge.key], charge.field
+      local state = account.fields[field]
+      if verdict.counter then
+        account.fields[field] = verdict.counter
+      elseif not state then
+        account.fields[field] = { verdict.at, verdict.count, verdict.mark }
+      else
+        if state[1] ~= verdict.at then
+          state[1], state[4] = verdict.at, nil
+        end
+        state[2], state[3] = verdict.count, verdict.mark
+      end
+      account.dirty[field] = true
+      account.ends_ms = max(account.ends_ms, ceil(verdict.ends / 1000))
+      if charge.kind == 'b' and operation.mode ~= 'v' then
+        rare().burn(charge.key, field, verdict.slots)
+      end
     end
     if verdict.crossings then
-      for _, crossing in ipairs(verdict.crossings) do
-        tell_crossing(charge, crossing)
-      end
+      rare().tell_crossings(charge, verdict.crossings)
     end
   end
 end
@@ -117,21 +93,12 @@ local records, new_records = {}, {}
 -- The units of events that were refunded, by key index.
 local tallies = {}
 
-local function recall(operation)
-  local index = operation.key
-  local record = records[index]
-  if record == nil then
-    record = try('GET', KEYS[index])
-    if type(record) == 'table' then
-      return 'B'
-    end
-    records[index] = record
-  end
-  return record and rare().replay(operation, record)
-end
-
 -- Remembers the answer, with the events that a refund may name.
 local function remember(operation, answer, payload, labels)
+  if operation.given then
+    -- Its calls are remembered with their events, and it without.
+    payload = ''
+  end
   local index, print = operation.key, operation.fingerprint
   if index > 0 then
     -- That of a reservation for as long as the reservation is known.
@@ -182,6 +149,9 @@ local function charge_all(operation)
     first_seq = append(operation, operation.payload, operation.events)
   end
   apply(operation, operation.charges, verdicts)
+  if operation.given then
+    rare().remember_given(operation.given, operation.payload, first_seq)
+  end
   local answer = tell('G', first_seq, 0, verdicts, 4)
   return remember(operation, answer, first_seq > 0 and operation.payload or '')
 end

@@ -9,8 +9,6 @@
 -- What a mode has beside the rest.
 local DETAIL = {}
 
-local function take_number() return tonumber(take()) end
-
 function DETAIL.j(operation) operation.reason = take() end
 
 function DETAIL.v(operation)
@@ -30,7 +28,10 @@ function DETAIL.m(operation)
     end
     operation.shares[index] = share
   end
+  operation.given = take_given()
 end
+
+function DETAIL.t(operation) operation.asks, operation.given = 'r', take_given() end
 
 DETAIL.l, DETAIL.p = DETAIL.m, DETAIL.m
 
@@ -166,11 +167,40 @@ local function replayed(numbered, labels, answer)
   return code .. packed('<Hc0Hc0', #numbered, numbered, #labels, labels) .. answer
 end
 
+-- Packs what a record holds that an older version of this script has written, as text.
+local function replay_text(operation, record)
+  local print, ends, numbered, code, at, rest =
+    string.match(record, '^([^;]*);(%d+);([^;]*);([GQ]);(%d+);([^\n]*)')
+  if not print then
+    return 'B'
+  elseif now >= tonumber(ends) then
+    return nil
+  elseif print ~= operation.fingerprint then
+    return 'U'
+  end
+  local first_seq, refusing, labels, form = string.match(rest, '^(%d+)'), 0, {}, '<c1ddd'
+  if code == 'Q' then
+    refusing = string.match(rest, '^%d+;(%d+)')
+  end
+  local told = { code, tonumber(at), tonumber(first_seq), tonumber(refusing) }
+  local reading = ';([^,;]*,[^,;]*),(%a),(%d+),(%d+),%d+,(%d+)'
+  for label, state, used, limit, resets_at in string.gmatch(rest, reading) do
+    local size = #told
+    labels[#labels + 1], form = label, form .. 'c1ddd'
+    told[size + 1], told[size + 2] = state, tonumber(used)
+    told[size + 3], told[size + 4] = tonumber(limit), tonumber(resets_at)
+  end
+  return replayed(numbered, table.concat(labels, ';'), packed(form, unpack(told)))
+end
+
 -- Answers a repeat from its record; returns nil where that has ended.
 local function replay(operation, record)
-  local known, mark, ends, print, numbered, labels, answer =
+  if string.sub(record, 1, 1) ~= '\1' then
+    return replay_text(operation, record)
+  end
+  local known, _, ends, print, numbered, labels, answer =
     pcall(unpacked, '<c1dHc0Hc0Hc0Hc0', record)
-  if not known or mark ~= '\1' then
+  if not known then
     return 'B'
   elseif now >= ends then
     return nil

@@ -1,5 +1,5 @@
 -- Purpose: the kinds of limit that are met less often: sliding, concurrency and balance, as
---   domain/limit.py, sliding.py and balance.py specify. Part of `rare`.
+--   domain/limit.py, sliding.py and balance.py specify, and grants. Part of `rare`.
 -- KEYS: those of state.lua.
 -- ARGV: those of limits.lua.
 -- Returns: verdicts, as limits.lua has them.
@@ -56,6 +56,18 @@ local function encode(state)
     }, ':')
   end
   return table.concat(parts, ';')
+end
+
+local function set_field(index, name, state)
+  local account = accounts[index]
+  account.fields[name] = state
+  account.dirty[name] = true
+end
+
+-- Keeps an account at least until then.
+local function keep_until(index, at)
+  local account = accounts[index]
+  account.ends_ms = max(account.ends_ms, ceil(at / 1000))
 end
 
 -- Gives a charge's numbers their names.
@@ -256,4 +268,77 @@ local function burn(index, name, slots)
     entry[#entry + 1] = limit_id .. ',' .. whole(slot[1]) .. ',' .. whole(slot[2]) .. ','
       .. string.sub(KEYS[index], prefix_length + 1)
   end
+end
+
+-- Returns the grants with room for one more, or nil: without those expired, then without the
+-- oldest that is used up.
+local function with_room(grants)
+  local kept, oldest = {}, nil
+  for _, grant in ipairs(grants) do
+    if now < grant.expires then
+      kept[#kept + 1] = grant
+      if grant.remaining == 0 and (not oldest or grant.seq < oldest.seq) then
+        oldest = grant
+      end
+    end
+  end
+  if #kept < GRANTS_MAX then
+    return kept
+  end
+  for index, grant in ipairs(kept) do
+    if grant == oldest then
+      table.remove(kept, index)
+      return kept
+    end
+  end
+  return nil
+end
+
+local function before(one, other)
+  if one.priority ~= other.priority then
+    return one.priority < other.priority
+  elseif one.expires ~= other.expires then
+    return one.expires < other.expires
+  end
+  return one.seq < other.seq
+end
+
+-- Adds the grants that are new; returns what repaid the overdraft and the balance, or nil when
+-- there is no room.
+local function add_grants(charge, stored, owed, grants)
+  local balance, slots = new_balance(stored, stored.grants), {}
+  if balance.seq == 0 then
+    balance.owed = balance.owed + owed
+  end
+  for _, grant in ipairs(grants) do
+    if grant.seq > balance.seq then
+      local repaid = live(grant) and math.min(balance.owed, grant.remaining) or 0
+      if repaid > 0 then
+        slots[#slots + 1] = { grant.seq, repaid }
+        slots[#slots + 1] = { OVERDRAFT, -repaid }
+      end
+      local kept = with_room(balance.grants)
+      local total = charge.overdraft + grant.granted
+      for _, other in ipairs(kept or {}) do
+        total = total + other.granted
+      end
+      if not kept or total > EXACT_MAX then
+        return nil
+      end
+      kept[#kept + 1] = with_remaining(grant, grant.remaining - repaid)
+      table.sort(kept, before)
+      balance.seq, balance.owed, balance.grants = grant.seq, balance.owed - repaid, kept
+    end
+  end
+  -- Low marks that the grants have lifted the balance over are armed again.
+  local left, lowest = left_of_balance(balance), nil
+  for _, units in ipairs(charge.low_at) do
+    if left <= units then
+      lowest = units
+    end
+  end
+  if balance.mark > 0 then
+    balance.mark = lowest and max(balance.mark, lowest + 1) or 0
+  end
+  return slots, balance
 end

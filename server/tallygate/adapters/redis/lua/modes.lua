@@ -1,4 +1,5 @@
--- Purpose: what each mode does once its accounts are read, as domain/account.py specifies. Part of `rare`.
+-- Purpose: what each mode does once its accounts are read, as domain/account.py specifies. Part of
+--   `rare`.
 -- KEYS: those of admit.lua.
 -- ARGV: none by itself.
 -- Returns: per mode, the answer as admit.lua has it.
@@ -102,6 +103,9 @@ function MODE.m(operation)
     settled.state, settled.ends = operation.mode == 'm' and 'c' or 'l', now + memory_us
   end
   set_reservation(operation.reservation, settled)
+  if operation.given then
+    remember_given(operation.given, operation.payload, first_seq)
+  end
   local answer
   if over then
     answer = tell('Q', first_seq, over - 1, verdicts, 0)
@@ -202,7 +206,7 @@ end
 
 -- Counts a slot's units as RECORD would, but tells of no crossing again, and fills a counter to its
 -- brim at most: an account that overflowed could never be rebuilt.
-local function count_again(charge, slot)
+local function count_again(operation, charge, slot)
   local used_at = slot_time(charge, slot[1])
   if not used_at then
     return
@@ -213,7 +217,8 @@ local function count_again(charge, slot)
     charge.amount = EXACT_MAX - verdict[2]
     verdict = evaluate(charge, 'r', used_at)
   end
-  take_up(charge, verdict)
+  verdict.crossings = false
+  apply(operation, { charge }, { verdict })
 end
 
 function MODE.b(operation)
@@ -228,7 +233,7 @@ function MODE.b(operation)
     keep_until(key, now + memory_us)
     for index, charge in ipairs(operation.charges) do
       for _, slot in ipairs(operation.slots[index]) do
-        count_again(charge, slot)
+        count_again(operation, charge, slot)
       end
     end
   end
@@ -240,22 +245,44 @@ function MODE.b(operation)
   return again and replayed('', operation.charges.labels, answer) or answer
 end
 
+-- Tells of thresholds that a charge has crossed.
+local function tell_crossings(charge, crossings)
+  local number, own = 0, nil
+  for label in string.gmatch(charge.labels, '[^;]+') do
+    number = number + 1
+    own = number == charge.index and label or own
+  end
+  for _, crossing in ipairs(crossings) do
+    crossed = crossed + 1
+    entry[#entry + 1] = 'x' .. crossed
+    entry[#entry + 1] = own .. ',' .. whole(crossing[1]) .. ',' .. whole(crossing[2]) .. ','
+      .. whole(crossing[3]) .. ',' .. whole(crossing[4]) .. ',' .. whole(crossing[5]) .. ','
+      .. whole(crossing[6]) .. ',' .. string.sub(KEYS[charge.key], prefix_length + 1)
+  end
+end
+
 local function detail(operation)
   if DETAIL[operation.mode] then
     DETAIL[operation.mode](operation)
   end
 end
 
-local function write_reservations()
+-- Writes what admit.lua does not know of.
+local function write_rest()
   for index in pairs(changed_reservations) do
     write_reservation(index)
   end
+  for _, key in ipairs(given_keys) do
+    call('SET', KEYS[key], records[key], 'PX', memory_ms)
+  end
 end
 
-return {
+is_rare = {
   decode = decode, encode = encode, kind_of = kind_of, burn = burn, replay = replay,
   evaluate = { s = evaluate_sliding, h = evaluate_concurrency, b = evaluate_balance },
   expire = expire, detail = detail, is_fenced = is_fenced, has_moved = has_moved, closed = closed,
   ahead = ahead, touch_shares = touch_shares, not_held = not_held, reserve = reserve,
-  modes = MODE, write_reservations = write_reservations, write_holds = write_holds,
+  modes = MODE, tell_crossings = tell_crossings, write_rest = write_rest,
+  write_holds = write_holds, remember_given = remember_given, known_among = known_among,
 }
+return is_rare
