@@ -192,14 +192,17 @@ class Admit:
             it.told.failed(it.ticket, it.fault)
             return
         if self._granting is not None and not it.record:
+            # What was granted without the store tells nothing of it.
             for draft, answer in zip(it.drafts, it.answers, strict=True):
                 if isinstance(draft, Draft) and not (type(answer) is Decided and answer.leased):
                     self._granting.learn(draft, cast(Answer, answer))
         levels: list[Level] = []
+        durable = self._decide.durable
         for place, answer in enumerate(it.answers):
             level: Level | None = Durability.UNSPECIFIED
-            if type(answer) is Decided:
-                level = self._decide.durable.known(_needed(it, place, answer))
+            if type(answer) is Decided and answer.allowed:
+                least = it.requests[place].min_durability
+                level = durable.known(answer, least, record=it.record)
             if level is None:
                 if not self._unsafe:
                     asyncio.get_running_loop().call_soon(self._secure)

@@ -116,15 +116,20 @@ class Durable:
             else Durability.POSTGRES
         )
 
-    def known(self, needed: Needed) -> Level | None:
-        """Return the level of an answer that has nothing to wait for, None of any other."""
-        waits = self._journal is not None and needed.answer.journal_mark
-        if waits and _wants(needed) in _IN_JOURNAL:
+    def known(self, answer: Decided, least: Durability, *, record: bool) -> Level | None:
+        """Return the level of a grant that has nothing to wait for, None of any other.
+
+        For most there is nothing to find out: they are in the store, and no more is asked.
+        """
+        unstored = answer.degraded or answer.leased
+        if not (unstored or record) and least <= Durability.REDIS:
+            return Durability.REDIS
+        if self._journal is not None and answer.journal_mark:
             return None
-        if self._ledger is not None and needed.answer.allowed and needed.least is _LEDGER:
+        if self._ledger is not None and least is Durability.POSTGRES:
             return None
-        level = _stored(needed)
-        return level if level >= self._least(needed) else NotDurable()
+        level = Durability.UNSPECIFIED if unstored else Durability.REDIS
+        return level if level >= self._floor(least, unstored, record=record) else NotDurable()
 
     @staticmethod
     def patient(needed: Needed, expires_at: float) -> bool:
@@ -215,11 +220,15 @@ class Durable:
         """Return the least that the answer may be told with."""
         if not needed.answer.allowed:
             return Durability.UNSPECIFIED
-        if needed.least is not Durability.UNSPECIFIED or self._journal is None:
-            return needed.least
-        if not needed.unstored:
+        return self._floor(needed.least, needed.unstored, record=needed.record)
+
+    def _floor(self, least: Durability, unstored: bool, *, record: bool) -> Durability:
+        """Return the least that a grant may be told with."""
+        if least is not Durability.UNSPECIFIED or self._journal is None:
+            return least
+        if not unstored:
             return Durability.REDIS
-        return Durability.JOURNAL if needed.record else Durability.BUFFERED
+        return Durability.JOURNAL if record else Durability.BUFFERED
 
 
 def _stored(needed: Needed | None) -> Durability:
