@@ -44,7 +44,7 @@ class EventEncoder(Protocol):
         """Return the events as one unit of the stream; the same events give the same bytes."""
         ...
 
-    def alike(
+    def one_event(
         self, tenant_id: TenantId, meter: MeterName, amount: int
     ) -> Callable[[EventId, OperationId], bytes]:
         """Return what makes the unit of one event of them and its ids, with nothing else."""

@@ -19,7 +19,7 @@ from typing import Final
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import DecodeError
 
-from tallygate.adapters.redis.alike import alike
+from tallygate.adapters.redis.one_event import one_event
 from tallygate.domain.event import (
     NO_CONTEXT,
     BalanceBurn,
@@ -66,11 +66,11 @@ class ProtobufEventEncoder:
             _fill(batch.events.add(), event)
         return batch.SerializeToString(deterministic=True)
 
-    def alike(
+    def one_event(
         self, tenant_id: TenantId, meter: MeterName, amount: int
     ) -> Callable[[EventId, OperationId], bytes]:
         """Return what makes the batch of one event of them and its ids, with nothing else."""
-        return alike(tenant_id, meter, amount)
+        return one_event(tenant_id, meter, amount)
 
     def decode(self, payload: bytes, at_us: int) -> list[UsageEvent]:
         """Return the events of one or more batches, accepted at `at_us`. Raises ValueError."""
