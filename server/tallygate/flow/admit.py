@@ -12,7 +12,7 @@ Refuses to know: protos, Redis, and who runs the loop of `gather`.
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.decision import Decided, Mode
@@ -165,12 +165,13 @@ class Admit:
         """Draft every request, grant what can be, and have the rest decided."""
         decide = self._decide
         now_us = decide.now_us()
-        make = decide.drafter.record if it.record else decide.drafter.consume
+        # The requests of a round are of one kind.
+        make: Any = decide.drafter.record if it.record else decide.drafter.consume
         for request, lineage in zip(it.requests, lineages, strict=True):
             try:
                 if isinstance(lineage, TallygateError):
                     raise lineage
-                draft = make(request, catalog, lineage, now_us, expires_at=it.expires_at)  # type: ignore[arg-type]  # a round's requests are of one kind
+                draft = make(request, catalog, lineage, now_us, expires_at=it.expires_at)
                 it.drafts.append(draft)
                 it.answers.append(None)
             except TallygateError as error:
