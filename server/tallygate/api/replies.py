@@ -57,7 +57,8 @@ class Replies:
 
     def _status(self, reading: LimitReading) -> bytes:
         """Return a limit's status, as a field of the reply."""
-        key = (reading.account, reading.limit_id, reading.meter, reading.state, reading.limit)
+        state = reading.state
+        key = (reading.account, reading.limit_id, reading.meter, state, reading.limit)
         found = self._parts.get(key)
         if found is None:
             if len(self._parts) >= PARTS_MAX:

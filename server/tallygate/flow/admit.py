@@ -12,7 +12,7 @@ Refuses to know: protos, Redis, and who runs the loop of `gather`.
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.decision import Decided, Mode
@@ -32,6 +32,10 @@ from tallygate.flow.decide import Answer, Decide, granted
 from tallygate.flow.draft import FOREVER, Draft
 from tallygate.flow.durable import Durable, Level, Needed
 from tallygate.flow.rounds import Result, Round, Rounds, Told
+
+# An enumeration's members are slow to find, and every call needs these.
+_NONE: Final = Durability.UNSPECIFIED
+_REJECT: Final = Mode.REJECT
 
 
 class Granting(Protocol):
@@ -200,7 +204,7 @@ class Admit:
         levels: list[Level] = []
         durable = self._decide.durable
         for place, answer in enumerate(it.answers):
-            level: Level | None = Durability.UNSPECIFIED
+            level: Level | None = _NONE
             if type(answer) is Decided and answer.allowed:
                 least = it.requests[place].min_durability
                 level = durable.known(answer, least, record=it.record)
@@ -285,7 +289,7 @@ def _recorded(draft: Draft, answer: Answer, level: Level) -> RecordResult | Tall
         return answer
     if isinstance(level, TallygateError):
         return level
-    if draft.operation.mode is Mode.REJECT:
+    if draft.operation.mode is _REJECT:
         return EventTimeTooOld(field="event_time")
     decided = granted(answer)
     event_id = draft.operation.event_ids[0]

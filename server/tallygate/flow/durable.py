@@ -30,8 +30,10 @@ LEDGER_POLL_S: Final = 0.02
 # Nobody waits longer for the ledger than this, with whatever deadline.
 LEDGER_WAIT_S: Final = 60.0
 
+# An enumeration's members are slow to find, and every call needs these.
+_NONE: Final = Durability.UNSPECIFIED
+_REDIS: Final = Durability.REDIS
 _LEDGER: Final = Durability.POSTGRES
-_IN_JOURNAL: Final = (Durability.BUFFERED, Durability.JOURNAL)
 
 Level = Durability | TallygateError
 
@@ -122,13 +124,13 @@ class Durable:
         For most there is nothing to find out: they are in the store, and no more is asked.
         """
         unstored = answer.degraded or answer.leased
-        if not (unstored or record) and least <= Durability.REDIS:
-            return Durability.REDIS
+        if not (unstored or record) and least <= _REDIS:
+            return _REDIS
         if self._journal is not None and answer.journal_mark:
             return None
-        if self._ledger is not None and least is Durability.POSTGRES:
+        if self._ledger is not None and least is _LEDGER:
             return None
-        level = Durability.UNSPECIFIED if unstored else Durability.REDIS
+        level = _NONE if unstored else _REDIS
         return level if level >= self._floor(least, unstored, record=record) else NotDurable()
 
     @staticmethod
