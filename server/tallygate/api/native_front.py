@@ -21,7 +21,7 @@ from pygrpc_native import EVENT_CALL, EVENT_CANCEL, NativeGrpcFront
 
 from tallygate.api.batched import Call
 from tallygate.api.edge import HOPELESS_S, LONGEST_S, OK, Edge, Method
-from tallygate.api.native_context import Aborted, CallerGone, NativeContext
+from tallygate.api.native_context import Aborted, CallerGone, Details, NativeContext
 from tallygate.api.status import (
     DeadlinePassed,
     MalformedMessage,
@@ -238,7 +238,7 @@ class Front:
         self._open[number] = _Open(method, 0, now, FOREVER)
         self.fail(number, WITHOUT_MESSAGE[kind]())
 
-    def _begin(self, number: int, opened: _Open, data: bytes, details: Any) -> None:  # noqa: ANN401
+    def _begin(self, number: int, opened: _Open, data: bytes, details: Details) -> None:
         self._open[number] = opened
         work = self._streamed if opened.method.handler.response_streaming else self._answered
         opened.task = self._loop.create_task(
@@ -259,13 +259,13 @@ class Front:
         except Exception as error:  # noqa: BLE001  the edge is where everything ends
             self.fail(number, error)
 
-    async def _answered(self, number: int, opened: _Open, data: bytes, details: Any) -> None:  # noqa: ANN401
+    async def _answered(self, number: int, opened: _Open, data: bytes, details: Details) -> None:
         handler = cast(Any, opened.method.handler)
         behaviour = handler.unary_unary
         reply = await behaviour(_decoded(handler, data), self._context(number, opened, details))
         self.respond(number, handler.response_serializer(reply))
 
-    async def _streamed(self, number: int, opened: _Open, data: bytes, details: Any) -> None:  # noqa: ANN401
+    async def _streamed(self, number: int, opened: _Open, data: bytes, details: Details) -> None:
         handler = opened.method.handler
         behaviour = cast(Any, handler.unary_stream)
         context = self._context(number, opened, details)
@@ -281,7 +281,7 @@ class Front:
             self._native.stream_end(number)
             self._count_out(ended, OK)
 
-    def _context(self, number: int, opened: _Open, details: Any) -> NativeContext:  # noqa: ANN401
+    def _context(self, number: int, opened: _Open, details: Details) -> NativeContext:
         return NativeContext(
             self._native,
             number,
