@@ -162,7 +162,7 @@ async def serving(rig: Rig, address: str = "127.0.0.1:0") -> AsyncIterator[Side]
     """Serve watches alone, and open a channel."""
     calls = Calls()
     # Nothing here decides.
-    servicer = QuotaServicer(
+    servicer = QuotaServicer(  # type: ignore[abstract]
         QuotaFlows(cast(Admit, None), cast(Reserve, None), cast(Refunds, None), rig.watches), 1.0
     )
     server = Server(
