@@ -29,6 +29,7 @@ from tallygate.commands.options import (
     Json,
     OpsAddress,
     PostgresDsn,
+    Processes,
     RedisUrl,
     settings_of,
 )
@@ -42,12 +43,12 @@ from tallygate.commands.output import (
     run,
     show,
 )
-from tallygate.commands.processes import run_until_told, stop_signal
+from tallygate.commands.processes import Listening, run_until_told, stop_signal
 from tallygate.commands.simulate import simulate_plan
 from tallygate.commands.verify import verify
 from tallygate.domain.errors import CatalogInvalid
 from tallygate.settings import Settings
-from tallygate.wiring import Role, Running, tools
+from tallygate.wiring import Role, tools
 from tallygate.wiring.tools import BANNER, configure_logging
 
 app = typer.Typer(
@@ -76,6 +77,7 @@ def serve(
     redis_url: RedisUrl = None,
     catalog: CatalogFile = None,
     data_dir: DataDir = None,
+    processes: Processes = None,
     config: Config = None,
 ) -> None:
     """Run the sidecar: decides and records, needs Redis alone."""
@@ -86,6 +88,7 @@ def serve(
         redis_url=redis_url,
         catalog=catalog,
         data_dir=data_dir,
+        processes=processes,
     )
     further = [name.strip() for name in also.split(",") if name.strip()]
     unknown = sorted(set(further) - {role.value for role in Role})
@@ -327,7 +330,7 @@ def main() -> None:
 def _run_roles(settings: Settings, roles: frozenset[Role]) -> None:
     configure_logging(level=settings.log_level, style=settings.log_format)
 
-    def announce(running: Running) -> None:
+    def announce(running: Listening) -> None:
         addresses = [*running.grpc_addresses, *running.control_addresses]
         errors.print(
             f"tallygate {'+'.join(sorted(roles))}: {', '.join(addresses) or 'running'};"

@@ -51,6 +51,8 @@ class ServerOptions:
     connection_age_s: float = 0.0
     connection_idle_s: float = IDLE_S
     handshake_s: float = HANDSHAKE_S
+    # Whether processes of one group listen there together; `api/shared_port.py` guards the port.
+    reuse_port: bool = False
 
 
 class Server:
@@ -163,7 +165,7 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
         # calls as it may have lost a quarter of them. What is begun is bounded at the edge.
         ("grpc.http.overload_protection", 0),
         # Two servers on one port would split the clients between them unseen.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(options.reuse_port)),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

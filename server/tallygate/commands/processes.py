@@ -7,17 +7,27 @@ Refuses to know: which roles a process has.
 import asyncio
 import signal
 from collections.abc import Callable
+from typing import Protocol
 
 from tallygate.settings import Settings
-from tallygate.wiring import Role, Running, running
+from tallygate.wiring import Role, grouped, needs_group, running
+
+
+class Listening(Protocol):
+    """Where a process, or a group of them, listens."""
+
+    grpc_addresses: list[str]
+    control_addresses: list[str]
+    ops_port: int
 
 
 async def run_until_told(
-    settings: Settings, roles: frozenset[Role], announce: Callable[[Running], None]
+    settings: Settings, roles: frozenset[Role], announce: Callable[[Listening], None]
 ) -> None:
     """Start the roles, announce where they listen, and stop at a signal."""
     stop = stop_signal()
-    async with running(settings, roles) as process:
+    start = grouped if needs_group(settings, roles) else running
+    async with start(settings, roles) as process:
         announce(process)
         await stop.wait()
 

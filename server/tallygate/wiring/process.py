@@ -27,6 +27,7 @@ from tallygate.settings import Settings
 from tallygate.wiring.control import ControlBackends, control_of
 from tallygate.wiring.host import Host, Running
 from tallygate.wiring.ingesting import start_ingest
+from tallygate.wiring.place import ALONE, Place
 from tallygate.wiring.relays import Relays
 from tallygate.wiring.roles import Role, check_roles
 from tallygate.wiring.serving import QUOTA, USAGE, prepare_serve
@@ -40,13 +41,15 @@ DESTINATIONS_MS: Final = 2_000
 
 
 @asynccontextmanager
-async def running(settings: Settings, roles: frozenset[Role]) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, roles: frozenset[Role], place: Place = ALONE
+) -> AsyncIterator[Running]:
     """Start a process with these roles; stop it, drained, on leaving.
 
     Raises `RoleUnmet`, `AddressInUse` and `LayoutDiffers`.
     """
     check_roles(settings, roles)
-    async with _Process(settings) as process:
+    async with _Process(settings, place) as process:
         await process.start(roles)
         yield process.running
 
@@ -54,10 +57,10 @@ async def running(settings: Settings, roles: frozenset[Role]) -> AsyncIterator[R
 class _Process:
     """Owns everything that has to be stopped."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: Place) -> None:
         metrics = Metrics(CollectorRegistry(), version=metadata.version("tallygate"))
-        self._host = Host(settings, metrics)
-        self.running = Running(metrics, lambda: self._readiness().ready)
+        self._host = Host(settings, metrics, place)
+        self.running = Running(metrics, self._readiness, self._unfinished)
         self._heartbeat = Heartbeat()
 
     async def __aenter__(self) -> Self:
@@ -76,7 +79,8 @@ class _Process:
         host.stack.push_async_callback(host.end_loops)
         starts: list[Callable[[], Awaitable[None]]] = []
         if Role.SERVE in roles:
-            starts.append(await prepare_serve(host, self.running))
+            listen = await prepare_serve(host, self.running)
+            starts += [listen] if host.place.listens else []
         if Role.INGEST in roles:
             start_ingest(host)
         if Role.RELAY in roles:
@@ -158,6 +162,9 @@ class _Process:
         task = asyncio.create_task(loop.run(ended), name=loop.name)
 
         host.connections.push_async_callback(ending(ended.set, task))
+
+    def _unfinished(self) -> int:
+        return self._host.unfinished()
 
     def _readiness(self) -> Readiness:
         states = {name: state() for name, state in self._host.components.items()}
