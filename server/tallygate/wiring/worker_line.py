@@ -5,6 +5,7 @@ other one learns of it; secrets travel on it alone, and not in arguments or the 
 Refuses to know: what a process does.
 """
 
+import contextlib
 import json
 import socket
 from collections.abc import Mapping
@@ -126,13 +127,17 @@ class WorkerLine:
 
     def order(self) -> Order | None:
         """Return what to be, None where nobody says it any more."""
-        message = self._socket.recv(MESSAGE_BYTES_MAX)
-        return Order.decoded(message) if message else None
+        with contextlib.suppress(ConnectionError):
+            message = self._socket.recv(MESSAGE_BYTES_MAX)
+            return Order.decoded(message) if message else None
+        return None
 
     def wait_for_end(self) -> None:
         """Return when the other side tells us to end, or has ended itself."""
-        while self._socket.recv(MESSAGE_BYTES_MAX):
-            pass
+        # It is reset where the other side has died with something unread.
+        with contextlib.suppress(ConnectionError):
+            while self._socket.recv(MESSAGE_BYTES_MAX):
+                pass
 
     def say(self, message: Message) -> None:
         """Send a message; where nobody listens, or nobody reads, it is lost."""
