@@ -32,7 +32,7 @@ SETTLE_S = 60.0
 async def place(tmp_path: Path, own_redis: EmbeddedRedis) -> AsyncIterator[Site]:
     """An installation that refuses nothing, whose Redis may be emptied."""
     file = catalogs.write(tmp_path, catalogs.OPEN)
-    settings = {"redis_url": own_redis.url, "catalog": file, "default_deadline_ms": 10_000}
+    settings = {"redis_url": own_redis.url, "catalog": file, "redis_timeout_ms": 10_000}
     async with site(tmp_path, **settings) as place:
         yield place
 
