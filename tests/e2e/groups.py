@@ -7,7 +7,7 @@ Refuses to know: what is asked.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TypeVar
 
 import grpc
@@ -20,6 +20,7 @@ from tests.servers import eventually
 CONNECTIONS = 30
 """The kernel divides connections by their ports: that one of three gets none is one in 60,000."""
 
+WORKER = "tallygate.commands.worker"
 READY_S = 60.0
 OPTIONS = [
     # Else all channels to one address share a connection.
@@ -34,7 +35,13 @@ Result = TypeVar("Result")
 def workers(server: Server) -> list[psutil.Process]:
     """Return the processes of a group, but for the one that watches."""
     watching = psutil.Process(server.process.child.pid)
-    return [each for each in watching.children() if "tallygate.commands.worker" in each.cmdline()]
+    found = []
+    for each in watching.children():
+        # One that ends at this moment has no command line any more.
+        with suppress(psutil.NoSuchProcess):
+            if WORKER in each.cmdline():
+                found.append(each)
+    return found
 
 
 def serving(server: Server) -> list[psutil.Process]:

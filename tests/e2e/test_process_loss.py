@@ -23,8 +23,9 @@ from tests.servers import eventually
 pytestmark = pytest.mark.slow
 
 PROCESSES = 3
-CALLS = 600
+KILLS = 2
 LOADS = 8
+ROUND = 20
 SETTLE_S = 60.0
 
 
@@ -75,35 +76,48 @@ async def test_killed_under_load(place: Site, postgres_dsn: str, leases: str) ->
     await place.start("ingest", postgres_dsn=postgres_dsn)
     server = await start(place, leases=leases, lease_hot_per_s=1)
     loads = [Load(server.address, f"op-{number}", f"tenant-{number}") for number in range(LOADS)]
-    sending = asyncio.gather(*(load.send(CALLS // LOADS) for load in loads))
+    killed = asyncio.Event()
 
-    def answered(count: int) -> bool:
-        return sum(len(load.answered) for load in loads) >= count
+    async def go_on(load: Load) -> None:
+        while not killed.is_set():
+            await load.send(ROUND)
 
-    for killed in (1, 2):
-        await eventually(
-            lambda killed=killed: answered(killed * CALLS // 4), SETTLE_S, what="calls before it"
-        )
-        serving(server)[-1].kill()
+    async with asyncio.TaskGroup() as sending:
+        for load in loads:
+            sending.create_task(go_on(load))
+        for number in range(1, KILLS + 1):
+            await _met(server, loads)
+            serving(server)[-1].kill()
 
-        async def replaced(killed: int = killed) -> bool:
-            restarts = await labelled(server, "tallygate_process_restarts_total")
-            return sum(restarts.values()) == killed and len(workers(server)) == PROCESSES
+            async def replaced(number: int = number) -> bool:
+                restarts = await labelled(server, "tallygate_process_restarts_total")
+                return sum(restarts.values()) == number and len(workers(server)) == PROCESSES
 
-        await eventually(replaced, SETTLE_S, what="another process in its place")
-        await ready(server)
-    async with asyncio.timeout(SETTLE_S):
-        await sending
+            await eventually(replaced, SETTLE_S, what="another process in its place")
+            await ready(server)
+        killed.set()
+    calls = sum(load.sent for load in loads)
     rows = Ledger(postgres_dsn)
 
     async def settled() -> bool:
-        return await rows.count() >= CALLS
+        return await rows.count() >= calls
 
     await eventually(settled, SETTLE_S, what="the ledger has all calls")
     operations = await rows.operations()
-    assert len(operations) == len(set(operations)) == CALLS
+    assert len(operations) == len(set(operations)) == calls
     assert set(operations) == {each for load in loads for each in load.answered}
     assert await server.terminate() == 0
+
+
+async def _met(server: Server, loads: list[Load]) -> None:
+    """Wait until every load has had answers, and a process is at work for them."""
+    before = [len(load.answered) for load in loads]
+
+    def met() -> bool:
+        answered = all(len(load.answered) > one for load, one in zip(loads, before, strict=True))
+        return answered and bool(serving(server))
+
+    await eventually(met, SETTLE_S, what="calls are answered")
 
 
 async def test_a_hung_process_is_replaced(place: Site) -> None:

@@ -139,6 +139,10 @@ class WorkerLine:
             while self._socket.recv(MESSAGE_BYTES_MAX):
                 pass
 
+    def close(self) -> None:
+        """Hang up; harmless when repeated."""
+        self._socket.close()
+
     def say(self, message: Message) -> None:
         """Send a message; where nobody listens, or nobody reads, it is lost."""
         try:

@@ -169,7 +169,7 @@ class _Family:
             labels = sample.labels
             if self._rule is Rule.EACH:
                 labels = {**labels, PROCESS_LABEL: process}
-            key = (sample.name, tuple(labels.items()))
+            key = (sample.name, tuple(sorted(labels.items())))
             held = self._values.get(key)
             self._values[key] = sample.value if held is None else self._both(held, sample.value)
 
