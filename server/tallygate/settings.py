@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     """How many processes of `serve` listen together on a TCP address, about one per core. Each has
     its own share of the clients' connections, and what other settings bound holds for each."""
 
+    transport: Literal["auto", "grpcio", "native"] = "auto"
+    """What carries gRPC calls: `native` (HTTP/2 in Rust, several times the calls per second),
+    `grpcio`, or `auto`: native where it is installed and able to do all that is set, else grpcio.
+    What native cannot do is refused at start when it is asked for by name."""
+
     ops_address: Address = "127.0.0.1:9464"
     """Where health, metrics and reflection listen; a listener of its own, out of overload's way."""
 

@@ -8,7 +8,7 @@ Refuses to know: counters, and what becomes of a draft.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tallygate.domain.catalog import Catalog, Meter, Tenant
@@ -29,12 +29,14 @@ from tallygate.domain.errors import (
 from tallygate.domain.event import FUTURE_SKEW_US, NO_CONTEXT, EventContext, UsageEvent
 from tallygate.domain.ids import (
     AccountId,
+    EventId,
     MeterName,
     OperationId,
     ReservationId,
     TenantId,
     shard_of,
 )
+from tallygate.domain.quick import quick
 from tallygate.domain.request import (
     CheckRequest,
     ConsumeRequest,
@@ -47,12 +49,15 @@ from tallygate.domain.request import (
     reservation_id_of,
 )
 from tallygate.flow.bind import Binder, quota_items, suspended_in
+from tallygate.flow.place import Place, Places
 from tallygate.ports import EventEncoder
 
 FINGERPRINT_BYTES: Final = 16
 OFFERED: Final = Durability.REDIS
+FOREVER: Final = float("inf")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Draft:
     """An operation, and what its charges are made of."""
@@ -65,7 +70,9 @@ class Draft:
     # Whether the caller is content with an answer that no store has.
     undurable: bool = True
     # Units to charge beside what the items weigh, by account and field.
-    more: Mapping[tuple[AccountId, str], int] = field(default_factory=dict)
+    more: Mapping[tuple[AccountId, str], int] | None = None
+    # Where calls alike have their charges; None where each is bound by itself.
+    place: Place | None = None
 
 
 class Drafter:
@@ -77,6 +84,7 @@ class Drafter:
         self.encoder: Final = encoder
         self.offered: Final = offered
         self.binder: Final = Binder()
+        self._places = Places(self.binder, encoder, shards)
         self._shards = shards
 
     def bound(self, draft: Draft, now_us: int, expires_at: float) -> Operation:
@@ -84,61 +92,116 @@ class Drafter:
 
         Raises `TooManyLimits` and `CounterOverflow`.
         """
-        charges = self.binder.charges(
-            draft.catalog, draft.lineage, draft.items, draft.context, now_us
-        )
-        if draft.more:
+        place = draft.place
+        if place is not None:
+            charges = self._places.charges(place, draft.items, now_us, draft.context)
+            if charges is draft.operation.charges:
+                return draft.operation
+        else:
+            charges = self.binder.charges(
+                draft.catalog, draft.lineage, draft.items, draft.context, now_us
+            )
+        more = draft.more
+        if more:
             charges = tuple(
-                replace(each, amount=each.amount + draft.more.get((each.account, each.field), 0))
+                replace(each, amount=each.amount + more.get((each.account, each.field), 0))
                 for each in charges
             )
         return replace(draft.operation, charges=charges, expires_at=expires_at)
 
     def consume(
-        self, request: ConsumeRequest, catalog: Catalog, lineage: tuple[Tenant, ...]
+        self,
+        request: ConsumeRequest,
+        catalog: Catalog,
+        lineage: tuple[Tenant, ...],
+        now_us: int,
+        *,
+        expires_at: float = FOREVER,
     ) -> Draft:
-        """Draft a charge.
+        """Draft a charge, bound to `now_us`, the store's time.
 
-        Raises `UnknownMeter`, `TenantSuspended` and `DurabilityNotOffered`.
+        Raises `UnknownMeter`, `TenantSuspended`, `DurabilityNotOffered`, `TooManyLimits` and
+        `CounterOverflow`.
         """
-        self._offered(request.min_durability)
+        least = request.min_durability
+        if least:
+            self._offered(least)
         _served(lineage)
-        _known(catalog, request.items)
+        items, context = request.items, request.context
+        place = self._places.of(catalog, lineage, items)
+        charges = self._places.charges(place, items, now_us, context)
+        operation_id = request.operation_id
+        event_ids, payload = self._charged_events(place, request)
+        operation = Operation(
+            mode=Mode.CONSUME,
+            tenant_id=request.tenant_id,
+            shard=place.shard,
+            operation_id=operation_id,
+            fingerprint=fingerprint(Mode.CONSUME, payload),
+            charges=charges,
+            event_count=len(items),
+            event_ids=event_ids,
+            payload=payload,
+            expires_at=expires_at,
+        )
+        undurable = least == 0 or self._undurable(least)
+        return Draft(operation, catalog, lineage, items, context, undurable, place=place)
+
+    def _charged_events(
+        self, place: Place, request: ConsumeRequest
+    ) -> tuple[tuple[EventId, ...], bytes]:
+        """Return the ids and the bytes of a charge's events."""
+        items, operation_id = request.items, request.operation_id
+        if len(items) == 1 and request.context is NO_CONTEXT and not items[0].dimensions:
+            event_id = event_id_of(operation_id, 0)
+            return (event_id,), self._places.payload(place, items[0], event_id, operation_id)
         events = drafted_events(request, ReservationId(""))
-        operation = self.operation(Mode.CONSUME, lineage, events, request.operation_id)
-        undurable = self._undurable(request.min_durability)
-        return Draft(operation, catalog, lineage, request.items, request.context, undurable)
+        return tuple([event.event_id for event in events]), self.encoder.encode(events)
 
     def record(
-        self, request: UsageRequest, catalog: Catalog, lineage: tuple[Tenant, ...], now_us: int
+        self,
+        request: UsageRequest,
+        catalog: Catalog,
+        lineage: tuple[Tenant, ...],
+        now_us: int,
+        *,
+        expires_at: float = FOREVER,
     ) -> Draft:
-        """Draft an event, as a rejection when it is too old.
+        """Draft an event bound to `now_us`, as a rejection when it is too old.
 
-        Raises `UnknownMeter`, `EventTimeInFuture` and `DurabilityNotOffered`.
+        Raises `UnknownMeter`, `EventTimeInFuture`, `DurabilityNotOffered`, `TooManyLimits` and
+        `CounterOverflow`.
         """
         self._offered(request.min_durability)
         meter = _meter(catalog, request.meter)
         if request.event_time_us > now_us + FUTURE_SKEW_US:
             raise EventTimeInFuture(field="event_time")
-        event = UsageEvent(
-            event_id=request.event_id,
-            tenant_id=request.tenant_id,
-            meter=request.meter,
-            amount=request.amount,
-            event_time_us=request.event_time_us,
-            operation_id=request.operation_id,
-            context=request.context,
-            dimensions=request.dimensions,
-            metadata_json=request.metadata_json,
-        )
         if request.event_time_us and request.event_time_us < now_us - meter.late_horizon_us:
-            return Draft(self.operation(Mode.REJECT, lineage, [event], None), catalog, lineage)
-        items = (Item(request.meter, request.amount, request.dimensions),)
-        # An event is one of a kind by its own id, whichever call brings it.
-        memory = OperationId(request.event_id)
-        operation = self.operation(Mode.RECORD, lineage, [event], memory)
+            late = [_recorded_event(request)]
+            return Draft(self.operation(Mode.REJECT, lineage, late, None), catalog, lineage)
+        item = Item(request.meter, request.amount, request.dimensions)
+        place = self._places.of(catalog, lineage, (item,))
+        if _plain(request):
+            payload = self._places.payload(place, item, request.event_id, request.operation_id)
+        else:
+            payload = self.encoder.encode([_recorded_event(request)])
+        items = (item,)
+        operation = Operation(
+            mode=Mode.RECORD,
+            tenant_id=request.tenant_id,
+            shard=place.shard,
+            # An event is one of a kind by its own id, whichever call brings it.
+            operation_id=OperationId(request.event_id),
+            fingerprint=fingerprint(Mode.RECORD, payload),
+            charges=self._places.charges(place, items, now_us, request.context),
+            event_count=1,
+            event_ids=(request.event_id,),
+            event_time_us=request.event_time_us,
+            payload=payload,
+            expires_at=expires_at,
+        )
         undurable = self._undurable(request.min_durability)
-        return Draft(operation, catalog, lineage, items, request.context, undurable)
+        return Draft(operation, catalog, lineage, items, request.context, undurable, place=place)
 
     def check(self, request: CheckRequest, catalog: Catalog, lineage: tuple[Tenant, ...]) -> Draft:
         """Draft a question that changes nothing. Raises `UnknownMeter` and `TenantSuspended`."""
@@ -245,6 +308,27 @@ def drafted_events(
         )
         for index, item in enumerate(request.items)
     ]
+
+
+def _plain(request: UsageRequest) -> bool:
+    """Say whether an event is its tenant, meter, amount and ids, and nothing else."""
+    return request.context is NO_CONTEXT and not (
+        request.event_time_us or request.dimensions or request.metadata_json
+    )
+
+
+def _recorded_event(request: UsageRequest) -> UsageEvent:
+    return UsageEvent(
+        event_id=request.event_id,
+        tenant_id=request.tenant_id,
+        meter=request.meter,
+        amount=request.amount,
+        event_time_us=request.event_time_us,
+        operation_id=request.operation_id,
+        context=request.context,
+        dimensions=request.dimensions,
+        metadata_json=request.metadata_json,
+    )
 
 
 def _known(catalog: Catalog, items: Sequence[Item]) -> None:

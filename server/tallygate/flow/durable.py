@@ -16,6 +16,7 @@ from typing import Final
 from tallygate.domain.decision import Decided, Operation
 from tallygate.domain.errors import NotDurable, TallygateError
 from tallygate.domain.numbers import Numbers
+from tallygate.domain.quick import quick
 from tallygate.domain.request import Durability
 from tallygate.ports.epochs import SeenNumbers
 from tallygate.ports.journal import Journal, Lane
@@ -29,9 +30,13 @@ LEDGER_POLL_S: Final = 0.02
 # Nobody waits longer for the ledger than this, with whatever deadline.
 LEDGER_WAIT_S: Final = 60.0
 
+_LEDGER: Final = Durability.POSTGRES
+_IN_JOURNAL: Final = (Durability.BUFFERED, Durability.JOURNAL)
+
 Level = Durability | TallygateError
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Needed:
     """An answer with its operation, and the least that its caller accepts.
@@ -110,6 +115,21 @@ class Durable:
             if ledger is None
             else Durability.POSTGRES
         )
+
+    def known(self, needed: Needed) -> Level | None:
+        """Return the level of an answer that has nothing to wait for, None of any other."""
+        waits = self._journal is not None and needed.answer.journal_mark
+        if waits and _wants(needed) in _IN_JOURNAL:
+            return None
+        if self._ledger is not None and needed.answer.allowed and needed.least is _LEDGER:
+            return None
+        level = _stored(needed)
+        return level if level >= self._least(needed) else NotDurable()
+
+    @staticmethod
+    def patient(needed: Needed, expires_at: float) -> bool:
+        """Say whether an answer waits for the disk alone, and as long as any that does."""
+        return needed.least is not _LEDGER and _left_s(expires_at) >= SYNC_WAIT_S
 
     async def reach(
         self, needed: Sequence[Needed | None], expires_at: float = float("inf")

@@ -28,7 +28,7 @@ from tallygate.domain.detail import (
 )
 from tallygate.domain.errors import OperationIdReused, TallygateError
 from tallygate.domain.ids import AccountId, OperationId, TenantId
-from tallygate.flow.decide import FOREVER, Answer, Decide, DecideObserver
+from tallygate.flow.decide import Answer, Decide, DecideObserver
 from tallygate.flow.draft import Draft
 from tallygate.flow.heat import Hot, grant_from, same, spent, taking_for
 from tallygate.flow.settle import BATCH_MAX, EventDater, Grant, Job, Lease, SettleObserver, Settler
@@ -112,25 +112,16 @@ class Leases:
         """How many grants the store may not have."""
         return sum(self._keys[key].unsettled for key in self._active)
 
-    async def decide(
-        self, drafts: Sequence[Draft | TallygateError], expires_at: float = FOREVER
-    ) -> list[Answer]:
-        """Return one answer per draft, as `Decide` does."""
-        now_s = self._parts.clock.monotonic()
-        met = [self._meet(draft, now_s) for draft in drafts]
-        answers: list[Answer | None] = [
-            self._local(draft, charges, hot, now_s) if isinstance(draft, Draft) and hot else None
-            for draft, (hot, charges) in zip(drafts, met, strict=True)
-        ]
-        places = [place for place, answer in enumerate(answers) if answer is None]
-        if places:
-            asked = await self._parts.decide.decide([drafts[place] for place in places], expires_at)
-            for place, answer in zip(places, asked, strict=True):
-                answers[place] = answer
-                hot, charges = met[place]
-                if hot is not None:
-                    hot.learn(charges, answer)
-        return [answer for answer in answers if answer is not None]
+    def grant(self, draft: Draft, now_s: float) -> Answer | None:
+        """Answer a draft without the store, None where that cannot be."""
+        hot, charges = self._meet(draft, now_s)
+        return self._local(draft, charges, hot, now_s) if hot is not None else None
+
+    def learn(self, draft: Draft, answer: Answer) -> None:
+        """Take in the exact answer to a draft that was not granted here."""
+        hot = self._keys.get(_key(draft, draft.operation.charges))
+        if hot is not None:
+            hot.learn(draft.operation.charges, answer)
 
     def _meet(
         self, draft: Draft | TallygateError, now_s: float
@@ -145,11 +136,7 @@ class Leases:
             )
         except TallygateError:
             return None, ()
-        key = (
-            draft.operation.tenant_id,
-            draft.operation.shard,
-            tuple((charge.account, charge.field) for charge in charges),
-        )
+        key = _key(draft, charges)
         hot = self._keys.get(key)
         if hot is None:
             if len(self._keys) >= KEYS_MAX:
@@ -297,3 +284,8 @@ class Leases:
         hot.leases = [lease for lease in hot.leases if not lease.closed]
         if not hot.leases and hot.demand.per_second(now_us) == 0:
             self._active.discard(key)
+
+
+def _key(draft: Draft, charges: Sequence[Charge]) -> Key:
+    accounts = tuple((charge.account, charge.field) for charge in charges)
+    return draft.operation.tenant_id, draft.operation.shard, accounts

@@ -19,8 +19,8 @@ from tallygate.domain.errors import EventNotFound, InvalidField, StorageFault
 from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import EventId, OperationId
 from tallygate.domain.request import Item, RefundRequest, RefundResult, event_id_of
-from tallygate.flow.decide import FOREVER, Decide, granted
-from tallygate.flow.draft import OFFERED, Draft, fingerprint
+from tallygate.flow.decide import Decide, granted
+from tallygate.flow.draft import FOREVER, OFFERED, Draft, fingerprint
 from tallygate.ports import OperationKey, QuotaStore
 
 _DIGITS: Final = frozenset("0123456789")

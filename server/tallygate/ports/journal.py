@@ -11,6 +11,7 @@ from typing import Protocol
 
 from tallygate.domain.decision import Operation
 from tallygate.domain.ids import AccountId, ReservationId, SourceId, TenantId
+from tallygate.domain.quick import quick
 from tallygate.ports.epochs import Ranges
 
 Lane = tuple[SourceId, int]
@@ -33,6 +34,7 @@ class EntryKind(StrEnum):
     EXTENDED = "e"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An operation that was accepted at `at_us`, in the store's time. It is kept without charges.
