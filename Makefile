@@ -23,7 +23,7 @@ SOURCES := server tests protos native $(wildcard bench)
 TRANSPORT ?= grpcio
 export TALLYGATE_TEST_TRANSPORT := $(TRANSPORT)
 
-.PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim lint format \
+.PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim guard lint format \
 	typecheck imports native gen gen-check proto-lint proto-breaking lock bench bench-limits \
 	bench-journal bench-rebuild bench-verify clean
 
@@ -120,6 +120,9 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 
 sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FIRST=1
 	@$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS) $(ARGS)
+
+guard: setup ## Count what each kind of call costs, beside its baseline; ARGS=--record, '--where X'
+	@$(BIN)/python -m tests.guard $(ARGS)
 
 bench: setup ## Measure speed and memory beside an empty handler; needs h2load
 	@$(BIN)/python -m bench $(ARGS)

@@ -51,9 +51,8 @@ def serving(server: Server) -> list[psutil.Process]:
         each
         for each in workers(server)
         if any(
-            connection.laddr and connection.laddr.port == port
+            connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
             for connection in each.net_connections("tcp")
-            if connection.status == psutil.CONN_ESTABLISHED
         )
     ]
 

@@ -50,7 +50,7 @@ async def recorded(server: Server, first: int, count: int) -> None:
     """Record so many units over many connections, so that each process's journal has some."""
     async with usages(server.address) as stubs:
 
-        async def call(number: int) -> "event_pb2.Durability":
+        async def call(number: int) -> int:
             stub = stubs[number % len(stubs)]
             reply = await stub.RecordUsage(record(first + number), timeout=CALL_TIMEOUT_S)
             return reply.durability

@@ -52,9 +52,10 @@ class LeaseTold(Told):
         """Count it."""
         self.told[outcome] += 1
 
-    def granted(self) -> None:
-        """Count it."""
-        self.told["granted"] += 1
+    def granted(self, calls: int) -> None:
+        """Count them, as allowed, too."""
+        self.told["granted"] += calls
+        self.told["allowed"] += calls
 
     def settled(self, outcome: str, grants: int) -> None:
         """Add them up."""

@@ -130,8 +130,10 @@ def test_orders_carry_all_settings(tmp_path: Path) -> None:
         leases="on",
     )
     order = Order(settings, frozenset({Role.SERVE, Role.INGEST}), Place(1, 3))
-    assert Order.decoded(order.encoded()) == order
-    assert Order.decoded(order.encoded()).settings.redis_url.get_secret_value() == SECRET
+    found = Order.decoded(order.encoded())
+    assert found == order
+    assert found.settings.redis_url is not None
+    assert found.settings.redis_url.get_secret_value() == SECRET
 
 
 @pytest.mark.parametrize(

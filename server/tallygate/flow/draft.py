@@ -6,7 +6,6 @@ Guarantees: the same request drafts to the same fingerprint and event ids.
 Refuses to know: counters, and what becomes of a draft.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -27,6 +26,7 @@ from tallygate.domain.errors import (
     UnknownMeter,
 )
 from tallygate.domain.event import FUTURE_SKEW_US, NO_CONTEXT, EventContext, UsageEvent
+from tallygate.domain.fingerprint import fingerprint
 from tallygate.domain.ids import (
     AccountId,
     EventId,
@@ -52,7 +52,6 @@ from tallygate.flow.bind import Binder, quota_items, suspended_in
 from tallygate.flow.place import Place, Places
 from tallygate.ports import EventEncoder
 
-FINGERPRINT_BYTES: Final = 16
 OFFERED: Final = Durability.REDIS
 FOREVER: Final = float("inf")
 
@@ -280,14 +279,6 @@ class Drafter:
     def shard(self, lineage: Sequence[Tenant]) -> int:
         """Return a family's shard: one script can charge a tenant and its parents."""
         return shard_of(lineage[-1].tenant_id, self._shards)
-
-
-def fingerprint(mode: Mode, payload: bytes, *more: str) -> str:
-    """Return the digest that tells a repeat from another call with the same id."""
-    digest = hashlib.blake2b(payload, digest_size=FINGERPRINT_BYTES, person=mode.encode())
-    for each in more:
-        digest.update(f"|{each}".encode())
-    return digest.hexdigest()
 
 
 def drafted_events(

@@ -23,9 +23,8 @@ from tallygate.api.shared_port import SharedPort
 from tallygate.api.socket_lock import path_of
 from tallygate.settings import Settings
 from tallygate.wiring.group import Group, GroupParts
-from tallygate.wiring.leftover import left_over
-from tallygate.wiring.process import ADMIN, HEARTBEAT_MS
-from tallygate.wiring.roles import Role, RoleUnmet, check_roles
+from tallygate.wiring.process import HEARTBEAT_MS
+from tallygate.wiring.roles import ADMIN, Role, RoleUnmet, check_roles
 from tallygate.wiring.serving import QUOTA, USAGE
 
 REFRESH_S: Final = 5.0
@@ -39,15 +38,6 @@ class RunningGroup:
     grpc_addresses: list[str] = field(default_factory=list)
     control_addresses: list[str] = field(default_factory=list)
     ops_port: int = 0
-
-
-def needs_group(settings: Settings, roles: frozenset[Role]) -> bool:
-    """Say whether one process is not enough: by the settings, or by what a group has left."""
-    if Role.SERVE not in roles:
-        return False
-    return settings.processes > 1 or bool(
-        settings.journal == "on" and left_over(settings.data_dir, settings.processes)
-    )
 
 
 @asynccontextmanager

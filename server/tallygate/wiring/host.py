@@ -9,12 +9,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from redis.asyncio import Redis
 
 from tallygate.adapters.clock import SystemClock
-from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.prometheus.flows import LoopMetrics, PoolMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.prometheus.observers import EdgeMetrics
@@ -29,6 +28,9 @@ from tallygate.settings import Settings
 from tallygate.wiring.place import ALONE, Place
 from tallygate.wiring.steps import Step
 
+if TYPE_CHECKING:
+    from tallygate.adapters.postgres.pool import Postgres
+
 
 @dataclass(slots=True)
 class Running:
@@ -39,7 +41,7 @@ class Running:
 
     metrics: Metrics
     readiness: Callable[[], Readiness]
-    unfinished: Callable[[], int]
+    unfinished: Callable[[], int] = int
     grpc_addresses: list[str] = field(default_factory=list)
     control_addresses: list[str] = field(default_factory=list)
     ops_port: int = 0
@@ -133,8 +135,11 @@ class Host:
         self.connections.push_async_callback(client.aclose)
         return client
 
-    def postgres(self) -> Postgres:
+    def postgres(self) -> "Postgres":
         """Return the process's one pool."""
+        # Whoever asks has imported its client already; a sidecar never does.
+        from tallygate.adapters.postgres.pool import PoolOptions, Postgres  # noqa: PLC0415
+
         if self._postgres is None:
             settings = self.settings
             assert settings.postgres_dsn is not None

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from tallygate.settings import Settings
 from tallygate.wiring.journaling import FOLDER
 
 NAME: Final = re.compile(r"process-([1-9][0-9]{0,4})")
@@ -27,6 +28,13 @@ def left_over(data_dir: Path, count: int) -> list[int]:
     found = (NAME.fullmatch(path.name) for path in data_dir.iterdir())
     indexes = sorted(int(match[1]) for match in found if match)
     return [each for each in indexes if each >= count and _may_hold(folder_of(data_dir, each))]
+
+
+def needs_group(settings: Settings) -> bool:
+    """Say whether one process is not enough: by the settings, or by what a group has left."""
+    return settings.processes > 1 or bool(
+        settings.journal == "on" and left_over(settings.data_dir, settings.processes)
+    )
 
 
 def note_done(folder: Path) -> None:

@@ -65,6 +65,7 @@ RULES: Final[Mapping[str, Rule]] = {
             "tallygate_catalog_age_seconds",
             "tallygate_catalog_tenants_held",
             "tallygate_build_info",
+            "tallygate_transport_info",
         ),
         Rule.MAX,
     ),
