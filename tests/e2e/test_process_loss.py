@@ -20,7 +20,8 @@ from tests.e2e.test_outage import TENANT, record
 from tests.e2e.test_redis_loss import ledger
 from tests.servers import eventually
 
-pytestmark = pytest.mark.slow
+# Each starts several processes, more than once.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 PROCESSES = 3
 KILLS = 2

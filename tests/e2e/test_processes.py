@@ -13,7 +13,8 @@ from tests.e2e.groups import each, labelled, quotas, ready, serving, workers
 from tests.e2e.processes import Server, Site, site, tallygate
 from tests.servers import eventually
 
-pytestmark = pytest.mark.slow
+# Each starts several processes, more than once.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 PROCESSES = 3
 LIMIT = 200
