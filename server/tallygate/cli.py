@@ -19,14 +19,15 @@ from tallygate.commands.options import (
     GrpcAddress,
     OpsAddress,
     PostgresDsn,
+    Processes,
     RedisUrl,
     Transport,
     settings_of,
 )
 from tallygate.commands.output import errors, run
-from tallygate.commands.processes import run_until_told
+from tallygate.commands.processes import Listening, run_until_told
 from tallygate.settings import Settings
-from tallygate.wiring import Role, Running, collect_seldom, configure_logging
+from tallygate.wiring import Role, collect_seldom, configure_logging
 
 
 class Verbs(TyperGroup):
@@ -64,6 +65,7 @@ def serve(
     redis_url: RedisUrl = None,
     catalog: CatalogFile = None,
     data_dir: DataDir = None,
+    processes: Processes = None,
     config: Config = None,
 ) -> None:
     """Run the sidecar: decides and records, needs Redis alone."""
@@ -75,6 +77,7 @@ def serve(
         redis_url=redis_url,
         catalog=catalog,
         data_dir=data_dir,
+        processes=processes,
     )
     further = [name.strip() for name in also.split(",") if name.strip()]
     unknown = sorted(set(further) - {role.value for role in Role})
@@ -140,7 +143,7 @@ def main() -> None:
 def _run_roles(settings: Settings, roles: frozenset[Role]) -> None:
     configure_logging(level=settings.log_level, style=settings.log_format)
 
-    def announce(running: Running) -> None:
+    def announce(running: Listening) -> None:
         collect_seldom()
         addresses = [*running.grpc_addresses, *running.control_addresses]
         errors.print(

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from typer.core import TyperGroup
 
 from tallygate.adapters.prometheus.metrics import Metrics
+from tallygate.adapters.prometheus.processes import GroupMetrics
 from tallygate.adapters.redis import keys
 from tallygate.cli import app
 from tallygate.domain.ids import AccountId, EventId, OperationId, ReservationId, TenantId
@@ -30,8 +31,9 @@ def metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
         for name, value in vars(declared).items()
         if name != "registry"
     }
+    group = GroupMetrics(CollectorRegistry()).registry
     found = {}
-    for collector in set(declared.registry._collector_to_names):
+    for collector in {*group._collector_to_names, *declared.registry._collector_to_names}:
         name = str(getattr(collector, "_name", ""))
         if name.startswith("tallygate_"):
             suffix = "_total" if getattr(collector, "_type", "") == "counter" else ""

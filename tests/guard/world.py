@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 
 from tallygate.adapters.journal.journal import JournalOptions
 from tallygate.adapters.prometheus.metrics import Metrics
+from tallygate.api.ops_pages import Readiness
 from tallygate.flow.lease import Leases
 from tallygate.flow.loop import Loop
 from tallygate.settings import SecretUrl, Settings
@@ -111,7 +112,7 @@ def settings_for(folder: Path, redis_url: str, **more: Any) -> Settings:
 async def served(settings: Settings, *, listens: bool = False) -> AsyncIterator[Served]:
     """Lend a sidecar whose loops have run once; it `listens` where its settings say."""
     host = StillHost(settings, listens=listens)
-    running = Running(host.metrics, lambda: True)
+    running = Running(host.metrics, lambda: Readiness(True, {}))
     found: list[Leases] = []
 
     def still(leases: Leases, *_: object) -> Callable[[], Awaitable[None]]:

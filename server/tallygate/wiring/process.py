@@ -19,6 +19,7 @@ from tallygate.api.ops_pages import Readiness
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.settings import Settings
 from tallygate.wiring.host import Host, Running
+from tallygate.wiring.place import ALONE, Place
 from tallygate.wiring.roles import ADMIN, Role, check_roles
 from tallygate.wiring.serving import QUOTA, USAGE, prepare_serve
 from tallygate.wiring.steps import Step, ending
@@ -27,13 +28,15 @@ HEARTBEAT_MS: Final = 500
 
 
 @asynccontextmanager
-async def running(settings: Settings, roles: frozenset[Role]) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, roles: frozenset[Role], place: Place = ALONE
+) -> AsyncIterator[Running]:
     """Start a process with these roles; stop it, drained, on leaving.
 
     Raises `RoleUnmet`, `AddressInUse` and `LayoutDiffers`.
     """
     check_roles(settings, roles)
-    async with _Process(settings) as process:
+    async with _Process(settings, place) as process:
         await process.start(roles)
         yield process.running
 
@@ -41,10 +44,10 @@ async def running(settings: Settings, roles: frozenset[Role]) -> AsyncIterator[R
 class _Process:
     """Owns everything that has to be stopped."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: Place) -> None:
         metrics = Metrics(CollectorRegistry(), version=metadata.version("tallygate"))
-        self._host = Host(settings, metrics)
-        self.running = Running(metrics, lambda: self._readiness().ready)
+        self._host = Host(settings, metrics, place)
+        self.running = Running(metrics, self._readiness, self._unfinished)
         self._heartbeat = Heartbeat()
 
     async def __aenter__(self) -> Self:
@@ -64,7 +67,8 @@ class _Process:
         starts: list[Callable[[], Awaitable[None]]] = []
         # What a role needs is imported with it: a sidecar holds no clients of Postgres and HTTP.
         if Role.SERVE in roles:
-            starts.append(await prepare_serve(host, self.running))
+            listen = await prepare_serve(host, self.running)
+            starts += [listen] if host.place.listens else []
         if Role.INGEST in roles:
             from tallygate.wiring.ingesting import start_ingest  # noqa: PLC0415
 
@@ -112,6 +116,9 @@ class _Process:
         task = asyncio.create_task(loop.run(ended), name=loop.name)
 
         host.connections.push_async_callback(ending(ended.set, task))
+
+    def _unfinished(self) -> int:
+        return self._host.unfinished()
 
     def _readiness(self) -> Readiness:
         states = {name: state() for name, state in self._host.components.items()}
