@@ -20,6 +20,7 @@ from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
+from tallygate.api.calls import methods_of
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.quota import QuotaServicer
 from tallygate.api.server import Server, ServerOptions
@@ -35,6 +36,7 @@ from tallygate.wiring.outage import Outages
 from tallygate.wiring.serve import flows_of
 from tallygate.wiring.watching import POLL_MS
 from tests.builders import SHARDS
+from tests.transports import TRANSPORT
 
 QUOTA = "tallygate.v1.QuotaService"
 USAGE = "tallygate.v1.UsageService"
@@ -92,13 +94,18 @@ async def serving(store: QuotaStore, view: CatalogView, tuning: Tuning) -> Async
     parts = DecideParts(view, gate, clock, ProtobufEventEncoder(), silent, SHARDS)
     flows = flows_of(parts, outages.breaker, settings, metrics)
     deadline_s = tuning.default_deadline_s
-    quota, usage = QuotaServicer(flows, deadline_s), UsageServicer(flows.admit, deadline_s)
+    # What they lack is among the methods that take calls in batches.
+    quota = QuotaServicer(flows, deadline_s)  # type: ignore[abstract]
+    usage = UsageServicer(flows.admit, deadline_s)  # type: ignore[abstract]
     server = Server(
-        ServerOptions(["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(deadline_s, silent)),
+        ServerOptions(
+            ["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(deadline_s, silent), transport=TRANSPORT
+        ),
         {
             QUOTA: partial(quota_pb2_grpc.add_QuotaServiceServicer_to_server, quota),
             USAGE: partial(usage_pb2_grpc.add_UsageServiceServicer_to_server, usage),
         },
+        methods_of(flows.admit),
     )
     running = asyncio.create_task(gather.run())
     stop = asyncio.Event()

@@ -24,6 +24,7 @@ from tallygate.flow.reserve import Reserve
 from tallygate.flow.watch import Watches, WatchOptions, WatchParts
 from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc
 from tests.sidecar import MESSAGE_BYTES_MAX, QUOTA, channel
+from tests.transports import TRANSPORT
 
 STALE_MS = 5_000
 FOREVER = float("inf")
@@ -161,11 +162,11 @@ async def serving(rig: Rig, address: str = "127.0.0.1:0") -> AsyncIterator[Side]
     """Serve watches alone, and open a channel."""
     calls = Calls()
     # Nothing here decides.
-    servicer = QuotaServicer(
+    servicer = QuotaServicer(  # type: ignore[abstract]
         QuotaFlows(cast(Admit, None), cast(Reserve, None), cast(Refunds, None), rig.watches), 1.0
     )
     server = Server(
-        ServerOptions([address], MESSAGE_BYTES_MAX, EdgeOptions(0.2, calls)),
+        ServerOptions([address], MESSAGE_BYTES_MAX, EdgeOptions(0.2, calls), transport=TRANSPORT),
         {QUOTA: partial(quota_pb2_grpc.add_QuotaServiceServicer_to_server, servicer)},
     )
     await server.start()

@@ -27,6 +27,7 @@ from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.quota import FakeQuotaStore
 from tests.catalog.documents import GOOD
 from tests.sidecar import MESSAGE_BYTES_MAX, SilentEdge, channel
+from tests.transports import TRANSPORT
 
 NOW = 1_700_000_040_000_000
 MINUTE = 60_000_000
@@ -100,7 +101,9 @@ async def controlled() -> AsyncIterator[Control]:
     granting = Granting(FakeCreditLedger(found.ledger), store, found)
     servicer = AdminServicer(AdminParts(apply, store, books, granting, Resetting(resets)))
     server = Server(
-        ServerOptions(["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(10.0, SilentEdge())),
+        ServerOptions(
+            ["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(10.0, SilentEdge()), transport=TRANSPORT
+        ),
         {ADMIN: partial(admin_pb2_grpc.add_AdminServiceServicer_to_server, servicer)},
     )
     await server.start()

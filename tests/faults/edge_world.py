@@ -15,8 +15,10 @@ import grpc
 
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.server import Server, ServerOptions
+from tallygate.api.transport import TransportName
 from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc
 from tests.sidecar import MESSAGE_BYTES_MAX, QUOTA
+from tests.transports import TRANSPORT
 
 METHOD = f"/{QUOTA}/CheckAndConsume"
 
@@ -84,6 +86,7 @@ async def door(
     default_deadline_s: float = 30.0,
     calls_max: int = 1_000,
     calls_max_bytes: int = 1024 * 1024,
+    transport: TransportName = TRANSPORT,
     **options: Any,  # of ServerOptions, by name
 ) -> AsyncIterator[Door]:
     """Serve; nothing is answered before `held.let` is set."""
@@ -93,7 +96,7 @@ async def door(
         default_deadline_s, told, calls_max=calls_max, calls_max_bytes=calls_max_bytes
     )
     server = Server(
-        ServerOptions([address, *also], MESSAGE_BYTES_MAX, edge, **options),
+        ServerOptions([address, *also], MESSAGE_BYTES_MAX, edge, transport=transport, **options),
         {QUOTA: partial(quota_pb2_grpc.add_QuotaServiceServicer_to_server, held)},
     )
     await server.start()

@@ -70,6 +70,12 @@ class Rude:
                 return True
         return False
 
+    async def read_by_server(self) -> None:
+        """Wait until the server has read all that was sent."""
+        self.send(PING, 0, 0, b"all read")
+        while (frame := await self.frame()) is not None and frame.kind != PING:
+            pass
+
     async def closed(self) -> list[Frame]:
         """Wait until the server has closed; return what came before."""
         found: list[Frame] = []

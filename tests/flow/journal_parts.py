@@ -44,6 +44,7 @@ from tallygate.testing.journal import FakeDisk, FakeJournal
 from tallygate.testing.quota import FakeQuotaStore
 from tests.builders import ACME, REQUESTS, SHARDS, CatalogInMemory, catalog
 from tests.flow.lease_parts import CountingStore, LeaseTold, Time
+from tests.flow.outage_parts import Ungathered
 
 SOURCE = SourceId("fake")
 SHARD = 1
@@ -143,7 +144,7 @@ class JournaledSidecar:
             BacklogParts(self.breaker, dater, time, told, self.journal),
             BacklogOptions(memory_max, 10_000_000),
         )
-        self.gate = OutageGate(self.breaker, self.backlog, told)
+        self.gate = OutageGate(Ungathered(self.breaker), self.backlog, told)
         view = CatalogInMemory(catalog(*limits))
         rebinder = Rebinder(view, Drafter(encoder, SHARDS))
         self.backlog.rebinder = rebinder

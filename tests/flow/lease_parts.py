@@ -25,7 +25,7 @@ from tallygate.gen.v1 import event_pb2
 from tallygate.ports import OperationKey, Recorded, ReservationKey
 from tallygate.testing.quota import FakeQuotaStore
 from tests.builders import ACME, REQUESTS, SHARDS, CatalogInMemory, catalog, now_us
-from tests.flow.outage_parts import Told
+from tests.flow.outage_parts import Told, Ungathered
 
 STEP_US = 1_000
 
@@ -52,9 +52,10 @@ class LeaseTold(Told):
         """Count it."""
         self.told[outcome] += 1
 
-    def granted(self) -> None:
-        """Count it."""
-        self.told["granted"] += 1
+    def granted(self, calls: int) -> None:
+        """Count them, as allowed, too."""
+        self.told["granted"] += calls
+        self.told["allowed"] += calls
 
     def settled(self, outcome: str, grants: int) -> None:
         """Add them up."""
@@ -113,7 +114,7 @@ class Leasing:
             BacklogParts(self.store, ProtobufEventDater(), self.time, told),
             BacklogOptions(0, 0),
         )
-        gate = OutageGate(self.store, backlog, told)
+        gate = OutageGate(Ungathered(self.store), backlog, told)
         encoder = ProtobufEventEncoder()
         decide = Decide(DecideParts(self.view, gate, self.time, encoder, told, SHARDS))
         self.leases = Leases(

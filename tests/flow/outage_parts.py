@@ -1,5 +1,6 @@
 """A gate, a breaker and a backlog over a store in memory, as the tests of outages have them."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from tallygate.domain.decision import Operation
 from tallygate.domain.entry import Record
 from tallygate.flow.backlog import Backlog, BacklogOptions, BacklogParts
 from tallygate.flow.breaker import Answer, Breaker, BreakerOptions
+from tallygate.flow.fair import Part
 from tallygate.flow.outage import Asked, OutageGate
 from tallygate.gen.v1 import event_pb2
 from tallygate.ports import QuotaStore
@@ -54,6 +56,29 @@ class Told:
         self.told["lost"] += operations
 
 
+class Ungathered:
+    """Puts each part to a store at once, as a queue does that is always empty."""
+
+    size_max = 256
+
+    def __init__(self, store: QuotaStore) -> None:
+        self._store = store
+        self._sent: set[asyncio.Task[None]] = set()
+
+    async def decide(self, operations: Sequence[Operation]) -> list[Answer]:
+        """Pass on."""
+        return await self._store.decide(operations)
+
+    def submit(self, part: Part) -> None:
+        """Send it by itself."""
+        sent = asyncio.create_task(self._send(part))
+        self._sent.add(sent)
+        sent.add_done_callback(self._sent.discard)
+
+    async def _send(self, part: Part) -> None:
+        part.answered(await self._store.decide(part.operations))
+
+
 class Sidecar:
     """What stands between calls and a store, without queue and transport."""
 
@@ -75,7 +100,7 @@ class Sidecar:
             BacklogOptions(operations_max, bytes_max, batch_max=4),
         )
         self.gate = OutageGate(
-            self.breaker, self.backlog, self.told, records_accepted=records_accepted
+            Ungathered(self.breaker), self.backlog, self.told, records_accepted=records_accepted
         )
         self.catalog = catalog(*limits)
 

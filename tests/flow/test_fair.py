@@ -14,7 +14,7 @@ from tallygate.domain.decision import Decided, Operation, Outcome, Reservation
 from tallygate.domain.errors import Overloaded, TallygateError
 from tallygate.domain.ids import TenantId
 from tallygate.flow.fair import TURNS, FairQueue, Part
-from tallygate.flow.gather import Gather
+from tallygate.flow.gather import Awaited, Gather
 from tallygate.flow.pressure import PUSHBACK_MAX_S, PUSHBACK_MIN_S, Pressure
 from tallygate.ports import OperationKey, Recorded, ReservationKey
 from tests.builders import check, window
@@ -44,9 +44,9 @@ def of(tenant: str, count: int = 1, expires_at: float = float("inf")) -> list[Op
     return [question] * count
 
 
-def part(tenant: str, count: int = 1) -> Part:
+def part(tenant: str, count: int = 1) -> Awaited:
     """Return so many operations of a tenant as one part."""
-    return Part(TenantId(tenant), of(tenant, count), asyncio.get_running_loop().create_future())
+    return Awaited(TenantId(tenant), of(tenant, count), asyncio.get_running_loop().create_future())
 
 
 def operations(parts: Sequence[Part]) -> Counter[str]:

@@ -7,8 +7,8 @@ from tallygate.domain.account import Accounts
 from tallygate.domain.balance import Balance
 from tallygate.domain.catalog import Limit, LimitKind
 from tallygate.domain.decision import Mode, Rule, SlidingRule, WindowRule
-from tallygate.domain.detail import Grant, Portion, Share
-from tallygate.domain.ids import AMOUNT_MAX, LimitId
+from tallygate.domain.detail import Given, Grant, Portion, Share
+from tallygate.domain.ids import AMOUNT_MAX, LimitId, OperationId
 from tallygate.domain.window import DAY_US, MINUTE_US, SECOND_US
 from tests.property.shard_limits import METER, Chooser
 
@@ -54,7 +54,8 @@ def any_portion(choose: Chooser, mode: Mode, share: Share) -> Portion:
     used: list[int] = []
     back: list[int] = []
     for piece in share.pieces:
-        used.append(0 if mode is Mode.RELEASE else choose.integer(0, piece.amount))
+        most = choose.one_of([0, 0, piece.amount]) if mode is Mode.RELEASE else piece.amount
+        used.append(choose.integer(0, most))
         rest = piece.amount - used[-1]
         back.append(choose.integer(0, rest) if mode is Mode.SETTLE else rest)
     return Portion(share, tuple(used), tuple(back))
@@ -85,3 +86,24 @@ def turns(model: Accounts) -> list[list[int]]:
         [each.until_us for each in model.reservations.values()],
         [end for each in grants for end in (each.starts_us, each.expires_us)],
     ]
+
+
+def any_given(choose: Chooser) -> tuple[Given, ...]:
+    """Return some calls that were granted ahead: their ids are those of other calls, too."""
+    ids: list[OperationId | None] = [*(OperationId(f"c-{number}") for number in range(6)), None]
+    runs: list[Given] = []
+    while ids and choose.integer(0, 2):
+        start = choose.integer(0, len(ids) - 1)
+        some, ids[start : start + 3] = ids[start : start + 3], []
+        fingerprints = tuple(f"c{choose.integer(1, 3):x}" for _ in some)
+        runs.append(Given(tuple(some), fingerprints, choose.integer(1, 2), choose.integer(5, 6)))
+    return tuple(runs)
+
+
+def events_given(given: tuple[Given, ...]) -> tuple[bytes, int]:
+    """Return the payload and the number of events of such calls; no two calls have the same."""
+    sizes = [run.size_bytes for run in given for _ in run.operation_ids]
+    payload = b"".join(
+        f"|{place}\n,{size}"[:size].encode().ljust(size) for place, size in enumerate(sizes)
+    )
+    return payload, sum(run.event_count * len(run.operation_ids) for run in given)

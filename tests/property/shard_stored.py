@@ -32,6 +32,7 @@ from tallygate.domain.detail import (
     Refund,
     Settlement,
 )
+from tallygate.domain.given import given_in
 from tallygate.domain.hold import Account
 from tallygate.domain.ids import AMOUNT_MAX, AccountId
 from tallygate.domain.sliding import Buckets
@@ -45,7 +46,7 @@ SLACK_MS = 30_000
 REFUNDED_SEEN = 8
 """Of the events refunded, the newest: no step names an older one."""
 
-CHARGING = {Mode.CONSUME, Mode.RECORD, Mode.RESERVE, Mode.COMMIT, Mode.SETTLE}
+CHARGING = {Mode.CONSUME, Mode.RECORD, Mode.RESERVE, Mode.COMMIT, Mode.SETTLE, Mode.LATE}
 
 
 class Lives(NamedTuple):
@@ -129,6 +130,10 @@ class Stored:
             until_us = model.operations[tenant, operation.operation_id].until_us
             key = keys.operation(shard, self._epoch, tenant, operation.operation_id)
             self._lives.append(Lives(key, -(-(until_us - outcome.at_us) // 1000)))
+        for run in given_in(operation):
+            for named in (each for each in run.operation_ids if each is not None):
+                key = keys.operation(shard, self._epoch, tenant, named)
+                self._lives.append(Lives(key, model.memory_us // 1000))
         match operation.detail:
             case Hold(_, ttl_us):
                 for charge in operation.charges:

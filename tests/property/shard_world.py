@@ -9,6 +9,7 @@ some again, at the edges of windows, buckets, holds, grants and memories above a
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from tallygate.adapters.redis import keys
@@ -17,21 +18,8 @@ from tallygate.adapters.redis.epochs import RedisCounterStages
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.domain.account import Accounts
 from tallygate.domain.catalog import Limit
-from tallygate.domain.decision import (
-    Decided,
-    Mode,
-    Operation,
-    Reservation,
-    ReservationState,
-)
-from tallygate.domain.detail import (
-    Credit,
-    Extension,
-    Hold,
-    Rebuilt,
-    Refund,
-    Settlement,
-)
+from tallygate.domain.decision import Decided, Mode, Operation, Reservation, ReservationState
+from tallygate.domain.detail import Credit, Extension, Hold, Late, Rebuilt, Refund, Settlement
 from tallygate.domain.ids import (
     AMOUNT_MAX,
     AccountId,
@@ -48,7 +36,15 @@ from tallygate.domain.sliding import sliding_rule
 from tallygate.domain.window import DAY_US, MINUTE_US, SECOND_US, Calendar
 from tallygate.ports import ReservationKey
 from tallygate.ports.epochs import Stage
-from tests.property.shard_details import any_balance, any_grants, any_portion, any_slot, turns
+from tests.property.shard_details import (
+    any_balance,
+    any_given,
+    any_grants,
+    any_portion,
+    any_slot,
+    events_given,
+    turns,
+)
 from tests.property.shard_limits import Chooser, any_limit, changed_limit
 from tests.property.shard_stored import Stored
 from tests.property.shard_text import Conservation
@@ -214,6 +210,7 @@ class World:
                 *([self._use] * 8),
                 *([self._reserve] * 4),
                 *([self._resolve] * 5),
+                self._late,
                 self._extend,
                 self._refund,
                 self._refund,
@@ -317,18 +314,29 @@ class World:
             0 if mode is Mode.RELEASE else self._choose.one_of([0, 0, 0, 1, 1, 5, 5, AMOUNT_MAX])
         )
         family = self._choose.one_of(FAMILIES)
+        given = () if mode is Mode.COMMIT else any_given(self._choose)
+        plain = not given and mode is not Mode.RELEASE
+        payload, count = (b"settled", 2) if plain else events_given(given)
         return Operation(
             mode=mode,
             tenant_id=TENANTS[0],
             shard=SHARD,
             charges=tuple(self._charges(family, excess)) if mode is not Mode.RELEASE else (),
-            event_count=0 if mode is Mode.RELEASE else 2,
-            payload=b"" if mode is Mode.RELEASE else b"settled",
+            event_count=count,
+            payload=payload,
             detail=Settlement(
-                of, portions, self._choose.one_of([True, False]), b"more", min(excess, 1)
+                of, portions, self._choose.one_of([True, False]), b"more", min(excess, 1), given
             ),
             **self._named(mode, excess),
         )
+
+    def _late(self) -> Operation:
+        """Calls whose reservation is lost: their units are counted without it."""
+        given = any_given(self._choose)
+        payload, count = events_given(given)
+        used = replace(self._use(), mode=Mode.LATE, reject_reason="", detail=Late(given))
+        named = self._named(Mode.LATE, count)
+        return replace(used, event_count=count, payload=payload, **named)
 
     def _extend(self) -> Operation:
         of, found = self._known()

@@ -1,18 +1,18 @@
-"""Methods that take calls in batches, as bytes: how a transport hands them over without a task each.
+"""Methods that take calls in batches, as bytes: how transports hand them over without a task each.
 
 Guarantees: nothing here allocates per call but what the caller passes.
 Refuses to know: transports, and what methods do.
 
-A transport collects what has arrived, lets in what there is room for, and calls the method once with
-all of it. The method answers each call exactly once, at once or later, in any order, on the event
-loop's thread.
+A transport collects what has arrived, lets in what there is room for, and calls the method once
+with all of it. The method answers each call exactly once, at once or later, in any order, on the
+event loop's thread.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 Call = tuple[int, bytes, float]
-"""A call's number, its request as it came, and the loop time in seconds when its caller gives up."""
+"""A call's number, its request as it came, the loop time in seconds when its caller gives up."""
 
 
 class Answering(Protocol):
@@ -24,6 +24,10 @@ class Answering(Protocol):
 
     def fail(self, call: int, error: Exception) -> None:
         """Answer a call with the status of an error, as the error table has it."""
+        ...
+
+    def waits(self, call: int) -> bool:
+        """Say whether anybody still waits: not once the caller has gone or its time is over."""
         ...
 
 

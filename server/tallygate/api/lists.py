@@ -34,15 +34,16 @@ async def answer_each(
     good = [request for request in converted if not isinstance(request, TallygateError)]
     answers = iter(await answer(good) if good else ())
     return [
-        _shown(request if isinstance(request, TallygateError) else next(answers))
+        visible(request if isinstance(request, TallygateError) else next(answers))
         for request in converted
     ]
 
 
-def _shown(result: Result | TallygateError) -> Result | TallygateError:
+def visible(result: Result | TallygateError) -> Result | TallygateError:
+    """Return a result as a caller may see it; what was not expected of an item is logged."""
     if not isinstance(result, TallygateError):
         return result
-    visible = shown(result)
-    if isinstance(visible, Unexpected) and visible is not result:
-        log.error("item_failed", reference=visible.reference, exc_info=result)
-    return visible
+    told = shown(result)
+    if isinstance(told, Unexpected) and told is not result:
+        log.error("item_failed", reference=told.reference, exc_info=result)
+    return told

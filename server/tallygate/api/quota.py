@@ -1,6 +1,6 @@
 """The QuotaService: ask before costly work.
 
-Guarantees: one request or a thousand take the same way.
+Guarantees: what charges is not here: CheckAndConsume, alone and in lists, is in `calls`.
 Refuses to know: how decisions are made, and how errors are told.
 """
 
@@ -14,10 +14,7 @@ import grpc
 from tallygate.api import convert
 from tallygate.api import convert_reserve as reserving
 from tallygate.api.edge import remaining_s
-from tallygate.api.lists import answer_each
-from tallygate.api.status import item_error
 from tallygate.api.watch import watching
-from tallygate.domain.errors import TallygateError
 from tallygate.flow.admit import Admit
 from tallygate.flow.lease import Leases
 from tallygate.flow.refund import Refunds
@@ -50,37 +47,7 @@ class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
         self._watches = flows.watches
         self._default_deadline_s = default_deadline_s
 
-    async def CheckAndConsume(  # noqa: N802  the name is the proto's
-        self, request: quota_pb2.CheckAndConsumeRequest, context: Context
-    ) -> quota_pb2.CheckAndConsumeResponse:
-        """Charge every item against every limit that applies, all or nothing."""
-        charge = convert.consume_request(request)
-        [result] = await self._admit.consume([charge], self._expires_at(context))
-        if isinstance(result, TallygateError):
-            raise result
-        return convert.consume_response(result)
-
-    async def BatchCheckAndConsume(  # noqa: N802
-        self, request: quota_pb2.BatchCheckAndConsumeRequest, context: Context
-    ) -> quota_pb2.BatchCheckAndConsumeResponse:
-        """Decide each request of a list by itself."""
-        convert.counted(request.requests)
-        expires_at = self._expires_at(context)
-        results = await answer_each(
-            request.requests,
-            convert.consume_request,
-            lambda charges: self._admit.consume(charges, expires_at),
-        )
-        response = quota_pb2.BatchCheckAndConsumeResponse()
-        for result in results:
-            outcome = response.results.add()
-            if isinstance(result, TallygateError):
-                outcome.error.CopyFrom(item_error(result))
-            else:
-                outcome.response.CopyFrom(convert.consume_response(result))
-        return response
-
-    async def Check(  # noqa: N802
+    async def Check(  # noqa: N802  the name is the proto's
         self, request: quota_pb2.CheckRequest, context: Context
     ) -> quota_pb2.CheckResponse:
         """Answer as CheckAndConsume would, without charging."""

@@ -1,6 +1,6 @@
 """The UsageService: tell after the work is done.
 
-Guarantees: usage is never refused for quota.
+Guarantees: usage is never refused for quota. RecordUsage, alone and in lists, is in `calls`.
 Refuses to know: how usage is stored, and how errors are told.
 """
 
@@ -11,10 +11,8 @@ from typing import Any
 import grpc
 
 from tallygate.api import convert
-from tallygate.api.edge import remaining_s
+from tallygate.api.calls import recorded_item
 from tallygate.api.lists import answer_each
-from tallygate.api.status import item_error
-from tallygate.domain.errors import TallygateError
 from tallygate.flow.admit import Admit
 from tallygate.gen.v1 import usage_pb2, usage_pb2_grpc
 
@@ -28,25 +26,7 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         self._admit = admit
         self._default_deadline_s = default_deadline_s
 
-    async def RecordUsage(  # noqa: N802  the name is the proto's
-        self, request: usage_pb2.RecordUsageRequest, context: Context
-    ) -> usage_pb2.RecordUsageResponse:
-        """Record one event."""
-        event = convert.usage_request(request)
-        [result] = await self._admit.record([event], self._expires_at(context))
-        if isinstance(result, TallygateError):
-            raise result
-        return convert.record_response(result)
-
-    async def BatchRecordUsage(  # noqa: N802
-        self, request: usage_pb2.BatchRecordUsageRequest, context: Context
-    ) -> usage_pb2.BatchRecordUsageResponse:
-        """Record a list, each event by itself."""
-        response = usage_pb2.BatchRecordUsageResponse()
-        response.results.extend(await self._recorded(request.requests, self._expires_at(context)))
-        return response
-
-    async def StreamRecordUsage(  # noqa: N802
+    async def StreamRecordUsage(  # noqa: N802  the name is the proto's
         self, requests: AsyncIterator[usage_pb2.StreamRecordUsageRequest], context: Context
     ) -> AsyncGenerator[usage_pb2.StreamRecordUsageResponse, None]:
         """Record lists as they come, one after the other: who sends faster waits."""
@@ -67,15 +47,4 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
             convert.usage_request,
             lambda events: self._admit.record(events, expires_at),
         )
-        outcomes: list[usage_pb2.BatchRecordUsageResult] = []
-        for result in results:
-            outcome = usage_pb2.BatchRecordUsageResult()
-            if isinstance(result, TallygateError):
-                outcome.error.CopyFrom(item_error(result))
-            else:
-                outcome.response.CopyFrom(convert.record_response(result))
-            outcomes.append(outcome)
-        return outcomes
-
-    def _expires_at(self, context: Context) -> float:
-        return asyncio.get_running_loop().time() + remaining_s(context, self._default_deadline_s)
+        return [recorded_item(result) for result in results]

@@ -41,6 +41,7 @@ from tallygate.domain.detail import (
     Credit,
     Extension,
     Hold,
+    Late,
     Rebuilt,
     Refund,
     Settlement,
@@ -48,6 +49,7 @@ from tallygate.domain.detail import (
 )
 from tallygate.domain.entry import Entry
 from tallygate.domain.fence import is_fenced, not_begun, rebuild
+from tallygate.domain.given import given_in, known_among, remembered_given
 from tallygate.domain.hold import Account, left_of, settle, share_text, shares_of
 from tallygate.domain.ids import (
     AccountId,
@@ -145,6 +147,9 @@ class Accounts:
         if not self._holds(operation):
             # Its units have come back; a clock that was set back does not take them again.
             return Unresolved(ReservationState.EXPIRED)
+        known = known_among(operation, self.operations, call.now_us)
+        if known is not None:
+            return known
         match operation.detail:
             case Settlement() as settlement:
                 return self._settle(operation, settlement, call)
@@ -156,7 +161,7 @@ class Accounts:
                 return self._credit(operation, credit, call)
             case Rebuilt() as rebuilt:
                 return self._rebuild(operation, rebuilt, call)
-            case Hold() | None:
+            case Hold() | Late() | None:
                 pass
         if operation.mode is Mode.RESET:
             return self._reset(operation, call)
@@ -347,8 +352,9 @@ class Accounts:
     def _read(self, charge: Charge, now_us: int) -> LimitReading:
         account = self._account(charge.account)
         moment = Moment(now_us, Mode.CHECK, now_us, account.next_hold_us)
-        nothing = replace(charge, amount=0)
-        return evaluate(nothing, account.counters.get(charge.field), moment).before
+        return evaluate(
+            replace(charge, amount=0), account.counters.get(charge.field), moment
+        ).before
 
     def _apply(
         self, charges: Sequence[Charge], verdicts: Sequence[Verdict], call: Call, *, burns: bool
@@ -374,7 +380,9 @@ class Accounts:
         self.reservations[tenant_id, of] = Kept(reservation, until_us)
 
     def _answer(self, operation: Operation, answer: Decided, payload: bytes = b"") -> Decided:
-        """Remember the answer, with the events that a refund may name."""
+        """Remember the answer with the events that a refund may name, by calls where it has any."""
+        self.operations.update(remembered_given(operation, answer, self.memory_us))
+        payload = b"" if given_in(operation) else payload
         if operation.operation_id is not None:
             memory_us = self.memory_us
             if isinstance(operation.detail, Hold):

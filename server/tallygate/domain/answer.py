@@ -27,7 +27,7 @@ def asking(operation: Operation) -> Mode:
     """Return as what an operation's charges meet their limits."""
     if isinstance(operation.detail, Settlement):
         return Mode.RECORD if operation.detail.record_excess else Mode.CONSUME
-    return operation.mode
+    return Mode.RECORD if operation.mode is Mode.LATE else operation.mode
 
 
 def shares_told(operation: Operation) -> tuple[Share, ...]:

@@ -37,6 +37,7 @@ class Mode(StrEnum):
     RESET = "z"
     GRANT = "g"
     REBUILD = "b"
+    LATE = "t"
 
 
 class LimitState(StrEnum):
@@ -279,6 +280,17 @@ class Fenced:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """Of the calls that an operation records, some are known already; nothing was done.
+
+    By its place among them, each of these: "p" a repeat, "u" other content under the same id, "b"
+    something that cannot be read.
+    """
+
+    calls: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """A stored value cannot be read; nothing was changed."""
 
@@ -297,5 +309,6 @@ Outcome = (
     | TooLate
     | Moved
     | Fenced
+    | Known
     | Broken
 )

@@ -6,7 +6,7 @@ Refuses to know: operations, and what comes of them.
 
 from dataclasses import dataclass
 
-from tallygate.domain.ids import AccountId, EventId, ReservationId
+from tallygate.domain.ids import AccountId, EventId, OperationId, ReservationId
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,26 @@ class Portion:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """Calls that were granted without the store, and are recorded with what settles their units.
+
+    Each has `event_count` events, in `size_bytes`: their operation's payload is those of all calls,
+    in order. A call without an id is not remembered.
+    """
+
+    operation_ids: tuple[OperationId | None, ...]
+    fingerprints: tuple[str, ...]
+    event_count: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """Detail of COMMIT, RELEASE and SETTLE, of which the last leaves the reservation held.
 
     The operation's charges are of the excess: what was used beyond the reservation. They gate as
     `CONSUME`, or, with `record_excess`, not at all. When they are refused, the rest is settled.
+    `given` is what was granted from the units that are used up, each id once.
     """
 
     reservation_id: ReservationId
@@ -64,6 +79,17 @@ class Settlement:
     record_excess: bool = False
     excess_payload: bytes = b""
     excess_count: int = 0
+    given: tuple[Given, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Detail of LATE: calls that were granted from a reservation which is lost.
+
+    The operation's charges are their units, counted as `RECORD` counts.
+    """
+
+    given: tuple[Given, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +151,4 @@ class Rebuilt:
     slots: tuple[tuple[tuple[int, int], ...], ...]
 
 
-Detail = Hold | Settlement | Extension | Refund | Credit | Rebuilt
+Detail = Hold | Settlement | Late | Extension | Refund | Credit | Rebuilt

@@ -56,10 +56,10 @@ class Demand:
     before: int = 0
     calls: int = 0
 
-    def count(self, now_us: int) -> None:
-        """Count a call; the time is any clock's that does not go back."""
+    def count(self, now_us: int, calls: int = 1) -> None:
+        """Count calls; the time is any clock's that does not go back."""
         self._turn(now_us)
-        self.calls += 1
+        self.calls += calls
 
     def per_second(self, now_us: int) -> int:
         """Return the calls per second, of the last half second."""

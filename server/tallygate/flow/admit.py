@@ -1,15 +1,18 @@
-"""app ──gRPC──▶ api ─▶ [ admit ] ─▶ decide ═▶ Redis: decide and record in one atomic step.
+"""app ──gRPC──▶ api ─▶ [ admit ] ─▶ rounds ═▶ Redis: decide and record in one atomic step.
 
 If we die here before the store is called, nothing has happened. If we die after it was called and
 before the caller is answered, the caller retries with the same operation id and gets the first
 answer. The events are in the stream by then; `ingest` takes them on.
 
-Guarantees: everything is a list; one bad request never fails its neighbours.
+Guarantees: everything is a list; one bad request never fails its neighbours. A call that has
+nothing to wait for but the store costs no task and no future.
 Refuses to know: protos, Redis, and who runs the loop of `gather`.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.decision import Decided, Mode
@@ -25,75 +28,89 @@ from tallygate.domain.request import (
     UsageRequest,
 )
 from tallygate.domain.spread import spread
-from tallygate.flow.decide import FOREVER, Answer, Decide, granted
-from tallygate.flow.draft import Draft
-from tallygate.flow.durable import Level, Needed
+from tallygate.flow.decide import Answer, Decide, granted
+from tallygate.flow.draft import FOREVER, Draft
+from tallygate.flow.durable import Durable, Level, Needed
+from tallygate.flow.rounds import Result, Round, Rounds, Told
 
 
-class Decider(Protocol):
-    """Whoever has drafts decided: `Decide`, or what stands in front of it."""
+class Granting(Protocol):
+    """Whoever answers charges without the store, where it can."""
 
-    async def decide(
-        self, drafts: Sequence[Draft | TallygateError], expires_at: float = FOREVER
-    ) -> list[Answer]:
-        """Return one answer per draft."""
+    def grant(self, draft: Draft, now_s: float) -> Answer | None:
+        """Return the answer to a draft at that loop time, None where the store has to decide."""
         ...
+
+    def learn(self, draft: Draft, answer: Answer) -> None:
+        """Take in what was decided of a draft that was not granted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """Lets one caller go on that waits for its results."""
+
+    results: asyncio.Future[list[Result]]
+
+    def waits(self, ticket: int) -> bool:
+        """Say whether it does still."""
+        return not self.results.done()
+
+    def answered(self, ticket: int, results: Sequence[Result]) -> None:
+        """Hand the results over."""
+        if not self.results.done():
+            self.results.set_result([*results])
+
+    def failed(self, ticket: int, error: Exception) -> None:
+        """Raise it where the caller waits."""
+        if not self.results.done():
+            self.results.set_exception(error)
 
 
 class Admit:
     """Decides lists of requests. `expires_at` is loop time, in seconds, when callers give up.
 
-    Charges are decided by `charging` where it is given.
+    Charges are granted by `granting` where it is given and can.
     """
 
-    def __init__(self, decide: Decide, charging: Decider | None = None) -> None:
+    def __init__(self, decide: Decide, granting: Granting | None = None) -> None:
         self._decide = decide
-        self._charging = charging or decide
+        self._granting = granting
+        self._rounds = Rounds(decide, decide.gate, self._decided)
+        # Rounds that wait for the journal or the ledger, and those that wait for a tenant.
+        self._unsafe: list[Round] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def charge(
+        self, requests: Sequence[ConsumeRequest], expires_at: float, ticket: int, told: Told
+    ) -> None:
+        """Charge each request against its limits, all or nothing, and record its events.
+
+        `told` hears of it once, now or later, on the loop's thread.
+        """
+        self._begin(Round(told, ticket, requests, expires_at, False, [], []))
+
+    def keep(
+        self, requests: Sequence[UsageRequest], expires_at: float, ticket: int, told: Told
+    ) -> None:
+        """Record each event and count it, and tell, as `charge` does; quota refuses nothing."""
+        self._begin(Round(told, ticket, requests, expires_at, True, [], []))
 
     async def consume(
         self, requests: Sequence[ConsumeRequest], expires_at: float = FOREVER
     ) -> list[ConsumeResult | TallygateError]:
-        """Charge each request against its limits, all or nothing, and record its events."""
-        drafts = await self._decide.drafts(requests, self._decide.drafter.consume)
-        answers = await self._charging.decide(drafts, expires_at)
-        reached = await self._decide.durable.reach(
-            [
-                Needed(answer, draft.operation, request.min_durability)
-                if isinstance(draft, Draft) and isinstance(answer, Decided)
-                else None
-                for request, draft, answer in zip(requests, drafts, answers, strict=True)
-            ],
-            expires_at,
-        )
-        return [
-            _consumed(draft, answer, level) if isinstance(draft, Draft) else draft
-            for draft, answer, level in zip(drafts, answers, reached, strict=True)
-        ]
+        """Charge each request; return one result per request. Raises why there are none."""
+        awaited = _Awaited(asyncio.get_running_loop().create_future())
+        self.charge(requests, expires_at, 0, awaited)
+        return cast(list[ConsumeResult | TallygateError], await awaited.results)
 
     async def record(
         self, requests: Sequence[UsageRequest], expires_at: float = FOREVER
     ) -> list[RecordResult | TallygateError]:
-        """Record each event and count it; never refuse it for quota."""
-        now_us = self._decide.now_us()
-
-        def make(request: UsageRequest, catalog: Catalog, lineage: tuple[Tenant, ...]) -> Draft:
-            return self._decide.drafter.record(request, catalog, lineage, now_us)
-
-        drafts = await self._decide.drafts(requests, make)
-        answers = await self._decide.decide(drafts, expires_at)
-        reached = await self._decide.durable.reach(
-            [
-                Needed(answer, draft.operation, request.min_durability, record=True)
-                if isinstance(draft, Draft) and isinstance(answer, Decided)
-                else None
-                for request, draft, answer in zip(requests, drafts, answers, strict=True)
-            ],
-            expires_at,
-        )
-        return [
-            _recorded(draft, answer, level) if isinstance(draft, Draft) else draft
-            for draft, answer, level in zip(drafts, answers, reached, strict=True)
-        ]
+        """Record each event; return one result per request. Raises why there are none."""
+        awaited = _Awaited(asyncio.get_running_loop().create_future())
+        self.keep(requests, expires_at, 0, awaited)
+        return cast(list[RecordResult | TallygateError], await awaited.results)
 
     async def check(self, request: CheckRequest, expires_at: float = FOREVER) -> Decided:
         """Decide without charging. Raises the `TallygateError` that keeps it undecided."""
@@ -117,6 +134,134 @@ class Admit:
             _read(draft, answer) if isinstance(draft, Draft) else draft
             for draft, answer in zip(drafts, answers, strict=True)
         ]
+
+    def _begin(self, it: Round) -> None:
+        try:
+            catalog = self._decide.catalog()
+            lineages = [self._decide.held(request.tenant_id) for request in it.requests]
+            if None in lineages:
+                self._spawn(self._read(it, catalog))
+            else:
+                self._draft(it, catalog, cast(Sequence[tuple[Tenant, ...]], lineages))
+        except Exception as error:  # noqa: BLE001  it is the answer, whatever it is
+            it.told.failed(it.ticket, error)
+
+    async def _read(self, it: Round, catalog: Catalog) -> None:
+        """Go on with a round some of whose tenants have to be read."""
+        try:
+            lineages: list[tuple[Tenant, ...] | TallygateError] = []
+            for request in it.requests:
+                try:
+                    lineages.append(await self._decide.lineage(request.tenant_id))
+                except TallygateError as error:
+                    lineages.append(error)
+            self._draft(it, catalog, lineages)
+        except Exception as error:  # noqa: BLE001  it is the answer, whatever it is
+            it.told.failed(it.ticket, error)
+
+    def _draft(
+        self, it: Round, catalog: Catalog, lineages: Sequence[tuple[Tenant, ...] | TallygateError]
+    ) -> None:
+        """Draft every request, grant what can be, and have the rest decided."""
+        decide = self._decide
+        now_us = decide.now_us()
+        make = decide.drafter.record if it.record else decide.drafter.consume
+        for request, lineage in zip(it.requests, lineages, strict=True):
+            try:
+                if isinstance(lineage, TallygateError):
+                    raise lineage
+                draft = make(request, catalog, lineage, now_us, expires_at=it.expires_at)  # type: ignore[arg-type]  # a round's requests are of one kind
+                it.drafts.append(draft)
+                it.answers.append(None)
+            except TallygateError as error:
+                it.drafts.append(error)
+                it.answers.append(decide.failed(error))
+        if self._granting is not None and not it.record:
+            self._grant(self._granting, it)
+        self._rounds.begin(it)
+
+    def _grant(self, granting: Granting, it: Round) -> None:
+        now_s = self._decide.monotonic()
+        for place, draft in enumerate(it.drafts):
+            if isinstance(draft, Draft):
+                it.answers[place] = granting.grant(draft, now_s)
+
+    def _decided(self, it: Round) -> None:
+        """Answer a round at once where nothing is waited for, or have it wait."""
+        if it.fault is not None:
+            it.told.failed(it.ticket, it.fault)
+            return
+        if self._granting is not None and not it.record:
+            for draft, answer in zip(it.drafts, it.answers, strict=True):
+                if isinstance(draft, Draft) and not (type(answer) is Decided and answer.leased):
+                    self._granting.learn(draft, cast(Answer, answer))
+        levels: list[Level] = []
+        for place, answer in enumerate(it.answers):
+            level: Level | None = Durability.UNSPECIFIED
+            if type(answer) is Decided:
+                level = self._decide.durable.known(_needed(it, place, answer))
+            if level is None:
+                if not self._unsafe:
+                    asyncio.get_running_loop().call_soon(self._secure)
+                self._unsafe.append(it)
+                return
+            levels.append(level)
+        _tell(it, levels)
+
+    def _secure(self) -> None:
+        """Have the rounds that were decided together wait together for what they wait for."""
+        together: list[Round] = []
+        waiting, self._unsafe = self._unsafe, []
+        for it in waiting:
+            # Whoever has less time, or waits for the ledger, must not have others wait.
+            if all(each is None or Durable.patient(each, it.expires_at) for each in _needs(it)):
+                together.append(it)
+            else:
+                self._spawn(self._reach([it], it.expires_at))
+        if together:
+            self._spawn(self._reach(together, FOREVER))
+
+    async def _reach(self, rounds: Sequence[Round], expires_at: float) -> None:
+        try:
+            needed = [each for it in rounds for each in _needs(it)]
+            levels = await self._decide.durable.reach(needed, expires_at)
+        except Exception as error:  # noqa: BLE001  it is the answer, whatever it is
+            for it in rounds:
+                it.told.failed(it.ticket, error)
+            return
+        place = 0
+        for it in rounds:
+            count = len(it.answers)
+            _tell(it, levels[place : place + count])
+            place += count
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _needs(it: Round) -> list[Needed | None]:
+    return [
+        _needed(it, place, answer) if type(answer) is Decided else None
+        for place, answer in enumerate(it.answers)
+    ]
+
+
+def _needed(it: Round, place: int, answer: Decided) -> Needed:
+    draft = it.drafts[place]
+    assert isinstance(draft, Draft)
+    return Needed(answer, draft.operation, it.requests[place].min_durability, it.record)
+
+
+def _tell(it: Round, levels: Sequence[Level]) -> None:
+    """Say what came of a round."""
+    results: list[Result] = []
+    make = _recorded if it.record else _consumed
+    for draft, answer, level in zip(it.drafts, it.answers, levels, strict=True):
+        assert answer is not None
+        results.append(make(draft, answer, level) if isinstance(draft, Draft) else draft)
+    it.told.answered(it.ticket, results)
 
 
 def _consumed(draft: Draft, answer: Answer, level: Level) -> ConsumeResult | TallygateError:

@@ -102,7 +102,7 @@ class Binder:
         for tenant in lineage:
             # A tenant's own account has its name.
             own = AccountId(tenant.tenant_id)
-            for bound in self._bounds(catalog, tenant, now_us):
+            for bound in self._bounds(catalog, tenant, now_us).limits:
                 scope = bound.scope
                 if scope is not None:
                     for account, amount in _accounts(scope, tenant.tenant_id, use):
@@ -115,19 +115,34 @@ class Binder:
             raise TooManyLimits(f"{len(charges)} limits apply, at most {LIMITS_MAX} may")
         return tuple(charges)
 
+    def scoped(self, catalog: Catalog, lineage: Sequence[Tenant]) -> bool:
+        """Say whether a call's dimensions or context matter to a limit of the lineage, ever."""
+        if any(meter.weights for meter in catalog.meters.values()):
+            return True
+        plans = [catalog.plans.get(tenant.plan) for tenant in lineage]
+        limits = [limit for plan in plans if plan is not None for limit in plan.limits]
+        return any(limit.per or limit.where for limit in limits)
+
+    def span(self, catalog: Catalog, lineage: Sequence[Tenant], now_us: int) -> tuple[int, int]:
+        """Return from when to before when the lineage has the limits that it has now."""
+        if catalog.version != self._version:
+            self._renew(catalog)
+        bounds = [self._bounds(catalog, tenant, now_us) for tenant in lineage]
+        return max(each.from_us for each in bounds), min(each.until_us for each in bounds)
+
     def _renew(self, catalog: Catalog) -> None:
         self._version = catalog.version
         self._shapes.clear()
         self._weighings = weighings_of(catalog)
 
-    def _bounds(self, catalog: Catalog, tenant: Tenant, now_us: int) -> tuple[_Bound, ...]:
+    def _bounds(self, catalog: Catalog, tenant: Tenant, now_us: int) -> _Bounds:
         shape = (tenant.plan, tenant.calendar, tenant.overrides)
         found = self._shapes.get(shape)
         if found is None or not found.from_us <= now_us < found.until_us:
             if len(self._shapes) >= SHAPES_MAX:
                 self._shapes.clear()
             found = self._shapes[shape] = self._fresh(catalog, tenant, now_us)
-        return found.limits
+        return found
 
     def _fresh(self, catalog: Catalog, tenant: Tenant, now_us: int) -> _Bounds:
         own = AccountId(tenant.tenant_id)

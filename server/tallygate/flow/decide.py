@@ -18,6 +18,7 @@ from tallygate.domain.decision import (
     Crowded,
     Decided,
     Fenced,
+    Known,
     Mode,
     Moved,
     Operation,
@@ -40,14 +41,13 @@ from tallygate.domain.errors import (
 )
 from tallygate.domain.hold import HOLDS_MAX
 from tallygate.domain.ids import TenantId
-from tallygate.flow.draft import Draft, Drafter
+from tallygate.flow.draft import FOREVER, Draft, Drafter
 from tallygate.flow.durable import Durable
 from tallygate.flow.outage import Asked, OutageGate
 from tallygate.ports import CatalogView, Clock, EventEncoder
 
 # A window can turn between two tries, hardly ever twice.
 STALE_TRIES_MAX: Final = 3
-FOREVER: Final = float("inf")
 
 Answer = Decided | Unresolved | Changed | TallygateError
 
@@ -108,6 +108,7 @@ class Decide:
 
     def __init__(self, parts: DecideParts) -> None:
         self._parts = parts
+        self.gate: Final = parts.outage
         self.durable: Final = parts.durable or Durable()
         self.drafter: Final = Drafter(parts.encoder, parts.shards, self.durable.offered)
         # How far the store's clock is ahead of ours; learnt from its answers.
@@ -117,9 +118,22 @@ class Decide:
         """Return the store's time, as far as it is known."""
         return self._parts.clock.now_us() + self._ahead_us
 
+    def monotonic(self) -> float:
+        """Return this process's own time, in seconds."""
+        return self._parts.clock.monotonic()
+
     def catalog(self) -> Catalog:
         """Return the newest good catalog. Raises `CatalogNotLoaded`."""
         return self._parts.catalog.current()
+
+    def failed(self, error: TallygateError) -> TallygateError:
+        """Tell of a call that cannot be decided; return why."""
+        self._parts.observer.decided("failed")
+        return error
+
+    def held(self, tenant_id: TenantId) -> tuple[Tenant, ...] | None:
+        """Return the tenant's lineage where it is in memory."""
+        return self._parts.catalog.lineage_held(tenant_id)
 
     async def lineage(self, tenant_id: TenantId) -> tuple[Tenant, ...]:
         """Return the tenant, its parent, and so on. Raises `UnknownTenant`."""
@@ -139,8 +153,7 @@ class Decide:
             try:
                 drafts.append(make(request, catalog, await self.lineage(request.tenant_id)))
             except TallygateError as error:
-                self._parts.observer.decided("failed")
-                drafts.append(error)
+                drafts.append(self.failed(error))
         return drafts
 
     async def decide(
@@ -176,36 +189,38 @@ class Decide:
                 operations.append((place, operation))
                 asked.append(Asked(operation, draft.catalog, draft.lineage, draft.undurable))
             except TallygateError as error:
-                self._parts.observer.decided("failed")
-                answers[place] = error
+                answers[place] = self.failed(error)
         if not operations:
             return []
         outcomes = await self._parts.outage.decide(asked, now_us)
         stale: list[int] = []
         for (place, operation), outcome in zip(operations, outcomes, strict=True):
             if isinstance(outcome, Stale):
-                self._learn(outcome.now_us)
+                self.learn(outcome.now_us)
                 stale.append(place)
             else:
-                answers[place] = self._settle(operation, outcome)
+                answers[place] = self.settle(operation, outcome)
         return stale
 
-    def _settle(self, operation: Operation, outcome: Outcome | TallygateError) -> Answer:
+    def settle(self, operation: Operation, outcome: Outcome | TallygateError) -> Answer:
+        """Return what an outcome comes to, told and learnt from."""
         observer = self._parts.observer
-        answer = _answer(operation, outcome)
+        # Nearly every outcome is a decision, and every call comes through here.
+        answer = outcome if type(outcome) is Decided else _answer(operation, outcome)
         if isinstance(answer, TallygateError):
             observer.decided("failed")
         elif not isinstance(answer, Decided):
             observer.decided("closed")
         else:
             if not answer.replayed and not answer.degraded:
-                self._learn(answer.at_us)
+                self.learn(answer.at_us)
                 if answer.first_seq:
                     observer.accepted(accepted_events(operation, answer))
             observer.decided(_kind(operation.mode, answer))
         return answer
 
-    def _learn(self, store_us: int) -> None:
+    def learn(self, store_us: int) -> None:
+        """Take in what the store's clock said just now."""
         self._ahead_us = store_us - self._parts.clock.now_us()
 
 
@@ -239,6 +254,8 @@ def _answer(operation: Operation, outcome: Outcome | TallygateError) -> Answer:
             return TooManyReservations(
                 f"an account of the tenant holds {HOLDS_MAX} reservations, as many as it may"
             )
+        case Known():
+            return OperationIdReused("one of its calls is known already", field="operation_id")
         case Moved():
             return BackendUnavailable("the tenant is on its way to another parent")
         case Fenced():

@@ -6,9 +6,8 @@ Guarantees: the same request drafts to the same fingerprint and event ids.
 Refuses to know: counters, and what becomes of a draft.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tallygate.domain.catalog import Catalog, Meter, Tenant
@@ -27,8 +26,10 @@ from tallygate.domain.errors import (
     UnknownMeter,
 )
 from tallygate.domain.event import FUTURE_SKEW_US, NO_CONTEXT, EventContext, UsageEvent
+from tallygate.domain.fingerprint import fingerprint
 from tallygate.domain.ids import (
     AccountId,
+    EventId,
     MeterName,
     OperationId,
     ReservationId,
@@ -47,10 +48,11 @@ from tallygate.domain.request import (
     reservation_id_of,
 )
 from tallygate.flow.bind import Binder, quota_items, suspended_in
+from tallygate.flow.place import Place, Places
 from tallygate.ports import EventEncoder
 
-FINGERPRINT_BYTES: Final = 16
 OFFERED: Final = Durability.REDIS
+FOREVER: Final = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ class Draft:
     # Whether the caller is content with an answer that no store has.
     undurable: bool = True
     # Units to charge beside what the items weigh, by account and field.
-    more: Mapping[tuple[AccountId, str], int] = field(default_factory=dict)
+    more: Mapping[tuple[AccountId, str], int] | None = None
+    # Where calls alike have their charges; None where each is bound by itself.
+    place: Place | None = None
 
 
 class Drafter:
@@ -77,6 +81,7 @@ class Drafter:
         self.encoder: Final = encoder
         self.offered: Final = offered
         self.binder: Final = Binder()
+        self._places = Places(self.binder, shards)
         self._shards = shards
 
     def bound(self, draft: Draft, now_us: int, expires_at: float) -> Operation:
@@ -84,37 +89,79 @@ class Drafter:
 
         Raises `TooManyLimits` and `CounterOverflow`.
         """
-        charges = self.binder.charges(
-            draft.catalog, draft.lineage, draft.items, draft.context, now_us
-        )
-        if draft.more:
+        place = draft.place
+        if place is not None:
+            charges = self._places.charges(place, draft.items, now_us, draft.context)
+            if charges is draft.operation.charges:
+                return draft.operation
+        else:
+            charges = self.binder.charges(
+                draft.catalog, draft.lineage, draft.items, draft.context, now_us
+            )
+        more = draft.more
+        if more:
             charges = tuple(
-                replace(each, amount=each.amount + draft.more.get((each.account, each.field), 0))
+                replace(each, amount=each.amount + more.get((each.account, each.field), 0))
                 for each in charges
             )
         return replace(draft.operation, charges=charges, expires_at=expires_at)
 
     def consume(
-        self, request: ConsumeRequest, catalog: Catalog, lineage: tuple[Tenant, ...]
+        self,
+        request: ConsumeRequest,
+        catalog: Catalog,
+        lineage: tuple[Tenant, ...],
+        now_us: int,
+        *,
+        expires_at: float = FOREVER,
     ) -> Draft:
-        """Draft a charge.
+        """Draft a charge, bound to `now_us`, the store's time.
 
-        Raises `UnknownMeter`, `TenantSuspended` and `DurabilityNotOffered`.
+        Raises `UnknownMeter`, `TenantSuspended`, `DurabilityNotOffered`, `TooManyLimits` and
+        `CounterOverflow`.
         """
-        self._offered(request.min_durability)
+        least = request.min_durability
+        if least:
+            self._offered(least)
         _served(lineage)
-        _known(catalog, request.items)
+        items, context = request.items, request.context
+        place = self._places.of(catalog, lineage, items)
+        charges = self._places.charges(place, items, now_us, context)
+        operation_id = request.operation_id
+        event_ids, payload = self._charged_events(request)
+        operation = Operation(
+            mode=Mode.CONSUME,
+            tenant_id=request.tenant_id,
+            shard=place.shard,
+            operation_id=operation_id,
+            fingerprint=fingerprint(Mode.CONSUME, payload),
+            charges=charges,
+            event_count=len(items),
+            event_ids=event_ids,
+            payload=payload,
+            expires_at=expires_at,
+        )
+        undurable = least == 0 or self._undurable(least)
+        return Draft(operation, catalog, lineage, items, context, undurable, place=place)
+
+    def _charged_events(self, request: ConsumeRequest) -> tuple[tuple[EventId, ...], bytes]:
+        """Return the ids and the bytes of a charge's events."""
         events = drafted_events(request, ReservationId(""))
-        operation = self.operation(Mode.CONSUME, lineage, events, request.operation_id)
-        undurable = self._undurable(request.min_durability)
-        return Draft(operation, catalog, lineage, request.items, request.context, undurable)
+        return tuple([event.event_id for event in events]), self.encoder.encode(events)
 
     def record(
-        self, request: UsageRequest, catalog: Catalog, lineage: tuple[Tenant, ...], now_us: int
+        self,
+        request: UsageRequest,
+        catalog: Catalog,
+        lineage: tuple[Tenant, ...],
+        now_us: int,
+        *,
+        expires_at: float = FOREVER,
     ) -> Draft:
-        """Draft an event, as a rejection when it is too old.
+        """Draft an event bound to `now_us`, as a rejection when it is too old.
 
-        Raises `UnknownMeter`, `EventTimeInFuture` and `DurabilityNotOffered`.
+        Raises `UnknownMeter`, `EventTimeInFuture`, `DurabilityNotOffered`, `TooManyLimits` and
+        `CounterOverflow`.
         """
         self._offered(request.min_durability)
         meter = _meter(catalog, request.meter)
@@ -134,11 +181,24 @@ class Drafter:
         if request.event_time_us and request.event_time_us < now_us - meter.late_horizon_us:
             return Draft(self.operation(Mode.REJECT, lineage, [event], None), catalog, lineage)
         items = (Item(request.meter, request.amount, request.dimensions),)
-        # An event is one of a kind by its own id, whichever call brings it.
-        memory = OperationId(request.event_id)
-        operation = self.operation(Mode.RECORD, lineage, [event], memory)
+        place = self._places.of(catalog, lineage, items)
+        payload = self.encoder.encode([event])
+        operation = Operation(
+            mode=Mode.RECORD,
+            tenant_id=request.tenant_id,
+            shard=place.shard,
+            # An event is one of a kind by its own id, whichever call brings it.
+            operation_id=OperationId(request.event_id),
+            fingerprint=fingerprint(Mode.RECORD, payload),
+            charges=self._places.charges(place, items, now_us, request.context),
+            event_count=1,
+            event_ids=(request.event_id,),
+            event_time_us=request.event_time_us,
+            payload=payload,
+            expires_at=expires_at,
+        )
         undurable = self._undurable(request.min_durability)
-        return Draft(operation, catalog, lineage, items, request.context, undurable)
+        return Draft(operation, catalog, lineage, items, request.context, undurable, place=place)
 
     def check(self, request: CheckRequest, catalog: Catalog, lineage: tuple[Tenant, ...]) -> Draft:
         """Draft a question that changes nothing. Raises `UnknownMeter` and `TenantSuspended`."""
@@ -217,14 +277,6 @@ class Drafter:
     def shard(self, lineage: Sequence[Tenant]) -> int:
         """Return a family's shard: one script can charge a tenant and its parents."""
         return shard_of(lineage[-1].tenant_id, self._shards)
-
-
-def fingerprint(mode: Mode, payload: bytes, *more: str) -> str:
-    """Return the digest that tells a repeat from another call with the same id."""
-    digest = hashlib.blake2b(payload, digest_size=FINGERPRINT_BYTES, person=mode.encode())
-    for each in more:
-        digest.update(f"|{each}".encode())
-    return digest.hexdigest()
 
 
 def drafted_events(

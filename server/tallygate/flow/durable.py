@@ -29,6 +29,9 @@ LEDGER_POLL_S: Final = 0.02
 # Nobody waits longer for the ledger than this, with whatever deadline.
 LEDGER_WAIT_S: Final = 60.0
 
+_LEDGER: Final = Durability.POSTGRES
+_IN_JOURNAL: Final = (Durability.BUFFERED, Durability.JOURNAL)
+
 Level = Durability | TallygateError
 
 
@@ -110,6 +113,21 @@ class Durable:
             if ledger is None
             else Durability.POSTGRES
         )
+
+    def known(self, needed: Needed) -> Level | None:
+        """Return the level of an answer that has nothing to wait for, None of any other."""
+        waits = self._journal is not None and needed.answer.journal_mark
+        if waits and _wants(needed) in _IN_JOURNAL:
+            return None
+        if self._ledger is not None and needed.answer.allowed and needed.least is _LEDGER:
+            return None
+        level = _stored(needed)
+        return level if level >= self._least(needed) else NotDurable()
+
+    @staticmethod
+    def patient(needed: Needed, expires_at: float) -> bool:
+        """Say whether an answer waits for the disk alone, and as long as any that does."""
+        return needed.least is not _LEDGER and _left_s(expires_at) >= SYNC_WAIT_S
 
     async def reach(
         self, needed: Sequence[Needed | None], expires_at: float = float("inf")

@@ -8,11 +8,10 @@ step costs the same however many tenants wait.
 Refuses to know: what operations mean, and how long anything takes.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from tallygate.domain.decision import Operation, Outcome
 from tallygate.domain.errors import TallygateError
@@ -25,13 +24,30 @@ Answers = list[Outcome | TallygateError]
 TURNS: Final = 8
 
 
-@dataclass(slots=True)
-class Part:
+class Part(Protocol):
     """Operations of one tenant that are sent and answered together."""
 
-    tenant_id: TenantId
-    operations: Sequence[Operation]
-    answer: asyncio.Future[Answers]
+    @property
+    def tenant_id(self) -> TenantId:
+        """Whose they are."""
+        ...
+
+    @property
+    def operations(self) -> Sequence[Operation]:
+        """Return them in order."""
+        ...
+
+    def gone(self) -> bool:
+        """Say whether nobody waits for the answers any more."""
+        ...
+
+    def answered(self, answers: Answers) -> None:
+        """Take the answers, one per operation."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """Take why there are none."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -106,7 +122,7 @@ class FairQueue:
                     break
                 part = lane.parts.popleft()
                 self._resize(lane, -cost)
-                if not part.answer.done():
+                if not part.gone():
                     lane.credit -= cost
                     size += cost
                     taken.append(part)

@@ -11,6 +11,7 @@ Refuses to know: what operations mean.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from tallygate.domain.decision import Operation
@@ -26,6 +27,29 @@ HOPELESS_S: Final = 0.001
 
 def _ignore(_: int) -> None:
     """Hear nothing."""
+
+
+@dataclass(slots=True)
+class Awaited:
+    """A part whose caller waits for it; one that is cancelled has gone."""
+
+    tenant_id: TenantId
+    operations: Sequence[Operation]
+    answer: asyncio.Future[Answers]
+
+    def gone(self) -> bool:
+        """Say whether its caller was cancelled."""
+        return self.answer.done()
+
+    def answered(self, answers: Answers) -> None:
+        """Let the caller go on."""
+        if not self.answer.done():
+            self.answer.set_result(answers)
+
+    def failed(self, error: Exception) -> None:
+        """Raise it where the caller waits."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class Gather:
@@ -53,6 +77,11 @@ class Gather:
     def depth(self) -> int:
         """The number of operations that wait to be sent."""
         return self._queue.depth
+
+    @property
+    def size_max(self) -> int:
+        """How many operations a part may have: as many as a pipeline."""
+        return self._batch_max
 
     async def decide(self, operations: Sequence[Operation]) -> Answers:
         """Return one answer per operation, in order.
@@ -96,18 +125,24 @@ class Gather:
         self._closing = True
         self._wake.set()
 
+    def submit(self, part: Part) -> None:
+        """Have a part answered, or failed with `Overloaded`, perhaps at once."""
+        if self._closing:
+            part.failed(self._overloaded(len(part.operations)))
+            return
+        if self._queue.depth > self._batch_max and self._hopeless(part):
+            self._refuse(part)
+            return
+        for gone in self._queue.put(part):
+            self._refuse(gone)
+        self._wake.set()
+
     def _wait(
         self, tenant_id: TenantId, operations: Sequence[Operation]
     ) -> asyncio.Future[Answers]:
         """Return where the answers will be, or why there will be none."""
         answer: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
-        part = Part(tenant_id, operations, answer)
-        if self._queue.depth > self._batch_max and self._hopeless(part):
-            self._refuse(part)
-            return answer
-        for gone in self._queue.put(part):
-            self._refuse(gone)
-        self._wake.set()
+        self.submit(Awaited(tenant_id, operations, answer))
         return answer
 
     async def _decide_parts(self, operations: Sequence[Operation]) -> Answers:
@@ -143,8 +178,8 @@ class Gather:
         return all(operation.expires_at < by_s for operation in part.operations)
 
     def _refuse(self, part: Part) -> None:
-        if not part.answer.done():
-            part.answer.set_exception(self._overloaded(len(part.operations)))
+        if not part.gone():
+            part.failed(self._overloaded(len(part.operations)))
 
     def _overloaded(self, operations: int) -> Overloaded:
         self._refused(operations)
@@ -161,17 +196,19 @@ class Gather:
             if operation.expires_at > hopeless_at
         ]
         try:
-            answers = iter(await self._store.decide(sent) if sent else [])
+            answers = await self._store.decide(sent) if sent else []
         except Exception as error:  # noqa: BLE001  one pipeline's fault must not end all later ones
             for part in batch:
-                if not part.answer.done():
-                    part.answer.set_exception(error)
+                part.failed(error)
             return len(sent)
+        place = 0
         for part in batch:
-            own: Answers = [
-                next(answers) if operation.expires_at > hopeless_at else DeadlineTooShort()
-                for operation in part.operations
-            ]
-            if not part.answer.done():
-                part.answer.set_result(own)
+            own: Answers = []
+            for operation in part.operations:
+                if operation.expires_at > hopeless_at:
+                    own.append(answers[place])
+                    place += 1
+                else:
+                    own.append(DeadlineTooShort())
+            part.answered(own)
         return len(sent)

@@ -7,6 +7,7 @@ Refuses to know: when leases are settled, and stores.
 """
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,7 +23,7 @@ from tallygate.domain.decision import (
 from tallygate.domain.detail import (
     Hold,
 )
-from tallygate.domain.ids import OperationId, ReservationId
+from tallygate.domain.ids import AccountId, OperationId, ReservationId, TenantId
 from tallygate.domain.lease import (
     Demand,
     Past,
@@ -63,12 +64,20 @@ class Taking:
     sent_s: float
 
 
-@dataclass(slots=True)
-class Hot:
-    """One kind of call: how often it comes, its last draft and readings, and its leases."""
+Key = tuple[TenantId, int, tuple[tuple[AccountId, str], ...]]
 
+
+@dataclass(slots=True, eq=False)
+class Hot:
+    """One kind of call: how often it comes, its last draft and readings, and its leases.
+
+    It is `kept` while calls of its key find it.
+    """
+
+    key: Key
     draft: Draft
     charges: tuple[Charge, ...]
+    kept: bool = True
     demand: Demand = field(default_factory=Demand)
     readings: tuple[LimitReading, ...] = ()
     leases: list[Lease] = field(default_factory=list)
@@ -187,16 +196,15 @@ def same(lease: Lease, draft: Draft, charges: tuple[Charge, ...]) -> bool:
     )
 
 
-def grant_from(lease: Lease, charges: tuple[Charge, ...], now_s: float) -> Decided:
-    """Debit a call from a lease that has enough for it; return what its caller is told."""
-    lease.granted += 1
-    readings: list[LimitReading] = []
-    for place, charge in enumerate(charges):
-        lease.left[place] -= charge.amount
-        readings.append(reading_now(charge, lease.readings[place], lease.left[place]))
-    # Not after the store's own time: its answer was on its way before we had it.
-    at_us = lease.at_us + int((now_s - lease.received_s) * S_US)
-    return Decided(True, at_us, tuple(readings), leased=True)
+def granted_at_us(lease: Lease, now_s: float) -> int:
+    """Return the store's time at that loop time; not after it: its answer was on its way to us."""
+    return lease.at_us + int((now_s - lease.received_s) * S_US)
+
+
+def readings_of(lease: Lease, left: Sequence[int]) -> tuple[LimitReading, ...]:
+    """Return the limits as they stand while that much is left of a lease, per charge."""
+    places = zip(lease.charges, lease.readings, left, strict=True)
+    return tuple(reading_now(charge, taken, unused) for charge, taken, unused in places)
 
 
 def calls_used(lease: Lease) -> int:

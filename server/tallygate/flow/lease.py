@@ -11,40 +11,40 @@ Refuses to know: protos, Redis, and how large leases should be.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
 
-from tallygate.domain.decision import (
-    Charge,
-    Decided,
-    Mode,
-    Operation,
-    ReservationState,
-)
-from tallygate.domain.detail import (
-    Share,
-)
+from tallygate.domain.alike import Alike
+from tallygate.domain.decision import Decided, Mode, ReservationState
+from tallygate.domain.detail import Share
 from tallygate.domain.errors import OperationIdReused, TallygateError
-from tallygate.domain.ids import AccountId, OperationId, TenantId
-from tallygate.flow.decide import FOREVER, Answer, Decide, DecideObserver
+from tallygate.domain.ids import OperationId
+from tallygate.flow.decide import Answer, Decide, DecideObserver
 from tallygate.flow.draft import Draft
-from tallygate.flow.heat import Hot, grant_from, same, spent, taking_for
-from tallygate.flow.settle import BATCH_MAX, EventDater, Grant, Job, Lease, SettleObserver, Settler
+from tallygate.flow.granted import Recent, Repeatable
+from tallygate.flow.heat import Hot, Key, granted_at_us, same, spent, taking_for
+from tallygate.flow.settle import (
+    BATCH_MAX,
+    EventDater,
+    Granted,
+    Job,
+    Lease,
+    SettleObserver,
+    Settler,
+)
 from tallygate.flow.settle import Answer as StoreAnswer
 from tallygate.ports import Clock, QuotaStore, ReservationKey
-from tallygate.ports.journal import Entry, EntryKind, Journal
+from tallygate.ports.journal import Group, Journal
 
 # Keys that are watched for heat; idle ones are forgotten when there are more.
 KEYS_MAX: Final = 10_000
-# Operations in one call of the store: its patience has to do for all of them.
-JOBS_MAX: Final = 512
+# Calls and operations in one call of the store: a script that runs for longer keeps others out.
+AT_ONCE_MAX: Final = 2 * BATCH_MAX
 # Between two tries at the end of the process.
 PAUSE_S: Final = 0.01
 S_US: Final = 1_000_000
-
-Key = tuple[TenantId, int, tuple[tuple[AccountId, str], ...]]
 
 
 class LeaseObserver(SettleObserver, Protocol):
@@ -53,8 +53,8 @@ class LeaseObserver(SettleObserver, Protocol):
     def leased(self, outcome: str) -> None:
         """A lease was asked for: taken, refused or failed."""
 
-    def granted(self) -> None:
-        """A call was granted from a lease."""
+    def granted(self, calls: int) -> None:
+        """So many calls were granted from leases: they are allowed ones, too."""
 
     def lost(self, grants: int) -> None:
         """So many grants were given up at the end of the process."""
@@ -69,7 +69,7 @@ class LeaseOptions:
 
     ttl_us: int = 2_000_000
     hot_per_s: int = 50
-    unsettled_max: int = BATCH_MAX
+    unsettled_max: int = 4_096
     grants_known_max: int = 20_000
 
 
@@ -87,17 +87,27 @@ class LeaseParts:
     journal: Journal | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a run has settled; `more` says that as much waits again."""
+
+    operations: int = 0
+    more: bool = False
+
+
 class Leases:
-    """Grants what it can by itself and has the rest decided. A loop's step settles and leases."""
+    """Grants what it can by itself. A loop's step settles and leases."""
 
     def __init__(self, parts: LeaseParts, options: LeaseOptions) -> None:
-        self._parts = parts
+        self.parts: Final = parts
         self._options = options
         self._settler = Settler(parts.dater, parts.observer, parts.journal)
         self._keys: dict[Key, Hot] = {}
         # Those with leases, and those that were called since the last run.
-        self._active: set[Key] = set()
-        self._known: dict[tuple[TenantId, OperationId], Grant] = {}
+        self._active: dict[Hot, None] = {}
+        self.recent: Final = Recent(options.grants_known_max)
+        # Rises when there may be something to grant from that was not there before.
+        self.news = 0
         self._closing = False
         # The end may begin while a loop's run is under way.
         self._turn = asyncio.Lock()
@@ -105,118 +115,119 @@ class Leases:
     @property
     def held(self) -> int:
         """How many leases are held."""
-        return sum(len(self._keys[key].leases) for key in self._active)
+        return sum(len(hot.leases) for hot in self._active)
 
     @property
     def unsettled(self) -> int:
         """How many grants the store may not have."""
-        return sum(self._keys[key].unsettled for key in self._active)
+        return sum(hot.unsettled for hot in self._active)
 
-    async def decide(
-        self, drafts: Sequence[Draft | TallygateError], expires_at: float = FOREVER
-    ) -> list[Answer]:
-        """Return one answer per draft, as `Decide` does."""
-        now_s = self._parts.clock.monotonic()
-        met = [self._meet(draft, now_s) for draft in drafts]
-        answers: list[Answer | None] = [
-            self._local(draft, charges, hot, now_s) if isinstance(draft, Draft) and hot else None
-            for draft, (hot, charges) in zip(drafts, met, strict=True)
-        ]
-        places = [place for place, answer in enumerate(answers) if answer is None]
-        if places:
-            asked = await self._parts.decide.decide([drafts[place] for place in places], expires_at)
-            for place, answer in zip(places, asked, strict=True):
-                answers[place] = answer
-                hot, charges = met[place]
-                if hot is not None:
-                    hot.learn(charges, answer)
-        return [answer for answer in answers if answer is not None]
+    @property
+    def granting(self) -> bool:
+        """Whether anything is granted: not without a disk that takes what is, nor at the end."""
+        journal = self.parts.journal
+        return not self._closing and (journal is None or journal.taking)
 
-    def _meet(
-        self, draft: Draft | TallygateError, now_s: float
-    ) -> tuple[Hot | None, tuple[Charge, ...]]:
-        """Return what is known of calls like this one, None where none is ever leased."""
-        if isinstance(draft, TallygateError) or not draft.undurable or self._closing:
-            return None, ()
-        decide = self._parts.decide
-        try:
-            charges = decide.drafter.binder.charges(
-                draft.catalog, draft.lineage, draft.items, draft.context, decide.now_us()
+    def grant(self, draft: Draft, now_s: float) -> Answer | None:
+        """Answer a draft without the store, None where that cannot be."""
+        operation = draft.operation
+        of = operation.operation_id
+        if not draft.undurable or of is None or operation.mode is not Mode.CONSUME:
+            return None
+        if self._closing:
+            return None
+        hot = self.hot_of(draft)
+        self.called(hot, now_s, 1)
+        name = (operation.tenant_id, of)
+        alike = Alike(operation.tenant_id, operation.event_count, 0, (operation.payload,))
+        known = self.recent.get(name)
+        if known is not None:
+            return self.repeated(known, alike, of)
+        lease = self.open(hot, draft, now_s) if self.granting else None
+        if lease is None:
+            return None
+        amounts = tuple([charge.amount for charge in operation.charges])
+        debit(lease, amounts)
+        granted = Granted(alike, amounts, granted_at_us(lease, now_s), [of])
+        self.enter(lease, granted)
+        kept = Repeatable(alike, granted, lease, tuple(lease.left))
+        self.recent.put(name, kept)
+        return kept.answer(replayed=False)
+
+    def learn(self, draft: Draft, answer: Answer) -> None:
+        """Take in the exact answer to a draft that was not granted here."""
+        if draft.undurable and not self._closing:
+            self.hot_of(draft).learn(draft.operation.charges, answer)
+
+    def repeated(self, known: Repeatable, alike: Alike, of: OperationId) -> Answer:
+        """Return the answer to a call under an id that something was granted for."""
+        if known.alike is not alike and known.alike.payload(of) != alike.payload(of):
+            self.parts.decisions.decided("failed")
+            return OperationIdReused(
+                "the operation_id was used before with other content", field="operation_id"
             )
-        except TallygateError:
-            return None, ()
+        self.parts.decisions.decided("replayed")
+        return known.answer(replayed=True)
+
+    def hot_of(self, draft: Draft) -> Hot:
+        """Return what is known of calls that meet the counters of this one."""
+        place, charges = draft.place, draft.operation.charges
+        if place is not None and not place.scoped:
+            # They meet the same counters whatever they weigh.
+            hot = cast(Hot | None, place.hot)
+            if hot is not None and hot.kept:
+                hot.draft, hot.charges = draft, charges
+                return hot
         key = (
             draft.operation.tenant_id,
             draft.operation.shard,
-            tuple((charge.account, charge.field) for charge in charges),
+            tuple([(charge.account, charge.field) for charge in charges]),
         )
         hot = self._keys.get(key)
         if hot is None:
             if len(self._keys) >= KEYS_MAX:
-                self._keys = {each: self._keys[each] for each in self._active}
-            hot = self._keys[key] = Hot(draft, charges)
+                self._forget()
+            hot = self._keys[key] = Hot(key, draft, charges)
         hot.draft, hot.charges = draft, charges
-        hot.demand.count(int(now_s * S_US))
-        self._active.add(key)
-        return hot, charges
+        if place is not None:
+            place.hot = hot
+        return hot
 
-    def _local(
-        self, draft: Draft, charges: tuple[Charge, ...], hot: Hot, now_s: float
-    ) -> Decided | TallygateError | None:
-        operation = draft.operation
-        if operation.operation_id is None or operation.mode is not Mode.CONSUME:
-            return None
-        name = (operation.tenant_id, operation.operation_id)
-        known = self._known.get(name)
-        if known is not None:
-            if known.operation.fingerprint != operation.fingerprint:
-                self._parts.decisions.decided("failed")
-                return OperationIdReused(
-                    "the operation_id was used before with other content", field="operation_id"
-                )
-            self._parts.decisions.decided("replayed")
-            return replace(known.answer, replayed=True)
-        journal = self._parts.journal
-        if hot.unsettled >= self._options.unsettled_max or not (journal is None or journal.taking):
-            return None
-        for lease in hot.leases:
-            if self._grantable(lease, draft, charges, now_s):
-                answer = self._entered(operation, grant_from(lease, charges, now_s))
-                grant = Grant(operation, charges, answer)
-                lease.pending.append(grant)
-                self._remember(name, grant)
-                self._parts.observer.granted()
-                self._parts.decisions.decided("allowed")
-                return answer
+    def _forget(self) -> None:
+        for hot in self._keys.values():
+            hot.kept = hot in self._active
+        self._keys = {key: hot for key, hot in self._keys.items() if hot.kept}
+
+    def called(self, hot: Hot, now_s: float, calls: int) -> None:
+        """Take in that such calls came."""
+        hot.demand.count(int(now_s * S_US), calls)
+        self._active[hot] = None
+
+    def open(self, hot: Hot, draft: Draft, now_s: float) -> Lease | None:
+        """Return a lease that has enough for a call, None for none."""
+        if hot.leases and hot.unsettled < self._options.unsettled_max:
+            for lease in hot.leases:
+                if _grantable(lease, draft, now_s):
+                    return lease
         return None
 
-    def _entered(self, operation: Operation, answer: Decided) -> Decided:
-        """Return the answer with its mark; one that has none is not told, but counted."""
-        if self._parts.journal is None:
-            return answer
-        entry = Entry(EntryKind.PENDING, operation, answer.at_us)
-        return replace(answer, journal_mark=self._parts.journal.append(entry))
+    def room(self, hot: Hot) -> int:
+        """Return how many calls may be granted until some are settled."""
+        return self._options.unsettled_max - hot.unsettled
 
-    def _grantable(
-        self, lease: Lease, draft: Draft, charges: tuple[Charge, ...], now_s: float
-    ) -> bool:
-        if not lease.usable:
-            return False
-        # A fault or a change ends a lease, as what it was taken for is not asked for any more.
-        if now_s >= lease.ends_s or not same(lease, draft, charges):
-            lease.ended = True
-            return False
-        return all(charge.amount <= left for charge, left in zip(charges, lease.left, strict=True))
+    def enter(self, lease: Lease, granted: Granted) -> None:
+        """Take in what was granted from a lease; what has no mark is not told, but counted."""
+        journal, ids = self.parts.journal, granted.operation_ids
+        if journal is not None:
+            group = Group(granted.alike, lease.shard, granted.at_us, tuple(ids))
+            granted.mark = journal.append(group)
+        lease.enter(granted)
+        self.parts.observer.granted(len(ids))
 
-    def _remember(self, name: tuple[TenantId, OperationId], grant: Grant) -> None:
-        if len(self._known) >= self._options.grants_known_max:
-            del self._known[next(iter(self._known))]
-        self._known[name] = grant
-
-    async def run_once(self) -> None:
+    async def run_once(self) -> Ran:
         """Settle what was granted, give back what is over, and lease for what is hot."""
         async with self._turn:
-            await self._run()
+            return await self._run()
 
     async def close(self, grace_s: float, probe: Callable[[], Awaitable[None]]) -> None:
         """Grant no more; settle and give back all that the grace allows, probing for the store."""
@@ -224,19 +235,18 @@ class Leases:
         try:
             async with asyncio.timeout(grace_s):
                 await self.run_once()
-                while self.held or self._settler.owed:
+                while self.held:
                     await asyncio.sleep(PAUSE_S)
                     with suppress(TallygateError):
                         await probe()
                         await self.run_once()
         except TimeoutError:
-            self._parts.observer.lost(self.unsettled + self._settler.owed)
+            self.parts.observer.lost(self.unsettled)
 
-    async def _run(self) -> None:
-        now_s = self._parts.clock.monotonic()
-        jobs: list[Job] = list(self._settler.corrections())
-        for key in list(self._active):
-            hot = self._keys[key]
+    async def _run(self) -> Ran:
+        now_s = self.parts.clock.monotonic()
+        jobs: list[Job] = []
+        for hot in list(self._active):
             for lease in hot.leases:
                 if lease.unsure:
                     await self._reread(lease)
@@ -245,17 +255,21 @@ class Leases:
                 jobs += self._settler.jobs(lease)
             if not self._closing and self._wanted(hot, now_s):
                 jobs += self._taking(hot, now_s)
-        for start in range(0, len(jobs), JOBS_MAX):
-            some = jobs[start : start + JOBS_MAX]
-            answers = await self._parts.store.decide([operation for operation, _ in some])
+        for some in _at_once(jobs):
+            answers = await self.parts.store.decide([operation for operation, _ in some])
             for (_, take), answer in zip(some, answers, strict=True):
                 take(answer)
-        for key in list(self._active):
-            self._tidy(key, int(now_s * S_US))
+        if jobs:
+            self.news += 1
+        for hot in list(self._active):
+            self._tidy(hot, int(now_s * S_US))
+        return Ran(
+            len(jobs), more=any(_full(lease) for hot in self._active for lease in hot.leases)
+        )
 
     def _wanted(self, hot: Hot, now_s: float) -> bool:
         hot_per_s = self._options.hot_per_s
-        return hot.wants(now_s, hot_per_s) and hot.divides(self._parts.decide.now_us())
+        return hot.wants(now_s, hot_per_s) and hot.divides(self.parts.decide.now_us())
 
     def _taking(self, hot: Hot, now_s: float) -> list[Job]:
         """Return the job of taking a lease, none where none is worth having."""
@@ -267,21 +281,21 @@ class Leases:
 
         def take(answer: StoreAnswer) -> None:
             if isinstance(answer, Decided) and answer.allowed:
-                self._parts.observer.leased("taken")
-                hot.add(taking, answer, self._parts.clock.monotonic())
+                self.parts.observer.leased("taken")
+                hot.add(taking, answer, self.parts.clock.monotonic())
                 return
             refused = isinstance(answer, Decided)
-            self._parts.observer.leased("refused" if refused else "failed")
+            self.parts.observer.leased("refused" if refused else "failed")
             hot.cool(now_s)
 
         return [(taking.operation, take)]
 
     async def _reread(self, lease: Lease) -> None:
-        decide = self._parts.decide
+        decide = self.parts.decide
         try:
             # Its tenant may have moved to another family, and takes what is held along.
             shard = decide.drafter.shard(await decide.lineage(lease.tenant_id))
-            found = await self._parts.store.reservation(
+            found = await self.parts.store.reservation(
                 ReservationKey(shard, lease.tenant_id, lease.reservation_id)
             )
         except TallygateError:
@@ -290,10 +304,47 @@ class Leases:
         shares: tuple[Share, ...] | None = found.shares if found is not None and held else None
         self._settler.reread(lease, shares, shard)
 
-    def _tidy(self, key: Key, now_us: int) -> None:
-        hot = self._keys[key]
+    def _tidy(self, hot: Hot, now_us: int) -> None:
         for lease in hot.leases:
             self._settler.finish(lease)
         hot.leases = [lease for lease in hot.leases if not lease.closed]
         if not hot.leases and hot.demand.per_second(now_us) == 0:
-            self._active.discard(key)
+            del self._active[hot]
+
+
+def debit(lease: Lease, amounts: Sequence[int]) -> None:
+    """Take units off a lease that has enough, one amount per charge."""
+    left = lease.left
+    for place, amount in enumerate(amounts):
+        left[place] -= amount
+
+
+def _grantable(lease: Lease, draft: Draft, now_s: float) -> bool:
+    if not lease.usable:
+        return False
+    charges = draft.operation.charges
+    # A fault or a change ends a lease, as what it was taken for is not asked for any more.
+    if now_s >= lease.ends_s or not same(lease, draft, charges):
+        lease.ended = True
+        return False
+    return all(charge.amount <= left for charge, left in zip(charges, lease.left, strict=True))
+
+
+def _at_once(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """Divide jobs into lists that the store takes in one call each."""
+    some: list[Job] = []
+    weight = 0
+    for job in jobs:
+        some.append(job)
+        weight += 1 + job[0].event_count
+        if weight >= AT_ONCE_MAX:
+            yield some
+            some, weight = [], 0
+    if some:
+        yield some
+
+
+def _full(lease: Lease) -> bool:
+    """Say whether there is a whole batch to settle."""
+    batch = lease.batch
+    return lease.pending_calls >= BATCH_MAX and not (batch and batch.failed) and not lease.unsure

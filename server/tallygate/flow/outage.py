@@ -31,6 +31,7 @@ from tallygate.domain.errors import (
 from tallygate.domain.fence import is_fenced
 from tallygate.domain.outage import DECIDABLE, LocalGrants, Ungranted, opted_in, rules_of
 from tallygate.flow.backlog import Backlog, Key, key_of
+from tallygate.flow.fair import Part
 from tallygate.ports.journal import Debit
 
 Answer = Outcome | TallygateError
@@ -47,6 +48,15 @@ class Decider(Protocol):
 
     async def decide(self, operations: Sequence[Operation]) -> list[Answer]:
         """Return one answer per operation, in order. Raises `Overloaded`."""
+        ...
+
+    @property
+    def size_max(self) -> int:
+        """How many operations a part may have."""
+        ...
+
+    def submit(self, part: Part) -> None:
+        """Have a part answered or failed later, or at once."""
         ...
 
 
@@ -102,15 +112,30 @@ class OutageGate:
 
         Raises `Overloaded` as the one that is asked does.
         """
-        answers: list[Answer | None] = [self._recalled(each.operation) for each in asked]
+        answers: list[Answer | None] = [self.recalled(each.operation) for each in asked]
         places = [place for place, answer in enumerate(answers) if answer is None]
         if places:
             outcomes = await self._decider.decide([asked[place].operation for place in places])
             for place, outcome in zip(places, outcomes, strict=True):
-                answers[place] = self._answered(asked[place], outcome, now_us)
+                answers[place] = self.answered(asked[place], outcome, now_us)
         return [answer for answer in answers if answer is not None]
 
-    def _answered(self, asked: Asked, outcome: Answer, now_us: int) -> Answer:
+    @property
+    def size_max(self) -> int:
+        """How many operations of a part are sent together, at most."""
+        return self._decider.size_max
+
+    @property
+    def calm(self) -> bool:
+        """Whether a decision of the store means nothing but itself: no outage is remembered."""
+        return not (self._fenced or self._unsettled)
+
+    def submit(self, part: Part) -> None:
+        """Put what is not `recalled` to the store; what comes of it is for `answered`."""
+        self._decider.submit(part)
+
+    def answered(self, asked: Asked, outcome: Answer, now_us: int) -> Answer:
+        """Return what to answer where the store has said that, asked at `now_us`."""
         key = key_of(asked.operation)
         outcome = self._heard(asked.operation, outcome)
         if not isinstance(outcome, BackendUnavailable):
@@ -142,8 +167,8 @@ class OutageGate:
             self._fenced.discard(operation.shard)
         return outcome
 
-    def _recalled(self, operation: Operation) -> Answer | None:
-        """Return the answer to a repeat of what waits in the backlog."""
+    def recalled(self, operation: Operation) -> Answer | None:
+        """Return the answer to a repeat of what waits in the backlog, None to anything else."""
         if not self._backlog or operation.mode not in DECIDABLE:
             return None
         granted = self._backlog.get(operation)
@@ -159,7 +184,7 @@ class OutageGate:
     ) -> Answer:
         operation = asked.operation
         # A twin may have come in the same call, or while this one was waiting.
-        held = self._recalled(operation)
+        held = self.recalled(operation)
         if held is not None:
             return held
         if not self._decidable(asked):

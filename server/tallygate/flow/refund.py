@@ -17,10 +17,11 @@ from tallygate.domain.decision import Mode, Operation
 from tallygate.domain.detail import Refund
 from tallygate.domain.errors import EventNotFound, InvalidField, StorageFault
 from tallygate.domain.event import UsageEvent
+from tallygate.domain.fingerprint import fingerprint
 from tallygate.domain.ids import EventId, OperationId
 from tallygate.domain.request import Item, RefundRequest, RefundResult, event_id_of
-from tallygate.flow.decide import FOREVER, Decide, granted
-from tallygate.flow.draft import OFFERED, Draft, fingerprint
+from tallygate.flow.decide import Decide, granted
+from tallygate.flow.draft import FOREVER, OFFERED, Draft
 from tallygate.ports import OperationKey, QuotaStore
 
 _DIGITS: Final = frozenset("0123456789")

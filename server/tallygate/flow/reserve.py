@@ -41,6 +41,7 @@ from tallygate.domain.errors import (
     StorageFault,
 )
 from tallygate.domain.event import UsageEvent
+from tallygate.domain.fingerprint import fingerprint
 from tallygate.domain.ids import AccountId, EventId, MeterName, ReservationId, TenantId
 from tallygate.domain.request import (
     CommitRequest,
@@ -56,8 +57,8 @@ from tallygate.domain.request import (
     shard_of_reservation,
 )
 from tallygate.domain.spread import spread
-from tallygate.flow.decide import FOREVER, Answer, Decide, granted
-from tallygate.flow.draft import OFFERED, Draft, fingerprint
+from tallygate.flow.decide import Answer, Decide, granted
+from tallygate.flow.draft import FOREVER, OFFERED, Draft
 from tallygate.ports import QuotaStore, ReservationKey
 
 # Only a lease is settled bit by bit, and its one holder does so in turn.

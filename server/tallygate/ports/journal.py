@@ -4,13 +4,15 @@ Guarantees: the port has a fake in `testing/` that passes the same tests as the 
 Refuses to know: files, threads, and what is handed in again when.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
-from tallygate.domain.decision import Operation
-from tallygate.domain.ids import AccountId, ReservationId, SourceId, TenantId
+from tallygate.domain.alike import Alike
+from tallygate.domain.decision import Mode, Operation
+from tallygate.domain.given import calls_of
+from tallygate.domain.ids import AccountId, OperationId, ReservationId, SourceId, TenantId
 from tallygate.ports.epochs import Ranges
 
 Lane = tuple[SourceId, int]
@@ -51,8 +53,53 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Calls alike of a shard that were granted at `at_us`, in the store's time: all PENDING."""
+
+    alike: Alike
+    shard: int
+    at_us: int
+    operation_ids: tuple[OperationId, ...]
+
+    def entries(self) -> Iterator[Entry]:
+        """Iterate over the calls, each as an entry of its own."""
+        alike = self.alike
+        for of in self.operation_ids:
+            operation = Operation(
+                Mode.CONSUME,
+                alike.tenant_id,
+                self.shard,
+                operation_id=of,
+                fingerprint=alike.fingerprint(of),
+                event_count=alike.event_count,
+                payload=alike.payload(of),
+            )
+            yield Entry(EntryKind.PENDING, operation, self.at_us)
+
+
+def each_of(entry: Entry) -> Iterator[Entry]:
+    """Iterate over the calls that an entry's operation records, or over the entry alone."""
+    first_seq, alone = entry.first_seq, True
+    for of, fingerprint, count, payload in calls_of(entry.operation):
+        operation = replace(
+            entry.operation,
+            mode=Mode.CONSUME,
+            operation_id=of,
+            fingerprint=fingerprint,
+            event_count=count,
+            event_time_us=0,
+            payload=payload,
+            detail=None,
+        )
+        yield replace(entry, operation=operation, first_seq=first_seq)
+        first_seq, alone = first_seq + count, False
+    if alone:
+        yield entry
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
-    """An entry with its mark, which names it within the journal."""
+    """An entry with its mark, which names it within the journal, or the group that it is of."""
 
     mark: int
     entry: Entry
@@ -88,16 +135,25 @@ class Journal(Protocol):
         """The mark of what was taken last, 0 for nothing."""
         ...
 
-    def append(self, entry: Entry) -> int:
+    def append(self, entry: Entry | Group) -> int:
         """Take an entry, to be written soon; return its mark, rising from 1, or 0: not taken."""
+        ...
+
+    def when(
+        self, mark: int, timeout_s: float, then: Callable[[bool], None], *, synced: bool
+    ) -> None:
+        """Call `then` on the loop's thread as `reached` returns: at once where it is known."""
         ...
 
     async def reached(self, mark: int, timeout_s: float, *, synced: bool) -> bool:
         """Wait until the entry is written, or with `synced` on the disk for good; say if it is."""
         ...
 
-    def resolve(self, mark: int) -> None:
-        """Forget a PENDING entry: the counters have been told."""
+    def resolve(self, *marks: int) -> None:
+        """Forget PENDING entries: the counters have been told.
+
+        A group that was read is forgotten once each of its entries is.
+        """
         ...
 
     def release(self, key: HeldKey) -> None:
@@ -129,11 +185,17 @@ class Journal(Protocol):
         ...
 
     async def read(self, marks: Sequence[int]) -> list[Stored]:
-        """Return the entries with these marks, but for those that cannot be read any more."""
+        """Return the entries with these marks, but for those that cannot be read any more.
+
+        A group is told as its entries.
+        """
         ...
 
     def placed(self, wanted: Mapping[Lane, Ranges]) -> AsyncIterator[Sequence[Stored]]:
-        """Iterate, in bounded lists, over PLACED entries with one of these numbers."""
+        """Iterate, in bounded lists, over PLACED entries with one of these numbers.
+
+        What was recorded together is told call by call.
+        """
         ...
 
     async def tidy(self) -> None:

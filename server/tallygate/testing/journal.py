@@ -5,13 +5,23 @@ journal in its `FakeDisk`, what is not is lost with `lose_power`.
 Refuses to know: bytes.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tallygate.domain.ids import ReservationId
 from tallygate.domain.numbers import Numbers
 from tallygate.ports.epochs import Ranges
-from tallygate.ports.journal import Entry, EntryKind, HeldKey, JournalSize, Lane, Stored
+from tallygate.ports.journal import (
+    Entry,
+    EntryKind,
+    Group,
+    HeldKey,
+    JournalSize,
+    Lane,
+    Stored,
+    each_of,
+)
 
 
 @dataclass(slots=True)
@@ -37,7 +47,9 @@ class FakeJournal:
         self._disk = disk
         self._numbers: dict[Lane, Numbers] = {}
         self._highest: dict[Lane, int] = {}
-        self._pending: dict[int, Entry] = {}
+        # The entries of each mark, and how many of a group that was read are not resolved.
+        self._pending: dict[int, list[Entry]] = {}
+        self._read: dict[int, int] = {}
         self._held: dict[HeldKey, tuple[int, int]] = {}
         self._closed = False
         for stored in disk.stored:
@@ -53,15 +65,23 @@ class FakeJournal:
         """The mark of what was taken last."""
         return self._disk.next_mark - 1
 
-    def append(self, entry: Entry) -> int:
+    def append(self, entry: Entry | Group) -> int:
         """Take an entry."""
         if not self.taking:
             return 0
         mark = self._disk.next_mark
         self._disk.next_mark += 1
-        self._disk.stored.append(Stored(mark, entry))
-        self._index(mark, entry)
+        for each in entry.entries() if isinstance(entry, Group) else (entry,):
+            self._disk.stored.append(Stored(mark, each))
+            self._index(mark, each)
         return mark
+
+    def when(
+        self, mark: int, timeout_s: float, then: Callable[[bool], None], *, synced: bool
+    ) -> None:
+        """Sync where asked; tell at once whether the disk has the entry."""
+        del timeout_s
+        then(self._has(mark, synced))
 
     def _index(self, mark: int, entry: Entry) -> None:
         match entry.kind:
@@ -71,7 +91,7 @@ class FakeJournal:
                 self._numbers.setdefault(lane, Numbers()).add(entry.first_seq, last)
                 self._highest[lane] = max(last, self._highest.get(lane, 0))
             case EntryKind.PENDING if mark not in self._disk.gone:
-                self._pending[mark] = entry
+                self._pending.setdefault(mark, []).append(entry)
             case EntryKind.HELD if mark not in self._disk.released:
                 self._held[_key(entry)] = (mark, entry.expires_us)
             case EntryKind.EXTENDED if _key(entry) in self._held:
@@ -82,15 +102,23 @@ class FakeJournal:
     async def reached(self, mark: int, timeout_s: float, *, synced: bool) -> bool:
         """Sync where asked; say whether the disk has the entry."""
         del timeout_s
+        return self._has(mark, synced)
+
+    def _has(self, mark: int, synced: bool) -> bool:
         if synced and not self._disk.failing:
             self._disk.synced = len(self._disk.stored)
         known = self._disk.stored[: self._disk.synced] if synced else self._disk.stored
         return any(stored.mark >= mark for stored in known)
 
-    def resolve(self, mark: int) -> None:
-        """Forget a PENDING entry."""
-        self._pending.pop(mark, None)
-        self._disk.gone.add(mark)
+    def resolve(self, *marks: int) -> None:
+        """Forget PENDING entries."""
+        for mark in marks:
+            left = self._read.get(mark, 1) - 1
+            if left:
+                self._read[mark] = left
+                continue
+            self._pending.pop(mark, None)
+            self._disk.gone.add(mark)
 
     def release(self, key: HeldKey) -> None:
         """Forget a reservation."""
@@ -126,11 +154,20 @@ class FakeJournal:
     async def read(self, marks: Sequence[int]) -> list[Stored]:
         """Return the entries with these marks."""
         needed = {*self._pending, *(mark for mark, _ in self._held.values())}
-        return [each for each in self._disk.stored if each.mark in needed.intersection(marks)]
+        found = [each for each in self._disk.stored if each.mark in needed.intersection(marks)]
+        for mark, count in Counter(each.mark for each in found).items():
+            self._read.setdefault(mark, count)
+        return found
 
     async def placed(self, wanted: Mapping[Lane, Ranges]) -> AsyncIterator[Sequence[Stored]]:
         """Iterate over PLACED entries with one of these numbers."""
-        found = [each for each in self._disk.stored if _meets(each.entry, wanted)]
+        found = [
+            Stored(stored.mark, each)
+            for stored in self._disk.stored
+            if _meets(stored.entry, wanted)
+            for each in each_of(stored.entry)
+            if _meets(each, wanted)
+        ]
         if found:
             yield found
 
@@ -140,7 +177,8 @@ class FakeJournal:
     def size(self) -> JournalSize:
         """Return what the journal holds; no bytes, as there are none."""
         events = sum(len(numbers) for numbers in self._numbers.values())
-        return JournalSize(events, len(self._pending), len(self._held))
+        pending = sum(map(len, self._pending.values()))
+        return JournalSize(events, pending, len(self._held))
 
     async def close(self) -> None:
         """Sync what was taken; take nothing more."""

@@ -19,8 +19,10 @@ from tallygate.adapters.prometheus.flows import LoopMetrics, PoolMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.prometheus.observers import EdgeMetrics
 from tallygate.adapters.redis.client import connect
+from tallygate.api.batched import BatchMethods
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.server import Register, Server, ServerOptions
+from tallygate.api.transport import TransportName
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.settings import Settings
 from tallygate.wiring.steps import Step
@@ -75,10 +77,14 @@ class Host:
         addresses: tuple[str, ...],
         services: dict[str, Register],
         pushback_us: Callable[[], int | None] = _usual,
+        *,
+        reuse_port: bool = False,
+        batched: BatchMethods | None = None,
     ) -> list[str]:
         """Serve gRPC there until the process stops; return where it is.
 
-        `pushback_us` notes a call that is refused unread, and says when it may come back.
+        `pushback_us` notes a call that is refused unread, and says when it may come back;
+        `batched` are those of the methods that take calls in batches.
         """
         settings = self.settings
         edge = EdgeOptions(
@@ -96,8 +102,11 @@ class Host:
             streams_max=settings.streams_max,
             connection_age_s=settings.connection_age_ms / 1000,
             connection_idle_s=settings.connection_idle_ms / 1000,
+            reuse_port=reuse_port,
+            transport=TransportName(settings.transport),
         )
-        server = Server(options, services)
+        server = Server(options, services, batched)
+        self.metrics.transport[server.transport].set(1)
         await server.start()
         self.stack.push_async_callback(server.stop, settings.drain_grace_ms / 1000)
         return server.addresses

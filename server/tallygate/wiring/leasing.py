@@ -19,7 +19,6 @@ from tallygate.ports import Clock, QuotaStore
 from tallygate.ports.journal import Journal
 from tallygate.settings import Settings
 from tallygate.wiring.outage import Outages
-from tallygate.wiring.steps import Step
 
 # Between two settlements: what a crash loses was granted within about this time.
 SETTLE_MS: Final = 20
@@ -72,7 +71,7 @@ def settling(
     """Start to settle; return what ends it, which gives back what is left until then."""
     ended = asyncio.Event()
     pace = LoopOptions(idle_ms=SETTLE_MS)
-    loop = Loop("leases", Step(leases.run_once), clock, observer, pace)
+    loop = Loop("leases", leases, clock, observer, pace)
     task = asyncio.create_task(loop.run(ended), name=loop.name)
 
     async def end() -> None:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from tallygate.adapters.catalog.compose import DOCUMENT_BYTES_MAX
 from tallygate.adapters.catalog.document import parse
@@ -20,6 +21,8 @@ from tallygate.ports import ParsedCatalog
 # When it was written, when its permissions changed, its size, and which file it is: a rename
 # over it may keep all but the last.
 _Stamp = tuple[int, int, int, int]
+# Undeclared tenants live by the default plan, and anybody may name one.
+HELD_MAX: Final = 20_000
 
 
 def read_document(path: Path) -> str:
@@ -48,6 +51,8 @@ class FileCatalogView:
         self._stamp: _Stamp | None = None
         self._catalog: Catalog | None = None
         self._tenants: dict[TenantId, Tenant] = {}
+        # Lineages that were asked for, until the file changes.
+        self._held: dict[TenantId, tuple[Tenant, ...]] = {}
 
     @property
     def version(self) -> int:
@@ -62,6 +67,9 @@ class FileCatalogView:
 
     def lineage_held(self, tenant_id: TenantId) -> tuple[Tenant, ...] | None:
         """Return the lineage: all of it is in memory. None for an unknown tenant."""
+        held = self._held.get(tenant_id)
+        if held is not None:
+            return held
         tenant = self._tenants.get(tenant_id) or default_tenant(self.current(), tenant_id)
         if tenant is None:
             return None
@@ -69,7 +77,10 @@ class FileCatalogView:
         # The document was refused if a parent were missing, or the lineage endless.
         while (parent := lineage[-1].parent) is not None:
             lineage.append(self._tenants[parent])
-        return tuple(lineage)
+        if len(self._held) >= HELD_MAX:
+            self._held.clear()
+        found = self._held[tenant_id] = tuple(lineage)
+        return found
 
     async def lineage(self, tenant_id: TenantId) -> tuple[Tenant, ...]:
         """Return the tenant and those above it. Raises `UnknownTenant`."""
@@ -98,6 +109,7 @@ class FileCatalogView:
         parsed = await asyncio.to_thread(_parsed, self._path)
         self._tenants = {tenant.tenant_id: tenant for tenant in parsed.tenants}
         self._catalog = replace(parsed.catalog, version=self.version + 1)
+        self._held.clear()
         return 1
 
     def _current_stamp(self) -> _Stamp:

@@ -4,7 +4,8 @@ Guarantees: what was encoded decodes to the same entry, but for charges, which a
 Refuses to know: records and files.
 
 A body is one byte for its kind, then fixed numbers, then texts by their lengths, then the payload.
-A resolution (`x`) is a list of marks, a release (`l`) the name of a reservation.
+A resolution (`x`) is a list of marks, a release (`l`) the name of a reservation. A group (`g`) is
+what its calls have in common, then their ids in a row.
 """
 
 import json
@@ -12,8 +13,10 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tallygate.domain.alike import Alike
 from tallygate.domain.decision import Mode, Operation
-from tallygate.domain.detail import Detail, Hold, Refund
+from tallygate.domain.detail import Detail, Given, Hold, Late, Refund
+from tallygate.domain.given import given_in
 from tallygate.domain.ids import (
     AccountId,
     EventId,
@@ -22,12 +25,15 @@ from tallygate.domain.ids import (
     SourceId,
     TenantId,
 )
-from tallygate.ports.journal import Entry, EntryKind, HeldKey
+from tallygate.ports.journal import Entry, EntryKind, Group, HeldKey
 
 RESOLVED: Final = b"x"
 RELEASED: Final = b"l"
+GROUP: Final = b"g"
 # Kind, mode; shard, events, first number; when accepted, when used, when it ends; six lengths.
 _FIXED: Final = struct.Struct(">ccHIQqqqHHHHHI")
+# Kind; shard, when granted; events of each call; lengths of the tenant and of an id; parts, calls.
+_GROUP: Final = struct.Struct(">cHqIHHHI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,7 @@ class Released:
     key: HeldKey
 
 
-Item = Entry | Resolved | Released
+Item = Entry | Group | Resolved | Released
 
 
 def encode(item: Item) -> bytes:
@@ -52,6 +58,8 @@ def encode(item: Item) -> bytes:
     match item:
         case Entry():
             return _entry(item)
+        case Group():
+            return _group(item)
         case Resolved(marks):
             return RESOLVED + struct.pack(f">{len(marks)}Q", *marks)
         case Released(key):
@@ -67,6 +75,8 @@ def decode(body: bytes) -> Item:
         if kind == RELEASED:
             tenant, reservation = json.loads(body[1:])
             return Released((TenantId(tenant), ReservationId(reservation)))
+        if kind == GROUP:
+            return _read_group(body)
         return _read_entry(body)
     except (struct.error, TypeError, KeyError, UnicodeDecodeError) as error:
         raise ValueError("the bytes are no entry of a journal") from error
@@ -105,8 +115,15 @@ def _more(entry: Entry) -> bytes:
         case Hold(reservation_id, ttl_us):
             more["hold"] = [reservation_id, ttl_us]
         case _:
-            # A settlement is over, and its events are facts: they are handed in without it.
+            # A settlement is over, and its events are facts: they are handed in without it, call
+            # by call.
             pass
+    given = given_in(entry.operation)
+    if given:
+        more["given"] = [
+            (each.operation_ids, each.fingerprints, each.event_count, each.size_bytes)
+            for each in given
+        ]
     if entry.debits:
         more["debits"] = entry.debits
     return json.dumps(more).encode() if more else b""
@@ -147,7 +164,53 @@ def _read_entry(body: bytes) -> Entry:
     )
 
 
+def _group(group: Group) -> bytes:
+    alike, tenant = group.alike, group.alike.tenant_id.encode()
+    ids = "".join(group.operation_ids).encode()
+    fixed = _GROUP.pack(
+        GROUP,
+        group.shard,
+        group.at_us,
+        alike.event_count,
+        len(tenant),
+        len(group.operation_ids[0]),
+        len(alike.parts),
+        len(group.operation_ids),
+    )
+    sizes = struct.pack(f">{len(alike.parts)}I", *map(len, alike.parts))
+    return b"".join((fixed, sizes, tenant, *alike.parts, ids))
+
+
+def _read_group(body: bytes) -> Group:
+    _, shard, at_us, count, tenant_bytes, id_bytes, parts, calls = _GROUP.unpack_from(body)
+    sizes = struct.unpack_from(f">{parts}I", body, _GROUP.size)
+    at = _GROUP.size + 4 * parts
+    texts: list[bytes] = []
+    for size in (tenant_bytes, *sizes):
+        texts.append(body[at : at + size])
+        at += size
+    if len(body) != at + id_bytes * calls:
+        raise ValueError("a group's length is not what its head says")
+    ids = body[at:].decode("ascii")
+    alike = Alike(
+        TenantId(texts[0].decode()), count, id_bytes if parts > 1 else 0, tuple(texts[1:])
+    )
+    return Group(
+        alike,
+        shard,
+        at_us,
+        tuple(OperationId(ids[start : start + id_bytes]) for start in range(0, len(ids), id_bytes)),
+    )
+
+
 def _detail(more: dict[str, Any]) -> Detail | None:
+    if "given" in more:
+        return Late(
+            tuple(
+                Given(tuple(ids), tuple(fingerprints), count, size)
+                for ids, fingerprints, count, size in more["given"]
+            )
+        )
     if "refund" in more:
         event_id, units, units_max, counted = more["refund"]
         return Refund(EventId(event_id), units, units_max, counted)

@@ -14,7 +14,7 @@ from tallygate.adapters.journal.entry_codec import Item, Released, Resolved
 from tallygate.domain.ids import ReservationId
 from tallygate.domain.numbers import Numbers
 from tallygate.ports.epochs import Ranges
-from tallygate.ports.journal import Entry, EntryKind, HeldKey, Lane
+from tallygate.ports.journal import Entry, EntryKind, Group, HeldKey, Lane
 
 
 @dataclass(slots=True)
@@ -41,6 +41,8 @@ class Index:
         self._lock = threading.Lock()
         self._parts: Final[list[Part]] = []
         self._pending: Final[dict[int, Part]] = {}
+        # How many calls a pending group has beside its first.
+        self._grouped: Final[dict[int, int]] = {}
         self._held: Final[dict[HeldKey, tuple[int, int, Part]]] = {}
         self._highest: Final[dict[Lane, int]] = {}
         self._clear_us = 0
@@ -70,6 +72,10 @@ class Index:
             match item:
                 case Entry():
                     self._put(mark, item, part)
+                case Group():
+                    part.began_us = part.began_us or item.at_us
+                    self._pend(mark, part)
+                    self._grouped[mark] = len(item.operation_ids) - 1
                 case Resolved(marks):
                     for each in marks:
                         self._resolve(each)
@@ -82,10 +88,11 @@ class Index:
             self._parts[-1].size_bytes += size_bytes
             self.size_bytes += size_bytes
 
-    def resolve(self, mark: int) -> None:
-        """Forget a pending entry."""
+    def resolve(self, *marks: int) -> None:
+        """Forget pending entries."""
         with self._lock:
-            self._resolve(mark)
+            for mark in marks:
+                self._resolve(mark)
 
     def release(self, key: HeldKey) -> bool:
         """Forget a reservation; say whether it was known."""
@@ -212,7 +219,8 @@ class Index:
         with self._lock:
             began = next((part.began_us for part in self._parts if part.needed), 0)
             since_us = max(began, self._clear_us) if began else 0
-            return events, len(self._pending), len(self._held), self.size_bytes, since_us
+            pending = len(self._pending) + sum(self._grouped.values())
+            return events, pending, len(self._held), self.size_bytes, since_us
 
     def _put(self, mark: int, entry: Entry, part: Part) -> None:
         part.began_us = part.began_us or entry.at_us
@@ -227,9 +235,7 @@ class Index:
                 if last > self._highest.get(lane, 0):
                     self._highest[lane] = last
             case EntryKind.PENDING:
-                self._resolve(mark)
-                self._pending[mark] = part
-                part.pending.add(mark)
+                self._pend(mark, part)
             case EntryKind.HELD:
                 key = held_key(entry)
                 self._release(key)
@@ -241,8 +247,14 @@ class Index:
                     first, _, where = self._held[key]
                     self._held[key] = (first, entry.expires_us, where)
 
+    def _pend(self, mark: int, part: Part) -> None:
+        self._resolve(mark)
+        self._pending[mark] = part
+        part.pending.add(mark)
+
     def _resolve(self, mark: int) -> None:
         part = self._pending.pop(mark, None)
+        self._grouped.pop(mark, None)
         if part is not None:
             part.pending.discard(mark)
 

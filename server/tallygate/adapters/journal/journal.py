@@ -8,6 +8,7 @@ Refuses to know: what entries are good for.
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -24,14 +25,18 @@ from tallygate.ports.epochs import Ranges
 from tallygate.ports.journal import (
     Entry,
     EntryKind,
+    Group,
     HeldKey,
     JournalSize,
     Lane,
     Stored,
+    each_of,
 )
 
 # What Python and the record need of an entry beside its payload: measured.
 ENTRY_BYTES: Final = 300
+# And of an operation id in a group.
+ID_BYTES: Final = 100
 CHUNK_MAX: Final = 1_000
 # The oldest segment is written anew when so little of it is needed and so many lie behind it.
 CARRY_SHARE: Final = 8
@@ -63,18 +68,22 @@ class JournalOptions:
     threaded: bool = True
 
 
-def _give_up(answer: asyncio.Future[bool]) -> None:
-    if not answer.done():
-        answer.set_result(False)
-
-
 @dataclass(slots=True)
 class _Waiter:
-    """Somebody who waits for an entry."""
+    """Somebody who waits for an entry, until the timer runs out."""
 
     mark: int
     synced: bool
-    done: asyncio.Future[bool]
+    then: Callable[[bool], None] | None
+    expiry: asyncio.TimerHandle | None = None
+
+    def tell(self, reached: bool) -> None:
+        """Tell, once."""
+        then, self.then = self.then, None
+        if self.expiry is not None:
+            self.expiry.cancel()
+        if then is not None:
+            then(reached)
 
 
 class FileJournal:
@@ -90,6 +99,8 @@ class FileJournal:
         self._next = found.next_mark
         self._salt = found.salt
         self._waiters: list[_Waiter] = []
+        # How many entries of a group are not resolved, of groups that were read.
+        self._read: dict[int, int] = {}
         self._loop = asyncio.get_running_loop()
         self._telling = threading.Event()
         parts = WriterParts(files, found.index, observer, self._told)
@@ -108,15 +119,18 @@ class FileJournal:
         """The mark of what was taken last."""
         return self._next - 1
 
-    def append(self, entry: Entry) -> int:
+    def append(self, entry: Entry | Group) -> int:
         """Take an entry. See the port."""
         reason = self._refusal()
         if reason:
             self._observer.turned_away(reason)
             return 0
-        mark = self._next
-        self._next += 1
-        self._writer.put(mark, entry, ENTRY_BYTES + len(entry.operation.payload))
+        mark = self._mark()
+        if isinstance(entry, Group):
+            size = ENTRY_BYTES + len(entry.operation_ids) * ID_BYTES
+        else:
+            size = ENTRY_BYTES + len(entry.operation.payload)
+        self._writer.put(mark, entry, size)
         return mark
 
     def _refusal(self) -> str:
@@ -131,26 +145,37 @@ class FileJournal:
 
     async def reached(self, mark: int, timeout_s: float, *, synced: bool) -> bool:
         """Wait until the entry is written, or synced. See the port."""
-        if self._has(mark, synced):
-            return True
-        if self._writer.failing or self._closed:
-            return False
         answer: asyncio.Future[bool] = self._loop.create_future()
-        self._waiters.append(_Waiter(mark, synced, answer))
-        self._hasten()
+
+        def then(reached: bool) -> None:
+            if not answer.done():
+                answer.set_result(reached)
+
+        self.when(mark, timeout_s, then, synced=synced)
+        return await answer
+
+    def when(
+        self, mark: int, timeout_s: float, then: Callable[[bool], None], *, synced: bool
+    ) -> None:
+        """Tell whether the entry is written, or synced, once it is. See the port."""
+        if self._has(mark, synced):
+            then(True)
+            return
+        if self._writer.failing or self._closed:
+            then(False)
+            return
+        waiter = _Waiter(mark, synced, then)
+        self._waiters.append(waiter)
+        self._hasten(synced)
         if self._has(mark, synced):
             # The thread may have come past between the look and the list.
-            return True
-        # Not a timeout's block, which costs ten times as much: each record comes through here.
-        expiry = self._loop.call_later(timeout_s, _give_up, answer)
-        try:
-            return await answer
-        finally:
-            expiry.cancel()
+            waiter.tell(True)
+            return
+        waiter.expiry = self._loop.call_later(timeout_s, waiter.tell, False)
 
-    def _hasten(self) -> None:
+    def _hasten(self, synced: bool) -> None:
         if self._options.threaded:
-            self._writer.hasten()
+            self._writer.hasten(synced=synced)
         else:
             self._writer.step()
 
@@ -177,20 +202,29 @@ class FileJournal:
     def _advance(self) -> None:
         self._telling.clear()
         waiting: list[_Waiter] = []
-        for waiter in self._waiters:
-            if waiter.done.done():
+        some, self._waiters = self._waiters, waiting
+        for waiter in some:
+            if waiter.then is None:
                 continue
             if self._has(waiter.mark, waiter.synced):
-                waiter.done.set_result(True)
+                waiter.tell(True)
             elif self._writer.failing:
-                waiter.done.set_result(False)
+                waiter.tell(False)
             else:
                 waiting.append(waiter)
-        self._waiters = waiting
 
-    def resolve(self, mark: int) -> None:
-        """Forget a PENDING entry."""
-        self._writer.put(self._mark(), Resolved((mark,)), ENTRY_BYTES)
+    def resolve(self, *marks: int) -> None:
+        """Forget PENDING entries. See the port."""
+        over: list[int] = []
+        for mark in marks:
+            left = self._read.get(mark, 1) - 1
+            if left:
+                self._read[mark] = left
+            else:
+                self._read.pop(mark, None)
+                over.append(mark)
+        if over:
+            self._writer.put(self._mark(), Resolved(tuple(over)), ENTRY_BYTES)
 
     def release(self, key: HeldKey) -> None:
         """Forget a reservation."""
@@ -228,12 +262,17 @@ class FileJournal:
     async def read(self, marks: Sequence[int]) -> list[Stored]:
         """Return the entries with these marks."""
         found: list[Stored] = []
+        met: set[tuple[int, str | None]] = set()
         for name, wanted in self._index.segments_of(list(marks)).items():
             for stored in await self._apart(partial(self._load, marks=frozenset(wanted)), name):
-                if stored.mark in wanted:
+                name_of = (stored.mark, stored.entry.operation.operation_id)
+                # A segment written anew may hold an entry twice.
+                if stored.mark in wanted and name_of not in met:
+                    met.add(name_of)
                     found.append(stored)
-                    # A segment written anew may hold an entry twice.
-                    wanted.discard(stored.mark)
+        for mark, count in Counter(stored.mark for stored in found).items():
+            if count > 1:
+                self._read.setdefault(mark, count)
         return sorted(found, key=lambda each: each.mark)
 
     async def placed(self, wanted: Mapping[Lane, Ranges]) -> AsyncIterator[Sequence[Stored]]:
@@ -268,8 +307,13 @@ class FileJournal:
                 item = decode(data[start + RECORD_BYTES : end])
             except ValueError:
                 continue
-            if isinstance(item, Entry) and chosen(mark, item):
-                stored.append(Stored(mark, item))
+            match item:
+                case Entry():
+                    stored += [Stored(mark, each) for each in each_of(item) if chosen(mark, each)]
+                case Group() if marks is not None:
+                    stored += [Stored(mark, each) for each in item.entries()]
+                case _:
+                    pass
         return stored
 
     async def tidy(self) -> None:
@@ -328,8 +372,7 @@ class FileJournal:
             self._writer.close()
         self._advance()
         for waiter in self._waiters:
-            if not waiter.done.done():
-                waiter.done.set_result(False)
+            waiter.tell(False)
         self._files.close()
 
 

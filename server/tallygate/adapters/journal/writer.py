@@ -25,7 +25,8 @@ from tallygate.adapters.journal.segment import HEAD_BYTES, head, record
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 # A group that one write takes: a megabyte is on the disk in a few milliseconds.
 GROUP_BYTES: Final = 1024 * 1024
-# What nobody waits for gathers for so long: a sync costs as much for one entry as for a hundred.
+# What nobody waits for gathers for so long, and so does what nobody waits for the sync of: that
+# costs as much for one entry as for a hundred.
 LINGER_S: Final = 0.01
 # Between two tries of a disk that fails.
 RETRY_S: Final = 0.5
@@ -74,6 +75,9 @@ class Writer:
         self._unsynced: list[Queued] = []
         self._wake = threading.Event()
         self._urgent = threading.Event()
+        # Whether somebody waits for a sync, and when the oldest that has none was written.
+        self._sync_wanted = False
+        self._unsynced_s = 0.0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         # What was found is on the disk.
@@ -107,8 +111,10 @@ class Writer:
         if not self._wake.is_set():
             self._wake.set()
 
-    def hasten(self) -> None:
-        """Sync soon: somebody waits."""
+    def hasten(self, *, synced: bool = True) -> None:
+        """Write soon, and sync what was queued before this where it is wanted: somebody waits."""
+        if synced:
+            self._sync_wanted = True
         self._urgent.set()
 
     def close(self) -> None:
@@ -124,18 +130,33 @@ class Writer:
 
     def _run(self) -> None:
         while True:
-            self._wake.wait(RETRY_S if self.failing else None)
+            self._wake.wait(self._rest_s())
             self._wake.clear()
-            if not self._closing:
+            if self._queue and not self._closing:
                 self._urgent.wait(LINGER_S)
             self._urgent.clear()
-            self.step()
+            self.step(sync=self._closing or bool(self.failing))
             if self._closing and not self._queue:
                 return
 
-    def step(self) -> None:
-        """Write and sync until nothing is queued, or the disk fails."""
+    def _rest_s(self) -> float | None:
+        """Return after how long there is something to do, None for when something is queued."""
+        if self.failing:
+            return RETRY_S
+        if not self._unsynced:
+            return None
+        return max(0.0, self._unsynced_s + LINGER_S - time.monotonic())
+
+    def step(self, *, sync: bool = True) -> None:
+        """Write until nothing is queued, or the disk fails, and sync.
+
+        Without `sync`, only what somebody waits for, or what has lingered: a sync takes long beside
+        a write, and keeps others from being written.
+        """
         while self._queue or self._unsynced:
+            if self._sync_wanted:
+                # Before the queue is looked at: who asks later finds it set again.
+                self._sync_wanted, sync = False, True
             group = self._take()
             try:
                 if self.failing:
@@ -145,9 +166,14 @@ class Writer:
                     self._begin()
                     self._write(self._unsynced)
                 elif group:
+                    if not self._unsynced:
+                        self._unsynced_s = time.monotonic()
                     self._unsynced += group
                     self._write(group)
-                self._sync()
+                if sync or time.monotonic() >= self._unsynced_s + LINGER_S:
+                    self._sync()
+                elif not self._queue:
+                    return
             except OSError as error:
                 self._give_up(error)
                 return

@@ -1,6 +1,6 @@
 """What leases tell of themselves, as metrics.
 
-Guarantees: one addition per call, as this sits on a hot path.
+Guarantees: two additions per batch of calls, as this sits on a hot path.
 Refuses to know who calls: it has the shape of an observer protocol and imports none.
 """
 
@@ -17,9 +17,10 @@ class LeaseMetrics:
         """Count a lease that was asked for."""
         self._metrics.leases[outcome].inc()
 
-    def granted(self) -> None:
-        """Count a call that was granted from a lease."""
-        self._metrics.lease_grants.inc()
+    def granted(self, calls: int) -> None:
+        """Count calls that were granted from leases, and decided so."""
+        self._metrics.lease_grants.inc(calls)
+        self._metrics.decisions["allowed"].inc(calls)
 
     def settled(self, outcome: str, grants: int) -> None:
         """Count grants that Redis was told of."""

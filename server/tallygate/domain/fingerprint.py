@@ -1,0 +1,20 @@
+"""The digest that tells a repeat of a call from another one under the same id.
+
+Guarantees: the same content gives the same digest, in every process and version.
+Refuses to know: how content is encoded.
+"""
+
+import hashlib
+from typing import Final
+
+from tallygate.domain.decision import Mode
+
+FINGERPRINT_BYTES: Final = 16
+
+
+def fingerprint(mode: Mode, payload: bytes, *more: str) -> str:
+    """Return the digest of a call's events, and of what else makes it another one."""
+    digest = hashlib.blake2b(payload, digest_size=FINGERPRINT_BYTES, person=mode.encode())
+    for each in more:
+        digest.update(f"|{each}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,12 @@
+"""Which transport the tests' servers run on: `TALLYGATE_TEST_TRANSPORT`, or grpcio.
+
+Guarantees: every server that a test starts asks here, unless its transport is what is tested.
+Refuses to know servers.
+"""
+
+import os
+from typing import Final
+
+from tallygate.api.transport import TransportName
+
+TRANSPORT: Final = TransportName(os.environ.get("TALLYGATE_TEST_TRANSPORT", "grpcio"))
