@@ -34,9 +34,12 @@ from tallygate.domain.event import (
 )
 from tallygate.domain.ids import (
     AccountId,
+    EventId,
     LimitId,
     MeterName,
+    OperationId,
     SourceId,
+    TenantId,
     scope_of,
     tenant_of,
 )
