@@ -24,8 +24,9 @@ TRANSPORT ?= grpcio
 export TALLYGATE_TEST_TRANSPORT := $(TRANSPORT)
 
 .PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim lint format \
-	typecheck imports native gen gen-check proto-lint proto-breaking lock bench bench-limits \
-	bench-journal bench-lag bench-rebuild bench-verify clean
+	typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
+	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
+	bench-scripts bench-curves clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -124,10 +125,12 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FIRST=1
 	@$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS) $(ARGS)
 
+guard: setup ## Count what each kind of call costs, beside its baseline; ARGS=--record, '--where X'
+	@$(BIN)/python -m tests.guard $(ARGS)
+
 bench: setup ## Hold speed and memory to their budgets in one run, five minutes; needs h2load
 	@COLUMNS=$${COLUMNS:-160} $(BIN)/python -m bench $(ARGS)
 
-.PHONY: bench-peers bench-plot
 bench-peers: setup $(VENV)/.bench ## The same beside the Go peers, which are built first; kept in docs
 	@$(BIN)/python -m bench.peers.installed
 	@COLUMNS=$${COLUMNS:-160} $(BIN)/python -m bench --keep $(ARGS)
@@ -153,6 +156,12 @@ bench-verify: setup ## Measure how long it takes to hold everything against the 
 
 bench-limits: setup ## Measure what each kind of limit costs Redis beside a plain window
 	@$(BIN)/python -m bench.limits
+
+bench-scripts: setup ## Measure what an operation costs Redis by its shape, and what is stored of it
+	@$(BIN)/python -m bench.scripts
+
+bench-curves: setup ## Measure what an operation costs Redis as tenants, limits, sidecars, shards grow
+	@$(BIN)/python -m bench.curves
 
 bench-journal: setup ## Measure what the journal costs a call, and how long a sync takes
 	@$(BIN)/python -m bench.journal $(ARGS)

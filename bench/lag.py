@@ -248,12 +248,12 @@ async def after_burst(
     with accepting(on.redis_url, events=events, per_s=per_s, first=first + burst):
         async with ingesting(on, "paced") as (ingest, ledger):
             await drain(ingest, [ledger], burst + events)
-    back = next(
-        end - started
-        for end, waited in _seconds(ledger.commits)
-        if end >= started + 1 and _at(waited, 0.5) < BACK_S
-    )
-    return [(f"{burst:,} events at once, then {per_s:,}/s: lag is back", f"{back:.0f} s")]
+    # From the first commit on: starting is not the ledger's time.
+    started = max(started, ledger.commits[0][0])
+    of_seconds = _seconds(ledger.commits)
+    back = next((end for end, waited in of_seconds if _at(waited, 0.5) < BACK_S), None)
+    figure = f"{back - started:.0f} s" if back else f"not in {seconds} s"
+    return [(f"{burst:,} events at once, then {per_s:,}/s: lag is back after", figure)]
 
 
 def _seconds(commits: Sequence[tuple[float, list[float]]]) -> Iterator[tuple[float, list[float]]]:

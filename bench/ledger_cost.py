@@ -29,7 +29,7 @@ _SIZES: Final = """
         when name like 'usage_%' then 'rollups'
     end as what, sum(size)::bigint as size
     from (
-        select relname as name, relkind::text as kind, pg_relation_size(oid) as size
+        select relname as name, relkind::text as kind, pg_table_size(oid) as size
         from pg_class where relnamespace = 'tallygate'::regnamespace and relkind in ('r', 'i')
     ) as relation
     group by 1 having sum(size) > 0 and count(*) > 0 order by 2 desc

@@ -1,7 +1,7 @@
 -- The schema's second part, after `schema.sql`: usage by minute, hour and day, and how it is added.
 
--- Rows are updated in place: no index holds what changes, and each page has room. Vacuum comes after
--- each fiftieth, as what is updated most lies in the newest pages.
+-- Rows are updated in place: no index holds what changes, and each page has room. Vacuum comes
+-- after each fiftieth, so that there is room again.
 create table tallygate.usage_minute (
     tenant_id text collate "C" not null,
     meter text collate "C" not null,
@@ -11,11 +11,17 @@ create table tallygate.usage_minute (
     max bigint not null,
     min bigint not null,
     primary key (tenant_id, meter, bucket)
-) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+) with (
+    fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000
+);
 create table tallygate.usage_hour (like tallygate.usage_minute including all)
-    with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+    with (
+        fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000
+    );
 create table tallygate.usage_day (like tallygate.usage_minute including all)
-    with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+    with (
+        fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000
+    );
 comment on table tallygate.usage_minute is 'Usage by minute of event_time, in UTC.';
 comment on table tallygate.usage_hour is 'Usage by hour of event_time, in UTC.';
 comment on table tallygate.usage_day is 'Usage by day of event_time, in UTC.';

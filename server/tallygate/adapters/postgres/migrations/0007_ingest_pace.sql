@@ -93,8 +93,8 @@ comment on function tallygate.add_usage is
     'Add usage by minute to all rollups, in the order of their keys: writers wait for each other,'
     ' not forever. One row per tenant, meter and minute.';
 
--- These locks keep nobody from reading or writing. Vacuum comes after each fiftieth of a table: what
--- is appended to is then frozen in small parts, and where rows are updated in place there is room.
+-- These locks keep nobody from reading or writing. Vacuum comes after each fiftieth of a table:
+-- what is appended to is then frozen in small parts, and what is updated in place finds room.
 alter table tallygate.usage_minute
     set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 alter table tallygate.usage_hour
@@ -117,7 +117,8 @@ $$;
 
 -- Runs as its owner, so that the ingester needs no right to create tables. A month of which the
 -- default partition holds events already is left to it: moving them would edit the ledger.
-create or replace function tallygate.ensure_partitions(first_day date, last_day date) returns integer
+create or replace function tallygate.ensure_partitions(first_day date, last_day date)
+    returns integer
     language plpgsql
     security definer
     set search_path = pg_catalog, pg_temp
