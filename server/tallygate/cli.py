@@ -27,7 +27,7 @@ from tallygate.commands.options import (
 from tallygate.commands.output import errors, run
 from tallygate.commands.processes import Listening, run_until_told
 from tallygate.settings import Settings
-from tallygate.wiring import Role, configure_logging
+from tallygate.wiring import Role, collect_seldom, configure_logging
 
 
 class Verbs(TyperGroup):
@@ -144,6 +144,7 @@ def _run_roles(settings: Settings, roles: frozenset[Role]) -> None:
     configure_logging(level=settings.log_level, style=settings.log_format)
 
     def announce(running: Listening) -> None:
+        collect_seldom()
         addresses = [*running.grpc_addresses, *running.control_addresses]
         errors.print(
             f"tallygate {'+'.join(sorted(roles))}: {', '.join(addresses) or 'running'};"

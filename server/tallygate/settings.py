@@ -139,7 +139,7 @@ class Settings(BaseSettings):
 
     operation_ttl_s: int = Field(default=15 * 60, ge=60, le=24 * 3600)
     """How long Redis answers a repeated operation id: beyond any client's retries, and the
-    largest consumer of Redis memory."""
+    largest consumer of Redis memory: some 500 bytes each, 450 MB at 1,000 calls per second."""
 
     counter_rebuild: Literal["ledger", "none"] = "ledger"
     """What becomes of counters that Redis has lost. With `ledger`, hard limits are decided by

@@ -24,6 +24,9 @@ MORE_MAX_CARRIED: Final = 1.4
 LESS_MIN: Final = 0.7
 """Times the baseline: below, even twice the work could pass."""
 
+ELSEWHERE: Final = (1.45, 0.4)
+"""The same two where this Python has no baselines of its own: its compiler is another one."""
+
 SLACK: Final = 0.15
 """Of one of anything: a callback or a command less than every sixth time is no figure."""
 
@@ -42,6 +45,8 @@ class Verdict:
     count: str
     now: float
     was: float | None
+    # Whether the baseline is of another Python.
+    foreign: bool = False
 
     @property
     def ratio(self) -> float:
@@ -54,12 +59,17 @@ class Verdict:
         if self.was is None:
             return "new"
         slack = SLACK_BYTES if self.count.startswith("bytes ") else SLACK
-        more_max = MORE_MAX_CARRIED if " over " in self.scene else MORE_MAX
+        more_max, less_min = self._margins()
         if self.now > self.was * more_max + slack:
             return "more"
-        if self.now < self.was * LESS_MIN - slack:
+        if self.now < self.was * less_min - slack:
             return "less"
         return "ok"
+
+    def _margins(self) -> tuple[float, float]:
+        if self.foreign:
+            return ELSEWHERE
+        return MORE_MAX_CARRIED if " over " in self.scene else MORE_MAX, LESS_MIN
 
     def __str__(self) -> str:
         what = f"{self.scene}: {self.now:,.2f} {self.count}"
@@ -85,18 +95,18 @@ def python() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def recorded(version: str = "") -> Costs:
-    """Return the baselines of a Python, of the nearest one where it has none."""
-    document: dict[str, dict[str, dict[str, float]]] = json.loads(FILE.read_text())
-    wanted = version or python()
-    if wanted in document:
-        return document[wanted]
-    return document[min(document, key=lambda each: abs(_minor(each) - _minor(wanted)))]
+def recorded() -> Costs:
+    """Return the baselines of this Python, of the nearest one where it has none."""
+    document = _document()
+    here = python()
+    if here in document:
+        return document[here]
+    return document[min(document, key=lambda each: abs(_minor(each) - _minor(here)))]
 
 
 def record(costs: Costs) -> None:
     """Make these the baselines of this Python."""
-    document = json.loads(FILE.read_text()) if FILE.exists() else {}
+    document = _document()
     document[python()] = {
         scene: {count: round(each, 2) for count, each in figures.items()}
         for scene, figures in costs.items()
@@ -106,9 +116,16 @@ def record(costs: Costs) -> None:
 
 def verdicts(costs: Costs, baselines: Costs) -> Iterator[Verdict]:
     """Hold each figure against its baseline."""
+    foreign = python() not in _document()
     for scene, figures in costs.items():
         for count, now in figures.items():
-            yield Verdict(scene, count, now, baselines.get(scene, {}).get(count))
+            was = baselines.get(scene, {}).get(count)
+            yield Verdict(scene, count, now, was, foreign)
+
+
+def _document() -> dict[str, Costs]:
+    found: dict[str, Costs] = json.loads(FILE.read_text())
+    return found
 
 
 def _minor(version: str) -> int:

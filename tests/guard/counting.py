@@ -5,6 +5,7 @@ Refuses to know what the work is. What C code does between two calls of it is no
 """
 
 import asyncio
+import gc
 import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
@@ -27,6 +28,8 @@ class Counts:
     tasks: int = 0
     futures: int = 0
     callbacks: int = 0
+    # Objects that counting references does not free.
+    garbage: int = 0
 
     @property
     def bytecodes(self) -> int:
@@ -43,6 +46,7 @@ class Counts:
             "tasks": self.tasks,
             "futures": self.futures,
             "callbacks": self.callbacks,
+            "garbage": self.garbage,
         }
 
     def table(self, pieces: int, rows_max: int = 40) -> str:
@@ -90,7 +94,7 @@ def bytecodes(counts: Counts) -> Iterator[None]:
 
 @contextmanager
 def calls(counts: Counts) -> Iterator[None]:
-    """Count calls of functions, Python's and C's, and what the loop is given to do."""
+    """Count calls of functions, Python's and C's, what the loop is given to do, and garbage."""
 
     def on_event(frame: FrameType, event: str, _: object) -> None:
         if frame.f_code.co_filename.startswith(OWN):
@@ -100,12 +104,25 @@ def calls(counts: Counts) -> Iterator[None]:
         elif event == "c_call":
             counts.c_calls += 1
 
-    with _loop_counted(counts):
+    with _garbage_counted(counts), _loop_counted(counts):
         sys.setprofile(on_event)
         try:
             yield
         finally:
             sys.setprofile(None)
+
+
+@contextmanager
+def _garbage_counted(counts: Counts) -> Iterator[None]:
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+        counts.garbage = gc.collect()
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ in two parts, raises no figure. Refuses to judge.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -58,7 +58,7 @@ async def measured(scene: Scene, rounds: int = ROUNDS) -> Measured:
     if scene.redis is not None:
         meters.append(await _redis_meter(scene.redis))
     for _ in range(WARM_ROUNDS):
-        await _round(scene, _calls)
+        await _round(scene, lambda _: nullcontext())
     for meter in meters:
         for _ in range(rounds):
             figures, found.pieces = await _round(scene, meter)

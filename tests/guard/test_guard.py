@@ -14,6 +14,9 @@ from tests.guard.front import Front
 from tests.guard.measure import Measured, measured
 from tests.guard.scenes import BATCH, all_scenes
 
+# A fixture measures everything, a hundred times slower than it is.
+pytestmark = pytest.mark.timeout(400)
+
 AT_ONCE = f"check, {BATCH} at once"
 
 
@@ -81,6 +84,13 @@ def test_verdicts(now: float, was: float | None, state: str) -> None:
     verdict = Verdict("check", "tasks", now, was)
     assert verdict.state == state
     assert replace(verdict, now=150.0, was=100.0).ratio > MORE_MAX
+
+
+def test_a_slowdown_by_half_is_too_much_on_any_python() -> None:
+    """Another compiler makes other bytecodes of the same work, but not half as many again."""
+    verdict = Verdict("check", "bytecodes", 150.0, 100.0, foreign=True)
+    assert verdict.state == "more"
+    assert replace(verdict, now=130.0).state == replace(verdict, now=60.0).state == "ok"
 
 
 def test_a_verdict_says_what_to_do() -> None:

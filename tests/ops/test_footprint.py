@@ -26,3 +26,14 @@ def test_a_sidecar_imports_what_it_needs_alone() -> None:
     assert "tallygate.wiring.serving" in loaded
     needless = [each for each in loaded if each.startswith(OTHERS)]
     assert needless == []
+
+
+def test_what_a_process_starts_with_is_looked_through_once() -> None:
+    """The collector would otherwise go over all of it while calls wait."""
+    text = (
+        "import gc, tallygate.cli; tallygate.wiring.collect_seldom(); print(gc.get_freeze_count())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert int(done.stdout) > 10_000

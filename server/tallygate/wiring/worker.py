@@ -16,6 +16,7 @@ import structlog
 
 from tallygate.domain.errors import TallygateError
 from tallygate.settings import Settings
+from tallygate.wiring.collector import collect_seldom
 from tallygate.wiring.host import Running
 from tallygate.wiring.process import running
 from tallygate.wiring.worker_line import Failed, Leaving, Order, Started, State, WorkerLine
@@ -38,6 +39,7 @@ async def work(order: Order, line: WorkerLine) -> bool:
     _watch_for_end(line, loop, stop, order.settings)
     try:
         async with running(order.settings, order.roles, order.place) as process:
+            collect_seldom()
             line.say(Started(process.grpc_addresses, process.control_addresses))
             await _report(process, line, stop)
             line.say(Leaving())
