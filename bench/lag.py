@@ -42,10 +42,6 @@ TENANTS: Final = 1_000
 # What one pipeline accepts when nothing is paced: some thirty operations per script call.
 TOGETHER: Final = 500
 TICK_S: Final = 0.01
-# No two parts use the same numbers: an event that came before is a repeat.
-BUSY_FROM: Final = 10_000_000
-PACED_FROM: Final = 20_000_000
-BURST_FROM: Final = 30_000_000
 # Lag is back when what is stored within a second had waited no longer than this, at the median.
 BACK_S: Final = 0.5
 REDIS_TIMEOUT_MS: Final = 30_000
@@ -155,13 +151,18 @@ async def drain(ingest: Ingest, ledgers: Sequence[TimedLedger], events: int) -> 
         await ingest.run_once()
 
 
-async def backlog(on: Servers, events: int) -> list[tuple[Cell, ...]]:
-    """Measure what one ingester costs per event from full streams, and what the ledger holds."""
-    await accept(on.redis_url, events=events, per_s=0, first=0, busy=0)
+async def emptied(on: Servers, *, events: int, first: int = 0) -> Cost:
+    """Fill the streams with events from number `first` on; return what storing them took."""
+    await accept(on.redis_url, events=events, per_s=0, first=first, busy=0)
     async with ingesting(on, "one") as (ingest, ledger):
         before = await Cost.now(on)
         await drain(ingest, [ledger], events)
-        spent = (await Cost.now(on)).since(before)
+        return (await Cost.now(on)).since(before)
+
+
+async def backlog(on: Servers, events: int) -> list[tuple[Cell, ...]]:
+    """Measure what one ingester costs per event from full streams, and what the ledger holds."""
+    spent = await emptied(on, events=events)
     return [
         (f"one ingester, {events:,} events waiting", f"{events / spent.seconds:,.0f} events/s"),
         ("processor time of the ingester", f"{spent.own_s / events * 1e6:.1f} us/event"),
@@ -177,7 +178,7 @@ async def backlog(on: Servers, events: int) -> list[tuple[Cell, ...]]:
 
 async def contended(on: Servers, events: int) -> list[tuple[Cell, ...]]:
     """Measure how often two ingesters wait for each other, one tenant having 80 % of all."""
-    await accept(on.redis_url, events=events, per_s=0, first=BUSY_FROM, busy=80)
+    await accept(on.redis_url, events=events, per_s=0, first=10_000_000, busy=80)
     done = asyncio.Event()
     async with (
         ingesting(on, "two") as (one, first),
@@ -198,53 +199,61 @@ async def contended(on: Servers, events: int) -> list[tuple[Cell, ...]]:
     ]
 
 
-async def steady(on: Servers, *, per_s: int, seconds: int) -> list[float]:
-    """Accept so many events a second for so long; return how long each took to the ledger.
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """What events met at a fixed rate: seconds to the ledger in order, and what storing took."""
 
-    In seconds, sorted. May be called once for a pair of servers.
-    """
-    return sorted(each for _, some in await _paced(on, 0, per_s, seconds) for each in some)
+    waited: Sequence[float]
+    transactions: int
+    own_s: float
+
+    def at_ms(self, share: float) -> float:
+        """Return the milliseconds within which so large a share was stored."""
+        return _at(self.waited, share) * 1000
+
+
+async def steady(on: Servers, *, per_s: int, seconds: int, first: int = 20_000_000) -> Steady:
+    """Accept so many events a second from number `first` on, and store them meanwhile."""
+    events = per_s * seconds
+    with accepting(on.redis_url, events=events, per_s=per_s, first=first):
+        async with ingesting(on, "steady") as (ingest, ledger):
+            own_s = time.process_time()
+            await drain(ingest, [ledger], events)
+            own_s = time.process_time() - own_s
+    waited = sorted(each for _, some in ledger.commits for each in some)
+    return Steady(waited, len(ledger.commits), own_s)
 
 
 async def paced(on: Servers, *, per_s: int, seconds: int) -> list[tuple[Cell, ...]]:
     """Measure lag at a steady rate."""
-    own = time.process_time()
-    waited = await steady(on, per_s=per_s, seconds=seconds)
-    own = time.process_time() - own
+    found = await steady(on, per_s=per_s, seconds=seconds)
+    events = per_s * seconds
     return [
-        (f"accept to ledger at {per_s:,}/s, p50", f"{_at(waited, 0.5) * 1000:,.0f} ms"),
-        ("p99", f"{_at(waited, 0.99) * 1000:,.0f} ms"),
-        ("longest", f"{waited[-1] * 1000:,.0f} ms"),
-        ("processor time of the ingester", f"{own / len(waited) * 1e6:.1f} us/event"),
+        (f"accept to ledger at {per_s:,}/s, p50", f"{found.at_ms(0.5):,.0f} ms"),
+        ("p99", f"{found.at_ms(0.99):,.0f} ms"),
+        ("longest", f"{found.at_ms(1):,.0f} ms"),
+        ("events per transaction", f"{events / found.transactions:,.0f}"),
+        ("processor time of the ingester", f"{found.own_s / events * 1e6:.1f} us/event"),
     ]
 
 
 async def after_burst(
     on: Servers, *, burst: int, per_s: int, seconds: int
 ) -> list[tuple[Cell, ...]]:
-    """Measure how long lag takes to be back once a burst waits, while more comes."""
-    started = time.time()
-    commits = await _paced(on, burst, per_s, seconds)
-    # From the first commit on: filling the streams is not the ledger's time.
-    started = max(started, commits[0][0])
-    of_seconds = _seconds(commits)
-    back = next((end for end, waited in of_seconds if _at(waited, 0.5) < BACK_S), None)
-    figure = f"{back - started:.0f} s" if back else f"not in {commits[-1][0] - started:.0f} s"
-    return [(f"{burst:,} events at once, then {per_s:,}/s: lag is back after", figure)]
-
-
-async def _paced(
-    on: Servers, burst: int, per_s: int, seconds: int
-) -> list[tuple[float, list[float]]]:
-    """Store a burst that waits already, then what comes; return what was committed when."""
-    first = BURST_FROM if burst else PACED_FROM
-    if burst:
-        await accept(on.redis_url, events=burst, per_s=0, first=first, busy=0)
+    """Measure how long lag takes to come back after a burst that had to wait."""
+    first = 30_000_000
+    await accept(on.redis_url, events=burst, per_s=0, first=first, busy=0)
     events = per_s * seconds
+    started = time.time()
     with accepting(on.redis_url, events=events, per_s=per_s, first=first + burst):
         async with ingesting(on, "paced") as (ingest, ledger):
             await drain(ingest, [ledger], burst + events)
-    return ledger.commits
+    # From the first commit on: starting is not the ledger's time.
+    started = max(started, ledger.commits[0][0])
+    of_seconds = _seconds(ledger.commits)
+    back = next((end for end, waited in of_seconds if _at(waited, 0.5) < BACK_S), None)
+    figure = f"{back - started:.0f} s" if back else f"not in {seconds} s"
+    return [(f"{burst:,} events at once, then {per_s:,}/s: lag is back after", figure)]
 
 
 def _seconds(commits: Sequence[tuple[float, list[float]]]) -> Iterator[tuple[float, list[float]]]:

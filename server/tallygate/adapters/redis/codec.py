@@ -21,6 +21,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tallygate.adapters.redis.one_event import one_event
 from tallygate.domain.event import (
     NO_CONTEXT,
     BalanceBurn,
@@ -33,9 +34,12 @@ from tallygate.domain.event import (
 )
 from tallygate.domain.ids import (
     AccountId,
+    EventId,
     LimitId,
     MeterName,
+    OperationId,
     SourceId,
+    TenantId,
     scope_of,
     tenant_of,
 )
@@ -68,6 +72,12 @@ class ProtobufEventEncoder:
         for event in events:
             _fill(batch.events.add(), event)
         return batch.SerializeToString(deterministic=True)
+
+    def one_event(
+        self, tenant_id: TenantId, meter: MeterName, amount: int
+    ) -> Callable[[EventId, OperationId], bytes]:
+        """Return what makes the batch of one event of them and its ids, with nothing else."""
+        return one_event(tenant_id, meter, amount)
 
     def decode(self, payload: bytes, at_us: int) -> list[UsageEvent]:
         """Return the events of one or more batches, accepted at `at_us`. Raises ValueError."""
