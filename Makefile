@@ -18,10 +18,13 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 ARGS ?=
 SEEDS ?= 1000
 FIRST ?= 1
-SOURCES := server tests protos $(wildcard bench)
+SOURCES := server tests protos native $(wildcard bench)
+# What the tests' servers run on: grpcio or native.
+TRANSPORT ?= grpcio
+export TALLYGATE_TEST_TRANSPORT := $(TRANSPORT)
 
 .PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim lint format \
-	typecheck imports gen gen-check proto-lint proto-breaking lock bench bench-limits \
+	typecheck imports native gen gen-check proto-lint proto-breaking lock bench bench-limits \
 	bench-journal bench-rebuild bench-verify clean
 
 help: ## List these commands
@@ -59,7 +62,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup ## Run everything here, send a sample of real traffic, show the figures
 	@$(BIN)/tallygate demo $(ARGS)
 
-test: setup lint typecheck imports gen-check proto-lint proto-breaking ## Run every check, then every test
+test: setup lint typecheck imports gen-check proto-lint proto-breaking ## Run every check, then every test; TRANSPORT=native
 	@$(PYTEST) $(ARGS)
 
 test-fast: setup ## Run the tests that are not marked slow
@@ -107,9 +110,12 @@ proto-lint: setup ## Lint the protos
 proto-breaking: setup ## Check that the protos break no caller of the last commit of main
 	@$(BIN)/python protos/breaking.py
 
+native: setup ## Build the native transport's front with our bounds, and install it; needs cargo
+	@$(BIN)/python native/build.py
+
 lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-		--extra embedded --group dev --generate-hashes --no-header --no-emit-index-url \
+		--extra embedded --extra native --group dev --generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file requirements.lock $(ARGS)
 
 sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FIRST=1

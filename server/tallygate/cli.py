@@ -30,6 +30,7 @@ from tallygate.commands.options import (
     OpsAddress,
     PostgresDsn,
     RedisUrl,
+    Transport,
     settings_of,
 )
 from tallygate.commands.outbox import outbox
@@ -72,6 +73,7 @@ def serve(
         str, typer.Option("--with", help="Further roles: ingest, relay, control.")
     ] = "",
     grpc_address: GrpcAddress = None,
+    transport: Transport = None,
     ops_address: OpsAddress = None,
     redis_url: RedisUrl = None,
     catalog: CatalogFile = None,
@@ -82,6 +84,7 @@ def serve(
     settings = settings_of(
         config,
         grpc_address=grpc_address,
+        transport=transport,
         ops_address=ops_address,
         redis_url=redis_url,
         catalog=catalog,

@@ -99,6 +99,11 @@ class Settings(BaseSettings):
     grpc_address: Addresses = ("127.0.0.1:50051",)
     """Where the data plane listens; several, comma-separated: `unix:/path,127.0.0.1:50051`."""
 
+    transport: Literal["auto", "grpcio", "native"] = "auto"
+    """What carries gRPC calls: `native` (HTTP/2 in Rust, several times the calls per second),
+    `grpcio`, or `auto`: native where it is installed and able to do all that is set, else grpcio.
+    What native cannot do is refused at start when it is asked for by name."""
+
     ops_address: Address = "127.0.0.1:9464"
     """Where health, metrics and reflection listen; a listener of its own, out of overload's way."""
 

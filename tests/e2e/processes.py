@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.servers import eventually
+from tests.transports import TRANSPORT
 
 COMMAND = Path(sys.prefix) / "bin" / "tallygate"
 FREE = "127.0.0.1:0"
@@ -55,6 +56,7 @@ def environment(settings: dict[str, Any]) -> dict[str, str]:
     kept |= {"COLUMNS": WIDE, "PYTHONUNBUFFERED": "1"}
     # On a machine full of tests an answer may take that long: no test is about outages by accident.
     kept["TALLYGATE_BREAKER_HANG_MS"] = "10000"
+    kept["TALLYGATE_TRANSPORT"] = TRANSPORT
     return kept | {f"TALLYGATE_{key.upper()}": str(value) for key, value in settings.items()}
 
 

@@ -13,6 +13,7 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
 END_STREAM, END_HEADERS = 1, 4
 CANCEL: Final = 8
+FRAME_MAX: Final = 16_384
 READ_TIMEOUT_S: Final = 20.0
 
 
@@ -48,9 +49,12 @@ class Rude:
         self.send(HEADERS, END_HEADERS, stream, b"".join(map(literal, named, named.values())))
         return stream
 
-    def message(self, stream: int, message: bytes) -> None:
-        """Send a call's message, and no more of it."""
-        self.send(DATA, END_STREAM, stream, b"\0" + len(message).to_bytes(4, "big") + message)
+    def message(self, stream: int, message: bytes, *, compressed: bool = False) -> None:
+        """Send a call's message, in frames as large as they may be, and no more of it."""
+        data = bytes([compressed]) + len(message).to_bytes(4, "big") + message
+        for start in range(0, len(data), FRAME_MAX):
+            last = start + FRAME_MAX >= len(data)
+            self.send(DATA, END_STREAM if last else 0, stream, data[start : start + FRAME_MAX])
 
     async def frame(self) -> Frame | None:
         """Return the next frame, None at the connection's end."""
@@ -69,6 +73,12 @@ class Rude:
             if frame.stream == stream and over:
                 return True
         return False
+
+    async def read_by_server(self) -> None:
+        """Wait until the server has read all that was sent."""
+        self.send(PING, 0, 0, b"all read")
+        while (frame := await self.frame()) is not None and frame.kind != PING:
+            pass
 
     async def closed(self) -> list[Frame]:
         """Wait until the server has closed; return what came before."""

@@ -2,15 +2,28 @@
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from typing import Any, cast
 
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.redis import keys
 from tallygate.adapters.redis.codec import decode_entry
 from tallygate.adapters.redis.script import Script
+from tallygate.domain.decision import Reused
+from tallygate.domain.ids import EventId
 from tallygate.flow.gather import Gather
 from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc
-from tests.builders import CatalogInMemory, catalog, check, consume, decided, used, window
+from tallygate.ports import OperationKey
+from tests.builders import (
+    CatalogInMemory,
+    catalog,
+    check,
+    consume,
+    decided,
+    rate,
+    used,
+    window,
+)
 from tests.faults.redis_parts import SHARD, rig
 from tests.sidecar import channel, charge, sidecar
 
@@ -81,3 +94,33 @@ async def test_entries_of_a_later_version_are_read(redis_url: str) -> None:
         }
         [after] = decode_entry(SHARD, entry_id.decode(), later).events
         assert after == before
+
+
+async def test_what_an_older_version_remembers_is_answered(redis_url: str) -> None:
+    """A repeat, and a refund, of a call recorded as text find its answer and its events."""
+    async with rig(redis_url) as it:
+        operation = consume([window(), rate()], 5, "op")
+        assert operation.operation_id is not None
+        [first] = await it.store.decide([operation])
+        answer = decided(first)
+        names = (operation.tenant_id, operation.operation_id)
+        key = keys.operation(SHARD, await it.epoch(), *names)
+        ends_us = answer.at_us + 60_000_000
+        readings = ";".join(
+            f"{each.limit_id},{each.meter},{each.state.value},{each.used},{each.limit},"
+            f"{each.remaining},{each.resets_at_us}"
+            for each in answer.readings
+        )
+        text = (
+            f"{operation.fingerprint};{ends_us};{answer.source_id};"
+            f"G;{answer.at_us};{answer.first_seq};{readings}\n"
+        )
+        await it.beside.set(key, text.encode() + operation.payload)
+        [again] = await it.store.decide([operation])
+        assert again == replace(answer, replayed=True)
+        [other] = await it.store.decide([replace(operation, fingerprint="another")])
+        assert isinstance(other, Reused)
+        event = OperationKey(SHARD, *names, EventId("op"))
+        recorded = await it.store.recorded(event)
+        assert recorded is not None
+        assert (recorded.payload, recorded.at_us) == (operation.payload, answer.at_us)

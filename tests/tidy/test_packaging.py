@@ -13,8 +13,8 @@ from .tree import Source, sources
 PIN = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?P<rest>[^\n]*)$", re.MULTILINE
 )
-# What requirements.lock is for: the service, its embedded servers, and the tools.
-LOCKED_EXTRAS = ("embedded",)
+# What requirements.lock is for: the service, its embedded servers and native transport, the tools.
+LOCKED_EXTRAS = ("embedded", "native")
 LOCKED_GROUPS = ("dev",)
 
 

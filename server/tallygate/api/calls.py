@@ -15,9 +15,11 @@ from tallygate.api import convert
 from tallygate.api.batched import Answering, BatchMethod, BatchMethods, Call
 from tallygate.api.leased import LeasedCalls
 from tallygate.api.lists import visible
+from tallygate.api.replies import Replies
 from tallygate.api.status import MalformedMessage, item_error
 from tallygate.domain.errors import TallygateError
 from tallygate.domain.request import ConsumeRequest, ConsumeResult, RecordResult, UsageRequest
+from tallygate.domain.varint import sized
 from tallygate.flow.admit import Admit
 from tallygate.flow.rounds import Result, Told
 from tallygate.gen.v1 import quota_pb2, usage_pb2
@@ -98,11 +100,12 @@ class _List:
 
 def methods_of(admit: Admit, leased: LeasedCalls | None = None) -> BatchMethods:
     """Return the methods over one way to decide, behind what is granted from leases."""
+    replies = Replies()
     charge = _Kind(
         quota_pb2.CheckAndConsumeRequest.FromString,
         convert.consume_request,
         admit.charge,
-        _consumed,
+        replies.consumed,
     )
     record = _Kind(
         usage_pb2.RecordUsageRequest.FromString, convert.usage_request, admit.keep, _recorded
@@ -111,7 +114,7 @@ def methods_of(admit: Admit, leased: LeasedCalls | None = None) -> BatchMethods:
         f"{QUOTA}/CheckAndConsume": _singly(charge, leased),
         f"{USAGE}/RecordUsage": _singly(record),
         f"{QUOTA}/BatchCheckAndConsume": _listed(
-            charge, quota_pb2.BatchCheckAndConsumeRequest.FromString, _all_consumed
+            charge, quota_pb2.BatchCheckAndConsumeRequest.FromString, _all_consumed(replies)
         ),
         f"{USAGE}/BatchRecordUsage": _listed(
             record, usage_pb2.BatchRecordUsageRequest.FromString, _all_recorded
@@ -175,23 +178,22 @@ def _converted(kind: _Kind, message: object) -> ConsumeRequest | UsageRequest | 
         return error
 
 
-def _consumed(result: ConsumeResult) -> bytes:
-    return convert.consume_response(result).SerializeToString()
-
-
 def _recorded(result: RecordResult) -> bytes:
     return convert.record_response(result).SerializeToString()
 
 
-def _all_consumed(results: Sequence[object]) -> bytes:
-    response = quota_pb2.BatchCheckAndConsumeResponse()
-    for result in results:
-        outcome = response.results.add()
-        if isinstance(result, TallygateError):
-            outcome.error.CopyFrom(item_error(result))
-        else:
-            outcome.response.CopyFrom(convert.consume_response(cast(ConsumeResult, result)))
-    return response.SerializeToString()
+def _all_consumed(replies: Replies) -> Callable[[Sequence[object]], bytes]:
+    def encoded(results: Sequence[object]) -> bytes:
+        """Return the response: a field of results, each a response or an error."""
+        parts = [
+            sized(b"\x12", item_error(result).SerializeToString())
+            if isinstance(result, TallygateError)
+            else sized(b"\x0a", replies.consumed(cast(ConsumeResult, result)))
+            for result in results
+        ]
+        return b"".join([sized(b"\x0a", part) for part in parts])
+
+    return encoded
 
 
 def _all_recorded(results: Sequence[object]) -> bytes:

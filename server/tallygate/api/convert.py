@@ -23,7 +23,6 @@ from tallygate.domain.request import (
     REQUESTS_MAX,
     CheckRequest,
     ConsumeRequest,
-    ConsumeResult,
     Durability,
     Item,
     QuotaRequest,
@@ -103,23 +102,6 @@ def counted(
         raise TooManyItems(f"holds {len(items)} items, at most {most} may be", field=field)
     if len(items) < at_least:
         raise InvalidField("must not be empty", field=field)
-
-
-def consume_response(result: ConsumeResult) -> quota_pb2.CheckAndConsumeResponse:
-    """Return the reply to a charge."""
-    decision = result.decision
-    message = quota_pb2.CheckAndConsumeResponse(
-        allowed=decision.allowed,
-        limits=[limit_status(reading) for reading in decision.readings],
-        refused_by=decision.refused_by or "",
-        replayed=decision.replayed,
-        durability=int(result.durability),  # type: ignore[arg-type]
-        event_ids=result.event_ids,
-        degraded=decision.degraded,
-    )
-    if decision.retry_after_us is not None:
-        message.retry_after.FromMicroseconds(decision.retry_after_us)
-    return message
 
 
 def check_response(decision: Decided) -> quota_pb2.CheckResponse:

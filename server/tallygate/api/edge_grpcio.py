@@ -173,7 +173,8 @@ class _OneByOne:
         self.waiting[number] = reply = asyncio.get_running_loop().create_future()
         try:
             self.batch(((number, data, call.ends_at),), self)
-            return await reply
+            answer: bytes = await reply
+            return answer
         finally:
             del self.waiting[number]
 

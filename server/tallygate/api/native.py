@@ -18,6 +18,7 @@ from pygrpc_native import NativeGrpcFront
 from tallygate.api.edge import Edge
 from tallygate.api.native_front import Front, FrontOptions
 from tallygate.api.transport import (
+    AGE_GRACE_MS,
     IDLE_S,
     KEEPALIVE_MS,
     KEEPALIVE_TIMEOUT_MS,
@@ -83,10 +84,24 @@ class NativeTransport:
             max_concurrent_streams=self._options.streams_max,
             max_metadata_size=self._options.metadata_bytes_max,
             reuse_port=self._options.reuse_port,
+            **(self._bounds() if BOUNDED else {}),
         )
         options = FrontOptions(self._methods, self._options.message_bytes_max, pushback=BOUNDED)
         self._fronts.append(Front(native, options, self._edge))
         return int(native.bound_port)
+
+    def _bounds(self) -> dict[str, Any]:
+        options, edge = self._options, self._options.edge
+        age_ms = int(options.connection_age_s * 1000)
+        return {
+            "max_message_bytes": options.message_bytes_max,
+            "max_calls": edge.calls_max,
+            "message_timeout_ms": int(edge.default_deadline_s * 1000),
+            "handshake_timeout_ms": int(options.handshake_s * 1000),
+            "max_connection_idle_ms": int(options.connection_idle_s * 1000),
+            "max_connection_age_ms": age_ms or None,
+            "max_connection_age_grace_ms": AGE_GRACE_MS,
+        }
 
     async def start(self) -> None:
         """Serve what is bound."""

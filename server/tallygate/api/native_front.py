@@ -17,11 +17,11 @@ from typing import Any, Final, cast
 
 import structlog
 from google.protobuf.message import DecodeError
-from pygrpc_native import EVENT_CALL, NativeGrpcFront
+from pygrpc_native import EVENT_CALL, EVENT_CANCEL, NativeGrpcFront
 
 from tallygate.api.batched import Call
 from tallygate.api.edge import HOPELESS_S, LONGEST_S, OK, Edge, Method
-from tallygate.api.native_context import Aborted, CallerGone, NativeContext
+from tallygate.api.native_context import Aborted, CallerGone, Details, NativeContext
 from tallygate.api.status import (
     DeadlinePassed,
     MalformedMessage,
@@ -29,7 +29,7 @@ from tallygate.api.status import (
     Refusal,
     refusal,
 )
-from tallygate.domain.errors import Draining, Overloaded
+from tallygate.domain.errors import Draining, Overloaded, TallygateError
 
 # Events taken at once. What came meanwhile is taken with the next ones, in the same turn of the
 # loop if it has not come to these yet.
@@ -40,6 +40,14 @@ SWEEP_S: Final = 0.02
 FLUSH_S: Final = 0.05
 FOREVER: Final = float("inf")
 PUSHBACK: Final = "grpc-retry-pushback-ms"
+# Calls that come without their message: there were too many of them ...
+EVENT_FULL: Final = 2
+# ... or it did not come in time, is too large, or is none.
+WITHOUT_MESSAGE: Final[dict[int, type[TallygateError]]] = {
+    3: DeadlinePassed,
+    4: MessageTooLarge,
+    5: MalformedMessage,
+}
 
 log = structlog.get_logger(__name__)
 
@@ -165,8 +173,10 @@ class Front:
             for event in arrived.popleft():
                 if event[0] == EVENT_CALL:
                     self._admit(event, now, batches)
-                else:
+                elif event[0] == EVENT_CANCEL:
                     self._vanished(event[1], now)
+                else:
+                    self._refuse(event, now)
         for index, calls in batches.items():
             batch = self._options.methods[index].batch
             assert batch is not None
@@ -213,7 +223,22 @@ class Front:
             else:
                 batches[index] = [(number, data, ends_at)]
 
-    def _begin(self, number: int, opened: _Open, data: bytes, details: Any) -> None:  # noqa: ANN401
+    def _refuse(self, event: Event, now: float) -> None:
+        """Answer a call whose message was not read to its end."""
+        kind, number, index = event[:3]
+        gate, edge = self._gate, self._edge
+        gate.came += 1
+        if kind == EVENT_FULL or not gate.open:
+            self._send(number, edge.shed())
+            return
+        method = self._options.methods[index]
+        if method.edged:
+            edge.observer.call_started()
+            gate.inside += 1
+        self._open[number] = _Open(method, 0, now, FOREVER)
+        self.fail(number, WITHOUT_MESSAGE[kind]())
+
+    def _begin(self, number: int, opened: _Open, data: bytes, details: Details) -> None:
         self._open[number] = opened
         work = self._streamed if opened.method.handler.response_streaming else self._answered
         opened.task = self._loop.create_task(
@@ -234,13 +259,13 @@ class Front:
         except Exception as error:  # noqa: BLE001  the edge is where everything ends
             self.fail(number, error)
 
-    async def _answered(self, number: int, opened: _Open, data: bytes, details: Any) -> None:  # noqa: ANN401
-        handler = opened.method.handler
-        behaviour = cast(Any, handler.unary_unary)
+    async def _answered(self, number: int, opened: _Open, data: bytes, details: Details) -> None:
+        handler = cast(Any, opened.method.handler)
+        behaviour = handler.unary_unary
         reply = await behaviour(_decoded(handler, data), self._context(number, opened, details))
         self.respond(number, handler.response_serializer(reply))
 
-    async def _streamed(self, number: int, opened: _Open, data: bytes, details: Any) -> None:  # noqa: ANN401
+    async def _streamed(self, number: int, opened: _Open, data: bytes, details: Details) -> None:
         handler = opened.method.handler
         behaviour = cast(Any, handler.unary_stream)
         context = self._context(number, opened, details)
@@ -256,7 +281,7 @@ class Front:
             self._native.stream_end(number)
             self._count_out(ended, OK)
 
-    def _context(self, number: int, opened: _Open, details: Any) -> NativeContext:  # noqa: ANN401
+    def _context(self, number: int, opened: _Open, details: Details) -> NativeContext:
         return NativeContext(
             self._native,
             number,

@@ -21,6 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 RedisUrl = Annotated[str | None, typer.Option(help="The Redis that counts.")]
 PostgresDsn = Annotated[str | None, typer.Option(help="The Postgres that holds the ledger.")]
 GrpcAddress = Annotated[str | None, typer.Option(help="Where the data plane listens.")]
+Transport = Annotated[str | None, typer.Option(help="What carries calls: auto, grpcio or native.")]
 OpsAddress = Annotated[str | None, typer.Option(help="Where health and metrics listen.")]
 ControlAddress = Annotated[str | None, typer.Option(help="Where the admin service listens.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where this installation keeps its files.")]

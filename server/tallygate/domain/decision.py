@@ -19,6 +19,7 @@ from tallygate.domain.ids import (
     SourceId,
     TenantId,
 )
+from tallygate.domain.quick import quick
 
 
 class Mode(StrEnum):
@@ -104,6 +105,7 @@ class BalanceRule:
 Rule = WindowRule | RateRule | SlidingRule | ConcurrencyRule | BalanceRule
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Charge:
     """One limit as one operation meets it. For a rate, `limit` is the burst; for a balance, 0.
@@ -146,6 +148,7 @@ class Reservation:
     payload: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One logical call, ready to be decided. `payload` is stored as it is when it is accepted.
@@ -177,6 +180,7 @@ class Operation:
     epoch: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class LimitReading:
     """One limit as it stood when the operation was decided. `resets_at_us` is 0 for never.
@@ -194,6 +198,7 @@ class LimitReading:
     resets_at_us: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Decided:
     """The operation was decided. `first_seq` is 0 when no event was stored.

@@ -19,6 +19,7 @@ from tallygate.domain.ids import (
     SourceId,
     TenantId,
 )
+from tallygate.domain.quick import quick
 
 SCHEMA_VERSION: Final = 1
 DIMENSIONS_MAX: Final = 16
@@ -48,6 +49,7 @@ class EventContext:
 NO_CONTEXT: Final = EventContext()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class UsageEvent:
     """One use of one meter by one tenant. Times are microseconds since the epoch.

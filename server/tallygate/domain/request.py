@@ -21,6 +21,7 @@ from tallygate.domain.ids import (
     ReservationId,
     TenantId,
 )
+from tallygate.domain.quick import quick
 
 ITEMS_MAX: Final = 64
 REQUESTS_MAX: Final = 1000
@@ -43,6 +44,7 @@ class Durability(IntEnum):
     POSTGRES = 4
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Item:
     """One use of one meter."""
@@ -52,6 +54,7 @@ class Item:
     dimensions: Mapping[str, str] = field(default_factory=dict)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ConsumeRequest:
     """A charge to decide. Its retries carry the same `operation_id`."""
@@ -81,6 +84,7 @@ class QuotaRequest:
     dimensions: Mapping[str, str] = field(default_factory=dict)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class UsageRequest:
     """One event to record. `event_time_us` 0 means now."""
@@ -153,6 +157,7 @@ class RefundRequest:
     reason: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ConsumeResult:
     """A decision as the caller is told it; `event_ids` are empty when refused."""
@@ -162,6 +167,7 @@ class ConsumeResult:
     durability: Durability
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class RecordResult:
     """An event was accepted, now or before."""

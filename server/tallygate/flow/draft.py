@@ -36,6 +36,7 @@ from tallygate.domain.ids import (
     TenantId,
     shard_of,
 )
+from tallygate.domain.quick import quick
 from tallygate.domain.request import (
     CheckRequest,
     ConsumeRequest,
@@ -55,6 +56,7 @@ OFFERED: Final = Durability.REDIS
 FOREVER: Final = float("inf")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Draft:
     """An operation, and what its charges are made of."""
@@ -81,7 +83,7 @@ class Drafter:
         self.encoder: Final = encoder
         self.offered: Final = offered
         self.binder: Final = Binder()
-        self._places = Places(self.binder, shards)
+        self._places = Places(self.binder, encoder, shards)
         self._shards = shards
 
     def bound(self, draft: Draft, now_us: int, expires_at: float) -> Operation:
@@ -128,7 +130,7 @@ class Drafter:
         place = self._places.of(catalog, lineage, items)
         charges = self._places.charges(place, items, now_us, context)
         operation_id = request.operation_id
-        event_ids, payload = self._charged_events(request)
+        event_ids, payload = self._charged_events(place, request)
         operation = Operation(
             mode=Mode.CONSUME,
             tenant_id=request.tenant_id,
@@ -144,8 +146,14 @@ class Drafter:
         undurable = least == 0 or self._undurable(least)
         return Draft(operation, catalog, lineage, items, context, undurable, place=place)
 
-    def _charged_events(self, request: ConsumeRequest) -> tuple[tuple[EventId, ...], bytes]:
+    def _charged_events(
+        self, place: Place, request: ConsumeRequest
+    ) -> tuple[tuple[EventId, ...], bytes]:
         """Return the ids and the bytes of a charge's events."""
+        items, operation_id = request.items, request.operation_id
+        if len(items) == 1 and request.context is NO_CONTEXT and not items[0].dimensions:
+            event_id = event_id_of(operation_id, 0)
+            return (event_id,), self._places.payload(place, items[0], event_id, operation_id)
         events = drafted_events(request, ReservationId(""))
         return tuple([event.event_id for event in events]), self.encoder.encode(events)
 
@@ -167,22 +175,16 @@ class Drafter:
         meter = _meter(catalog, request.meter)
         if request.event_time_us > now_us + FUTURE_SKEW_US:
             raise EventTimeInFuture(field="event_time")
-        event = UsageEvent(
-            event_id=request.event_id,
-            tenant_id=request.tenant_id,
-            meter=request.meter,
-            amount=request.amount,
-            event_time_us=request.event_time_us,
-            operation_id=request.operation_id,
-            context=request.context,
-            dimensions=request.dimensions,
-            metadata_json=request.metadata_json,
-        )
         if request.event_time_us and request.event_time_us < now_us - meter.late_horizon_us:
-            return Draft(self.operation(Mode.REJECT, lineage, [event], None), catalog, lineage)
-        items = (Item(request.meter, request.amount, request.dimensions),)
-        place = self._places.of(catalog, lineage, items)
-        payload = self.encoder.encode([event])
+            late = [_recorded_event(request)]
+            return Draft(self.operation(Mode.REJECT, lineage, late, None), catalog, lineage)
+        item = Item(request.meter, request.amount, request.dimensions)
+        place = self._places.of(catalog, lineage, (item,))
+        if _plain(request):
+            payload = self._places.payload(place, item, request.event_id, request.operation_id)
+        else:
+            payload = self.encoder.encode([_recorded_event(request)])
+        items = (item,)
         operation = Operation(
             mode=Mode.RECORD,
             tenant_id=request.tenant_id,
@@ -297,6 +299,27 @@ def drafted_events(
         )
         for index, item in enumerate(request.items)
     ]
+
+
+def _plain(request: UsageRequest) -> bool:
+    """Say whether an event is its tenant, meter, amount and ids, and nothing else."""
+    return request.context is NO_CONTEXT and not (
+        request.event_time_us or request.dimensions or request.metadata_json
+    )
+
+
+def _recorded_event(request: UsageRequest) -> UsageEvent:
+    return UsageEvent(
+        event_id=request.event_id,
+        tenant_id=request.tenant_id,
+        meter=request.meter,
+        amount=request.amount,
+        event_time_us=request.event_time_us,
+        operation_id=request.operation_id,
+        context=request.context,
+        dimensions=request.dimensions,
+        metadata_json=request.metadata_json,
+    )
 
 
 def _known(catalog: Catalog, items: Sequence[Item]) -> None:

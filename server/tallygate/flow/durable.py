@@ -16,6 +16,7 @@ from typing import Final
 from tallygate.domain.decision import Decided, Operation
 from tallygate.domain.errors import NotDurable, TallygateError
 from tallygate.domain.numbers import Numbers
+from tallygate.domain.quick import quick
 from tallygate.domain.request import Durability
 from tallygate.ports.epochs import SeenNumbers
 from tallygate.ports.journal import Journal, Lane
@@ -35,6 +36,7 @@ _IN_JOURNAL: Final = (Durability.BUFFERED, Durability.JOURNAL)
 Level = Durability | TallygateError
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Needed:
     """An answer with its operation, and the least that its caller accepts.

@@ -6,16 +6,17 @@ Guarantees: what is remembered of a call's charges is what binding it anew would
 Refuses to know: counters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.decision import Charge, WindowRule
 from tallygate.domain.event import NO_CONTEXT, EventContext
-from tallygate.domain.ids import MeterName, TenantId, shard_of
+from tallygate.domain.ids import EventId, MeterName, OperationId, TenantId, shard_of
 from tallygate.domain.request import Item
 from tallygate.flow.bind import Binder
+from tallygate.ports import EventEncoder
 
 # Tenants times the sets of meters that they use together; each takes about a kilobyte.
 PLACES_MAX: Final = 20_000
@@ -23,6 +24,7 @@ PLACES_MAX: Final = 20_000
 AMOUNTS_MAX: Final = 8
 
 _Key = tuple[TenantId, MeterName] | tuple[TenantId, tuple[MeterName, ...]]
+EventBytes = Callable[[EventId, OperationId], bytes]
 _Amounts = int | tuple[int, ...]
 
 
@@ -42,12 +44,15 @@ class Place:
     from_us: int = 0
     until_us: int = 0
     charges: dict[_Amounts, tuple[Charge, ...]] = field(default_factory=dict)
+    # By the amount of the one item, what makes an event's bytes of its ids.
+    events: dict[int, EventBytes] = field(default_factory=dict)
 
 
 class Places:
     """Places by tenant and meters."""
 
-    def __init__(self, binder: Binder, shards: int) -> None:
+    def __init__(self, binder: Binder, encoder: EventEncoder, shards: int) -> None:
+        self._encoder = encoder
         self._binder = binder
         self._shards = shards
         self._places: dict[_Key, Place] = {}
@@ -68,6 +73,19 @@ class Places:
             scoped = self._binder.scoped(catalog, lineage)
             place = self._places[key] = Place(catalog, lineage, shard, scoped)
         return place
+
+    def payload(
+        self, place: Place, item: Item, event_id: EventId, operation_id: OperationId
+    ) -> bytes:
+        """Return the bytes of an event of one item, without dimensions and context."""
+        make = place.events.get(item.amount)
+        if make is None:
+            if len(place.events) >= AMOUNTS_MAX:
+                place.events.clear()
+            tenant_id = place.lineage[0].tenant_id
+            make = self._encoder.alike(tenant_id, item.meter, item.amount)
+            place.events[item.amount] = make
+        return make(event_id, operation_id)
 
     def charges(
         self,

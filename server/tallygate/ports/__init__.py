@@ -7,13 +7,13 @@ Refuses to know: Redis, Postgres, HTTP, gRPC.
 A method that reaches a server raises `BackendUnavailable` when it does not answer in time.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tallygate.domain.catalog import Catalog, Destination, Tenant
 from tallygate.domain.event import StreamEntry, UsageEvent
-from tallygate.domain.ids import MeterName, PlanName, SourceId, TenantId
+from tallygate.domain.ids import EventId, MeterName, OperationId, PlanName, SourceId, TenantId
 from tallygate.ports.ledger import Ledger as Ledger
 from tallygate.ports.ledger import LedgerBatch as LedgerBatch
 from tallygate.ports.ledger import Persisted as Persisted
@@ -42,6 +42,12 @@ class EventEncoder(Protocol):
 
     def encode(self, events: Sequence[UsageEvent]) -> bytes:
         """Return the events as one unit of the stream; the same events give the same bytes."""
+        ...
+
+    def alike(
+        self, tenant_id: TenantId, meter: MeterName, amount: int
+    ) -> Callable[[EventId, OperationId], bytes]:
+        """Return what makes the unit of one event of them and its ids, with nothing else."""
         ...
 
     def decode(self, payload: bytes, at_us: int) -> list[UsageEvent]:

@@ -13,6 +13,7 @@ from tallygate.domain.alike import Alike
 from tallygate.domain.decision import Mode, Operation
 from tallygate.domain.given import calls_of
 from tallygate.domain.ids import AccountId, OperationId, ReservationId, SourceId, TenantId
+from tallygate.domain.quick import quick
 from tallygate.ports.epochs import Ranges
 
 Lane = tuple[SourceId, int]
@@ -35,6 +36,7 @@ class EntryKind(StrEnum):
     EXTENDED = "e"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An operation that was accepted at `at_us`, in the store's time. It is kept without charges.

@@ -22,6 +22,7 @@ from tallygate.adapters.redis.client import connect
 from tallygate.api.batched import BatchMethods
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.server import Register, Server, ServerOptions
+from tallygate.api.transport import TransportName
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.settings import Settings
 from tallygate.wiring.steps import Step
@@ -102,10 +103,10 @@ class Host:
             connection_age_s=settings.connection_age_ms / 1000,
             connection_idle_s=settings.connection_idle_ms / 1000,
             reuse_port=reuse_port,
-            transport=settings.transport,
+            transport=TransportName(settings.transport),
         )
         server = Server(options, services, batched)
-        self.metrics.transport.set(server.transport)
+        self.metrics.transport[server.transport].set(1)
         await server.start()
         self.stack.push_async_callback(server.stop, settings.drain_grace_ms / 1000)
         return server.addresses

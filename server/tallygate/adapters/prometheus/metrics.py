@@ -348,6 +348,9 @@ class Metrics:
         self._gauges("build_info", "Always 1; its label is the version.", ("version",))[
             version
         ].set(1)
+        self.transport = self._gauges(
+            "transport_info", "Always 1; its label is what carries gRPC calls.", ("transport",)
+        )
         self.ops_refused = self._counter(
             "ops_connections_refused_total",
             "Connections to the ops listener that were cut because it had too many.",

@@ -4,40 +4,16 @@ Guarantees: what is built here and what is read here is exactly what the script'
 Refuses to know: connections, retries, and other shards.
 """
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final, assert_never
 
 from tallygate.adapters.redis import keys
-from tallygate.domain.answer import accounts_of
-from tallygate.domain.catalog import OnExceed
-from tallygate.domain.decision import (
-    BalanceRule,
-    Broken,
-    Changed,
-    Charge,
-    ConcurrencyRule,
-    Crowded,
-    Decided,
-    Fenced,
-    Known,
-    LimitReading,
-    LimitState,
-    Moved,
-    Operation,
-    Outcome,
-    Overflowed,
-    RateRule,
-    RefundExceeds,
-    ReservationState,
-    Reused,
-    SlidingRule,
-    Stale,
-    TooLate,
-    Unresolved,
-    WindowRule,
-)
+from tallygate.adapters.redis.outcomes import outcome
+from tallygate.adapters.redis.templates import Templates
+from tallygate.domain.decision import Mode, Operation, Outcome
 from tallygate.domain.detail import (
     Credit,
     Detail,
@@ -53,8 +29,6 @@ from tallygate.domain.hold import pieces_text
 from tallygate.domain.ids import (
     AccountId,
     EventId,
-    LimitId,
-    MeterName,
     OperationId,
     ReservationId,
     SourceId,
@@ -63,15 +37,13 @@ from tallygate.domain.ids import (
 
 Argument = str | bytes | int
 
-_ON_EXCEED: Final = {OnExceed.REFUSE: "r", OnExceed.ALLOW: "a", OnExceed.SHADOW: "s"}
-_PLAIN: Final[dict[str, Outcome]] = {
-    "U": Reused(),
-    "M": Changed(),
-    "H": Crowded(),
-    "V": Moved(),
-    "F": Fenced(),
-}
-_STATES: Final = {state.value: state for state in LimitState}
+# Time in us, a number known, memory in ms; length of the account prefix, operations, templates.
+_FRAME: Final = struct.Struct("<dddHHH")
+_SIZE: Final = struct.Struct("<H")
+# Mode, index of the operation's key, event time and deadline in us, events, index of the template.
+_HEAD: Final = struct.Struct("<cHddHH")
+# Of calls alike: how many, events of each, bytes of each.
+_RUN: Final = struct.Struct("<HHd")
 
 
 class EpochDiffers(Exception):
@@ -106,21 +78,27 @@ class Answers:
     last_seq: int
 
 
-def arguments(frame: Frame, operations: Sequence[Operation]) -> tuple[list[str], list[Argument]]:
+def arguments(
+    frame: Frame, operations: Sequence[Operation], templates: Templates
+) -> tuple[list[str], list[Argument]]:
     """Return KEYS and ARGV for operations of the frame's shard."""
     found = _Keys(frame.shard, frame.epoch)
-    args: list[Argument] = [
+    numbers: dict[bytes, int] = {}
+    asked: list[Argument] = []
+    for operation in operations:
+        text = templates.of(operation.charges)
+        number = numbers.setdefault(text, len(numbers) + 1) if text else 0
+        asked += _operation(operation, number, found)
+    head = _FRAME.pack(
         frame.now_us,
-        frame.epoch,
-        frame.source_id,
         frame.known,
         frame.memory_ms,
         len(keys.account_prefix(frame.shard, frame.epoch)),
         len(operations),
-    ]
-    for operation in operations:
-        args += _operation(operation, found)
-    return found.names(), args
+        len(numbers),
+    )
+    head += b"".join(map(_sized, (frame.epoch, frame.source_id)))
+    return found.names(), [head, *numbers, *asked]
 
 
 def answers(
@@ -136,7 +114,7 @@ def answers(
         if reply[1].startswith(b"L"):
             raise NumbersLost
     outcomes = [
-        _outcome(answer.decode(), operation, source_id)
+        outcome(answer, operation, source_id)
         for answer, operation in zip(reply[1:], operations, strict=True)
     ]
     return Answers(outcomes, int(reply[0]))
@@ -181,51 +159,34 @@ class _Keys:
         return list(self._indices)
 
 
-def _operation(operation: Operation, found: _Keys) -> Iterator[Argument]:
+def _sized(name: str) -> bytes:
+    text = name.encode()
+    return _SIZE.pack(len(text)) + text
+
+
+def _operation(operation: Operation, number: int, found: _Keys) -> list[Argument]:
     key_index = 0
     if operation.operation_id is not None:
         key_index = found.operation(operation.tenant_id, operation.operation_id)
-    head: tuple[Argument, ...] = (
-        operation.mode.value,
+    spots: list[int] = []
+    for charge in operation.charges:
+        spots += (found.account(charge.account), charge.amount)
+    head = _HEAD.pack(
+        operation.mode.value.encode(),
         key_index,
-        operation.fingerprint,
         operation.event_time_us,
         operation.deadline_us,
         operation.event_count,
-        operation.payload,
-        operation.reject_reason,
-        len(operation.charges),
+        number,
     )
-    charges = (_charge(charge, found) for charge in operation.charges)
-    if operation.detail is None:
-        return chain(head, *charges)
-    return chain(head, *charges, _detail(operation, operation.detail, found))
-
-
-def _charge(charge: Charge, found: _Keys) -> tuple[Argument, ...]:
-    head = (
-        found.account(charge.account),
-        charge.field,
-        charge.limit_id,
-        charge.meter,
-        charge.amount,
-        charge.limit,
-        _ON_EXCEED[charge.on_exceed],
-    )
-    match charge.rule:
-        case WindowRule() as rule:
-            bounds = (rule.starts_us, rule.turns_us, rule.ends_us, len(rule.thresholds))
-            return (*head, "w", *bounds, *chain.from_iterable(rule.thresholds))
-        case RateRule() as rule:
-            return (*head, "g", rule.weight, rule.drain, rule.period_us)
-        case SlidingRule() as rule:
-            return (*head, "s", rule.width_us, rule.buckets)
-        case ConcurrencyRule():
-            return (*head, "h")
-        case BalanceRule() as rule:
-            return (*head, "b", rule.overdraft, len(rule.low_at), *rule.low_at)
-        case _:
-            assert_never(charge.rule)
+    if spots:
+        head += struct.pack("<" + "Hd" * len(operation.charges), *spots)
+    args: list[Argument] = [head, operation.fingerprint, operation.payload]
+    if operation.mode is Mode.REJECT:
+        args.append(operation.reject_reason)
+    if operation.detail is not None:
+        args += _detail(operation, operation.detail, found)
+    return args
 
 
 def _detail(operation: Operation, detail: Detail, found: _Keys) -> Iterator[Argument]:
@@ -268,93 +229,11 @@ def _detail(operation: Operation, detail: Detail, found: _Keys) -> Iterator[Argu
             assert_never(detail)
 
 
-def _given(operation: Operation, given: Sequence[Given], found: _Keys) -> list[Argument]:
-    args: list[Argument] = [len(given)]
+def _given(operation: Operation, given: Sequence[Given], found: _Keys) -> Iterator[Argument]:
+    yield len(given)
     for run in given:
-        args += (len(run.operation_ids), run.event_count, run.size_bytes)
-        indices = [
-            0 if of is None else found.operation(operation.tenant_id, of)
-            for of in run.operation_ids
-        ]
-        args += chain.from_iterable(zip(indices, run.fingerprints, strict=True))
-    return args
-
-
-def _outcome(answer: str, operation: Operation, source_id: SourceId) -> Outcome:
-    verdict, *parts = answer.split(";")
-    if verdict in ("P", "p"):
-        # The first answer may have been given to another sidecar, under its numbers.
-        source_id = SourceId(parts.pop(0)) or source_id
-    match verdict:
-        case "G" | "P":
-            return Decided(
-                allowed=True,
-                at_us=int(parts[0]),
-                readings=_readings(parts[2:], operation),
-                first_seq=int(parts[1]),
-                replayed=verdict == "P",
-                source_id=source_id,
-            )
-        case "Q" | "p":
-            return Decided(
-                allowed=True,
-                at_us=int(parts[0]),
-                readings=_readings(parts[3:], operation),
-                refused_by=LimitId(parts[3 + int(parts[2])].partition(",")[0]),
-                first_seq=int(parts[1]),
-                replayed=verdict == "p",
-                source_id=source_id,
-            )
-        case "R":
-            wait = int(parts[2])
-            return Decided(
-                allowed=False,
-                at_us=int(parts[0]),
-                readings=_readings(parts[3:], operation),
-                refused_by=operation.charges[int(parts[1])].limit_id,
-                retry_after_us=wait if wait >= 0 else None,
-                source_id=source_id,
-            )
-        case _:
-            return _undecided(verdict, parts, operation)
-
-
-def _undecided(verdict: str, parts: Sequence[str], operation: Operation) -> Outcome:
-    """Return why nothing was done."""
-    match verdict:
-        case "S":
-            return Stale(int(parts[0]))
-        case "O":
-            return Overflowed(operation.charges[int(parts[0])].limit_id)
-        case "T":
-            return Unresolved(ReservationState(parts[0]))
-        case "X":
-            return RefundExceeds(int(parts[0]))
-        case "K":
-            told = (part.split(",") for part in parts)
-            return Known(tuple((int(place), how) for place, how in told))
-        case "D":
-            return TooLate(int(parts[0]))
-        case _:
-            broken = Broken("a stored counter or operation record cannot be read")
-            return _PLAIN.get(verdict, broken)
-
-
-def _readings(texts: Sequence[str], operation: Operation) -> tuple[LimitReading, ...]:
-    ids = [text.partition(",")[0] for text in texts]
-    accounts = accounts_of(ids, operation)
-    return tuple(_reading(text, account) for text, account in zip(texts, accounts, strict=True))
-
-
-def _reading(text: str, account: AccountId) -> LimitReading:
-    limit_id, meter, state, used, limit, remaining, resets_at = text.split(",")
-    return LimitReading(
-        account=account,
-        limit_id=LimitId(limit_id),
-        meter=MeterName(meter),
-        state=_STATES[state],
-        used=int(used),
-        limit=int(limit),
-        remaining=int(remaining),
-        resets_at_us=int(resets_at),
-    )
+        parts = [_RUN.pack(len(run.operation_ids), run.event_count, run.size_bytes)]
+        for of, fingerprint in zip(run.operation_ids, run.fingerprints, strict=True):
+            index = 0 if of is None else found.operation(operation.tenant_id, of)
+            parts += (_SIZE.pack(index), _sized(fingerprint))
+        yield b"".join(parts)

@@ -12,13 +12,14 @@ account. `rFIRST+COUNT`, empty, is of numbers whose events come again under othe
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import DecodeError
 
+from tallygate.adapters.redis.alike import alike
 from tallygate.domain.event import (
     NO_CONTEXT,
     BalanceBurn,
@@ -64,6 +65,12 @@ class ProtobufEventEncoder:
         for event in events:
             _fill(batch.events.add(), event)
         return batch.SerializeToString(deterministic=True)
+
+    def alike(
+        self, tenant_id: TenantId, meter: MeterName, amount: int
+    ) -> Callable[[EventId, OperationId], bytes]:
+        """Return what makes the batch of one event of them and its ids, with nothing else."""
+        return alike(tenant_id, meter, amount)
 
     def decode(self, payload: bytes, at_us: int) -> list[UsageEvent]:
         """Return the events of one or more batches, accepted at `at_us`. Raises ValueError."""

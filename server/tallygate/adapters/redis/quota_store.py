@@ -39,6 +39,7 @@ from tallygate.adapters.redis.admit_call import (
 from tallygate.adapters.redis.client import translate
 from tallygate.adapters.redis.record_reads import Read, RecordReads
 from tallygate.adapters.redis.records import events_of_record, reservation_from_record
+from tallygate.adapters.redis.templates import Templates
 from tallygate.adapters.redis.wire import Command, exchange
 from tallygate.domain.decision import Fenced, Operation, Outcome, Reservation
 from tallygate.domain.errors import BackendUnavailable, TallygateError
@@ -137,6 +138,7 @@ class RedisQuotaStore:
         # What was known of numbers before the server was asked for its epochs.
         self._told: dict[tuple[int, SourceId], int] = {}
         self._script: script.Script | None = None
+        self._templates = Templates()
 
     async def decide(self, operations: Sequence[Operation]) -> list[Outcome | TallygateError]:
         """Decide the operations. See the port; a failure stands in the place of its outcome."""
@@ -273,7 +275,7 @@ class RedisQuotaStore:
                 now_us,
                 lane.last_seq,
             )
-            names, args = arguments(frame, chunk.operations)
+            names, args = arguments(frame, chunk.operations, self._templates)
             commands.append(("EVALSHA", sha, len(names), *names, *args))
         replies = await exchange(self._client, commands)
         again: list[_Chunk] = []

@@ -5,6 +5,7 @@ Refuses to know: where records lie, and when they end.
 """
 
 import re
+import struct
 from collections.abc import Callable
 
 from tallygate.domain.decision import Reservation, ReservationState
@@ -14,7 +15,13 @@ from tallygate.domain.hold import pieces_from_text
 from tallygate.domain.ids import AccountId
 
 _RESERVATION = re.compile(rb"([hcl]);(\d+);(\d+);\d+;(\d+):")
-_OPERATION = re.compile(rb"[^;]*;\d+;[^;]*;[GQ];(\d+);[^\n]*\n")
+# How an older version wrote them, as text.
+_TEXT = re.compile(rb"[^;]*;\d+;[^;]*;[GQ];(\d+);[^\n]*\n")
+_OPERATION = b"\1"
+_ENDS = struct.Struct("<d")
+_SIZE = struct.Struct("<H")
+# The answer begins with its verdict and its time in us.
+_ANSWER = struct.Struct("<cd")
 
 
 def reservation_from_record(record: bytes) -> Reservation:
@@ -57,10 +64,21 @@ def with_shares_of(record: bytes, kept: Callable[[AccountId], bool]) -> bytes:
 
 def events_of_record(record: bytes) -> tuple[bytes, int]:
     """Return the events of an operation, and when they were accepted. Raises `StorageFault`."""
-    head = _OPERATION.match(record)
-    if head is None:
-        raise StorageFault("a stored operation cannot be read")
-    return record[head.end() :], int(head[1])
+    if not record.startswith(_OPERATION):
+        text = _TEXT.match(record)
+        if text is None:
+            raise StorageFault("a stored operation cannot be read")
+        return record[text.end() :], int(text[1])
+    try:
+        place = len(_OPERATION) + _ENDS.size
+        for _ in ("fingerprint", "source id", "labels"):
+            place += _SIZE.size + _SIZE.unpack_from(record, place)[0]
+        (size,) = _SIZE.unpack_from(record, place)
+        place += _SIZE.size
+        _, at_us = _ANSWER.unpack_from(record, place)
+    except struct.error as error:
+        raise StorageFault("a stored operation cannot be read") from error
+    return record[place + size :], int(at_us)
 
 
 def _shares(text: bytes) -> tuple[Share, ...]:

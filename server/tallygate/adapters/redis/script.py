@@ -23,17 +23,33 @@ class Script:
 
 
 # In the order in which they build on each other.
-PARTS: Final = ("state", "limits", "holds", "answer", "given", "modes", "admit")
+COMMON: Final = ("state", "limits", "answer")
+# Made when a call first needs one of them: a script's functions are made anew by each call.
+RARE: Final = ("kinds", "holds", "given", "details", "modes")
+LAST: Final = ("admit",)
+
+_RARE: Final = """
+function rare()
+if is_rare then
+  return is_rare
+end
+{rare}
+end
+"""
 
 
 def load(redis_version: str) -> Script:
     """Return `admit.lua`, joined from its parts, as a server of that version wants it."""
-    folder = resources.files("tallygate.adapters.redis.lua")
     # Headers are for people: a server would keep and hash them.
-    body = "\n".join(_code(folder.joinpath(f"{part}.lua").read_text()) for part in PARTS)
+    body = _joined(COMMON) + _RARE.replace("{rare}", _joined(RARE)) + _joined(LAST)
     if int(redis_version.partition(".")[0]) >= SHEBANG_MAJOR:
         body = f"#!lua\n{body}"
     return Script(body, hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest())
+
+
+def _joined(parts: tuple[str, ...]) -> str:
+    folder = resources.files("tallygate.adapters.redis.lua")
+    return "\n".join(_code(folder.joinpath(f"{part}.lua").read_text()) for part in parts)
 
 
 def _code(text: str) -> str:

@@ -1,5 +1,5 @@
--- Purpose: what reservations hold, how units come back, refunds, resets and grants, as
---   domain/hold.py and domain/account.py specify.
+-- Purpose: what reservations hold, how units come back, refunds and resets, as
+--   domain/hold.py and domain/account.py specify. Part of `rare`.
 -- KEYS: those of state.lua; a reservation's record; an event's refunded units.
 -- ARGV: none by itself.
 -- Returns: nothing by itself.
@@ -41,14 +41,14 @@ local function returned(state, place, units)
     if state[1] ~= place then
       return state
     end
-    return { state[1], math.max(0, state[2] - units), state[3] }
+    return { state[1], max(0, state[2] - units), state[3] }
   end
   if state.kind == 's' then
     return add_to_bucket(state, place, -units)
   end
   local balance = new_balance(state, {})
   if place == OVERDRAFT then
-    balance.owed = math.max(0, state.owed - units)
+    balance.owed = max(0, state.owed - units)
   end
   for index, grant in ipairs(state.grants) do
     if grant.seq == place then
@@ -57,6 +57,35 @@ local function returned(state, place, units)
     balance.grants[index] = grant
   end
   return balance
+end
+
+-- Returns an account with its book of holds: moves {'ZADD', score, member} or {'ZREM', member},
+-- holds: how many more there are than Redis has, expired: how many were found to be.
+local function book(index)
+  local account = accounts[index]
+  if not account.moves then
+    account.moves, account.holds, account.expired = {}, 0, 0
+  end
+  return account
+end
+
+local function set_next_hold(index, at)
+  local account = accounts[index]
+  if account.next_hold ~= at then
+    account.next_hold = at
+    account.next_hold_changed = true
+  end
+end
+
+-- Reads what is not read yet of an account's fields; says whether all of it could be read.
+local function load_missing(index, names)
+  local account, missing = accounts[index], {}
+  for _, name in ipairs(names) do
+    if not account or account.fields[name] == nil then
+      missing[#missing + 1] = name
+    end
+  end
+  return (account and #missing == 0) or load_fields(index, missing)
 end
 
 local function give_back(index, name, slots)
@@ -77,12 +106,9 @@ end
 
 -- Lets the units of expired holds come back; says whether all could be read.
 local function expire(index)
-  local account = accounts[index]
-  if account.next_hold == 0 or account.next_hold > now then
-    return true
-  end
+  local account = book(index)
   local key, offset = KEYS[index + 1], whole(account.expired)
-  local due = redis.pcall(
+  local due = try(
     'ZRANGEBYSCORE', key, '-inf', whole(now), 'LIMIT', offset, whole(EXPIRED_MAX)
   )
   if due.err then
@@ -91,7 +117,7 @@ local function expire(index)
   local shares = {}
   for _, member in ipairs(due) do
     local pieces = decode_pieces(string.match(member, '^[^|]*'))
-    if not load_fields(index, names_of(pieces, {})) then
+    if not load_missing(index, names_of(pieces, {})) then
       return false
     end
     shares[#shares + 1] = pieces
@@ -104,7 +130,7 @@ local function expire(index)
   end
   account.expired = account.expired + #due
   account.holds = account.holds - #due
-  local rest = redis.call(
+  local rest = call(
     'ZRANGEBYSCORE', key, '-inf', '+inf', 'WITHSCORES', 'LIMIT', whole(account.expired), '1'
   )
   set_next_hold(index, rest[2] and tonumber(rest[2]) or 0)
@@ -112,7 +138,7 @@ local function expire(index)
 end
 
 local function hold(index, member, ends)
-  local account = accounts[index]
+  local account = book(index)
   account.moves[#account.moves + 1] = { 'ZADD', whole(ends), member }
   local first = account.next_hold
   set_next_hold(index, first > 0 and math.min(first, ends) or ends)
@@ -122,10 +148,10 @@ end
 -- Says why an operation cannot hold more of its accounts, nil when it can.
 local function crowded(operation)
   for _, charge in ipairs(operation.charges) do
-    local stored = redis.pcall('ZCARD', KEYS[charge.key + 1])
+    local stored = try('ZCARD', KEYS[charge.key + 1])
     if type(stored) == 'table' then
       return 'B'
-    elseif stored + accounts[charge.key].holds >= HOLDS_MAX then
+    elseif stored + book(charge.key).holds >= HOLDS_MAX then
       return 'H'
     end
   end
@@ -136,11 +162,11 @@ end
 local function not_held(operation)
   for _, share in ipairs(operation.shares) do
     local member = share.text .. '|' .. operation.id
-    local known = redis.pcall('ZSCORE', KEYS[share.key + 1], member)
+    local known = try('ZSCORE', KEYS[share.key + 1], member)
     if type(known) == 'table' then
       return 'B'
     end
-    for _, move in ipairs(accounts[share.key].moves) do
+    for _, move in ipairs(book(share.key).moves) do
       if move[#move] == member then
         known = move[1] == 'ZADD'
       end
@@ -154,14 +180,14 @@ end
 -- Returns the slots that reservations hold of a counter, as {place, units}, or nil.
 local function held(index, name)
   local members, slots = {}, {}
-  local stored = redis.pcall('ZRANGE', KEYS[index + 1], '0', '-1')
+  local stored = try('ZRANGE', KEYS[index + 1], '0', '-1')
   if stored.err then
     return nil
   end
   for _, member in ipairs(stored) do
     members[member] = true
   end
-  for _, move in ipairs(accounts[index].moves) do
+  for _, move in ipairs(book(index).moves) do
     members[move[#move]] = move[1] == 'ZADD' or nil
   end
   for member in pairs(members) do
@@ -184,7 +210,7 @@ local function find_reservation(index)
   if reservations[index] ~= nil then
     return reservations[index]
   end
-  local record = redis.pcall('GET', KEYS[index])
+  local record = try('GET', KEYS[index])
   if type(record) == 'table' then
     return nil
   end
@@ -216,7 +242,17 @@ local function write_reservation(index)
     found.state, whole(found.expires), whole(found.at), whole(found.ends),
     whole(#found.shares) .. ':' .. found.shares .. found.payload,
   }, ';')
-  redis.call('SET', KEYS[index], record, 'PX', whole(math.max(1, ceil_div(found.ends - now, 1000))))
+  call('SET', KEYS[index], record, 'PX', whole(max(1, ceil((found.ends - now) / 1000))))
+end
+
+-- Writes an account's moves.
+local function write_holds(index, account)
+  for _, move in ipairs(account.moves) do
+    call(move[1], KEYS[index + 1], unpack(move, 2))
+  end
+  if #account.moves > 0 then
+    call('PEXPIREAT', KEYS[index + 1], whole(account.expires_ms))
+  end
 end
 
 -- A share in its reservation's record: the lengths tell where names end that may hold any sign.
@@ -271,7 +307,7 @@ end
 -- Returns the balance's slots that a refund went to, and the state then.
 local function refunded(charge, state, used_at)
   if charge.kind == 'w' and used_at >= state[1] then
-    return {}, { state[1], math.max(0, state[2] - charge.amount), state[3] }
+    return {}, { state[1], max(0, state[2] - charge.amount), state[3] }
   elseif charge.kind == 's' then
     return {}, add_to_bucket(state, math.floor(used_at / charge.width), -charge.amount)
   elseif charge.kind == 'b' then
@@ -283,7 +319,7 @@ end
 -- Returns the state once all that no reservation holds is forgotten.
 local function reset(charge, state, slots)
   if charge.kind == 'g' then
-    return { math.max(now, state[1]), 0, state[3] }
+    return { max(now, state[1]), 0, state[3] }
   elseif charge.kind == 'b' then
     -- A balance is the ledger's: it changes by grants only.
     return state
@@ -301,77 +337,4 @@ local function reset(charge, state, slots)
     end
   end
   return { state[1], total, 0 }
-end
-
--- Returns the grants with room for one more, or nil: without those expired, then without the
--- oldest that is used up.
-local function with_room(grants)
-  local kept, oldest = {}, nil
-  for _, grant in ipairs(grants) do
-    if now < grant.expires then
-      kept[#kept + 1] = grant
-      if grant.remaining == 0 and (not oldest or grant.seq < oldest.seq) then
-        oldest = grant
-      end
-    end
-  end
-  if #kept < GRANTS_MAX then
-    return kept
-  end
-  for index, grant in ipairs(kept) do
-    if grant == oldest then
-      table.remove(kept, index)
-      return kept
-    end
-  end
-  return nil
-end
-
-local function before(one, other)
-  if one.priority ~= other.priority then
-    return one.priority < other.priority
-  elseif one.expires ~= other.expires then
-    return one.expires < other.expires
-  end
-  return one.seq < other.seq
-end
-
--- Adds the grants that are new; returns what repaid the overdraft and the balance, or nil when
--- there is no room.
-local function add_grants(charge, stored, owed, grants)
-  local balance, slots = new_balance(stored, stored.grants), {}
-  if balance.seq == 0 then
-    balance.owed = balance.owed + owed
-  end
-  for _, grant in ipairs(grants) do
-    if grant.seq > balance.seq then
-      local repaid = live(grant) and math.min(balance.owed, grant.remaining) or 0
-      if repaid > 0 then
-        slots[#slots + 1] = { grant.seq, repaid }
-        slots[#slots + 1] = { OVERDRAFT, -repaid }
-      end
-      local kept = with_room(balance.grants)
-      local total = charge.overdraft + grant.granted
-      for _, other in ipairs(kept or {}) do
-        total = total + other.granted
-      end
-      if not kept or total > EXACT_MAX then
-        return nil
-      end
-      kept[#kept + 1] = with_remaining(grant, grant.remaining - repaid)
-      table.sort(kept, before)
-      balance.seq, balance.owed, balance.grants = grant.seq, balance.owed - repaid, kept
-    end
-  end
-  -- Low marks that the grants have lifted the balance over are armed again.
-  local left, lowest = left_of_balance(balance), nil
-  for _, units in ipairs(charge.low_at) do
-    if left <= units then
-      lowest = units
-    end
-  end
-  if balance.mark > 0 then
-    balance.mark = lowest and math.max(balance.mark, lowest + 1) or 0
-  end
-  return slots, balance
 end

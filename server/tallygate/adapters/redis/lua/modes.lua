@@ -1,4 +1,5 @@
--- Purpose: what each mode does once its accounts are read, as domain/account.py specifies.
+-- Purpose: what each mode does once its accounts are read, as domain/account.py specifies. Part of
+--   `rare`.
 -- KEYS: those of admit.lua.
 -- ARGV: none by itself.
 -- Returns: per mode, the answer as admit.lua has it.
@@ -6,6 +7,7 @@
 -- Cost: ZCARD per account to reserve, ZSCORE per share to settle or extend, ZRANGE per account to
 --   reset, HGET to rebuild; that evaluates each slot, of which the caller bounds the number.
 
+-- Makes the reservation of what a call takes.
 local function reserve(operation, verdicts)
   local ends, shares, order = now + operation.ttl, {}, {}
   for index, verdict in ipairs(verdicts) do
@@ -22,7 +24,7 @@ local function reserve(operation, verdicts)
   for number, index in ipairs(order) do
     local text = encode_pieces(shares[index])
     hold(index, text .. '|' .. operation.id, ends)
-    accounts[index].holds = accounts[index].holds + 1
+    book(index).holds = book(index).holds + 1
     texts[number] = share_record(index, text)
   end
   set_reservation(operation.reservation, {
@@ -31,45 +33,18 @@ local function reserve(operation, verdicts)
   })
 end
 
-local MODE = {}
-
-local function charge_all(operation)
-  if operation.mode == 'v' then
-    local full = crowded(operation)
-    if full then
-      return full
-    end
-  end
-  local verdicts = verdicts_of(operation)
-  local refused = refusal(verdicts)
-  if refused then
-    return refused
-  end
-  for index, verdict in ipairs(verdicts) do
-    if verdict.overflow then
-      return 'O;' .. whole(index - 1)
-    end
-  end
-  if operation.mode == 'k' then
-    return join({ 'G', whole(now), '0' }, verdicts, 'before')
-  end
-  local first_seq = 0
-  if operation.mode == 'v' then
-    reserve(operation, verdicts)
-  else
-    first_seq = append(operation, operation.payload, operation.events)
-  end
-  apply(operation, verdicts)
-  if operation.given then
-    remember_given(operation.given, operation.payload, first_seq)
-  end
-  local answer = join({ 'G', whole(now), whole(first_seq) }, verdicts, 'after')
-  return remember(operation, answer, first_seq > 0 and operation.payload or '')
+-- Returns a charge's reading as it is now, which its verdict then is of.
+local function read(charge)
+  local amount = charge.amount
+  charge.amount = 0
+  local verdict = evaluate(charge, 'k', now)
+  charge.amount = amount
+  return { verdict[1], verdict[2], verdict[3], verdict[4] }
 end
 
 -- Settles one share; returns what it holds still as text, empty for nothing.
 local function settle_share(operation, share, expires)
-  local account, left = accounts[share.key], {}
+  local account, left = book(share.key), {}
   account.moves[#account.moves + 1] = { 'ZREM', share.text .. '|' .. operation.id }
   account.holds = account.holds - 1
   for number, piece in ipairs(share.pieces) do
@@ -93,6 +68,10 @@ local function settle_share(operation, share, expires)
   return text
 end
 
+local MODE = {}
+
+function MODE.v(operation) return crowded(operation) or charge_all(operation) end
+
 function MODE.m(operation)
   local found = reservations[operation.reservation]
   local first_seq = append(operation, operation.payload, operation.events)
@@ -103,17 +82,16 @@ function MODE.m(operation)
       shares[#shares + 1] = share_record(share.key, text)
     end
   end
-  local verdicts, over = verdicts_of(operation), nil
-  for index, verdict in ipairs(verdicts) do
-    if not over and (verdict.refuses or verdict.overflow) then
-      over = index
-    end
+  local verdicts, refusing, overflowing = verdicts_of(operation)
+  local over = refusing
+  if overflowing and overflowing < (over or math.huge) then
+    over = overflowing
   end
   if not over then
     local excess_seq = append(operation, operation.excess, operation.excess_events)
     first_seq = first_seq > 0 and first_seq or excess_seq
     recorded = recorded .. operation.excess
-    apply(operation, verdicts)
+    apply(operation, operation.charges, verdicts)
   end
   local settled = {
     state = found.state, expires = found.expires, at = found.at, ends = found.ends,
@@ -128,11 +106,13 @@ function MODE.m(operation)
   if operation.given then
     remember_given(operation.given, operation.payload, first_seq)
   end
-  local head, which = { 'G', whole(now), whole(first_seq) }, 'after'
+  local answer
   if over then
-    head, which = { 'Q', whole(now), whole(first_seq), whole(over - 1) }, 'before'
+    answer = tell('Q', first_seq, over - 1, verdicts, 0)
+  else
+    answer = tell('G', first_seq, 0, verdicts, 4)
   end
-  return remember(operation, join(head, verdicts, which), recorded)
+  return remember(operation, answer, recorded)
 end
 
 MODE.l, MODE.p = MODE.m, MODE.m
@@ -146,11 +126,11 @@ function MODE.x(operation)
     state = 'h', expires = expires, at = found.at, ends = expires + memory_us,
     shares = found.shares, payload = found.payload,
   })
-  return 'G;' .. whole(now) .. ';0'
+  return tell('G', 0, 0, {}, 0)
 end
 
 function MODE.f(operation)
-  local tally = tallies[operation.tally] or redis.pcall('GET', KEYS[operation.tally]) or '0'
+  local tally = tallies[operation.tally] or try('GET', KEYS[operation.tally]) or '0'
   tally = tonumber(tally)
   if not tally then
     return 'B'
@@ -161,7 +141,7 @@ function MODE.f(operation)
   local first_seq = append(operation, operation.payload, operation.events)
   tallies[operation.tally] = tally + operation.units
   local whole_event = tallies[operation.tally] == operation.units_max
-  local readings = { 'G', whole(now), whole(first_seq) }
+  local readings = {}
   for _, charge in ipairs(operation.charges) do
     local state = accounts[charge.key].fields[charge.field]
     if state and charge.amount > 0 and (whole_event or not operation.counted) then
@@ -171,7 +151,7 @@ function MODE.f(operation)
     end
     readings[#readings + 1] = read(charge)
   end
-  return remember(operation, table.concat(readings, ';'), operation.payload)
+  return remember(operation, tell('G', first_seq, 0, readings, 0), operation.payload)
 end
 
 function MODE.z(operation)
@@ -182,7 +162,7 @@ function MODE.z(operation)
       return 'B'
     end
   end
-  local readings = { 'G', whole(now), '0' }
+  local readings, labels = {}, {}
   for index, charge in ipairs(operation.charges) do
     readings[#readings + 1] = read(charge)
     local state = accounts[charge.key].fields[charge.field]
@@ -191,7 +171,10 @@ function MODE.z(operation)
     end
     readings[#readings + 1] = read(charge)
   end
-  return remember(operation, table.concat(readings, ';'), '')
+  for label in string.gmatch(operation.charges.labels, '[^;]+') do
+    labels[#labels + 1] = label .. ';' .. label
+  end
+  return remember(operation, tell('G', 0, 0, readings, 0), '', table.concat(labels, ';'))
 end
 
 function MODE.g(operation)
@@ -206,7 +189,8 @@ function MODE.g(operation)
     keep_until(charge.key, EXACT_MAX)
   end
   burn(charge.key, charge.field, slots)
-  return 'G;' .. whole(now) .. ';0;' .. read_balance(charge, balance, false)
+  put(charge.verdict, 0, read_balance(charge, balance, false))
+  return tell('G', 0, 0, { charge.verdict }, 0)
 end
 
 -- Returns when the units of a slot were used, nil where this way rebuilds nothing: what is held is
@@ -222,7 +206,7 @@ end
 
 -- Counts a slot's units as RECORD would, but tells of no crossing again, and fills a counter to its
 -- brim at most: an account that overflowed could never be rebuilt.
-local function count_again(charge, slot)
+local function count_again(operation, charge, slot)
   local used_at = slot_time(charge, slot[1])
   if not used_at then
     return
@@ -230,34 +214,75 @@ local function count_again(charge, slot)
   charge.amount = slot[2]
   local verdict = evaluate(charge, 'r', used_at)
   if verdict.overflow then
-    charge.amount = EXACT_MAX - verdict.before
+    charge.amount = EXACT_MAX - verdict[2]
     verdict = evaluate(charge, 'r', used_at)
   end
-  if verdict.counter then
-    set_field(charge.key, charge.field, verdict.counter)
-    keep_until(charge.key, verdict.ends)
-  end
+  verdict.crossings = false
+  apply(operation, { charge }, { verdict })
 end
 
 function MODE.b(operation)
   local key = operation.charges[1] and operation.charges[1].key
   if not key then
-    return 'G;' .. whole(now) .. ';0'
+    return tell('G', 0, 0, {}, 0)
   end
   local account = accounts[key]
-  local again = account.rebuilt or redis.call('HGET', KEYS[key], 'b')
+  local again = account.rebuilt or call('HGET', KEYS[key], 'b')
   if not again then
     account.rebuilt = true
     keep_until(key, now + memory_us)
     for index, charge in ipairs(operation.charges) do
       for _, slot in ipairs(operation.slots[index]) do
-        count_again(charge, slot)
+        count_again(operation, charge, slot)
       end
     end
   end
-  local answer = { again and 'P;' or 'G', whole(now), '0' }
-  for _, charge in ipairs(operation.charges) do
-    answer[#answer + 1] = read(charge)
+  local readings = {}
+  for index, charge in ipairs(operation.charges) do
+    readings[index] = read(charge)
   end
-  return table.concat(answer, ';')
+  local answer = tell('G', 0, 0, readings, 0)
+  return again and replayed('', operation.charges.labels, answer) or answer
 end
+
+-- Tells of thresholds that a charge has crossed.
+local function tell_crossings(charge, crossings)
+  local number, own = 0, nil
+  for label in string.gmatch(charge.labels, '[^;]+') do
+    number = number + 1
+    own = number == charge.index and label or own
+  end
+  for _, crossing in ipairs(crossings) do
+    crossed = crossed + 1
+    entry[#entry + 1] = 'x' .. crossed
+    entry[#entry + 1] = own .. ',' .. whole(crossing[1]) .. ',' .. whole(crossing[2]) .. ','
+      .. whole(crossing[3]) .. ',' .. whole(crossing[4]) .. ',' .. whole(crossing[5]) .. ','
+      .. whole(crossing[6]) .. ',' .. string.sub(KEYS[charge.key], prefix_length + 1)
+  end
+end
+
+local function detail(operation)
+  if DETAIL[operation.mode] then
+    DETAIL[operation.mode](operation)
+  end
+end
+
+-- Writes what admit.lua does not know of.
+local function write_rest()
+  for index in pairs(changed_reservations) do
+    write_reservation(index)
+  end
+  for _, key in ipairs(given_keys) do
+    call('SET', KEYS[key], records[key], 'PX', memory_ms)
+  end
+end
+
+is_rare = {
+  decode = decode, encode = encode, kind_of = kind_of, burn = burn, replay = replay,
+  evaluate = { s = evaluate_sliding, h = evaluate_concurrency, b = evaluate_balance },
+  expire = expire, detail = detail, is_fenced = is_fenced, has_moved = has_moved, closed = closed,
+  ahead = ahead, touch_shares = touch_shares, not_held = not_held, reserve = reserve,
+  modes = MODE, tell_crossings = tell_crossings, write_rest = write_rest,
+  write_holds = write_holds, remember_given = remember_given, known_among = known_among,
+}
+return is_rare
