@@ -25,7 +25,7 @@ export TALLYGATE_TEST_TRANSPORT := $(TRANSPORT)
 
 .PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim lint format \
 	typecheck imports native gen gen-check proto-lint proto-breaking lock bench bench-limits \
-	bench-journal bench-rebuild bench-verify clean
+	bench-journal bench-rebuild bench-verify bench-scripts bench-curves clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -132,6 +132,12 @@ bench-verify: setup ## Measure how long it takes to hold everything against the 
 
 bench-limits: setup ## Measure what each kind of limit costs Redis beside a plain window
 	@$(BIN)/python -m bench.limits
+
+bench-scripts: setup ## Measure what an operation costs Redis by its shape, and what is stored of it
+	@$(BIN)/python -m bench.scripts
+
+bench-curves: setup ## Measure what an operation costs Redis as tenants, limits, sidecars, shards grow
+	@$(BIN)/python -m bench.curves
 
 bench-journal: setup ## Measure what the journal costs a call, and how long a sync takes
 	@$(BIN)/python -m bench.journal $(ARGS)
