@@ -106,7 +106,7 @@ async def serving(store: QuotaStore, view: CatalogView, tuning: Tuning) -> Async
             QUOTA: partial(quota_pb2_grpc.add_QuotaServiceServicer_to_server, quota),
             USAGE: partial(usage_pb2_grpc.add_UsageServiceServicer_to_server, usage),
         },
-        methods_of(flows.admit, flows.leases and LeasedCalls(flows.leases)),
+        methods_of(flows.admit, LeasedCalls(flows.leases) if flows.leases else None),
     )
     running = asyncio.create_task(gather.run())
     stop = asyncio.Event()

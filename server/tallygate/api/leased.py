@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from tallygate.api import convert
 from tallygate.api.batched import Answering, Call
+from tallygate.api.replies import Replies
 from tallygate.domain import ids
 from tallygate.domain.decision import Decided, LimitState, WindowRule
 from tallygate.domain.errors import NotDurable, TallygateError
@@ -47,7 +48,9 @@ class _Form:
         self._items = len(pattern.request.items)
         answer = Decided(True, 0, readings_of(lease, lease.left), leased=True)
         event_ids = tuple(event_id_of(OperationId(""), index) for index in range(self._items))
-        self._message = convert.consume_response(ConsumeResult(answer, event_ids, level))
+        self._message = quota_pb2.CheckAndConsumeResponse.FromString(
+            Replies().consumed(ConsumeResult(answer, event_ids, level))
+        )
         self._event_ids = self._message.event_ids
         self._limits = [
             (status, taken.used, charge.limit, _warns_from(lease, place))
@@ -68,7 +71,8 @@ class _Form:
         event_ids = self._event_ids
         for index in range(self._items):
             event_ids[index] = f"{of}:{index}"
-        return self._message.SerializeToString()
+        encoded: bytes = self._message.SerializeToString()
+        return encoded
 
 
 @dataclass(slots=True)

@@ -98,7 +98,7 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
             settings.grpc_address,
             services,
             pushback_us=gather.refuse,
-            batched=methods_of(flows.admit, flows.leases and LeasedCalls(flows.leases)),
+            batched=methods_of(flows.admit, LeasedCalls(flows.leases) if flows.leases else None),
         )
 
     return start
