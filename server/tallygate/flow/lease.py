@@ -118,6 +118,10 @@ class Leases:
         """How many leases are held."""
         return sum(len(hot.leases) for hot in self._active)
 
+    def hot(self) -> list[Hot]:
+        """Return the kinds of calls that are leased, or were called since the last run."""
+        return list(self._active)
+
     @property
     def live(self) -> bool:
         """Whether there was a lease to grant from when the last run ended."""
