@@ -18,6 +18,7 @@ from typing import Final
 
 import grpc
 import yaml
+from redis.asyncio import Redis
 
 from tallygate.gen.v1 import quota_pb2, usage_pb2
 from tests.chaos.callers import METER, Line
@@ -37,9 +38,9 @@ STRICT: Final = 100
 """Tenants whose limit is reached during the run; all others are far from theirs."""
 
 LIST: Final = 10
-CALLERS: Final = 16
 TIMEOUT_S: Final = 5.0
 RETRY_S: Final = 0.1
+RETRY_MAX_S: Final = 2.0
 OPEN_S: Final = 300.0
 DRAIN_S: Final = 120.0
 FILL_LIST: Final = 1_000
@@ -70,6 +71,10 @@ class Found:
     unanswered: Counter[str] = field(default_factory=Counter)
     first_s: list[float] = field(default_factory=list)
     open_s: list[float] = field(default_factory=list)
+    # Of the lists of calls: how many were under way at once, and the longest time to all answers.
+    waiting: int = 0
+    waiting_most: int = 0
+    answered_s: float = 0.0
     filled: Counter[str] = field(default_factory=Counter)
     ledger: dict[str, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
@@ -131,16 +136,13 @@ async def run(folder: Path, plan: Plan) -> Found:
         await _fill(found, lines[0])
         assert await drained(place, DRAIN_S) is not None
         over = asyncio.Event()
-        began = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            for number in range(CALLERS):
-                group.create_task(_call(found, lines[number % len(lines)], number, over))
+            group.create_task(_load(found, lines, over, group))
             part_s = plan.seconds / (plan.times + 1)
             for _ in range(plan.times):
                 await asyncio.sleep(part_s)
                 await _empty(found, place)
             await asyncio.sleep(part_s)
-            found.load_s = time.monotonic() - began
             over.set()
         found.drained_s = await drained(place, DRAIN_S)
         async with connection(place.ground.near_dsn) as opened:
@@ -169,31 +171,48 @@ async def _fill(found: Found, line: Line) -> None:
         found.filled.update({each.tenant_id: 7 for each in requests})
 
 
-async def _call(found: Found, line: Line, caller: int, over: asyncio.Event) -> None:
-    """Ask list by list at the caller's share of the rate, each call until it is answered."""
+async def _load(
+    found: Found, lines: list[Line], over: asyncio.Event, group: asyncio.TaskGroup
+) -> None:
+    """Begin list after list at the rate, whatever has become of those before."""
     plan, loop = found.plan, asyncio.get_running_loop()
-    chance = random.Random(f"{plan.seed} {caller}")
-    due, serial = loop.time(), 0
+    chance = random.Random(plan.seed)
+    began = due = loop.time()
     while not over.is_set():
         left: list[quota_pb2.CheckAndConsumeRequest] = []
         for _ in range(LIST):
-            serial += 1
             strict = chance.random() < 0.5
             number = chance.randrange(STRICT if strict else plan.tenants)
+            found.calls += 1
             request = quota_pb2.CheckAndConsumeRequest(
                 tenant_id=f"{'strict' if strict else 'open'}-{number}",
-                operation_id=f"c-{caller}-{serial}",
+                operation_id=f"c-{found.calls}",
             )
             request.items.add(meter=METER, amount=chance.randint(1, 3))
             left.append(request)
-        found.calls += len(left)
-        while left:
-            left = await _ask(found, line, left)
-            if left:
-                await asyncio.sleep(RETRY_S * (0.5 + chance.random()))
-        due = max(due + LIST * CALLERS / plan.per_s, loop.time() - 1)
-        if due > loop.time():
-            await asyncio.sleep(due - loop.time())
+        line = lines[found.calls // LIST % len(lines)]
+        group.create_task(_insist(found, line, left, random.Random(found.calls)))
+        due += LIST / plan.per_s
+        await asyncio.sleep(max(0.0, due - loop.time()))
+    found.load_s = loop.time() - began
+
+
+async def _insist(
+    found: Found,
+    line: Line,
+    left: list[quota_pb2.CheckAndConsumeRequest],
+    chance: random.Random,
+) -> None:
+    """Ask until each call of the list is answered, less and less often."""
+    loop = asyncio.get_running_loop()
+    began, wait_s = loop.time(), RETRY_S
+    found.waiting += 1
+    found.waiting_most = max(found.waiting, found.waiting_most)
+    while left := await _ask(found, line, left):
+        await asyncio.sleep(wait_s * (0.5 + chance.random()))
+        wait_s = min(2 * wait_s, RETRY_MAX_S)
+    found.waiting -= 1
+    found.answered_s = max(found.answered_s, loop.time() - began)
 
 
 async def _ask(
@@ -225,12 +244,12 @@ async def _empty(found: Found, place: Installation) -> None:
     """Empty Redis; wait until each shard decides again, in another epoch."""
     client = place.ground.redis.client()
     try:
-        before = await _epochs(place)
+        before = await _epochs(client)
         await client.flushall()
         began = time.monotonic()
 
         async def opened() -> bool:
-            now = await _epochs(place)
+            now = await _epochs(client)
             return all(
                 now[shard][0] not in (b"", before[shard][0]) and now[shard][1] == b"1"
                 for shard in range(SHARDS)
@@ -242,16 +261,12 @@ async def _empty(found: Found, place: Installation) -> None:
         await client.aclose()
 
 
-async def _epochs(place: Installation) -> list[tuple[bytes, bytes]]:
+async def _epochs(client: Redis) -> list[tuple[bytes, bytes]]:
     """Return each shard's epoch, and its stage as Redis has it."""
-    client = place.ground.redis.client()
-    try:
-        pipeline = client.pipeline(transaction=False)
-        for shard in range(SHARDS):
-            pipeline.hmget(f"{{tg:{shard:02x}}}:m", ["epoch", "open"])
-        return [(each[0] or b"", each[1] or b"") for each in await pipeline.execute()]
-    finally:
-        await client.aclose()
+    pipeline = client.pipeline(transaction=False)
+    for shard in range(SHARDS):
+        pipeline.hmget(f"{{tg:{shard:02x}}}:m", ["epoch", "open"])
+    return [(each[0] or b"", each[1] or b"") for each in await pipeline.execute()]
 
 
 async def _counters(place: Installation, line: Line, found: Found) -> dict[str, int]:
@@ -270,7 +285,9 @@ def table(found: Found) -> str:
     rows = {
         "tenants with usage in the ledger": f"{plan.tenants + STRICT:,}",
         "calls": f"{found.calls:,} in {found.load_s:.0f} s, {found.calls / found.load_s:,.0f}/s",
-        "in lists of": f"{LIST}, by {CALLERS} callers over 2 sidecars",
+        "in lists of": f"{LIST}, over 2 sidecars, each begun when it was due",
+        "under way at once, at most": f"{found.waiting_most * LIST:,} calls",
+        "answered after, at most": f"{found.answered_s:.1f} s",
         "granted, refused": f"{sum(found.granted.values()):,} units, {found.refused:,} calls",
         "sent again": ", ".join(f"{n:,} {name}" for name, n in found.unanswered.items()),
         "emptied": f"{len(found.open_s)} times",

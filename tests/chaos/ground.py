@@ -19,7 +19,7 @@ from tallygate.adapters.embedded.redis import free_port
 from tests.faults.proxy import Proxy, proxied
 from tests.servers import RedisBinary, eventually, redis_binaries
 
-LOOK_TIMEOUT_S: Final = 5.0
+LOOK_TIMEOUT_S: Final = 30.0
 SYNC_TIMEOUT_S: Final = 60.0
 POSTGRES_SOCKET: Final = ".s.PGSQL.5432"
 

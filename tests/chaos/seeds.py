@@ -3,7 +3,7 @@
 import os
 from typing import Final
 
-VARIABLE: Final = "TALLYGATE_FAULTS_SEED"
+VARIABLE: Final = "FAULTS_SEED"
 USUAL: Final = 20_261_121
 """Of `make test`, so that it fails for its code and not for its luck; `make test-faults` draws."""
 

@@ -23,7 +23,7 @@ async def test_counters_come_back_and_no_limit_is_passed(tmp_path: Path, seed: i
 @pytest.mark.timeout(PATIENCE_S)
 async def test_counters_of_many_tenants_come_back_twice(tmp_path: Path, seed: int) -> None:
     """The same for ten thousand tenants with usage, emptied once more while it is rebuilt again."""
-    found = await run(tmp_path, Plan(seed, tenants=10_000, seconds=30.0, limit=400, times=2))
+    found = await run(tmp_path, Plan(seed, tenants=10_000, seconds=30.0, limit=200, times=2))
     assert found.wrong == [], table(found)
     assert found.refused
     assert len(found.open_s) == 2

@@ -150,7 +150,7 @@ async def test_calls_reset_at_once_leave_nothing_behind() -> None:
 @pytest.mark.slow
 async def test_connections_grow_old_without_an_error() -> None:
     """Clients move to new connections again and again, and not one call fails."""
-    async with door(connection_age_s=0.3) as it, channel(it.address) as opened:
+    async with door(connection_age_s=1.0) as it, channel(it.address) as opened:
         it.held.let.set()
         stub = it.stub(opened)
 
