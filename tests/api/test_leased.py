@@ -181,7 +181,7 @@ async def test_written_before_it_is_told() -> None:
     it.take(*[call(least=Durability.JOURNAL)] * 4)
     answers, rest = it.take(call("operation-1"), call("operation-2", least=Durability.JOURNAL))
     assert not rest
-    told = [answers.replies[place].durability for place in range(2)]
+    told = [int(answers.replies[place].durability) for place in range(2)]
     assert told == [Durability.BUFFERED, Durability.JOURNAL]
     names = [each.entry.operation.operation_id for each in disk.stored]
     assert {"operation-1", "operation-2"} <= set(names[: disk.synced])

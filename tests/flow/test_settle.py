@@ -162,7 +162,7 @@ async def test_long_queues_are_settled_batch_by_batch() -> None:
         return list(await decide(operations))
 
     it.store.decide = watching  # type: ignore[method-assign, assignment]
-    await granted(it, 600)
+    await granted(it, 1_100)
     assert (await it.leases.run_once()).more
     while (await it.leases.run_once()).more:
         pass
