@@ -24,8 +24,9 @@ TRANSPORT ?= grpcio
 export TALLYGATE_TEST_TRANSPORT := $(TRANSPORT)
 
 .PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim lint format \
-	typecheck imports native gen gen-check proto-lint proto-breaking lock bench bench-limits \
-	bench-journal bench-rebuild bench-verify bench-scripts bench-curves clean
+	typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
+	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
+	bench-scripts bench-curves clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -117,12 +118,35 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 		--extra embedded --extra native --group dev --generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file requirements.lock $(ARGS)
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group bench \
+		--constraints requirements.lock --generate-hashes --no-header --no-emit-index-url \
+		--no-emit-find-links --output-file bench/requirements.lock $(ARGS)
 
 sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FIRST=1
 	@$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS) $(ARGS)
 
-bench: setup ## Measure speed and memory beside an empty handler; needs h2load
-	@$(BIN)/python -m bench $(ARGS)
+guard: setup ## Count what each kind of call costs, beside its baseline; ARGS=--record, '--where X'
+	@$(BIN)/python -m tests.guard $(ARGS)
+
+bench: setup ## Hold speed and memory to their budgets in one run, five minutes; needs h2load
+	@COLUMNS=$${COLUMNS:-160} $(BIN)/python -m bench $(ARGS)
+
+bench-peers: setup bench/.installed ## The same beside the Go peers, which are built first; kept in docs
+	@$(BIN)/python -m bench.peers.installed
+	@COLUMNS=$${COLUMNS:-160} $(BIN)/python -m bench --keep $(ARGS)
+	@$(BIN)/python -m bench.plot
+
+bench-plot: setup bench/.installed ## Draw docs/performance.png from the newest results
+	@$(BIN)/python -m bench.plot $(ARGS)
+
+bench/.installed: bench/requirements.lock $(STAMP)
+	@echo "Installing what draws the plot"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5 --timeout 60 \
+		--require-hashes --requirement bench/requirements.lock
+	@touch bench/.installed
+
+bench-lag: setup ## Measure what an event costs on its way to the ledger, and how long it takes
+	@$(BIN)/python -m bench.lag $(ARGS)
 
 bench-rebuild: setup ## Measure how long counters that were lost take to be made anew
 	@$(BIN)/python -m bench.rebuild $(ARGS)
@@ -143,5 +167,5 @@ bench-journal: setup ## Measure what the journal costs a call, and how long a sy
 	@$(BIN)/python -m bench.journal $(ARGS)
 
 clean: ## Remove the environment, caches and build results; data in .tallygate/ stays
-	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) bench/.installed build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,168 +1,160 @@
-"""`make bench`: speed and memory of the sidecar beside an empty grpc.aio handler, in one run.
+"""`make bench`: every budget of the design measured in one run, beside an empty handler and peers.
 
-Guarantees: every ratio is of two figures from this run, the reference measured before and after;
-that calls were really decided is checked against the sidecar's own counters.
-Refuses to know: budgets; those are the reader's.
+Guarantees: every ratio is of two figures from this run, whose repeats took turns; that calls were
+really decided is checked against the sidecar's own counters.
+Refuses to know: what is fast enough; `bench/figures.py` has the budgets.
 """
 
+import argparse
 import asyncio
 import os
+import platform
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from subprocess import SubprocessError
 
-from bench import load
-from bench.ingest import fill_and_drain
-from bench.processes import Child, child
-from tallygate.adapters.embedded import EmbeddedPostgres, EmbeddedRedis
-from tallygate.commands.output import Cell, Sheet, show
-from tallygate.gen.v1 import quota_pb2, usage_pb2
+from bench import figures, growth, ledger_cost, load, report, rounds, targets
+from bench.figures import Figure, Measured
+from bench.lag import emptied, steady
+from bench.peers import installed
+from bench.peers.running import gubernator_message
+from bench.rounds import BATCHES, BUSY, LONE, Pace
+from bench.targets import Field
+from tallygate import __version__
+from tallygate.domain.errors import TallygateError
 
-CHECK = "tallygate.v1.QuotaService/CheckAndConsume"
-BATCH_CHECK = "tallygate.v1.QuotaService/BatchCheckAndConsume"
-BATCH_RECORD = "tallygate.v1.UsageService/BatchRecordUsage"
-CALLS = 20_000
-LONE_CALLS = 2_000
-BATCHES = 400
-BATCH_SIZE = 100
-WARM_UP = 2_000
-HOT_TENANTS = 10_000
+RATES = (1_000, 5_000, 10_000)
+INGEST_ROUNDS = 3
 INGEST_EVENTS = 60_000
-INGEST_TENANTS = 1_000
-
-CATALOG = """
-version: 1
-default_plan: bench
-meters:
-  requests: {aggregation: count}
-plans:
-  bench:
-    limits:
-      - {id: minute, meter: requests, kind: window, period: minute, limit: 1_000_000_000}
-      - {id: rate, meter: requests, kind: rate, period: second, limit: 1_000_000}
-"""
+LAG_RATE, LAG_SECONDS = 5_000, 8
+QUICK = 10
+FAILURES = (RuntimeError, AssertionError, OSError, SubprocessError, TallygateError)
 
 
-async def main() -> None:
-    """Measure everything, then print one table."""
-    if not load.available():
-        sys.exit("bench: h2load is missing; Debian has it in nghttp2-client")
+async def measured(pace: Pace, quick: int) -> Measured:
+    """Measure everything; `quick` divides what is counted and not timed."""
+    found = Measured()
+    transports = _transports(found)
     with tempfile.TemporaryDirectory(prefix="tallygate-bench-") as name:
         folder = Path(name)
-        async with EmbeddedRedis(folder / "redis") as redis:
-            rows = await asyncio.to_thread(_sidecar, folder, redis.url)
-        async with (
-            EmbeddedRedis(folder / "redis2") as redis,
-            EmbeddedPostgres(folder / "postgres") as postgres,
-        ):
-            _say("ingest …")
-            dsn = postgres.dsn_of("tallygate")
-            speed = await fill_and_drain(
-                redis.url, dsn, events=INGEST_EVENTS, tenants=INGEST_TENANTS
-            )
-            rows.append((f"ingest, {INGEST_TENANTS:,} tenants", f"{speed:,.0f} events/s", "", ""))
-    show([Sheet("bench", ("what", "speed", "mean ms", "of empty handler"), rows)], as_json=False)
+        async with targets.everything(folder, transports) as field:
+            found.machine, found.processors = _machine(field), len(os.sched_getaffinity(0))
+            with _kept_going(found, "load"):
+                await asyncio.to_thread(_under_load, field, transports, pace, found)
+        async with targets.redis(folder / "growth-redis") as server:
+            with _kept_going(found, "growth"):
+                await asyncio.to_thread(growth.measure, folder, server, transports[0], pace, found)
+        with _kept_going(found, "ingest"):
+            await _ingested(folder, quick, found)
+    return found
 
 
-def _sidecar(folder: Path, redis_url: str) -> list[tuple[Cell, ...]]:
-    catalog = folder / "catalog.yaml"
-    catalog.write_text(CATALOG)
-    environment = {name: value for name, value in os.environ.items() if "TALLYGATE" not in name}
-    serving = environment | {
-        "TALLYGATE_REDIS_URL": redis_url,
-        "TALLYGATE_CATALOG": str(catalog),
-        "TALLYGATE_DATA_DIR": str(folder / "data"),
-        "TALLYGATE_GRPC_ADDRESS": "127.0.0.1:0",
-        "TALLYGATE_OPS_ADDRESS": "127.0.0.1:0",
-        "TALLYGATE_LOG_LEVEL": "error",
+@contextmanager
+def _kept_going(found: Measured, stage: str) -> Iterator[None]:
+    """Have a stage that fails cost its own figures and no others."""
+    try:
+        yield
+    except FAILURES as error:
+        found.doubts.append(f"{stage} ended early: {error!r}")
+
+
+def _transports(found: Measured) -> tuple[str, ...]:
+    if find_spec("pygrpc_native") is not None:
+        return targets.TRANSPORTS
+    found.doubts.append("the native transport is not installed: it was not measured")
+    return ("grpcio",)
+
+
+def _under_load(field: Field, transports: tuple[str, ...], pace: Pace, found: Measured) -> None:
+    rounds.say("4 connections of 32 calls")
+    found.busy = rounds.closed(field.targets, BUSY, pace, found.doubts)
+    rounds.say("one call at a time")
+    found.lone = rounds.closed(field.targets, LONE, pace, found.doubts)
+    rounds.say("batches of 100")
+    exact = field.targets[targets.sidecar("exact", transports[0])]
+    leased = field.targets[targets.sidecar("leased", transports[0])]
+    checks = targets.check_batch()
+    batches = {
+        figures.CHECKS: rounds.asking(exact, targets.BATCH_CHECK, checks),
+        figures.LEASED_CHECKS: rounds.asking(leased, targets.BATCH_CHECK, checks),
+        figures.RECORDS: rounds.asking(exact, targets.BATCH_RECORD, targets.record_batch()),
     }
-    rows: list[tuple[Cell, ...]] = []
-    with (
-        child(["-m", "bench.empty_server"], environment) as empty,
-        child(["-m", "tallygate", "serve"], serving) as sidecar,
-    ):
-        idle_mb = sidecar.rss_mb()
-        one = _check_message("tenant-1")
-        for port in (empty.port, sidecar.port):
-            load.run(port, CHECK, one, calls=WARM_UP, clients=4, streams=32)
-        _say("one call at a time …")
-        lone_empty = load.run(empty.port, CHECK, one, calls=LONE_CALLS, clients=1, streams=1)
-        lone = load.run(sidecar.port, CHECK, one, calls=LONE_CALLS, clients=1, streams=1)
-        _say("4 connections of 32 calls …")
-        before = load.run(empty.port, CHECK, one, calls=CALLS, clients=4, streams=32)
-        cpu, allowed = sidecar.cpu_s(), sidecar.allowed()
-        busy = load.run(sidecar.port, CHECK, one, calls=CALLS, clients=4, streams=32)
-        cpu_us = (sidecar.cpu_s() - cpu) / CALLS * 1e6
-        decided = sidecar.allowed() - allowed
-        assert decided == CALLS, f"{CALLS} calls were sent, {decided:.0f} were allowed"
-        after = load.run(empty.port, CHECK, one, calls=CALLS, clients=4, streams=32)
-        reference = (before.per_second + after.per_second) / 2
-        rows += [
-            _row("empty handler, 4 x 32", (before.per_second + after.per_second) / 2, before, 1.0),
-            _row("CheckAndConsume, 4 x 32", busy.per_second, busy, busy.per_second / reference),
-            _row("empty handler, one at a time", lone_empty.per_second, lone_empty, 1.0),
-            _row(
-                "CheckAndConsume, one at a time",
-                lone.per_second,
-                lone,
-                lone.per_second / lone_empty.per_second,
-            ),
-            ("processor time of the sidecar per call", f"{cpu_us:,.0f} us", "", ""),
-        ]
-        _say("batches of 100 …")
-        rows += _batches(sidecar)
-        _say("10,000 tenants …")
-        _touch_tenants(sidecar)
-        rows += [
-            ("resident memory, idle", f"{idle_mb:,.0f} MB", "", ""),
-            ("resident memory, 10,000 tenants hot", f"{sidecar.rss_mb():,.0f} MB", "", ""),
-        ]
-    return rows
-
-
-def _batches(sidecar: Child) -> list[tuple[Cell, ...]]:
-    checks = quota_pb2.BatchCheckAndConsumeRequest()
-    records = usage_pb2.BatchRecordUsageRequest()
-    for number in range(BATCH_SIZE):
-        checks.requests.append(_check(f"tenant-{number}"))
-        records.requests.add(tenant_id=f"tenant-{number}", meter="requests", amount=1)
-    rows: list[tuple[Cell, ...]] = []
-    for what, method, message in (
-        ("batches of 100 checks", BATCH_CHECK, checks.SerializeToString()),
-        ("batches of 100 RecordUsage", BATCH_RECORD, records.SerializeToString()),
-    ):
-        result = load.run(sidecar.port, method, message, calls=BATCHES, clients=4, streams=2)
-        speed = f"{result.per_second * BATCH_SIZE:,.0f} /s"
-        rows.append((what, speed, f"{result.mean_ms:.2f}", ""))
-    return rows
-
-
-def _touch_tenants(sidecar: Child) -> None:
-    for start in range(0, HOT_TENANTS, 1_000):
-        batch = quota_pb2.BatchCheckAndConsumeRequest(
-            requests=[_check(f"hot-{start + number}") for number in range(1_000)]
+    if targets.GUBERNATOR in field.targets:
+        peer = field.targets[targets.GUBERNATOR]
+        batches[figures.PEER_CHECKS] = rounds.asking(
+            peer, peer.method, gubernator_message(targets.BATCH_SIZE)
         )
-        message = batch.SerializeToString()
-        load.run(sidecar.port, BATCH_CHECK, message, calls=2, clients=1, streams=1)
+    found.batches = rounds.closed(batches, BATCHES, pace, found.doubts)
+    rounds.say("latency at fixed rates")
+    asked = field.having(
+        targets.EMPTY,
+        targets.RATELIMIT,
+        targets.GUBERNATOR,
+        *(targets.sidecar(mode, each) for each in transports for mode in ("exact", "leased")),
+    )
+    found.paced = rounds.paced(asked, RATES, pace, lambda name: found.busy[name].per_second.median)
 
 
-def _check(tenant: str) -> quota_pb2.CheckAndConsumeRequest:
-    request = quota_pb2.CheckAndConsumeRequest(tenant_id=tenant)
-    request.items.add(meter="requests", amount=1)
-    return request
+async def _ingested(folder: Path, quick: int, found: Measured) -> None:
+    rounds.say("ingest")
+    async with ledger_cost.servers(folder / "ledger") as on:
+        events = INGEST_EVENTS // quick
+        spent = [
+            await emptied(on, events=events, first=number * events)
+            for number in range(INGEST_ROUNDS)
+        ]
+        found.single[figures.INGEST] = Figure("/s", tuple(events / each.seconds for each in spent))
+        found.single["the same, processor time of the ingester"] = Figure(
+            "us", tuple(each.own_s / events * 1e6 for each in spent)
+        )
+        found.single["the same, processor time of Postgres"] = Figure(
+            "us", tuple(each.postgres_s / events * 1e6 for each in spent)
+        )
+        found.single["the same, write-ahead log per event"] = Figure(
+            "B", tuple(each.wal_bytes / events for each in spent)
+        )
+        rounds.say("from acceptance to the ledger")
+        met = await steady(on, per_s=LAG_RATE // quick, seconds=LAG_SECONDS)
+        found.single[figures.LAG] = Figure("ms", (met.at_ms(0.99),))
+        found.single["the same, p50"] = Figure("ms", (met.at_ms(0.5),))
 
 
-def _check_message(tenant: str) -> bytes:
-    return _check(tenant).SerializeToString()
+def _machine(field: Field) -> dict[str, str]:
+    model = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "processors": f"{len(os.sched_getaffinity(0))} x {model[0] if model else 'unknown'}",
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "tallygate": __version__,
+        "Redis": f"{field.redis_version}, append-only file synced every second, Unix socket",
+        "ratelimit": installed.RATELIMIT_VERSION,
+        "gubernator": installed.GUBERNATOR_VERSION,
+    }
 
 
-def _row(what: str, speed: float, result: load.Result, ratio: float) -> tuple[Cell, ...]:
-    return what, f"{speed:,.0f} calls/s", f"{result.mean_ms:.2f}", f"{ratio:.2f}"
-
-
-def _say(what: str) -> None:
-    sys.stderr.write(f"bench: {what}\n")
+def main() -> None:
+    """Measure, print one table, and keep it where that is asked for."""
+    asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    asked.add_argument("--quick", action="store_true", help="a short run, to try it out")
+    asked.add_argument("--keep", action="store_true", help="write bench/results and docs")
+    options = asked.parse_args()
+    if not load.available():
+        sys.exit("bench: h2load is missing; Debian has it in nghttp2-client")
+    pace = Pace(rounds=2, seconds=0.2, warm_up_s=0.1) if options.quick else Pace()
+    found = asyncio.run(measured(pace, QUICK if options.quick else 1))
+    if options.quick:
+        found.doubts.append("a quick run: too short to compare, and a tenth of the events")
+    report.show(found)
+    if options.keep:
+        report.keep(found)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -12,15 +12,21 @@ from dataclasses import dataclass
 
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 TIMEOUT_S = 120
+# The frame of an empty message: what an answer has at least.
+FRAME_BYTES_MIN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Calls per second, and the mean time of one call in ms."""
+    """Calls per second, and the mean time of one call in ms.
+
+    Not `answered`: so many ended with a status alone that an answer's five bytes each are missing.
+    """
 
     calls: int
     per_second: float
     mean_ms: float
+    answered: bool = True
 
 
 def available() -> bool:
@@ -73,4 +79,6 @@ def run(
     failed = re.search(r"(\d+) failed, (\d+) errored", output)
     if speed is None or mean is None or failed is None or failed.groups() != ("0", "0"):
         raise RuntimeError(f"h2load did not end well:\n{output}")
-    return Result(calls, float(speed[1]), float(mean[1]) * UNITS[mean[2]])
+    received = re.search(r"\((\d+)\) data", output)
+    answered = received is not None and int(received[1]) >= calls * FRAME_BYTES_MIN
+    return Result(calls, float(speed[1]), float(mean[1]) * UNITS[mean[2]], answered)

@@ -17,8 +17,8 @@ from pathlib import Path
 import grpc
 
 from bench import load
-from bench.__main__ import CATALOG, CHECK
 from bench.processes import Child, child
+from bench.targets import CATALOG, CHECK
 from tallygate.adapters.embedded import EmbeddedRedis
 from tallygate.commands.output import Cell, Sheet, show
 from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc

@@ -72,7 +72,7 @@ def _built(sources: Path, folder: Path) -> Path:
     """Return the wheel."""
     into = folder / "wheels"
     _run(
-        *(sys.executable, "-m", "maturin", "build", "--release", "--locked"),
+        *(str(folder / "tools" / "bin" / "maturin"), "build", "--release", "--locked"),
         *("--compatibility", "linux", "--target-dir", str(BUILD / "target"), "--out", str(into)),
         cwd=sources,
         tools=folder / "tools",

@@ -2,68 +2,55 @@
 
 Guarantees: settings come from flags, environment and file, in that order; what goes wrong is one
 line on stderr and exit code 1, without a traceback; with `--json`, stdout is JSON.
-Refuses to know: how verbs are done, which is in `commands/`.
+Refuses to know: how verbs are done, which is in `commands/`; and verbs that are no roles, until one
+of them is asked for.
 """
 
-import sys
-import tempfile
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from tallygate.commands import demo as demos
-from tallygate.commands import doctor as doctors
-from tallygate.commands import usage as usages
-from tallygate.commands import watch as watches
-from tallygate.commands.credit import credit, reset
-from tallygate.commands.dev import Dev, development
-from tallygate.commands.explain import explain
-from tallygate.commands.imports import imports
 from tallygate.commands.options import (
     CatalogFile,
     Config,
     ControlAddress,
     DataDir,
     GrpcAddress,
-    Json,
     OpsAddress,
     PostgresDsn,
+    Processes,
     RedisUrl,
     Transport,
     settings_of,
 )
-from tallygate.commands.outbox import outbox
-from tallygate.commands.output import (
-    EXIT_FAILED,
-    Sheet,
-    console,
-    errors,
-    progress,
-    run,
-    show,
-)
-from tallygate.commands.processes import run_until_told, stop_signal
-from tallygate.commands.simulate import simulate_plan
-from tallygate.commands.verify import verify
-from tallygate.domain.errors import CatalogInvalid
+from tallygate.commands.output import errors, run
+from tallygate.commands.processes import Listening, run_until_told
 from tallygate.settings import Settings
-from tallygate.wiring import Role, Running, tools
-from tallygate.wiring.tools import BANNER, configure_logging
+from tallygate.wiring import Role, collect_seldom, configure_logging
+
+
+class Verbs(TyperGroup):
+    """The roles' verbs, and the others once one of them, or the list of all, is asked for."""
+
+    # Contexts and commands are `Any`, as typer has their types in a private module.
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
+        """Return the names of all verbs."""
+        return [*super().list_commands(ctx), *_others().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
+        """Return a verb, None where there is none of that name."""
+        return super().get_command(ctx, cmd_name) or _others().get_command(ctx, cmd_name)
+
 
 app = typer.Typer(
+    cls=Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Quota and metering beside each app: decide and record in one atomic step.",
 )
-app.add_typer(imports, name="import")
-app.add_typer(credit, name="credit")
-app.add_typer(outbox, name="outbox")
-app.command("reset")(reset)
-app.command("simulate-plan")(simulate_plan)
-app.command("verify")(verify)
-app.command("explain")(explain)
 
 
 @app.command()
@@ -78,6 +65,7 @@ def serve(
     redis_url: RedisUrl = None,
     catalog: CatalogFile = None,
     data_dir: DataDir = None,
+    processes: Processes = None,
     config: Config = None,
 ) -> None:
     """Run the sidecar: decides and records, needs Redis alone."""
@@ -89,6 +77,7 @@ def serve(
         redis_url=redis_url,
         catalog=catalog,
         data_dir=data_dir,
+        processes=processes,
     )
     further = [name.strip() for name in also.split(",") if name.strip()]
     unknown = sorted(set(further) - {role.value for role in Role})
@@ -146,182 +135,6 @@ def control(
     _run_roles(settings, frozenset({Role.CONTROL}))
 
 
-@app.command()
-def dev(
-    *,
-    grpc_address: GrpcAddress = None,
-    ops_address: OpsAddress = None,
-    control_address: ControlAddress = None,
-    catalog: CatalogFile = None,
-    data_dir: DataDir = None,
-    config: Config = None,
-) -> None:
-    """Run everything in one process, on an embedded Redis and Postgres, until Ctrl-C."""
-    settings = settings_of(
-        config,
-        grpc_address=grpc_address,
-        ops_address=ops_address,
-        control_address=control_address,
-        catalog=catalog,
-        data_dir=data_dir,
-    )
-    configure_logging(level="warning", style="console")
-
-    async def work() -> None:
-        stop = stop_signal()
-        console.print(f"Starting in {settings.data_dir} …")
-        async with development(settings) as running:
-            _announce_dev(running)
-            await stop.wait()
-            console.print("Stopping …")
-
-    run(work())
-
-
-@app.command()
-def demo(*, as_json: Json = False) -> None:
-    """Send a sample of a real access log through real calls, and show what became of it."""
-    configure_logging(level="warning", style="console")
-    free = "127.0.0.1:0"
-
-    async def work(folder: Path) -> list[Sheet]:
-        settings = settings_of(
-            None,
-            data_dir=folder,
-            grpc_address=free,
-            ops_address=free,
-            control_address=free,
-            default_deadline_ms=10_000,
-        )
-        errors.print("1/4  Starting Redis, Postgres, sidecar, ingester, relay and control …")
-        async with development(settings) as running:
-            if running.embedded:
-                errors.print(f"     {BANNER}", style="dim")
-            errors.print("2/4  Sending a sample of a real access log, one call a line …")
-            with progress() as bar:
-                task = bar.add_task("calls", total=demos.line_count())
-                address = running.process.grpc_addresses[0]
-                outcome = await demos.send_log(address, lambda: bar.advance(task))
-            errors.print("3/4  Waiting until the ledger has everything …")
-            figures = await demos.settle(running, outcome.events)
-            sheets = await demos.report(running, outcome, figures)
-            errors.print("4/4  Stopping …")
-        return sheets
-
-    with tempfile.TemporaryDirectory(prefix="tallygate-demo-") as folder:
-        sheets = run(work(Path(folder)))
-    show(sheets, as_json=as_json)
-    errors.print(
-        "\nTo look further: `.venv/bin/tallygate dev` keeps everything running; then, beside it,\n"
-        "  .venv/bin/tallygate usage                       usage by tenant and meter\n"
-        "  .venv/bin/tallygate import access-log FILE      meter a log of your own\n"
-        "  curl -s 127.0.0.1:9464/metrics                  lag, completeness, latencies"
-    )
-
-
-@app.command()
-def migrate(
-    *,
-    roles: Annotated[bool, typer.Option(help="Also make the roles of least privilege.")] = False,
-    postgres_dsn: PostgresDsn = None,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Bring the database to this version's schema."""
-    settings = settings_of(config, postgres_dsn=postgres_dsn)
-    if settings.postgres_dsn is None:
-        raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")
-    dsn = settings.postgres_dsn.get_secret_value()
-    applied = run(tools.migrate(dsn))
-    if roles:
-        run(tools.apply_roles(dsn))
-    show([Sheet("applied", ("migration",), [(name,) for name in applied])], as_json=as_json)
-
-
-@app.command()
-def apply(
-    *,
-    file: Annotated[Path, typer.Option("--file", "-f", help="The catalog.", dir_okay=False)],
-    dry_run: Annotated[bool, typer.Option(help="Only validate and compare.")] = False,
-    control_address: ControlAddress = None,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Validate a catalog, show what it changes, and apply it."""
-    settings = settings_of(config, control_address=control_address)
-    try:
-        document = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"cannot be read: {error}", param_hint="--file") from None
-    reply = run(usages.apply(settings.control_address, document, dry_run=dry_run))
-    if reply.faults:
-        show([usages.fault_sheet(reply)], as_json=as_json)
-        raise typer.Exit(EXIT_FAILED)
-    outcome = [(reply.version, reply.applied, reply.change_count)]
-    sheets = [usages.change_sheet(reply)] if reply.changes else []
-    sheets.append(Sheet("catalog", ("version", "applied", "changes"), outcome))
-    show(sheets, as_json=as_json)
-
-
-@app.command()
-def usage(
-    *,
-    tenant: Annotated[str, typer.Option(help="Only this tenant.")] = "",
-    meter: Annotated[str, typer.Option(help="Only this meter.")] = "",
-    by: Annotated[str, typer.Option(help="total, day, hour or minute.")] = "total",
-    rows: Annotated[int, typer.Option(help="How many rows to show.", min=1, max=10_000)] = 20,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Show --tenant's limits live, from the sidecar.")
-    ] = False,
-    control_address: ControlAddress = None,
-    grpc_address: GrpcAddress = None,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Show usage as the ledger has it, or with --watch a tenant's limits as they change."""
-    if watch:
-        if not tenant:
-            raise typer.BadParameter("is needed with --watch", param_hint="--tenant")
-        settings = settings_of(config, grpc_address=grpc_address)
-        screen = watches.screen_for(tenant, as_json=as_json)
-        asked_for = watches.WatchAsked(tenant, meter)
-        run(watches.watch(settings.grpc_address[0], asked_for, screen))
-        return
-    if by not in ("total", "day", "hour", "minute"):
-        raise typer.BadParameter("must be total, day, hour or minute", param_hint="--by")
-    settings = settings_of(config, control_address=control_address)
-    asked = usages.UsageAsked(tenant, meter, by, rows)
-    show(run(usages.usage(settings.control_address, asked)), as_json=as_json)
-
-
-@app.command()
-def doctor(*, config: Config = None, as_json: Json = False) -> None:
-    """Check everything that this installation needs; exit 1 when something is wrong."""
-    findings = run(doctors.examine(settings_of(config)))
-    rows = [(each.check, each.state, each.detail) for each in findings]
-    show([Sheet("doctor", ("check", "state", "detail"), rows)], as_json=as_json)
-    if any(each.state == "wrong" for each in findings):
-        raise typer.Exit(EXIT_FAILED)
-
-
-@app.command("check-config")
-def check_config(
-    *, catalog: CatalogFile = None, config: Config = None, as_json: Json = False
-) -> None:
-    """Check settings and catalog file; show every setting, secrets hidden."""
-    settings = settings_of(config, catalog=catalog)
-    if settings.catalog is not None:
-        try:
-            tools.read_catalog(settings.catalog)
-        except CatalogInvalid as error:
-            rows = [(each.line, each.path, each.message, each.suggestion) for each in error.faults]
-            show(
-                [Sheet("faults", ("line", "path", "fault", "did you mean"), rows)], as_json=as_json
-            )
-            raise typer.Exit(EXIT_FAILED) from None
-    show([Sheet("settings", ("name", "value"), [*settings.shown().items()])], as_json=as_json)
-
-
 def main() -> None:
     """Run the command line; the entry point of the package."""
     app()
@@ -330,7 +143,8 @@ def main() -> None:
 def _run_roles(settings: Settings, roles: frozenset[Role]) -> None:
     configure_logging(level=settings.log_level, style=settings.log_format)
 
-    def announce(running: Running) -> None:
+    def announce(running: Listening) -> None:
+        collect_seldom()
         addresses = [*running.grpc_addresses, *running.control_addresses]
         errors.print(
             f"tallygate {'+'.join(sorted(roles))}: {', '.join(addresses) or 'running'};"
@@ -340,15 +154,8 @@ def _run_roles(settings: Settings, roles: frozenset[Role]) -> None:
     run(run_until_told(settings, roles, announce))
 
 
-def _announce_dev(dev: Dev) -> None:
-    if dev.embedded:
-        console.print(BANNER, style="dim")
-    host = dev.settings.ops_address.rpartition(":")[0]
-    rows = [
-        ("data plane (gRPC)", ", ".join(dev.process.grpc_addresses)),
-        ("control (gRPC)", ", ".join(dev.process.control_addresses)),
-        ("health and metrics", f"http://{host}:{dev.process.ops_port}/metrics"),
-        ("data", str(dev.settings.data_dir)),
-    ]
-    show([Sheet("tallygate dev is ready; Ctrl-C stops it", ("what", "where"), rows)], as_json=False)
-    sys.stdout.flush()
+def _others() -> TyperGroup:
+    # A role runs for months, and would hold the memory of all that they import.
+    from tallygate.commands.verbs import verbs  # noqa: PLC0415
+
+    return typer.main.get_group(verbs)

@@ -32,7 +32,12 @@ LOST = (
 async def quota(address: str) -> AsyncIterator["quota_pb2_grpc.QuotaServiceAsyncStub"]:
     """Lend the quota service at an address."""
     # A restarted server is met at once, and not after the channel's own patience.
-    options = [("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 50)]
+    options = [
+        ("grpc.max_reconnect_backoff_ms", 200),
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        # Callers of several processes on one port are to reach them all.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         yield quota_pb2_grpc.QuotaServiceStub(channel)
 

@@ -27,7 +27,7 @@ WIDE = "400"
 """Columns of output: a table then folds nothing that a test looks for."""
 
 COMMAND_TIMEOUT_S = 60.0
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 90.0
 PAGE_TIMEOUT_S = 5.0
 _READY = re.compile(r"tallygate ([a-z+]+): (?P<grpc>.+); ops on port (?P<ops>\d+)")
 

@@ -22,6 +22,7 @@ from tests.e2e import catalogs
 from tests.faults.proxy import Proxy, proxied
 from tests.servers import eventually
 from tests.sidecar import channel, charge
+from tests.transports import TRANSPORT
 
 BATCH = 4
 ROOM = 24
@@ -113,6 +114,7 @@ async def busy(url: str, folder: Path, channels: int) -> AsyncIterator[Busy]:
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(proxied(url))
         settings = Settings(
+            transport=TRANSPORT.value,
             grpc_address=("127.0.0.1:0",),
             ops_address="127.0.0.1:0",
             redis_url=proxy.url,  # type: ignore[arg-type]  # parsed by the library

@@ -21,6 +21,7 @@ from tests.e2e import catalogs
 from tests.faults.edge_world import door
 from tests.servers import eventually
 from tests.sidecar import channel, charge
+from tests.transports import TRANSPORT
 
 AT_ONCE = 10
 # What the first rounds load and cache for good.
@@ -62,6 +63,9 @@ async def cycle(folder: Path, catalog: Path, redis_url: str) -> None:
     """Start a sidecar, have it decide something, and stop it in good order."""
     socket = f"unix:{folder}/serve.sock"
     settings = Settings(
+        transport=TRANSPORT.value,
+        # So that a slow machine has no outage, which nothing here is about.
+        breaker_hang_ms=10_000,
         grpc_address=(socket,),
         ops_address="127.0.0.1:0",
         redis_url=redis_url,  # type: ignore[arg-type]  # parsed by the library

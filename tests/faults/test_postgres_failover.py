@@ -9,7 +9,8 @@ from tallygate.adapters.embedded import EmbeddedPostgres
 from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.migrate import migrate
 from tallygate.domain.errors import BackendUnavailable
-from tallygate.flow.ingest import Ingest, completeness
+from tallygate.flow.ingest import Ingest
+from tallygate.flow.lag import completeness
 from tests.faults.postgres_parts import either, replicating, standby_of
 from tests.faults.world import World, expected, world
 from tests.servers import connection, eventually

@@ -12,7 +12,8 @@ from tallygate.adapters.prometheus.flows import IngestMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.domain.errors import BackendUnavailable
-from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts, IngestWatch
+from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts
+from tallygate.flow.lag import IngestWatch
 from tallygate.ports import LedgerBatch, Persisted
 from tests.faults.world import SystemClock, World, expected, world
 from tests.servers import eventually

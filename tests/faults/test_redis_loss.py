@@ -86,7 +86,7 @@ async def test_what_an_ingester_still_held_is_added(world: LossWorld) -> None:
     held = await world.stream.read(100, 1)
     await world.client.flushall()
     await world.rebuilt()
-    world.ingest._held = held
+    world.ingest._held.add(held)
     await world.drain()
     assert await world.counters() != await world.recounted()
     await world.correct.run_once()

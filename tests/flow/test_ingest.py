@@ -1,5 +1,6 @@
 """Ingest stores before it acknowledges, divides what cannot be stored, and loses nothing."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -14,9 +15,8 @@ from tallygate.flow.ingest import (
     IngestOptions,
     IngestParts,
     IngestSnapshot,
-    IngestWatch,
-    completeness,
 )
+from tallygate.flow.lag import IngestWatch, completeness
 from tallygate.ports import Persisted, SourceProgress
 from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.stream import FakeStreams, FakeUsageStream
@@ -33,6 +33,7 @@ class World:
 
     now_s: float = 1_000.0
     crash_after_commit: bool = False
+    after_commit: Callable[[], None] | None = None
     seen: list[Persisted] = field(default_factory=list)
     poison: list[str] = field(default_factory=list)
     snapshots: list[IngestSnapshot] = field(default_factory=list)
@@ -79,6 +80,12 @@ class World:
     def _committed(self) -> None:
         if self.crash_after_commit:
             raise CrashedAsPlanned
+        if self.after_commit is not None:
+            self.after_commit()
+
+    def ledger_goes(self) -> None:
+        """Have the ledger answer no more."""
+        self.ledger.down = True
 
 
 async def test_stores_and_acknowledges() -> None:
@@ -209,12 +216,51 @@ async def test_numbers_are_marked_with_the_last_part() -> None:
     assert await world.ledger.progress() == []
 
 
+async def test_what_is_read_ahead_outlasts_a_failure() -> None:
+    """While the ledger is asked more is read; when it fails, all of it comes first next time."""
+    world = World()
+    for number in range(1, 201):
+        world.streams.add(entry([event(number)]))
+    ingest = world.ingest(entries_max=64, events_max=10)
+    world.ledger.down = True
+    with pytest.raises(BackendUnavailable):
+        await ingest.run_once()
+    assert len(world.streams.shards[0].pending) > 64
+    world.ledger.down = False
+    counts = await ingest.run_once()
+    assert (counts.entries, world.waiting()) == (200, 0)
+    assert [stored.source_seq for stored in world.ledger.events.values()] == [*range(1, 201)]
+
+
+async def test_what_is_stored_is_acknowledged_though_the_next_fails() -> None:
+    """The second transaction's failure does not have the first one's entries stored again."""
+    world = World()
+    for number in range(1, 21):
+        world.streams.add(entry([event(number)]))
+    ingest = world.ingest(events_max=10)
+    world.after_commit = world.ledger_goes
+    with pytest.raises(BackendUnavailable):
+        await ingest.run_once()
+    assert (len(world.ledger.events), world.waiting()) == (10, 10)
+    world.after_commit, world.ledger.down = None, False
+    assert (await ingest.run_once()).persisted == Persisted(events=10)
+
+
+async def test_a_run_comes_to_an_end() -> None:
+    """It reads so many times at most, whatever there is, so that a stop is heard."""
+    world = World()
+    for number in range(1, 31):
+        world.streams.add(entry([event(number)]))
+    counts = await world.ingest(entries_max=5, events_max=5, reads_max=3).run_once()
+    assert (counts.entries, world.waiting()) == (15, 15)
+
+
 async def test_two_ingesters_share_the_work() -> None:
     """Each entry is stored by one of them, and nothing is stored twice."""
     world = World()
     for number in range(1, 11):
         world.streams.add(entry([event(number)], number % 2))
-    first = await world.ingest("a", entries_max=4).run_once()
+    first = await world.ingest("a", entries_max=4, reads_max=1).run_once()
     second = await world.ingest("b", entries_max=100).run_once()
     assert (first.persisted.events, second.persisted.events) == (4, 6)
     assert world.waiting() == 0

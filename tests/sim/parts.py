@@ -25,8 +25,9 @@ from tallygate.flow.draft import Drafter
 from tallygate.flow.durable import Durable, LedgerWatch
 from tallygate.flow.gather import Gather
 from tallygate.flow.hand_in import HandIn, HandInParts
-from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts, IngestWatch
+from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts
 from tallygate.flow.journal import JournaledStore
+from tallygate.flow.lag import IngestWatch
 from tallygate.flow.loop import Counts, Loop, LoopOptions, Step
 from tallygate.flow.outage import OutageGate
 from tallygate.flow.rebuild import Rebuild, RebuildOptions, RebuildParts

@@ -61,6 +61,7 @@ CATALOGS = {
         where inhrelid::regclass::text like 'tallygate.%'
     """,
 }
+PARTS = ("schema.sql", "schema_rollups.sql", "schema_credits.sql", "schema_counters.sql")
 OWN_TABLE = "schema_migration"
 # The columns that code without refunds names.
 OLD_EVENT = (
@@ -85,7 +86,7 @@ async def test_migrations_make_the_schema(empty_postgres_dsn: str, postgres_dsn:
     """All migrations together give what the schema's files give, by the database's own catalogs."""
     package = resources.files(module.__package__ or "")
     async with connection(empty_postgres_dsn) as admin:
-        for part in ("schema.sql", "schema_credits.sql", "schema_counters.sql"):
+        for part in PARTS:
             await admin.execute(package.joinpath(part).read_text())
     wanted = await catalogs(empty_postgres_dsn)
     made = await catalogs(postgres_dsn)

@@ -23,4 +23,4 @@ def test_query_says_its_purpose(name: str) -> None:
 
 def test_every_query_file_is_found() -> None:
     """The loader finds the files it is meant to find."""
-    assert "ledger_insert_events" in names()
+    assert "ledger_insert_keys" in names()

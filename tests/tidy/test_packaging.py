@@ -16,6 +16,9 @@ PIN = re.compile(
 # What requirements.lock is for: the service, its embedded servers and native transport, the tools.
 LOCKED_EXTRAS = ("embedded", "native")
 LOCKED_GROUPS = ("dev",)
+# What bench/requirements.lock is for: drawing what a benchmark found.
+BENCH_GROUPS = ("bench",)
+LOCKS = ("requirements.lock", "bench/requirements.lock")
 
 
 def test_requirements_have_reasons() -> None:
@@ -40,7 +43,9 @@ def test_missing_reason_is_found(text: str) -> None:
 
 def test_lock_covers_the_project() -> None:
     """Every requirement that the lock is for is pinned to a version it allows."""
-    faults = _uncovered(_locked(_read("pyproject.toml")), _pins(_read("requirements.lock")))
+    project = _read("pyproject.toml")
+    faults = _uncovered(_locked(project), _pins(_read("requirements.lock")))
+    faults += _uncovered(_grouped(project, BENCH_GROUPS), _pins(_read("bench/requirements.lock")))
     assert not faults, f"run `make lock`: {faults}"
 
 
@@ -51,9 +56,10 @@ def test_uncovered_requirement_is_found() -> None:
     assert _uncovered(["redis[hiredis]>=7"], pins) == []
 
 
-def test_every_pin_has_hashes() -> None:
+@pytest.mark.parametrize("path", LOCKS)
+def test_every_pin_has_hashes(path: str) -> None:
     """The lock pins exact versions, each with hashes."""
-    text = _read("requirements.lock").text
+    text = _read(path).text
     pins = list(PIN.finditer(text))
     assert pins
     blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
@@ -62,9 +68,10 @@ def test_every_pin_has_hashes() -> None:
     assert len(blocks) - 1 == len(pins)
 
 
-def test_lock_names_no_machine() -> None:
+@pytest.mark.parametrize("path", LOCKS)
+def test_lock_names_no_machine(path: str) -> None:
     """The lock says what to install and not from where."""
-    lock = _read("requirements.lock")
+    lock = _read(path)
     assert not list(text_rules.machine_traces(lock))
     assert not re.search(r"://|^\s*--(?!hash)", lock.text, re.MULTILINE)
 
@@ -92,9 +99,14 @@ def _locked(source: Source) -> list[str]:
     lists = [
         project["dependencies"],
         *(project["optional-dependencies"][extra] for extra in LOCKED_EXTRAS),
-        *(document["dependency-groups"][group] for group in LOCKED_GROUPS),
+        _grouped(source, LOCKED_GROUPS),
     ]
     return [requirement for each in lists for requirement in each]
+
+
+def _grouped(source: Source, names: tuple[str, ...]) -> list[str]:
+    groups = tomllib.loads(source.text)["dependency-groups"]
+    return [requirement for name in names for requirement in groups[name]]
 
 
 def _pins(source: Source) -> dict[str, list[str]]:

@@ -206,15 +206,17 @@ async def test_many_calls_at_once_each_get_their_reply(it: World, method: str) -
     assert (it.told.inside, it.server._gate.inside, it.server._gate.bytes) == (0, 0, 0)
 
 
-async def test_calls_that_come_together_are_handed_over_together() -> None:
+@pytest.mark.parametrize(("name", "batches_max"), [("native", 40), ("grpcio", 100)])
+async def test_calls_that_come_together_are_handed_over_together(
+    name: str, batches_max: int
+) -> None:
     """On the native transport a burst is few batches; on grpcio each call is one."""
-    for transport, batches in ((TransportName.NATIVE, 40), (TransportName.GRPCIO, 200)):
-        async with world(transport) as it, http2.rude(it.address) as raw:
-            message = Consume(tenant_id="hold").SerializeToString()
-            for _ in range(100):
-                raw.message(raw.ask(f"/{CONSUME}"), message)
-            await eventually(lambda it=it: sum(it.batches.sizes) == 100, what="all calls")
-            assert len(it.batches.sizes) <= batches
+    async with world(TransportName(name)) as it, http2.rude(it.address) as raw:
+        message = Consume(tenant_id="hold").SerializeToString()
+        for _ in range(100):
+            raw.message(raw.ask(f"/{CONSUME}"), message)
+        await eventually(lambda: sum(it.batches.sizes) == 100, what="all calls")
+        assert len(it.batches.sizes) <= batches_max
 
 
 async def test_one_call_too_many_is_refused_unread(transport: TransportName) -> None:

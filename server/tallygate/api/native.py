@@ -86,7 +86,8 @@ class NativeTransport:
             reuse_port=self._options.reuse_port,
             **(self._bounds() if BOUNDED else {}),
         )
-        options = FrontOptions(self._methods, self._options.message_bytes_max, pushback=BOUNDED)
+        size_max = self._options.message_bytes_max
+        options = FrontOptions(self._methods, size_max, pushback=BOUNDED, wakes=BOUNDED)
         self._fronts.append(Front(native, options, self._edge))
         return int(native.bound_port)
 
@@ -101,6 +102,7 @@ class NativeTransport:
             "max_connection_idle_ms": int(options.connection_idle_s * 1000),
             "max_connection_age_ms": age_ms or None,
             "max_connection_age_grace_ms": AGE_GRACE_MS,
+            "wakes": True,
         }
 
     async def start(self) -> None:

@@ -1,26 +1,24 @@
 """One address of the native transport: its calls from their arrival to their end.
 
 Guarantees: each call let in is counted out once, however it ends; all of it happens on the event
-loop's thread, to which the front's own thread only hands what has come.
+loop's thread.
 Refuses to know: HTTP/2, and what methods do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-import structlog
 from google.protobuf.message import DecodeError
 from pygrpc_native import EVENT_CALL, EVENT_CANCEL, NativeGrpcFront
 
 from tallygate.api.batched import Call
 from tallygate.api.edge import HOPELESS_S, LONGEST_S, OK, Edge, Method
+from tallygate.api.native_arrivals import Arrivals, ByDescriptor, ByThread, Event
 from tallygate.api.native_context import Aborted, CallerGone, Details, NativeContext
 from tallygate.api.status import (
     DeadlinePassed,
@@ -31,9 +29,6 @@ from tallygate.api.status import (
 )
 from tallygate.domain.errors import Draining, Overloaded, TallygateError
 
-# Events taken at once. What came meanwhile is taken with the next ones, in the same turn of the
-# loop if it has not come to these yet.
-EVENTS_MAX: Final = 512
 # How late a call may be ended whose time is over: callers with a clock of their own do not wait.
 SWEEP_S: Final = 0.02
 # For answers that are on their way when the front closes.
@@ -49,18 +44,16 @@ WITHOUT_MESSAGE: Final[dict[int, type[TallygateError]]] = {
     5: MalformedMessage,
 }
 
-log = structlog.get_logger(__name__)
-
-Event = tuple[int, int, int, bytes | None, Any, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class FrontOptions:
-    """The methods by their numbers, the largest message, and whether a pushback can be sent."""
+    """The methods by their numbers, the largest message, and what the front is able to do."""
 
     methods: Sequence[Method]
     message_bytes_max: int
+    # Whether it lets a pushback through, and whether it has a descriptor that wakes a loop.
     pushback: bool
+    wakes: bool
 
 
 class _Open:
@@ -85,18 +78,16 @@ class Front:
         self._edge = edge
         self._gate = edge.gate
         self._open: dict[int, _Open] = {}
-        self._arrived: deque[Sequence[Event]] = deque()
-        self._handed_over = False
+        self._arrivals: Arrivals = ByDescriptor(native) if options.wakes else ByThread(native)
         self._sweep: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._receive, name="tallygate-front", daemon=True)
 
     def start(self, behind: str) -> None:
         """Take calls; those of methods it does not know go to the socket behind it."""
         self._native.set_fallback(behind)
         self._native.start()
-        self._thread.start()
+        self._arrivals.start(self._take)
 
     async def stop(self, grace_s: float) -> None:
         """Wait so long for the calls inside, end the others, and close."""
@@ -114,10 +105,7 @@ class Front:
             await asyncio.sleep(FLUSH_S)
         if self._sweep is not None:
             self._sweep.cancel()
-        # It waits for its own threads.
-        await asyncio.to_thread(self._native.close)
-        if self._thread.ident is not None:
-            await asyncio.to_thread(self._thread.join)
+        await self._arrivals.stop()
 
     def end_streams(self) -> None:
         """End the product's streams as UNAVAILABLE: they would not end by themselves."""
@@ -149,34 +137,17 @@ class Front:
         """Say whether its caller still waits."""
         return call in self._open
 
-    def _receive(self) -> None:
-        """Hand events to the loop, on a thread that waits for them outside the lock."""
-        receive, arrived = self._native.recv_batch_details, self._arrived
-        while (events := receive(EVENTS_MAX)) is not None:
-            arrived.append(events)
-            # In this order: whoever takes says so before it looks.
-            if not self._handed_over:
-                self._handed_over = True
-                try:
-                    self._loop.call_soon_threadsafe(self._take)
-                except RuntimeError:
-                    # The loop was closed without a stop.
-                    return
-
     def _take(self) -> None:
         """Let calls in and begin them; those of one method that takes batches, all at once."""
-        self._handed_over = False
-        arrived = self._arrived
         now = self._loop.time()
         batches: dict[int, list[Call]] = {}
-        while arrived:
-            for event in arrived.popleft():
-                if event[0] == EVENT_CALL:
-                    self._admit(event, now, batches)
-                elif event[0] == EVENT_CANCEL:
-                    self._vanished(event[1], now)
-                else:
-                    self._refuse(event, now)
+        for event in self._arrivals.taken():
+            if event[0] == EVENT_CALL:
+                self._admit(event, now, batches)
+            elif event[0] == EVENT_CANCEL:
+                self._vanished(event[1], now)
+            else:
+                self._refuse(event, now)
         for index, calls in batches.items():
             batch = self._options.methods[index].batch
             assert batch is not None

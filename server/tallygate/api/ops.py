@@ -120,7 +120,7 @@ class OpsListener:
         self._listener = listen(self._options.address)
         # Short by design: a socket's path holds about a hundred bytes.
         folder = self._private.enter_context(
-            tempfile.TemporaryDirectory(prefix="tallygate-ops-", dir=_short_folder())
+            tempfile.TemporaryDirectory(prefix="tallygate-ops-", dir=short_folder())
         )
         self._grpc_path = f"{folder}/grpc.sock"
         self._grpc.start(f"unix:{self._grpc_path}")
@@ -273,7 +273,7 @@ def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if address.startswith("[") else socket.AF_INET
 
 
-def _short_folder() -> str | None:
+def short_folder() -> str | None:
     """Return the folder for private sockets: the usual one, unless its name is too long."""
     usual = tempfile.gettempdir()
     return usual if len(os.fsencode(usual)) < 60 else "/tmp"  # noqa: S108 - made private

@@ -15,6 +15,7 @@ from tallygate.gen.v1 import limit_pb2
 
 # Accounts times limits: some hundred bytes each.
 PARTS_MAX: Final = 20_000
+ENDS_MAX: Final = 1_000
 
 _STATES: Final = {
     LimitState.OK: limit_pb2.LIMIT_STATE_OK,
@@ -33,6 +34,8 @@ class Replies:
     def __init__(self) -> None:
         # What a limit's status begins with, has in its middle, and ends with.
         self._parts: dict[_Key, tuple[bytes, bytes, bytes]] = {}
+        # When limits reset.
+        self._ends: dict[int, bytes] = {}
 
     def consumed(self, result: ConsumeResult) -> bytes:
         """Return the `CheckAndConsumeResponse` of a decision."""
@@ -54,7 +57,8 @@ class Replies:
 
     def _status(self, reading: LimitReading) -> bytes:
         """Return a limit's status, as a field of the reply."""
-        key = (reading.account, reading.limit_id, reading.meter, reading.state, reading.limit)
+        state = reading.state
+        key = (reading.account, reading.limit_id, reading.meter, state, reading.limit)
         found = self._parts.get(key)
         if found is None:
             if len(self._parts) >= PARTS_MAX:
@@ -62,17 +66,21 @@ class Replies:
             found = self._parts[key] = _parts_of(reading)
         head, middle, tail = found
         used, remaining, resets_at_us = reading.used, reading.remaining, reading.resets_at_us
-        content = b"".join(
-            (
-                head,
-                b"\x18" + varint(used) if used else b"",
-                middle,
-                b"\x28" + varint(remaining) if remaining else b"",
-                micros(b"\x32", resets_at_us) if resets_at_us else b"",
-                tail,
-            )
-        )
+        content = head + b"\x18" + varint(used) + middle if used else head + middle
+        if remaining:
+            content += b"\x28" + varint(remaining)
+        if resets_at_us:
+            # Windows of many accounts end at the same moment.
+            ends = self._ends.get(resets_at_us)
+            content += ends if ends is not None else self._end(resets_at_us)
+        content += tail
         return b"\x12" + varint(len(content)) + content
+
+    def _end(self, at_us: int) -> bytes:
+        if len(self._ends) >= ENDS_MAX:
+            self._ends.clear()
+        made = self._ends[at_us] = micros(b"\x32", at_us)
+        return made
 
 
 def _parts_of(reading: LimitReading) -> tuple[bytes, bytes, bytes]:

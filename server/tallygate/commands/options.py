@@ -25,6 +25,9 @@ Transport = Annotated[str | None, typer.Option(help="What carries calls: auto, g
 OpsAddress = Annotated[str | None, typer.Option(help="Where health and metrics listen.")]
 ControlAddress = Annotated[str | None, typer.Option(help="Where the admin service listens.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where this installation keeps its files.")]
+Processes = Annotated[
+    int | None, typer.Option(help="How many processes serve one TCP port together.")
+]
 CatalogFile = Annotated[Path | None, typer.Option(help="A catalog file.", dir_okay=False)]
 
 

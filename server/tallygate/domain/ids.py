@@ -6,6 +6,7 @@ Refuses to know: where an id came from.
 
 import re
 import zlib
+from functools import lru_cache
 from typing import Final, NewType
 
 from tallygate.domain.errors import InvalidField
@@ -58,6 +59,7 @@ def event_id(value: str, field: str = "event_id") -> EventId:
     return EventId(operation_id(value, field))
 
 
+@lru_cache(maxsize=1024)
 def is_name(value: str) -> bool:
     """Say whether `value` may name a meter, a limit or a plan in the catalog."""
     return _NAME.fullmatch(value) is not None

@@ -5,7 +5,7 @@ all limits of a call or for none, and no budget is ever overdrawn.
 Refuses to know: why the counters cannot be reached, and what becomes of what is granted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -56,9 +56,17 @@ REFUSING: Final = OutageRule(OnOutage.REFUSE)
 
 
 def rules_of(
-    catalog: Catalog, lineage: Sequence[Tenant], charges: Sequence[Charge], now_us: int
+    catalog: Catalog,
+    lineage: Sequence[Tenant],
+    charges: Sequence[Charge],
+    now_us: int,
+    *,
+    share_of: Callable[[int], int] = int,
 ) -> tuple[OutageRule, ...]:
-    """Return the rule of each charge's limit; a limit that cannot be found any more refuses."""
+    """Return the rule of each charge's limit; a limit that cannot be found any more refuses.
+
+    `share_of` says what this process may spend of a budget that several have together.
+    """
     limits: dict[tuple[TenantId, LimitId], Limit] = {
         (tenant.tenant_id, limit.limit_id): limit
         for tenant in lineage
@@ -66,7 +74,7 @@ def rules_of(
     }
     found = [limits.get((tenant_of(charge.account), charge.limit_id)) for charge in charges]
     return tuple(
-        OutageRule(limit.on_outage, limit.local_budget) if limit is not None else REFUSING
+        OutageRule(limit.on_outage, share_of(limit.local_budget)) if limit is not None else REFUSING
         for limit in found
     )
 

@@ -24,7 +24,8 @@ def varint(value: int) -> bytes:
     if 0 <= value <= _MASK:
         return _LAST[value]
     value &= _SIXTY_FOUR
-    found = b""
+    found = _MORE[value & _MASK]
+    value >>= _BITS
     while value > _MASK:
         found += _MORE[value & _MASK]
         value >>= _BITS
@@ -49,4 +50,7 @@ def number(tag: bytes, value: int) -> bytes:
 def micros(tag: bytes, value_us: int) -> bytes:
     """Return the field of a Timestamp, or of a Duration of 0 or more, from µs."""
     seconds, rest_us = divmod(value_us, 1_000_000)
-    return sized(tag, number(b"\x08", seconds) + number(b"\x10", rest_us * 1000))
+    content = b"\x08" + varint(seconds) if seconds else b""
+    if rest_us:
+        content += b"\x10" + varint(rest_us * 1000)
+    return tag + _LAST[len(content)] + content

@@ -12,7 +12,7 @@ Refuses to know: protos, Redis, and who runs the loop of `gather`.
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.decision import Decided, Mode
@@ -32,6 +32,10 @@ from tallygate.flow.decide import Answer, Decide, granted
 from tallygate.flow.draft import FOREVER, Draft
 from tallygate.flow.durable import Durable, Level, Needed
 from tallygate.flow.rounds import Result, Round, Rounds, Told
+
+# An enumeration's members are slow to find, and every call needs these.
+_NONE: Final = Durability.UNSPECIFIED
+_REJECT: Final = Mode.REJECT
 
 
 class Granting(Protocol):
@@ -165,12 +169,13 @@ class Admit:
         """Draft every request, grant what can be, and have the rest decided."""
         decide = self._decide
         now_us = decide.now_us()
-        make = decide.drafter.record if it.record else decide.drafter.consume
+        # The requests of a round are of one kind.
+        make: Any = decide.drafter.record if it.record else decide.drafter.consume
         for request, lineage in zip(it.requests, lineages, strict=True):
             try:
                 if isinstance(lineage, TallygateError):
                     raise lineage
-                draft = make(request, catalog, lineage, now_us, expires_at=it.expires_at)  # type: ignore[arg-type]  # a round's requests are of one kind
+                draft = make(request, catalog, lineage, now_us, expires_at=it.expires_at)
                 it.drafts.append(draft)
                 it.answers.append(None)
             except TallygateError as error:
@@ -192,14 +197,17 @@ class Admit:
             it.told.failed(it.ticket, it.fault)
             return
         if self._granting is not None and not it.record:
+            # What was granted without the store tells nothing of it.
             for draft, answer in zip(it.drafts, it.answers, strict=True):
                 if isinstance(draft, Draft) and not (type(answer) is Decided and answer.leased):
                     self._granting.learn(draft, cast(Answer, answer))
         levels: list[Level] = []
+        durable = self._decide.durable
         for place, answer in enumerate(it.answers):
-            level: Level | None = Durability.UNSPECIFIED
-            if type(answer) is Decided:
-                level = self._decide.durable.known(_needed(it, place, answer))
+            level: Level | None = _NONE
+            if type(answer) is Decided and answer.allowed:
+                least = it.requests[place].min_durability
+                level = durable.known(answer, least, record=it.record)
             if level is None:
                 if not self._unsafe:
                     asyncio.get_running_loop().call_soon(self._secure)
@@ -281,7 +289,7 @@ def _recorded(draft: Draft, answer: Answer, level: Level) -> RecordResult | Tall
         return answer
     if isinstance(level, TallygateError):
         return level
-    if draft.operation.mode is Mode.REJECT:
+    if draft.operation.mode is _REJECT:
         return EventTimeTooOld(field="event_time")
     decided = granted(answer)
     event_id = draft.operation.event_ids[0]

@@ -113,6 +113,7 @@ class Decide:
         self.drafter: Final = Drafter(parts.encoder, parts.shards, self.durable.offered)
         # How far the store's clock is ahead of ours; learnt from its answers.
         self._ahead_us = 0
+        self._learnt_us = 0
 
     def now_us(self) -> int:
         """Return the store's time, as far as it is known."""
@@ -213,15 +214,21 @@ class Decide:
             observer.decided("closed")
         else:
             if not answer.replayed and not answer.degraded:
-                self.learn(answer.at_us)
+                # Operations of one script have one time.
+                if answer.at_us != self._learnt_us:
+                    self.learn(answer.at_us)
                 if answer.first_seq:
-                    observer.accepted(accepted_events(operation, answer))
+                    events = operation.event_count
+                    if operation.detail is not None:
+                        events = accepted_events(operation, answer)
+                    observer.accepted(events)
             observer.decided(_kind(operation.mode, answer))
         return answer
 
     def learn(self, store_us: int) -> None:
         """Take in what the store's clock said just now."""
         self._ahead_us = store_us - self._parts.clock.now_us()
+        self._learnt_us = store_us
 
 
 def accepted_events(operation: Operation, answer: Decided) -> int:

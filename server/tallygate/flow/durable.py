@@ -30,8 +30,10 @@ LEDGER_POLL_S: Final = 0.02
 # Nobody waits longer for the ledger than this, with whatever deadline.
 LEDGER_WAIT_S: Final = 60.0
 
+# An enumeration's members are slow to find, and every call needs these.
+_NONE: Final = Durability.UNSPECIFIED
+_REDIS: Final = Durability.REDIS
 _LEDGER: Final = Durability.POSTGRES
-_IN_JOURNAL: Final = (Durability.BUFFERED, Durability.JOURNAL)
 
 Level = Durability | TallygateError
 
@@ -116,15 +118,20 @@ class Durable:
             else Durability.POSTGRES
         )
 
-    def known(self, needed: Needed) -> Level | None:
-        """Return the level of an answer that has nothing to wait for, None of any other."""
-        waits = self._journal is not None and needed.answer.journal_mark
-        if waits and _wants(needed) in _IN_JOURNAL:
+    def known(self, answer: Decided, least: Durability, *, record: bool) -> Level | None:
+        """Return the level of a grant that has nothing to wait for, None of any other.
+
+        For most there is nothing to find out: they are in the store, and no more is asked.
+        """
+        unstored = answer.degraded or answer.leased
+        if not (unstored or record) and least <= _REDIS:
+            return _REDIS
+        if self._journal is not None and answer.journal_mark:
             return None
-        if self._ledger is not None and needed.answer.allowed and needed.least is _LEDGER:
+        if self._ledger is not None and least is _LEDGER:
             return None
-        level = _stored(needed)
-        return level if level >= self._least(needed) else NotDurable()
+        level = _NONE if unstored else _REDIS
+        return level if level >= self._floor(least, unstored, record=record) else NotDurable()
 
     @staticmethod
     def patient(needed: Needed, expires_at: float) -> bool:
@@ -215,11 +222,15 @@ class Durable:
         """Return the least that the answer may be told with."""
         if not needed.answer.allowed:
             return Durability.UNSPECIFIED
-        if needed.least is not Durability.UNSPECIFIED or self._journal is None:
-            return needed.least
-        if not needed.unstored:
+        return self._floor(needed.least, needed.unstored, record=needed.record)
+
+    def _floor(self, least: Durability, unstored: bool, *, record: bool) -> Durability:
+        """Return the least that a grant may be told with."""
+        if least is not Durability.UNSPECIFIED or self._journal is None:
+            return least
+        if not unstored:
             return Durability.REDIS
-        return Durability.JOURNAL if needed.record else Durability.BUFFERED
+        return Durability.JOURNAL if record else Durability.BUFFERED
 
 
 def _stored(needed: Needed | None) -> Durability:

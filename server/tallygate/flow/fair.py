@@ -102,7 +102,11 @@ class FairQueue:
             lane = self._lanes[part.tenant_id] = _Lane(part.tenant_id)
             self._turns.append(lane)
         lane.parts.append(part)
-        self._resize(lane, size)
+        before = lane.waiting
+        lane.waiting = after = before + size
+        self.depth += size
+        if before.bit_length() != after.bit_length():
+            self._move(lane, before, after)
         return gone
 
     def take(self, size_max: int) -> list[Part]:
@@ -116,16 +120,19 @@ class FairQueue:
             lane = self._turns.popleft()
             # Alone, a lane needs no turns.
             lane.credit = lane.credit + self._turn if self._turns else size_max
+            before = lane.waiting
             while lane.parts and size < size_max:
                 cost = len(lane.parts[0].operations)
                 if cost > lane.credit and self._turns:
                     break
                 part = lane.parts.popleft()
-                self._resize(lane, -cost)
+                lane.waiting -= cost
                 if not part.gone():
                     lane.credit -= cost
                     size += cost
                     taken.append(part)
+            self.depth -= before - lane.waiting
+            self._move(lane, before, lane.waiting)
             if lane.parts:
                 # What a full pipeline has left over of a turn is not saved up.
                 lane.credit = min(lane.credit, len(lane.parts[0].operations))
@@ -143,16 +150,17 @@ class FairQueue:
                 return False
             lane = next(iter(self._sizes[self._largest]))
             part = lane.parts.pop()
-            self._resize(lane, -len(part.operations))
+            before = lane.waiting
+            lane.waiting -= len(part.operations)
+            self.depth -= before - lane.waiting
+            self._move(lane, before, lane.waiting)
             # A lane that is empty now keeps its place until its turn, as finding it would cost.
             gone.append(part)
         return True
 
-    def _resize(self, lane: _Lane, change: int) -> None:
-        before = lane.waiting.bit_length()
-        lane.waiting += change
-        self.depth += change
-        after = lane.waiting.bit_length()
+    def _move(self, lane: _Lane, waited: int, waits: int) -> None:
+        """Put a lane where it belongs by what waits in it now."""
+        before, after = waited.bit_length(), waits.bit_length()
         if before != after:
             if before:
                 del self._sizes[before][lane]

@@ -1,9 +1,10 @@
 """usage stream ─▶ [ ingest ] ─▶ ledger: read entries → one transaction → acknowledge.
 
-If we die here after the read, the entries stay with our name in the stream, and another ingester
-takes them over. If we die after the transaction and before the acknowledgement, they are stored
-again, which changes nothing: the ledger knows each event. If we die while a batch is divided, the
-parts that are stored are stored, and the sequence numbers are marked only with its last part.
+If we die here after a read, be it the one ahead of the next transaction, the entries stay with our
+name in the stream, and another ingester takes them over. If we die after the transaction and before
+the acknowledgement, they are stored again, which changes nothing: the ledger knows each event. If
+we die while a batch is divided, the parts that are stored are stored, and the sequence numbers are
+marked only with its last part.
 
 Guarantees: an entry is acknowledged only after all that it holds is in the ledger: as rows, as
 duplicates of rows, or as dead letters with a reason. One event that can never be stored does not
@@ -11,9 +12,10 @@ keep others waiting. What could not be stored for now is kept, and tried first i
 Refuses to know: Redis, SQL, and who runs it again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Final, Protocol, TypeVar
 
 from tallygate.domain.event import (
     BalanceBurn,
@@ -22,7 +24,6 @@ from tallygate.domain.event import (
     ThresholdCrossing,
     UsageEvent,
 )
-from tallygate.domain.ids import SourceId
 from tallygate.flow.dead_letter import (
     instant,
     letter_of_burn,
@@ -30,6 +31,7 @@ from tallygate.flow.dead_letter import (
     letter_of_event,
     plain,
 )
+from tallygate.flow.reservoir import Reservoir, size_of
 from tallygate.ports import (
     Clock,
     EventEncoder,
@@ -37,12 +39,19 @@ from tallygate.ports import (
     LedgerBatch,
     Persisted,
     ShardDepth,
-    SourceProgress,
     UnstorableBatch,
     UsageStream,
 )
 from tallygate.ports.epochs import Seen, SeenNumbers
 
+# Fewer would not reach every shard in one call.
+ENTRIES_MIN: Final = 64
+# So many transactions' events are held, where so many wait: of one shard there are then enough for
+# a transaction of few tenants, which adds to few rollups. Some 10 MB.
+HELD_AHEAD: Final = 8
+
+T = TypeVar("T")
+U = TypeVar("U")
 _Piece = UsageEvent | ThresholdCrossing | RejectedEvent | BalanceBurn
 
 
@@ -91,11 +100,13 @@ class IngestOptions:
     """How much is taken at once, and when entries of a silent ingester are taken over.
 
     An entry holds what one script call accepted, up to some hundred events, so that `entries_max`
-    bounds memory and `events_max` the length of a transaction. `claim_idle_ms` must be longer than
-    a transaction may take, or work is done twice.
+    bounds memory and `events_max` the length of a transaction. A run reads `reads_max` times, so
+    that a stop is heard. `claim_idle_ms` must be longer than some `HELD_AHEAD` transactions may
+    take, or work is done twice.
     """
 
     entries_max: int = 512
+    reads_max: int = 128
     events_max: int = 2_000
     block_ms: int = 500
     claim_idle_ms: int = 60_000
@@ -136,31 +147,43 @@ class Ingest:
     def __init__(self, parts: IngestParts, options: IngestOptions | None = None) -> None:
         self._parts = parts
         self._options = options or IngestOptions()
-        # Read and not stored yet; entries, so bounded by `entries_max`.
-        self._held: list[StreamEntry] = []
+        self._held = Reservoir()
         self._claim_at = float("-inf")
+        # How many events an entry holds of late, so that a read brings what a transaction takes.
+        self._events_per_entry = 1.0
+        self._reads_left = 0
 
     async def run_once(self) -> IngestCounts:
         """Take entries over or read new ones, store them, acknowledge them.
 
-        Raises what the stream and the ledger raise; what is not stored by then comes first next
-        time.
+        While the ledger stores, what it has stored before is acknowledged and more is read, so that
+        neither waits for the other. A run holds nothing when it ends well. Raises what the stream
+        and the ledger raise; what is not acknowledged by then comes first next time.
         """
-        claimed = 0
+        claimed, self._reads_left = 0, self._options.reads_max
         if not self._held:
-            self._held = await self._claim()
-            claimed = len(self._held)
+            found = await self._claim()
+            claimed = len(found)
+            self._held.add(found)
         if not self._held:
-            options = self._options
-            self._held = await self._parts.stream.read(options.entries_max, options.block_ms)
+            await self._read(self._options.block_ms)
+        elif claimed:
+            # What somebody has left may be much: it comes to an end before new entries come.
+            self._reads_left = 0
         counts = IngestCounts(claimed=claimed)
-        while self._held:
-            chunk = _chunk(self._held, self._options.events_max)
-            stored, poisoned = await self._store(_batch(chunk))
-            if self._parts.seen is not None:
-                await self._parts.seen.tell(stored.seen)
-            await self._parts.stream.acknowledge(chunk)
-            self._held = self._held[len(chunk) :]
+        behind: list[StreamEntry] = []
+        seen: tuple[Seen, ...] = ()
+        while self._held or behind:
+            chunk = self._held.take(self._options.events_max)
+            try:
+                (stored, poisoned), _ = await _both(
+                    self._store(_batch(chunk)) if chunk else _nothing(),
+                    self._meanwhile(behind, seen),
+                )
+            except BaseException:
+                self._held.put_back([*behind, *chunk])
+                raise
+            behind, seen = chunk, stored.seen
             counts = IngestCounts(
                 entries=counts.entries + len(chunk),
                 claimed=claimed,
@@ -168,6 +191,32 @@ class Ingest:
                 poisoned=counts.poisoned + poisoned,
             )
         return counts
+
+    async def _meanwhile(self, behind: list[StreamEntry], seen: Sequence[Seen]) -> None:
+        """Acknowledge what is stored, and empty the list of it; then read on."""
+        if behind:
+            if self._parts.seen is not None:
+                await self._parts.seen.tell(seen)
+            await self._parts.stream.acknowledge(behind)
+            behind.clear()
+        # Twice what is stored meanwhile, so that the reservoir fills, and no longer than that.
+        enough = self._held.size + 2 * self._options.events_max
+        full = HELD_AHEAD * self._options.events_max
+        while self._reads_left and self._held.size < min(enough, full):
+            if not await self._read(0):
+                return
+
+    async def _read(self, block_ms: int) -> bool:
+        """Hold about as many events more as a transaction takes; say whether there may be more."""
+        options = self._options
+        wanted = int(options.events_max / self._events_per_entry) + 1
+        count = min(options.entries_max, max(ENTRIES_MIN, wanted))
+        self._reads_left -= 1
+        found = await self._parts.stream.read(count, block_ms)
+        if found:
+            self._events_per_entry = max(1.0, sum(map(size_of, found)) / len(found))
+            self._held.add(found)
+        return len(found) == count
 
     async def _claim(self) -> list[StreamEntry]:
         now = self._parts.clock.monotonic()
@@ -230,92 +279,6 @@ class Ingest:
             return repr(event).encode(errors="backslashreplace")
 
 
-class IngestWatch:
-    """Compares the stream with the ledger, run by run, also while the ledger is away."""
-
-    def __init__(self, parts: IngestParts) -> None:
-        self._parts = parts
-        self._progress: list[SourceProgress] = []
-
-    async def run_once(self) -> "WatchCounts":
-        """Measure and tell the observer; the ledger's last known progress counts if it is away.
-
-        Raises what the ledger raised, after it has told.
-        """
-        stream = self._parts.stream
-        failure: Exception | None = None
-        try:
-            # Before what was accepted is read, so that the ratio errs below 1, not above.
-            self._progress = await self._parts.ledger.progress()
-        # Lag must be seen to rise just when the ledger fails; the error is raised below.
-        except Exception as error:  # noqa: BLE001
-            failure = error
-        accepted = await stream.accepted()
-        if self._parts.seen is not None:
-            # Two ingesters may have told in another order than they stored.
-            told = [seen_of(each) for each in self._progress]
-            await self._parts.seen.tell(
-                [each for each in told if (each.source_id, each.shard) in accepted]
-            )
-        depths = await stream.depths()
-        oldest = min((each.oldest_us for each in depths if each.oldest_us), default=0)
-        lag_us = await stream.now_us() - oldest if oldest else 0
-        self._parts.observer.measured(
-            IngestSnapshot(
-                lag_s=max(0, lag_us) / 1_000_000,
-                completeness=completeness(accepted, self._progress),
-                gaps=sum(len(each.gaps) for each in self._progress),
-                depths=tuple(depths),
-            )
-        )
-        if failure is not None:
-            raise failure
-        return WatchCounts()
-
-
-@dataclass(frozen=True, slots=True)
-class WatchCounts:
-    """A comparison was made; the next one can wait."""
-
-    more: bool = False
-
-
-def completeness(
-    accepted: Mapping[tuple[SourceId, int], int], progress: Sequence[SourceProgress]
-) -> float:
-    """Return how much of what was accepted the ledger has, 1 when nothing was accepted.
-
-    A source that the stream no longer knows, as Redis was emptied, counts on neither side.
-    """
-    total = sum(accepted.values())
-    if not total:
-        return 1.0
-    seen = sum(
-        min(each.seen, accepted.get((each.source_id, each.source_lane), 0)) for each in progress
-    )
-    return seen / total
-
-
-def seen_of(progress: SourceProgress) -> Seen:
-    """Return what the ledger has of a lane as ranges: what lies between its gaps."""
-    firsts = [1, *(last + 1 for _, last in progress.gaps)]
-    lasts = [*(first - 1 for first, _ in progress.gaps), progress.highest_seq]
-    ranges = tuple(
-        (first, last) for first, last in zip(firsts, lasts, strict=True) if first <= last
-    )
-    return Seen(progress.source_id, progress.source_lane, ranges)
-
-
-def _chunk(entries: Sequence[StreamEntry], events_max: int) -> list[StreamEntry]:
-    """Return the first entries that together hold at most `events_max` events, at least one."""
-    size = 0
-    for place, entry in enumerate(entries):
-        size += len(entry.events) + len(entry.rejected) + len(entry.crossings) + len(entry.burns)
-        if place and size > events_max:
-            return list(entries[:place])
-    return list(entries)
-
-
 def _batch(entries: Sequence[StreamEntry]) -> LedgerBatch:
     return LedgerBatch(
         events=tuple(event for entry in entries for event in entry.events),
@@ -324,6 +287,24 @@ def _batch(entries: Sequence[StreamEntry]) -> LedgerBatch:
         ranges=tuple(part for entry in entries for part in entry.ranges),
         burns=tuple(burn for entry in entries for burn in entry.burns),
     )
+
+
+async def _nothing() -> tuple[Persisted, int]:
+    """Store nothing: there is only something left to acknowledge."""
+    return Persisted(), 0
+
+
+async def _both(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:
+    """Return what both give; raise the first's error, or the other's, once both have ended.
+
+    Neither is broken off for the other's sake: what was read would be lost to us until it is old.
+    """
+    first, second = await asyncio.gather(one, other, return_exceptions=True)
+    if isinstance(first, BaseException):
+        raise first
+    if isinstance(second, BaseException):
+        raise second
+    return first, second
 
 
 def _halves(batch: LedgerBatch) -> tuple[LedgerBatch, LedgerBatch] | None:

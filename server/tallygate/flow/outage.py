@@ -9,7 +9,7 @@ applied by the store is granted or left open, never refused.
 Refuses to know: why the store does not answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -90,11 +90,14 @@ class OutageGate:
         observer: OutageObserver,
         *,
         records_accepted: bool = True,
+        share_of: Callable[[int], int] = int,
     ) -> None:
+        """Put them together; `share_of` says how much of a budget is this process's."""
         self._decider = decider
         self._backlog = backlog
         self._observer = observer
         self._records_accepted = records_accepted
+        self._share_of = share_of
         self._grants = LocalGrants()
         # Shards whose counters are not rebuilt yet, as far as was heard.
         self._fenced: set[int] = set()
@@ -193,7 +196,9 @@ class OutageGate:
         if not self._backlog and not self._fenced:
             # All that was granted before is counted: what begins now is another outage.
             self._grants = LocalGrants()
-        rules = rules_of(asked.catalog, asked.lineage, operation.charges, now_us)
+        rules = rules_of(
+            asked.catalog, asked.lineage, operation.charges, now_us, share_of=self._share_of
+        )
         if not (self._records_accepted or opted_in(rules)):
             # Nobody has asked for grants that a crash would lose.
             self._observer.degraded("unavailable")

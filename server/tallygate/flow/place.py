@@ -83,7 +83,7 @@ class Places:
             if len(place.events) >= AMOUNTS_MAX:
                 place.events.clear()
             tenant_id = place.lineage[0].tenant_id
-            make = self._encoder.alike(tenant_id, item.meter, item.amount)
+            make = self._encoder.one_event(tenant_id, item.meter, item.amount)
             place.events[item.amount] = make
         return make(event_id, operation_id)
 

@@ -135,7 +135,11 @@ class Rounds:
             draft = it.drafts[place]
             assert isinstance(draft, Draft)
             try:
-                operation = decide.drafter.bound(draft, now_us, it.expires_at)
+                if tries == 1 and draft.place is not None:
+                    # It was bound when it was drafted, a moment ago.
+                    operation = draft.operation
+                else:
+                    operation = decide.drafter.bound(draft, now_us, it.expires_at)
             except TallygateError as error:
                 it.answers[place] = decide.failed(error)
                 continue
@@ -143,18 +147,32 @@ class Rounds:
             if recalled is not None:
                 it.answers[place] = decide.settle(operation, recalled)
                 continue
+            if len(places) == 1:
+                self._submit(it, places, [operation], (now_us, tries))
+                return
             found = by_tenant.get(operation.tenant_id)
             if found is None:
                 found = by_tenant[operation.tenant_id] = ([], [])
             found[0].append(place)
             found[1].append(operation)
         size = gate.size_max
-        for tenant_id, (own, operations) in by_tenant.items():
+        for own, operations in by_tenant.values():
             for start in range(0, len(own), size):
-                some, to_send = own[start : start + size], operations[start : start + size]
-                it.open += 1
-                it.parts += 1
-                gate.submit(_Sent(self, it, tenant_id, some, to_send, now_us, tries))
+                to_send = operations[start : start + size]
+                self._submit(it, own[start : start + size], to_send, (now_us, tries))
+
+    def _submit(
+        self,
+        it: Round,
+        places: Sequence[int],
+        operations: Sequence[Operation],
+        at: tuple[int, int],
+    ) -> None:
+        """Send a part, bound at that time in the so-manieth try."""
+        it.open += 1
+        it.parts += 1
+        tenant_id = operations[0].tenant_id
+        self._gate.submit(_Sent(self, it, tenant_id, places, operations, *at))
 
     def _take(self, sent: _Sent, outcomes: Answers) -> list[int]:
         """Settle what was decided; return the places of what has to be asked again."""

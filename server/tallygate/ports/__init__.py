@@ -44,7 +44,7 @@ class EventEncoder(Protocol):
         """Return the events as one unit of the stream; the same events give the same bytes."""
         ...
 
-    def alike(
+    def one_event(
         self, tenant_id: TenantId, meter: MeterName, amount: int
     ) -> Callable[[EventId, OperationId], bytes]:
         """Return what makes the unit of one event of them and its ids, with nothing else."""
@@ -91,7 +91,10 @@ class UsageStream(Protocol):
     """The shards' streams as a consumer group reads them. Delivery is at least once."""
 
     async def read(self, count: int, block_ms: int) -> list[StreamEntry]:
-        """Return up to `count` new entries over all shards, waiting at most `block_ms` for one."""
+        """Return up to `count` new entries over all shards, waiting at most `block_ms` for one.
+
+        With 0 it does not wait.
+        """
         ...
 
     async def claim(self, count: int, idle_ms: int) -> list[StreamEntry]:

@@ -5,6 +5,7 @@ done.
 Refuses to know: who runs the loops, and where the service listens.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,7 @@ from tallygate.adapters.redis.catalog_publisher import RedisCatalogPublisher
 from tallygate.adapters.redis.epochs import RedisCounterEpochs, RedisCounterStages
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.api.admin import AdminParts, AdminServicer
+from tallygate.api.server import Register
 from tallygate.flow.apply import Apply
 from tallygate.flow.carry import Carry
 from tallygate.flow.credit import CreditParts, ExpireCredits, PublishCredits
@@ -31,8 +33,12 @@ from tallygate.flow.loop import Counts, Loop, LoopObserver, LoopOptions
 from tallygate.flow.loop import Step as LoopStep
 from tallygate.flow.publish import Publish
 from tallygate.flow.reset import ResetParts, Resetting
+from tallygate.gen.v1 import admin_pb2_grpc
 from tallygate.ports import QuotaStore
+from tallygate.wiring.host import Host, Running
+from tallygate.wiring.roles import ADMIN
 from tallygate.wiring.steps import Step
+from tallygate.wiring.store import open_store
 
 PUBLISH_MS: Final = 250
 # A grant can be used this long after it was made, at the latest, where nothing is amiss.
@@ -59,6 +65,29 @@ class Control:
 
     servicer: AdminServicer
     loops: tuple[Loop, ...]
+
+
+async def prepare_control(host: Host, running: Running) -> Callable[[], Awaitable[None]]:
+    """Put the control plane together; return what has it listen."""
+    settings, metrics = host.settings, host.metrics
+    client = host.redis(settings.redis_timeout_ms)
+    store = await open_store(settings, client, metrics)
+    opens_new = settings.counter_rebuild == "none"
+    backends = ControlBackends(host.postgres(), client, store, settings.shards, opens_new)
+    control = control_of(backends, metrics, host.observer)
+    for loop in control.loops:
+        host.spawn(loop)
+    services: dict[str, Register] = {
+        ADMIN: lambda registry: admin_pb2_grpc.add_AdminServiceServicer_to_server(
+            control.servicer,
+            registry,  # type: ignore[arg-type]
+        )
+    }
+
+    async def start() -> None:
+        running.control_addresses = await host.listen((settings.control_address,), services)
+
+    return start
 
 
 def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserver) -> Control:

@@ -9,34 +9,46 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from redis.asyncio import Redis
 
 from tallygate.adapters.clock import SystemClock
-from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.prometheus.flows import LoopMetrics, PoolMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.prometheus.observers import EdgeMetrics
 from tallygate.adapters.redis.client import connect
 from tallygate.api.batched import BatchMethods
 from tallygate.api.edge import EdgeOptions
+from tallygate.api.ops_pages import Readiness
 from tallygate.api.server import Register, Server, ServerOptions
 from tallygate.api.transport import TransportName
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.settings import Settings
+from tallygate.wiring.place import ALONE, Place
 from tallygate.wiring.steps import Step
+
+if TYPE_CHECKING:
+    from tallygate.adapters.postgres.pool import Postgres
 
 
 @dataclass(slots=True)
 class Running:
-    """A process that is up: where it listens, its metrics, and whether it can answer yet."""
+    """A process that is up: where it listens, its metrics, and whether it can answer yet.
+
+    `unfinished` says how much its journal holds that is needed: events, operations, reservations.
+    """
 
     metrics: Metrics
-    ready: Callable[[], bool]
+    readiness: Callable[[], Readiness]
+    unfinished: Callable[[], int] = int
     grpc_addresses: list[str] = field(default_factory=list)
     control_addresses: list[str] = field(default_factory=list)
     ops_port: int = 0
+
+    def ready(self) -> bool:
+        """Say whether calls should be sent here."""
+        return self.readiness().ready
 
 
 def _usual() -> int | None:
@@ -47,15 +59,18 @@ def _usual() -> int | None:
 class Host:
     """Lends a role what it needs. `stack` ends before `connections`; both in opposite order."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, place: Place = ALONE) -> None:
         self.settings: Final = settings
         self.metrics: Final = metrics
+        self.place: Final = place
         self.clock: Final = SystemClock()
         self.observer: Final = LoopMetrics(metrics)
         self.stack: Final = AsyncExitStack()
         self.connections: Final = AsyncExitStack()
         # What readiness asks, by name: "ok", or what is amiss.
         self.components: Final[dict[str, Callable[[], str]]] = {}
+        # How much of a journal is needed still.
+        self.unfinished: Callable[[], int] = lambda: 0
         # When a stop in good order has to be over, by the clock.
         self.ends_s = float("inf")
         self._stop = asyncio.Event()
@@ -84,7 +99,8 @@ class Host:
         """Serve gRPC there until the process stops; return where it is.
 
         `pushback_us` notes a call that is refused unread, and says when it may come back;
-        `batched` are those of the methods that take calls in batches.
+        `batched` are those of the methods that take calls in batches. With `reuse_port` other
+        processes of the same group listen there too.
         """
         settings = self.settings
         edge = EdgeOptions(
@@ -119,8 +135,11 @@ class Host:
         self.connections.push_async_callback(client.aclose)
         return client
 
-    def postgres(self) -> Postgres:
+    def postgres(self) -> "Postgres":
         """Return the process's one pool."""
+        # Whoever asks has imported its client already; a sidecar never does.
+        from tallygate.adapters.postgres.pool import PoolOptions, Postgres  # noqa: PLC0415
+
         if self._postgres is None:
             settings = self.settings
             assert settings.postgres_dsn is not None

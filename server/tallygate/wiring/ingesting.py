@@ -13,7 +13,8 @@ from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.seen import RedisSeenNumbers
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.adapters.source_id import source_id
-from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts, IngestWatch
+from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts
+from tallygate.flow.lag import IngestWatch
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.wiring.auditing import completeness_of
 from tallygate.wiring.host import Host

@@ -66,6 +66,12 @@ async def open_sidecar_journal(host: Host) -> FileJournal | None:
         raise
     host.connections.push_async_callback(journal.close)
     host.metrics.journal.show(journal.size)
+
+    def unfinished() -> int:
+        size = journal.size()
+        return size.events + size.pending + size.held
+
+    host.unfinished = unfinished
     size = journal.size()
     if size.events or size.pending or size.held:
         log.info("journal_found", events=size.events, pending=size.pending, held=size.held)

@@ -23,6 +23,7 @@ from tallygate.flow.stream_room import StreamRoom
 from tallygate.ports import CatalogView, Clock, QuotaStore
 from tallygate.ports.journal import Journal
 from tallygate.settings import Settings
+from tallygate.wiring.place import ALONE, Place
 from tallygate.wiring.steps import Step
 
 # Between looks at a circuit that is most often closed; once open, the loop's backoff takes over.
@@ -72,10 +73,16 @@ class Outages:
         metrics.outage_backlog_bytes.set_function(lambda: self.backlog.size_bytes)
         metrics.outage_backlog_age.set_function(lambda: self.backlog.age_s)
 
-    def gate(self, decider: Decider) -> OutageGate:
+    def gate(self, decider: Decider, place: Place = ALONE) -> OutageGate:
         """Return the gate in front of whoever puts operations to the breaker."""
         accepted = self._journal is not None or self._settings.outage_records == "accept"
-        return OutageGate(decider, self.backlog, self._observer, records_accepted=accepted)
+        return OutageGate(
+            decider,
+            self.backlog,
+            self._observer,
+            records_accepted=accepted,
+            share_of=place.share_of,
+        )
 
     def loops(self, observer: LoopObserver) -> Iterator[Loop]:
         """Yield the loop that finds the store back, and the one that hands the backlog over."""

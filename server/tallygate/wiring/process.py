@@ -13,40 +13,30 @@ from typing import Final, Self
 
 from prometheus_client import CollectorRegistry
 
-from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
-from tallygate.adapters.postgres.outbox import PostgresOutbox
-from tallygate.adapters.postgres.outbox_upkeep import PostgresOutboxUpkeep
-from tallygate.adapters.prometheus.flows import RelayMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.api.ops import Heartbeat, OpsListener, OpsOptions
 from tallygate.api.ops_pages import Readiness
-from tallygate.api.server import Register
 from tallygate.flow.loop import Loop, LoopOptions
-from tallygate.gen.v1 import admin_pb2_grpc
 from tallygate.settings import Settings
-from tallygate.wiring.control import ControlBackends, control_of
 from tallygate.wiring.host import Host, Running
-from tallygate.wiring.ingesting import start_ingest
-from tallygate.wiring.relays import Relays
-from tallygate.wiring.roles import Role, check_roles
+from tallygate.wiring.place import ALONE, Place
+from tallygate.wiring.roles import ADMIN, Role, check_roles
 from tallygate.wiring.serving import QUOTA, USAGE, prepare_serve
 from tallygate.wiring.steps import Step, ending
-from tallygate.wiring.store import open_store
-
-ADMIN: Final = "tallygate.v1.AdminService"
 
 HEARTBEAT_MS: Final = 500
-DESTINATIONS_MS: Final = 2_000
 
 
 @asynccontextmanager
-async def running(settings: Settings, roles: frozenset[Role]) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, roles: frozenset[Role], place: Place = ALONE
+) -> AsyncIterator[Running]:
     """Start a process with these roles; stop it, drained, on leaving.
 
     Raises `RoleUnmet`, `AddressInUse` and `LayoutDiffers`.
     """
     check_roles(settings, roles)
-    async with _Process(settings) as process:
+    async with _Process(settings, place) as process:
         await process.start(roles)
         yield process.running
 
@@ -54,10 +44,10 @@ async def running(settings: Settings, roles: frozenset[Role]) -> AsyncIterator[R
 class _Process:
     """Owns everything that has to be stopped."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: Place) -> None:
         metrics = Metrics(CollectorRegistry(), version=metadata.version("tallygate"))
-        self._host = Host(settings, metrics)
-        self.running = Running(metrics, lambda: self._readiness().ready)
+        self._host = Host(settings, metrics, place)
+        self.running = Running(metrics, self._readiness, self._unfinished)
         self._heartbeat = Heartbeat()
 
     async def __aenter__(self) -> Self:
@@ -75,14 +65,22 @@ class _Process:
         host = self._host
         host.stack.push_async_callback(host.end_loops)
         starts: list[Callable[[], Awaitable[None]]] = []
+        # What a role needs is imported with it: a sidecar holds no clients of Postgres and HTTP.
         if Role.SERVE in roles:
-            starts.append(await prepare_serve(host, self.running))
+            listen = await prepare_serve(host, self.running)
+            starts += [listen] if host.place.listens else []
         if Role.INGEST in roles:
+            from tallygate.wiring.ingesting import start_ingest  # noqa: PLC0415
+
             start_ingest(host)
         if Role.RELAY in roles:
-            self._start_relay()
+            from tallygate.wiring.relays import start_relay  # noqa: PLC0415
+
+            start_relay(host)
         if Role.CONTROL in roles:
-            starts.append(await self._prepare_control())
+            from tallygate.wiring.control import prepare_control  # noqa: PLC0415
+
+            starts.append(await prepare_control(host, self.running))
         self._start_heartbeat()
         services = [QUOTA, USAGE] if Role.SERVE in roles else []
         services += [ADMIN] if Role.CONTROL in roles else []
@@ -105,46 +103,6 @@ class _Process:
         for service in ("", *services):
             ops.set_serving(service, True)
 
-    def _start_relay(self) -> None:
-        host = self._host
-        postgres = host.postgres()
-        outbox, catalog = PostgresOutbox(postgres), PostgresCatalogStore(postgres)
-        upkeep = PostgresOutboxUpkeep(postgres)
-        observer = RelayMetrics(host.metrics, host.clock)
-        relays = Relays(host.settings, outbox, observer, host.clock, host.observer)
-        # After the loops, which could start relays anew.
-        host.connections.push_async_callback(relays.close)
-
-        async def refresh() -> None:
-            newest = await catalog.effective(host.clock.now_us())
-            await relays.fit(newest.destinations)
-            observer.measured(await outbox.depths())
-            observer.held_back(await upkeep.gate_lag_s())
-
-        host.loop("destinations", refresh, DESTINATIONS_MS)
-
-    async def _prepare_control(self) -> Callable[[], Awaitable[None]]:
-        host, settings = self._host, self._host.settings
-        client, metrics = host.redis(settings.redis_timeout_ms), host.metrics
-        store = await open_store(settings, client, metrics)
-        opens_new = settings.counter_rebuild == "none"
-        backends = ControlBackends(host.postgres(), client, store, settings.shards, opens_new)
-        control = control_of(backends, metrics, host.observer)
-        for loop in control.loops:
-            host.spawn(loop)
-        services: dict[str, Register] = {
-            ADMIN: lambda registry: admin_pb2_grpc.add_AdminServiceServicer_to_server(
-                control.servicer,
-                registry,  # type: ignore[arg-type]
-            )
-        }
-
-        async def start() -> None:
-            addresses = (settings.control_address,)
-            self.running.control_addresses = await host.listen(addresses, services)
-
-        return start
-
     def _start_heartbeat(self) -> None:
         """Beat until all else has ended: a process that drains for long is not a stalled one."""
         host = self._host
@@ -158,6 +116,9 @@ class _Process:
         task = asyncio.create_task(loop.run(ended), name=loop.name)
 
         host.connections.push_async_callback(ending(ended.set, task))
+
+    def _unfinished(self) -> int:
+        return self._host.unfinished()
 
     def _readiness(self) -> Readiness:
         states = {name: state() for name, state in self._host.components.items()}

@@ -9,9 +9,12 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from tallygate.adapters.clock import SystemClock
+from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.outbox import PostgresOutbox
+from tallygate.adapters.postgres.outbox_upkeep import PostgresOutboxUpkeep
 from tallygate.adapters.prometheus.flows import LoopMetrics, RelayMetrics
 from tallygate.adapters.webhook.sender import WebhookOptions, WebhookSender
 from tallygate.domain.catalog import Destination
@@ -20,12 +23,34 @@ from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.flow.relay import Relay, RelayOptions
 from tallygate.ports import DestinationConfig
 from tallygate.settings import Settings
+from tallygate.wiring.host import Host
+
+DESTINATIONS_MS: Final = 2_000
 
 
 class SecretMissing(TallygateError):
     """A destination's secret cannot be read."""
 
     reason = "INVALID_FIELD"
+
+
+def start_relay(host: Host) -> None:
+    """Start what sends to each destination, and what finds out which there are."""
+    postgres = host.postgres()
+    outbox, catalog = PostgresOutbox(postgres), PostgresCatalogStore(postgres)
+    upkeep = PostgresOutboxUpkeep(postgres)
+    observer = RelayMetrics(host.metrics, host.clock)
+    relays = Relays(host.settings, outbox, observer, host.clock, host.observer)
+    # After the loops, which could start relays anew.
+    host.connections.push_async_callback(relays.close)
+
+    async def refresh() -> None:
+        newest = await catalog.effective(host.clock.now_us())
+        await relays.fit(newest.destinations)
+        observer.measured(await outbox.depths())
+        observer.held_back(await upkeep.gate_lag_s())
+
+    host.loop("destinations", refresh, DESTINATIONS_MS)
 
 
 class Relays:

@@ -5,9 +5,12 @@ Refuses to know: how roles are filled.
 """
 
 from enum import StrEnum
+from typing import Final
 
 from tallygate.domain.errors import TallygateError
 from tallygate.settings import Settings
+
+ADMIN: Final = "tallygate.v1.AdminService"
 
 
 class Role(StrEnum):

@@ -57,7 +57,7 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     outages = _start_outages(host, store, journal)
     view = outages.catalog(_start_view(host))
     gather = _start_gather(host, outages.door)
-    gate = outages.gate(gather)
+    gate = outages.gate(gather, host.place)
     posture = host.redis(settings.redis_timeout_ms)
 
     async def watch_posture() -> None:
@@ -98,6 +98,7 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
             settings.grpc_address,
             services,
             pushback_us=gather.refuse,
+            reuse_port=host.place.shares_port,
             batched=methods_of(flows.admit, LeasedCalls(flows.leases) if flows.leases else None),
         )
 

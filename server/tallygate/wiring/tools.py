@@ -16,7 +16,6 @@ from redis.exceptions import RedisError
 
 from tallygate.adapters.catalog.document import YamlCatalogDocuments, parse
 from tallygate.adapters.embedded import BANNER, EmbeddedPostgres, EmbeddedRedis
-from tallygate.adapters.log import configure_logging
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger
 from tallygate.adapters.postgres.migrate import apply_roles, migrate, pending
@@ -34,7 +33,6 @@ __all__ = [
     "BANNER",
     "RedisFacts",
     "apply_roles",
-    "configure_logging",
     "embedded_servers",
     "migrate",
     "outbox_upkeep",

@@ -7,6 +7,7 @@ Refuses to know: what is in the files.
 
 import fcntl
 import os
+from mmap import mmap
 from pathlib import Path
 from typing import Protocol
 
@@ -44,8 +45,8 @@ class Files(Protocol):
         """Make an empty file."""
         ...
 
-    def read(self, name: str) -> bytes:
-        """Return all of a file."""
+    def read(self, name: str) -> bytes | mmap:
+        """Return all of a file; parts of it are bytes."""
         ...
 
     def keep(self, name: str, data: bytes) -> None:
@@ -121,9 +122,26 @@ class DiskFiles:
             raise
         return DiskFile(fd)
 
-    def read(self, name: str) -> bytes:
-        """Return all of a file."""
-        return (self._folder / name).read_bytes()
+    def read(self, name: str) -> bytes | mmap:
+        """Return all of a file, in memory that goes back to the system once it is let go.
+
+        The allocator would keep it: a buffer as large as a segment for each thread that ever read
+        one. The file itself is not mapped, as a disk that fails would then end the process.
+        """
+        with (self._folder / name).open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if not size:
+                return b""
+            data = mmap(-1, size)
+            at = 0
+            while at < size:
+                with memoryview(data) as whole, whole[at:] as rest:
+                    taken = file.readinto(rest)
+                if not taken:
+                    break
+                at += taken
+            # What was cut off meanwhile reads as zeros, which no record begins with.
+            return data
 
     def keep(self, name: str, data: bytes) -> None:
         """Write a whole file, aside from the others."""

@@ -9,6 +9,7 @@ Refuses to know: who opens the journal.
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Final
 
 from tallygate.adapters.journal.entry_codec import decode
@@ -59,7 +60,11 @@ def recover(files: Files, damaged: Callable[[str, int], None]) -> Found:
 
 
 def _put_aside(
-    files: Files, name: str, data: bytes, scanned: Scanned, damaged: Callable[[str, int], None]
+    files: Files,
+    name: str,
+    data: bytes | mmap,
+    scanned: Scanned,
+    damaged: Callable[[str, int], None],
 ) -> None:
     for start, end in scanned.corrupt:
         files.keep(f"{name}.{start}.corrupt", data[start:end])

@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from mmap import mmap
 from typing import Final
 
 MAGIC: Final = b"TGJ1"
@@ -41,7 +42,7 @@ def head(salt: int) -> bytes:
     return copy * HEAD_COPIES
 
 
-def salt_of(data: bytes) -> int | None:
+def salt_of(data: bytes | mmap) -> int | None:
     """Return the salt of a segment, None when no copy of its head can be read."""
     for start in range(0, HEAD_BYTES, _HEAD.size):
         part = data[start : start + _HEAD.size]
@@ -58,7 +59,7 @@ def record(mark: int, body: bytes, salt: int) -> bytes:
     return _RECORD.pack(SYNC, len(body), checksum, mark) + body
 
 
-def walk(data: bytes, salt: int) -> Iterator[tuple[int, int, int]]:
+def walk(data: bytes | mmap, salt: int) -> Iterator[tuple[int, int, int]]:
     """Iterate over the marks of a segment's records, with where each record begins and ends."""
     at = HEAD_BYTES
     while at < len(data):
@@ -72,7 +73,7 @@ def walk(data: bytes, salt: int) -> Iterator[tuple[int, int, int]]:
         at = end
 
 
-def scan(data: bytes, salt: int) -> Scanned:
+def scan(data: bytes | mmap, salt: int) -> Scanned:
     """Return the records of a segment, and where it cannot be read."""
     found = Scanned()
     reached = HEAD_BYTES
@@ -85,7 +86,7 @@ def scan(data: bytes, salt: int) -> Scanned:
     return found
 
 
-def _at(data: bytes, at: int, salt: int) -> tuple[int, int] | None:
+def _at(data: bytes | mmap, at: int, salt: int) -> tuple[int, int] | None:
     """Return the mark and the end of the record that begins there, None where none does."""
     if len(data) - at < RECORD_BYTES:
         return None

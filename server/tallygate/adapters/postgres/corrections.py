@@ -35,11 +35,15 @@ async def note(
 ) -> int:
     """Note what counters are due for a batch of which `fresh` were new; return how many."""
     late = [
-        event for event in fresh if epochs.get(event.source_lane, event.counter_epoch) != _of(event)
+        event
+        for event in (fresh if epochs else ())
+        if epochs.get(event.source_lane, event.counter_epoch) != event.counter_epoch
     ]
-    new = {id(event) for event in fresh}
-    again = [event for event in events if id(event) not in new and event.counter_epoch]
-    again = await _under_other_numbers(connection, again)
+    again: list[UsageEvent] = []
+    if len(fresh) < len(events):
+        new = {id(event) for event in fresh}
+        again = [event for event in events if id(event) not in new and event.counter_epoch]
+        again = await _under_other_numbers(connection, again)
     rows = {
         (event.source_id, event.source_lane, event.source_seq): row
         for event, row in (
@@ -108,10 +112,6 @@ async def _under_other_numbers(connection: Lent, events: list[UsageEvent]) -> li
         if known.get((event.tenant_id, event.event_id))
         != (event.source_id, event.source_lane, event.source_seq)
     ]
-
-
-def _of(event: UsageEvent) -> str:
-    return event.counter_epoch
 
 
 def _row(event: UsageEvent, epoch: str, takes_back: bool) -> tuple[object, ...]:

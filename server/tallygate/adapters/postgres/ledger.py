@@ -8,35 +8,23 @@ Refuses to know: streams, and what is done with messages.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Sequence
+from io import BytesIO
 from typing import Final
 
-from tallygate.adapters.postgres import burns, corrections, messages
+from tallygate.adapters.postgres import burns, corrections, event_rows, messages, rollups
+from tallygate.adapters.postgres.columns import joined
 from tallygate.adapters.postgres.pool import Contended, Lent, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.adapters.postgres.rebuild_ledger import seen_of
 from tallygate.domain.event import RejectedEvent, SequenceRange, ThresholdCrossing, UsageEvent
 from tallygate.domain.ids import SourceId
-from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US
 from tallygate.ports import LedgerBatch, Persisted, SourceProgress
 from tallygate.ports.epochs import Seen
 
 ATTEMPTS_MAX: Final = 5
 # Often enough that a month's partition is there weeks before its first event.
 PARTITIONS_EVERY_S: Final = 6 * 3600.0
-BUCKETS: Final = {"minute": MINUTE_US, "hour": HOUR_US, "day": DAY_US}
-
-
-@dataclass(slots=True)
-class _Sum:
-    """What events add to one bucket."""
-
-    count: int
-    sum: int
-    max: int
-    min: int
 
 
 class PostgresLedger:
@@ -93,7 +81,6 @@ async def _persist(connection: Lent, batch: LedgerBatch) -> Persisted:
     events = _distinct(batch.events)
     fresh = await _insert_events(connection, events)
     corrected = await corrections.note(connection, batch.events, fresh, epochs)
-    await _roll_up(connection, fresh)
     lows = [each for each in batch.crossings if each.of_balance]
     others = [each for each in batch.crossings if not each.of_balance]
     crossings = await _insert_crossings(connection, others)
@@ -101,7 +88,9 @@ async def _persist(connection: Lent, batch: LedgerBatch) -> Persisted:
     written = await messages.write(connection, fresh, crossings)
     burnt = await burns.insert(connection, batch.burns)
     rejected = await _insert_dead_letters(connection, batch.rejected)
-    # Last, as every ingester of a source meets in its row: it is held for the shortest time.
+    # Last, as ingesters meet in these rows, of a busy tenant and of a source: what is written here
+    # is held until the commit, and all that comes before runs beside other ingesters.
+    await rollups.add(connection, fresh)
     seen = await _add_progress(connection, batch.ranges)
     return Persisted(
         events=len(fresh),
@@ -124,89 +113,30 @@ def _distinct(events: Sequence[UsageEvent]) -> list[UsageEvent]:
 
 
 async def _insert_events(connection: Lent, events: list[UsageEvent]) -> list[UsageEvent]:
+    """Store events, sorted by key, whose key is new; return those."""
     if not events:
         return []
-    columns = zip(*map(_row, events), strict=True)
-    rows = await connection.fetch(query("ledger_insert_events"), *map(list, columns))
-    stored = {(row["tenant_id"], row["event_id"]) for row in rows}
-    return [event for event in events if (event.tenant_id, event.event_id) in stored]
-
-
-def _row(event: UsageEvent) -> tuple[object, ...]:
-    context = event.context
-    return (
-        event.tenant_id,
-        event.event_id,
-        event.meter,
-        event.amount,
-        event.event_time_us,
-        event.received_at_us,
-        event.operation_id,
-        event.source_id,
-        event.source_lane,
-        event.source_seq,
-        event.counter_epoch,
-        event.schema_version,
-        context.subject_id,
-        context.resource_id,
-        context.session_id,
-        context.region,
-        context.sku,
-        context.correlation_id,
-        context.sdk,
-        messages.as_json(event.dimensions) if event.dimensions else "{}",
-        event.metadata_json or None,
-        event.refund_of,
-        event.reservation_id,
-    )
-
-
-async def _roll_up(connection: Lent, events: Iterable[UsageEvent]) -> None:
-    minutes = _sums((event.tenant_id, event.meter, event.event_time_us, event) for event in events)
-    if not minutes:
-        return
-    for name, length_us in BUCKETS.items():
-        buckets = minutes if length_us == MINUTE_US else _coarser(minutes, length_us)
-        rows = [
-            (tenant, meter, bucket, each.count, Decimal(each.sum), each.max, each.min)
-            for (tenant, meter, bucket), each in sorted(buckets.items())
+    texts, mark = joined(
+        [
+            [event.tenant_id for event in events],
+            [event.event_id for event in events],
+            [str(event.event_time_us) for event in events],
         ]
-        columns = zip(*rows, strict=True)
-        await connection.execute(query(f"ledger_roll_{name}"), *map(list, columns))
-
-
-_Buckets = dict[tuple[str, str, int], _Sum]
-
-
-def _sums(events: Iterable[tuple[str, str, int, UsageEvent]]) -> _Buckets:
-    sums: _Buckets = {}
-    for tenant, meter, at_us, event in events:
-        key = (tenant, meter, at_us - at_us % MINUTE_US)
-        amount = event.amount
-        # A refund takes from the sum; it is no use of its own, and so no smallest one.
-        new = _Sum(0, amount, 0, 0) if event.refund_of else _Sum(1, amount, amount, amount)
-        _add(sums, key, new)
-    return sums
-
-
-def _coarser(fine: _Buckets, length_us: int) -> _Buckets:
-    sums: _Buckets = {}
-    for (tenant, meter, bucket), each in fine.items():
-        key = (tenant, meter, bucket - bucket % length_us)
-        _add(sums, key, _Sum(each.count, each.sum, each.max, each.min))
-    return sums
-
-
-def _add(sums: _Buckets, key: tuple[str, str, int], more: _Sum) -> None:
-    found = sums.get(key)
-    if found is None:
-        sums[key] = more
-        return
-    if more.count:
-        found.max = max(found.max, more.max) if found.count else more.max
-        found.min = min(found.min, more.min) if found.count else more.min
-    found.count += more.count
-    found.sum += more.sum
+    )
+    rows = await connection.fetch(query("ledger_insert_keys"), *texts, mark, len(events))
+    fresh = events
+    if rows[0]["entered"] < len(events):
+        new = {(row["tenant_id"], row["event_id"]) for row in rows[1:]}
+        fresh = [event for event in events if (event.tenant_id, event.event_id) in new]
+    if fresh:
+        await connection.copy_to_table(
+            "usage_event",
+            schema_name="tallygate",
+            columns=event_rows.COLUMNS,
+            source=BytesIO(event_rows.encoded(fresh)),
+            format="binary",
+        )
+    return fresh
 
 
 async def _insert_crossings(
@@ -262,16 +192,29 @@ async def _insert_dead_letters(connection: Lent, rejected: Sequence[RejectedEven
 
 
 async def _add_progress(connection: Lent, ranges: Sequence[SequenceRange]) -> tuple[Seen, ...]:
-    rows = [
-        (each.source_id, each.source_lane, each.first_seq, each.last_seq)
-        for each in ranges
-        # An entry that announces no events has an empty range.
-        if each.first_seq <= each.last_seq
-    ]
+    rows = _merged(ranges)
     if not rows:
         return ()
     columns = zip(*rows, strict=True)
     return seen_of(await connection.fetch(query("ledger_add_progress"), *map(list, columns)))
+
+
+def _merged(ranges: Sequence[SequenceRange]) -> list[tuple[str, int, int, int]]:
+    """Return source, lane, first and last of ranges, those that adjoin as one, sorted."""
+    found = sorted(
+        (each.source_id, each.source_lane, each.first_seq, each.last_seq)
+        for each in ranges
+        # An entry that announces no events has an empty range.
+        if each.first_seq <= each.last_seq
+    )
+    merged: list[tuple[str, int, int, int]] = []
+    for source, lane, first, last in found:
+        before = merged[-1] if merged else None
+        if before is not None and before[:2] == (source, lane) and first <= before[3] + 1:
+            merged[-1] = (source, lane, before[2], max(last, before[3]))
+        else:
+            merged.append((source, lane, first, last))
+    return merged
 
 
 def _progress(source: SourceId, lane: int, seen: list[tuple[int, int]]) -> SourceProgress:

@@ -13,13 +13,14 @@ import json
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from tallygate.adapters.postgres.pool import Lent
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.catalog import PPM
 from tallygate.domain.credit import NEVER_US, CreditGrant
-from tallygate.domain.event import ThresholdCrossing, UsageEvent
+from tallygate.domain.event import NO_CONTEXT, ThresholdCrossing, UsageEvent
 from tallygate.domain.window import to_datetime
 
 USAGE_BATCH: Final = "usage.batch"
@@ -29,6 +30,7 @@ CREDIT_GRANTED: Final = "credit.granted"
 # What receivers take without complaint: most webhook endpoints stop at 1 MiB or less.
 EVENTS_MAX: Final = 500
 PAYLOAD_BYTES_MAX: Final = 256 * 1024
+_JSON: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 # What stands around the events of a batch is shorter than this.
 _FRAME_BYTES: Final = 128
 
@@ -84,7 +86,7 @@ async def _insert(connection: Lent, found: Sequence[Message]) -> None:
 
 def as_json(value: object) -> str:
     """Return a value as compact JSON."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _JSON.encode(value)
 
 
 def _usage_batches(events: Sequence[UsageEvent]) -> Iterator[Message]:
@@ -121,11 +123,10 @@ def _event(event: UsageEvent) -> dict[str, object]:
         "source_lane": event.source_lane,
         "source_seq": event.source_seq,
     }
-    context = {
-        name: getattr(event.context, name)
-        for name in event.context.__dataclass_fields__
-        if getattr(event.context, name)
-    }
+    context = {}
+    if event.context is not NO_CONTEXT:
+        names = event.context.__dataclass_fields__
+        context = {name: value for name in names if (value := getattr(event.context, name))}
     if context:
         shown["context"] = context
     if event.dimensions:
@@ -193,5 +194,7 @@ def _grant(grant: CreditGrant) -> Message:
     return Message("tenant", grant.tenant_id, CREDIT_GRANTED, as_json(payload).encode())
 
 
+# Events of one entry were received at one instant, and most of them are of that instant.
+@lru_cache(maxsize=4_096)
 def _time(instant_us: int) -> str:
     return to_datetime(instant_us).isoformat().replace("+00:00", "Z")

@@ -1,8 +1,8 @@
--- The schema: with `schema_credits.sql` and `schema_counters.sql`, which follow it, the truth that
--- the migrations lead to, section by section. A test holds the two together. Never run it against
--- a database with data; `tallygate migrate` does that.
+-- The schema: with `schema_rollups.sql`, `schema_credits.sql` and `schema_counters.sql`, which
+-- follow it, the truth that the migrations lead to, section by section. A test holds the two
+-- together. Never run it against a database with data; `tallygate migrate` does that.
 
--- The ledger: events once for ever, their rollups, how far each source has come, dead letters.
+-- The ledger: events once for ever, how far each source has come, dead letters.
 
 create schema if not exists tallygate;
 comment on schema tallygate is 'Usage ledger, outbox and catalog of Tallygate.';
@@ -46,7 +46,8 @@ begin
     for remainder in 0..15 loop
         execute format(
             'create table tallygate.event_key_%s partition of tallygate.event_key'
-            ' for values with (modulus 16, remainder %s)',
+            ' for values with (modulus 16, remainder %s)'
+            ' with (autovacuum_vacuum_insert_scale_factor = 0.02)',
             to_char(remainder, 'FM00'), remainder
         );
     end loop;
@@ -88,7 +89,9 @@ comment on column tallygate.usage_event.refund_of is
     'The event of the same tenant that this one takes back, empty for none. No foreign key: of two'
     ' ingesters, the one that has the refund may be first.';
 
-create table tallygate.usage_event_default partition of tallygate.usage_event default;
+-- Appended to for ever: vacuumed, so frozen and marked as visible, after each fiftieth of its size.
+create table tallygate.usage_event_default partition of tallygate.usage_event default
+    with (autovacuum_vacuum_insert_scale_factor = 0.02);
 comment on table tallygate.usage_event_default is
     'Events of months that have no partition, so that none is refused for its time.';
 
@@ -146,7 +149,8 @@ begin
             where event_time >= month and event_time < following
         ) then
             execute format(
-                'create table tallygate.%I (like tallygate.usage_event including all)', leaf
+                'create table tallygate.%I (like tallygate.usage_event including all)'
+                ' with (autovacuum_vacuum_insert_scale_factor = 0.02)', leaf
             );
             execute format(
                 'create trigger append_only_truncate before truncate on tallygate.%I'
@@ -166,24 +170,6 @@ end
 $$;
 comment on function tallygate.ensure_partitions is
     'Create the monthly partitions of usage_event that are missing; return how many were made.';
-
-create table tallygate.usage_minute (
-    tenant_id text collate "C" not null,
-    meter text collate "C" not null,
-    bucket timestamptz not null,
-    count bigint not null,
-    sum numeric not null,
-    max bigint not null,
-    min bigint not null,
-    primary key (tenant_id, meter, bucket)
-) with (fillfactor = 80);
-create table tallygate.usage_hour (like tallygate.usage_minute including all)
-    with (fillfactor = 80);
-create table tallygate.usage_day (like tallygate.usage_minute including all)
-    with (fillfactor = 80);
-comment on table tallygate.usage_minute is 'Usage by minute of event_time, in UTC.';
-comment on table tallygate.usage_hour is 'Usage by hour of event_time, in UTC.';
-comment on table tallygate.usage_day is 'Usage by day of event_time, in UTC.';
 
 create table tallygate.source_progress (
     source_id text collate "C" not null,

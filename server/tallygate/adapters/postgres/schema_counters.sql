@@ -1,4 +1,4 @@
--- The schema's third part, after `schema_credits.sql`: which epoch the counters of each shard are
+-- The schema's fourth part, after `schema_credits.sql`: which epoch the counters of each shard are
 -- of, and what counters are due for what came late.
 
 create table tallygate.counter_epoch (

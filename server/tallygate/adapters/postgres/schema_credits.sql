@@ -1,5 +1,5 @@
--- The schema's second part, after `schema.sql`: the double-entry ledger of balances, refunds that
--- lack their event, resets' audit.
+-- The schema's third part, after `schema_rollups.sql`: the double-entry ledger of balances, refunds
+-- that lack their event, resets' audit.
 
 create view tallygate.refund_without_event as
 select refund.tenant_id, refund.event_id, refund.refund_of, refund.amount, refund.received_at

@@ -4,6 +4,8 @@ Guarantees: each observer costs a dictionary look-up and an addition, as they si
 Refuses to know who calls: each class has the shape of one observer protocol and imports none.
 """
 
+import asyncio
+
 import structlog
 
 from tallygate.adapters.prometheus.metrics import Metrics
@@ -12,19 +14,47 @@ log = structlog.get_logger(__name__)
 
 
 class AdmitMetrics:
-    """Counts decisions by their outcome, and accepted events."""
+    """Counts decisions by their outcome, and accepted events.
+
+    A counter takes a lock, so that those of one turn of the event loop are added up before.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._decisions = metrics.decisions
         self._accepted = metrics.events_accepted
+        self._outcomes: dict[str, int] = {}
+        self._events = 0
+        self._waits = False
 
     def decided(self, outcome: str) -> None:
         """Count an operation that ended."""
-        self._decisions[outcome].inc()
+        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
+        if not self._waits:
+            self._add_soon()
 
     def accepted(self, events: int) -> None:
         """Count events that are new in a stream."""
-        self._accepted.inc(events)
+        self._events += events
+        if not self._waits:
+            self._add_soon()
+
+    def _add_soon(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._add()
+            return
+        self._waits = True
+        loop.call_soon(self._add)
+
+    def _add(self) -> None:
+        self._waits = False
+        outcomes, self._outcomes = self._outcomes, {}
+        events, self._events = self._events, 0
+        for outcome, count in outcomes.items():
+            self._decisions[outcome].inc(count)
+        if events:
+            self._accepted.inc(events)
 
 
 class StoreMetrics:

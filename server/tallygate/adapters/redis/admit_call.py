@@ -34,6 +34,7 @@ from tallygate.domain.ids import (
     SourceId,
     TenantId,
 )
+from tallygate.domain.request import LIMITS_MAX
 
 Argument = str | bytes | int
 
@@ -41,9 +42,18 @@ Argument = str | bytes | int
 _FRAME: Final = struct.Struct("<dddHHH")
 _SIZE: Final = struct.Struct("<H")
 # Mode, index of the operation's key, event time and deadline in us, events, index of the template.
-_HEAD: Final = struct.Struct("<cHddHH")
+_HEAD: Final = "<cHddHH"
+# An operation's own mode is read in every call, and an enumeration's members are slow to find.
+_REJECT: Final = Mode.REJECT
 # Of calls alike: how many, events of each, bytes of each.
 _RUN: Final = struct.Struct("<HHd")
+
+
+def _head(charges: int) -> struct.Struct:
+    return struct.Struct(_HEAD + "Hd" * charges)
+
+
+_HEADS: Final = tuple(_head(charges) for charges in range(LIMITS_MAX + 1))
 
 
 class EpochDiffers(Exception):
@@ -126,25 +136,34 @@ class _Keys:
     def __init__(self, shard: int, epoch: str) -> None:
         self._shard = shard
         self._epoch = epoch
+        self._names = [keys.meta(shard), keys.stream(shard), keys.moves(shard)]
         self._indices: dict[str, int] = {}
-        self._of(keys.meta(shard))
-        self._of(keys.stream(shard))
-        self._of(keys.moves(shard))
+        self._accounts: dict[AccountId, int] = {}
+        # Spelt once: each of the operations of a call has a key that begins so.
+        self._of_accounts = keys.account_prefix(shard, epoch)
+        self._of_holds = keys.holds_prefix(shard, epoch)
+        self._of_operations = keys.operation_prefix(shard, epoch)
 
     def _of(self, key: str) -> int:
         """Return the index of a key, from 1."""
-        return self._indices.setdefault(key, len(self._indices) + 1)
+        index = self._indices.get(key)
+        if index is None:
+            self._names.append(key)
+            index = self._indices[key] = len(self._names)
+        return index
 
     def account(self, account: AccountId) -> int:
         """Return the index of an account's counters; its holds follow."""
-        index = self._of(keys.account(self._shard, self._epoch, account))
-        if index == len(self._indices):
-            self._of(keys.holds(self._shard, self._epoch, account))
+        index = self._accounts.get(account)
+        if index is None:
+            self._names.append(self._of_accounts + account)
+            index = self._accounts[account] = len(self._names)
+            self._names.append(self._of_holds + account)
         return index
 
     def operation(self, tenant: TenantId, of: OperationId) -> int:
         """Return the index of an operation's record."""
-        return self._of(keys.operation(self._shard, self._epoch, tenant, of))
+        return self._of(f"{self._of_operations}{tenant} {of}")
 
     def reservation(self, tenant: TenantId, of: ReservationId) -> int:
         """Return the index of a reservation's record."""
@@ -156,7 +175,7 @@ class _Keys:
 
     def names(self) -> list[str]:
         """Return all keys."""
-        return list(self._indices)
+        return self._names
 
 
 def _sized(name: str) -> bytes:
@@ -168,21 +187,22 @@ def _operation(operation: Operation, number: int, found: _Keys) -> list[Argument
     key_index = 0
     if operation.operation_id is not None:
         key_index = found.operation(operation.tenant_id, operation.operation_id)
+    charges = operation.charges
     spots: list[int] = []
-    for charge in operation.charges:
+    for charge in charges:
         spots += (found.account(charge.account), charge.amount)
-    head = _HEAD.pack(
-        operation.mode.value.encode(),
+    count = len(charges)
+    head = (_HEADS[count] if count < len(_HEADS) else _head(count)).pack(
+        operation.mode.encode(),
         key_index,
         operation.event_time_us,
         operation.deadline_us,
         operation.event_count,
         number,
+        *spots,
     )
-    if spots:
-        head += struct.pack("<" + "Hd" * len(operation.charges), *spots)
     args: list[Argument] = [head, operation.fingerprint, operation.payload]
-    if operation.mode is Mode.REJECT:
+    if operation.mode is _REJECT:
         args.append(operation.reject_reason)
     if operation.detail is not None:
         args += _detail(operation, operation.detail, found)

@@ -97,6 +97,16 @@ def account_prefix(shard: int, epoch: str) -> str:
     return f"{tag(shard)}:a:{epoch}:"
 
 
+def holds_prefix(shard: int, epoch: str) -> str:
+    """Return what every key of an account's holds begins with in an epoch; the account follows."""
+    return f"{tag(shard)}:h:{epoch}:"
+
+
+def operation_prefix(shard: int, epoch: str) -> str:
+    """Return what every operation's key of an epoch begins with; tenant and operation follow."""
+    return f"{tag(shard)}:o:{epoch}:"
+
+
 def account(shard: int, epoch: str, of: AccountId) -> str:
     """Return the key of an account's counters."""
     return f"{account_prefix(shard, epoch)}{of}"
@@ -104,7 +114,7 @@ def account(shard: int, epoch: str, of: AccountId) -> str:
 
 def holds(shard: int, epoch: str, of: AccountId) -> str:
     """Return the key of what reservations hold of an account."""
-    return f"{tag(shard)}:h:{epoch}:{of}"
+    return f"{holds_prefix(shard, epoch)}{of}"
 
 
 def operation(shard: int, epoch: str, tenant: TenantId, operation_id: OperationId) -> str:
@@ -112,7 +122,7 @@ def operation(shard: int, epoch: str, tenant: TenantId, operation_id: OperationI
 
     Neither id can hold a space, so that no two pairs share a key.
     """
-    return f"{tag(shard)}:o:{epoch}:{tenant} {operation_id}"
+    return f"{operation_prefix(shard, epoch)}{tenant} {operation_id}"
 
 
 def reservation(shard: int, epoch: str, tenant: TenantId, reservation_id: ReservationId) -> str:

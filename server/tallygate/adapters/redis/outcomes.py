@@ -45,6 +45,9 @@ _PLAIN: Final[dict[bytes, Outcome]] = {
     b"F": Fenced(),
     b"B": _BROKEN,
 }
+_DECIDED: Final = frozenset((b"G", b"Q", b"R"))
+# An enumeration's members are slow to find, and this is asked of every answer.
+_RESET: Final = Mode.RESET
 _STATES: Final = {state.value.encode(): state for state in LimitState}
 
 _Row = tuple[bytes, float, float, float]
@@ -52,9 +55,10 @@ _Row = tuple[bytes, float, float, float]
 
 def outcome(answer: bytes, operation: Operation, source_id: SourceId) -> Outcome:
     """Return what an answer to an operation says. `source_id` is whose call it was."""
-    match answer[:1]:
-        case b"G" | b"Q" | b"R":
-            return _decided(answer, operation, source_id)
+    verdict = answer[:1]
+    if verdict in _DECIDED:
+        return _decided(answer, operation, source_id)
+    match verdict:
         case b"P" | b"p":
             return _replayed(answer, operation, source_id)
         case b"S":
@@ -77,11 +81,23 @@ def outcome(answer: bytes, operation: Operation, source_id: SourceId) -> Outcome
 def _decided(answer: bytes, operation: Operation, source_id: SourceId) -> Decided:
     (verdict, at_us, first, second), *rows = _ROW.iter_unpack(answer)
     charges = operation.charges
-    if operation.mode is Mode.RESET:
+    if operation.mode is _RESET:
         charges = tuple(charge for charge in charges for _ in range(2))
+    # By place, as names cost twice as much, and every call comes through here.
     readings = tuple(
-        _reading(charge.account, charge.limit_id, charge.meter, row)
-        for charge, row in zip(charges, rows, strict=True)
+        [
+            LimitReading(
+                charge.account,
+                charge.limit_id,
+                charge.meter,
+                _STATES[state],
+                int(used),
+                int(limit),
+                int(limit - used) if limit > used else 0,
+                int(resets_at_us),
+            )
+            for charge, (state, used, limit, resets_at_us) in zip(charges, rows, strict=True)
+        ]
     )
     if verdict == b"R":
         return Decided(
@@ -92,13 +108,9 @@ def _decided(answer: bytes, operation: Operation, source_id: SourceId) -> Decide
             retry_after_us=int(second) if second >= 0 else None,
             source_id=source_id,
         )
+    refused_by = charges[int(second)].limit_id if verdict == b"Q" else None
     return Decided(
-        allowed=True,
-        at_us=int(at_us),
-        readings=readings,
-        refused_by=charges[int(second)].limit_id if verdict == b"Q" else None,
-        first_seq=int(first),
-        source_id=source_id,
+        True, int(at_us), readings, refused_by, None, int(first), False, False, False, source_id
     )
 
 

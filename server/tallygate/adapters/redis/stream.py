@@ -88,7 +88,10 @@ class RedisUsageStream:
         self._turn = 0
 
     async def read(self, count: int, block_ms: int) -> list[StreamEntry]:
-        """Return up to `count` new entries over all shards, waiting at most `block_ms` for one."""
+        """Return up to `count` new entries over all shards, waiting at most `block_ms` for one.
+
+        With 0 it does not wait.
+        """
         self._resumed = True
         try:
             return await self._healed(lambda: self._read(count, block_ms))
@@ -124,11 +127,7 @@ class RedisUsageStream:
         if not ids:
             return
         try:
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for shard, found in ids.items():
-                    pipeline.xack(self._keys[shard], self._options.group, *found)
-                await _executed(pipeline)
-            await self._trim(ids)
+            await self._trim(list(ids), acknowledge=ids)
         except (RedisError, OSError) as error:
             raise translate(error) from error
 
@@ -201,7 +200,7 @@ class RedisUsageStream:
             {self._keys[shard]: ">" for shard in shards},
             count=share,
             # Zero would mean for ever.
-            block=max(1, block) if block is not None else None,
+            block=block or None,
         )
         return cast(list[_Reply], reply or [])
 
@@ -276,17 +275,24 @@ class RedisUsageStream:
                 await _executed(pipeline)
         return found
 
-    async def _trim(self, shards: Sequence[int] | Mapping[int, object]) -> None:
+    async def _trim(
+        self, shards: Sequence[int], acknowledge: Mapping[int, list[str]] | None = None
+    ) -> None:
+        """Acknowledge entries of shards; then drop what all of each shard have stored."""
         group = self._options.group
-        wanted = list(shards)
         async with self._client.pipeline(transaction=False) as pipeline:
-            for shard in wanted:
+            for shard, found in (acknowledge or {}).items():
+                pipeline.xack(self._keys[shard], group, *found)
+            acks = len(pipeline)
+            for shard in shards:
                 # In this order: what is delivered after the first answer is above its last id.
                 pipeline.xinfo_groups(self._keys[shard])
                 pipeline.xpending(self._keys[shard], group)
             replies = await pipeline.execute(raise_on_error=False)
+        _raise_first(replies[:acks])
+        asked = replies[acks:]
         async with self._client.pipeline(transaction=False) as pipeline:
-            for shard, groups, pending in zip(wanted, replies[::2], replies[1::2], strict=True):
+            for shard, groups, pending in zip(shards, asked[::2], asked[1::2], strict=True):
                 own = _own_group(groups, group)
                 if own is None or isinstance(pending, Exception):
                     continue  # lost a moment ago: the next read makes it anew

@@ -15,12 +15,15 @@ from tallygate.domain.decision import (
     Charge,
     ConcurrencyRule,
     RateRule,
+    Rule,
     SlidingRule,
     WindowRule,
 )
 
 # Some hundred bytes each: those of the tenants that are charged now and again in a minute.
 KEPT_MAX: Final = 20_000
+# Plans, times the sets of meters that calls name, times the windows of a minute.
+ALIKE_MAX: Final = 2_000
 
 _ON_EXCEED: Final = {OnExceed.REFUSE: b"r", OnExceed.ALLOW: b"a", OnExceed.SHADOW: b"s"}
 _SIZE: Final = struct.Struct("<H")
@@ -29,27 +32,44 @@ _CHARGE: Final = struct.Struct("<ccddddHH")
 
 _Marks = Sequence[tuple[int, int]]
 _Rule = tuple[bytes, int, int, int, _Marks]
+_Settings = tuple[tuple[str, str, str, int, OnExceed, Rule], ...]
 
 
 class Templates:
     """Templates by the tuple of charges that they were made of, the same one and not an equal one.
 
-    A few are kept: whoever binds a tenant's limits once for many calls has them encoded once.
+    Whoever binds a tenant's limits once for many calls has them encoded once; what is bound anew,
+    for another tenant of the plan, is at least not encoded anew.
     """
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[tuple[Charge, ...], bytes]] = {}
+        self._alike: dict[_Settings, bytes] = {}
 
     def of(self, charges: tuple[Charge, ...]) -> bytes:
         """Return the template of charges, empty for none."""
         known = self._kept.get(id(charges))
         if known is not None:
             return known[1]
-        made = template(charges)
+        made = self._made(charges)
         if len(self._kept) >= KEPT_MAX:
             self._kept.clear()
         # The tuple is kept too: its identity must not be another's.
         self._kept[id(charges)] = (charges, made)
+        return made
+
+    def _made(self, charges: tuple[Charge, ...]) -> bytes:
+        settings = tuple(
+            [
+                (each.field, each.limit_id, each.meter, each.limit, each.on_exceed, each.rule)
+                for each in charges
+            ]
+        )
+        made = self._alike.get(settings)
+        if made is None:
+            if len(self._alike) >= ALIKE_MAX:
+                self._alike.clear()
+            made = self._alike[settings] = template(charges)
         return made
 
 

@@ -47,10 +47,8 @@
 --   caller's batch.
 
 local answers = {}
-local PLAIN = { c = true, r = true, k = true }
-
+-- Charges by template.
 local charged = {}
-charged[0] = { labels = '', verdicts = {}, spots = '<' }
 
 -- Reads the counters that an operation's charges need; returns why that cannot be, nil where it is.
 local function prepare(operation)
@@ -104,7 +102,8 @@ local function decide()
   local mode, key, event_time, deadline, events, template, place = unpacked('<c1HddHH', head)
   local charges = charged[template]
   if not charges then
-    charges = decode_charges(ARGV[1 + template])
+    charges = template > 0 and decode_charges(ARGV[1 + template])
+      or { labels = '', verdicts = {}, spots = '<' }
     charged[template] = charges
   end
   local spots = { unpacked(charges.spots, head, place) }
@@ -118,7 +117,7 @@ local function decide()
     used_at = (event_time == 0 or event_time > now) and now or event_time,
   }
   cursor = cursor + 3
-  local plain = PLAIN[mode]
+  local plain = mode == 'c' or mode == 'r' or mode == 'k'
   if not plain then
     rare().detail(operation)
   end
@@ -180,10 +179,10 @@ for index, account in pairs(accounts) do
     values[size + 1], values[size + 2] = 'b', '1'
     size = size + 2
   end
-  local extends = account.ends_ms > account.expires_ms
+  local extends = account.ends > account.expires_ms * 1000
   if extends then
     -- An hour more than needed, so that short windows do not pay for this on every call.
-    account.expires_ms = account.ends_ms + HOUR_MS
+    account.expires_ms = ceil(account.ends / 1000) + HOUR_MS
     values[size + 1], values[size + 2] = 'x', whole(account.expires_ms)
     size = size + 2
   end
@@ -202,9 +201,6 @@ if is_rare then
 end
 for index, left_ms in pairs(new_records) do
   call('SET', KEYS[index], records[index], 'PX', left_ms)
-end
-for index, units in pairs(tallies) do
-  call('SET', KEYS[index], whole(units), 'PX', memory_ms)
 end
 
 answers[1] = sequence

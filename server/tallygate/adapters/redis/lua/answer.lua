@@ -4,7 +4,7 @@
 -- ARGV: none by itself.
 -- Returns: nothing by itself; the first lines end the script where the epoch is another one, or
 --   where this server has forgotten numbers that were given out: its data is older than it was.
--- Invariant: `entry`, `new_records` and `tallies` are written by admit.lua, at the end. A record of
+-- Invariant: `entry` and `new_records` are written by admit.lua, at the end. A record of
 --   an operation is \1, its end, then with the size before each, fingerprint, source id, the labels
 --   of the answer's readings, and the answer; then the events.
 -- Cost: HMGET of the meta hash, GET of an operation's record.
@@ -25,7 +25,7 @@ local entry = {}
 local crossed, burned = 0, 0
 
 -- An answer's numbers, overwritten by the next, and how so many readings are packed.
-local numbers, forms = {}, {}
+local numbers, packing, form = {}, nil, nil
 
 -- Packs an answer with the readings of verdicts before (0) or after (4) what is asked.
 local function tell(code, first, second, verdicts, shift)
@@ -36,10 +36,8 @@ local function tell(code, first, second, verdicts, shift)
     numbers[place + 1], numbers[place + 2] = verdict[shift + 1], verdict[shift + 2]
     numbers[place + 3], numbers[place + 4] = verdict[shift + 3], verdict[shift + 4]
   end
-  local form = forms[count]
-  if not form then
-    form = '<' .. string.rep('c1ddd', count + 1)
-    forms[count] = form
+  if count ~= packing then
+    packing, form = count, '<' .. string.rep('c1ddd', count + 1)
   end
   return packed(form, unpack(numbers, 1, 4 * count + 4))
 end
@@ -76,7 +74,9 @@ local function apply(operation, charges, verdicts)
         state[2], state[3] = verdict.count, verdict.mark
       end
       account.dirty[field] = true
-      account.ends_ms = max(account.ends_ms, ceil(verdict.ends / 1000))
+      if verdict.ends > account.ends then
+        account.ends = verdict.ends
+      end
       if charge.kind == 'b' and operation.mode ~= 'v' then
         rare().burn(charge.key, field, verdict.slots)
       end
@@ -90,8 +90,6 @@ end
 -- Operation records as this call sees them, by key index, and how long those that it has to write
 -- are kept, in ms.
 local records, new_records = {}, {}
--- The units of events that were refunded, by key index.
-local tallies = {}
 
 -- Remembers the answer, with the events that a refund may name.
 local function remember(operation, answer, payload, labels)

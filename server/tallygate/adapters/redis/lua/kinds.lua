@@ -67,7 +67,7 @@ end
 -- Keeps an account at least until then.
 local function keep_until(index, at)
   local account = accounts[index]
-  account.ends_ms = max(account.ends_ms, ceil(at / 1000))
+  account.ends = max(account.ends, at)
 end
 
 -- Gives a charge's numbers their names.

@@ -8,16 +8,16 @@
 --   row; ppm and units of each threshold. g (rate): weight, drain, period in us. s (sliding): width
 --   in us, buckets. h (concurrency): nothing. b (balance): overdraft; units of each low mark.
 -- Returns: verdicts, each its charge's and overwritten by the next operation: state, used, limit
---   and resets_at before it, and the same four after it; refuses, overflow, retry in us (-1:
---   never), the new counter as at, count and mark where it `writes`, else as `counter` (nil or
---   false: unchanged), crossings, slots {place, units} (where they are held or burned), ends (until
---   when it matters).
+--   and resets_at before it, and the same four after it; refuses, and then after how many us it may
+--   not (retry, -1: never); overflow; the new counter as at, count and mark where it `writes`, else
+--   as `counter` (nil or false: unchanged); crossings; slots {place, units} (where they are held or
+--   burned); ends (until when it matters).
 -- Invariant: states are never changed in place here, as the operation may yet be refused.
 -- Cost: no commands; a sliding limit up to 61 buckets, a balance up to 64 grants.
 
--- Charges by template; decoded once per call.
-local decoded = {}
+local NO_MARKS = {}
 
+-- Decodes a template, once per call.
 local function decode_charges(text)
   local labels, place = unpacked('<Hc0', text)
   local charges, verdicts, size, index = { labels = labels }, {}, #text, 0
@@ -25,7 +25,7 @@ local function decode_charges(text)
     local kind, on_exceed, limit, one, two, three, pairs_count, field
     kind, on_exceed, limit, one, two, three, pairs_count, field, place =
       unpacked('<c1c1ddddHHc0', text, place)
-    local marks = {}
+    local marks = pairs_count > 0 and {} or NO_MARKS
     for number = 1, pairs_count do
       local ratio, units
       ratio, units, place = unpacked('<dd', text, place)
@@ -87,8 +87,10 @@ local function evaluate_window(charge, counter, mode, used_at)
   end
   verdict[2], verdict[4], verdict[6], verdict[8] = used, ends, would, ends
   verdict.refuses = over and amount > 0 and charge.hard and mode ~= 'r'
+  if verdict.refuses then
+    verdict.retry = amount <= limit and max(1, ends - now) or -1
+  end
   verdict.overflow = would > EXACT_MAX
-  verdict.retry = amount <= limit and max(1, ends - now) or -1
   verdict.at, verdict.count, verdict.mark, verdict.ends = start, would, mark, ends
   verdict.writes, verdict.crossings = amount > 0, crossings
   verdict.slots = amount > 0 and mode == 'v' and { { start, amount } }
@@ -100,7 +102,7 @@ local function evaluate_rate(charge, counter, mode, used_at)
   local at, debt = now, 0
   if counter then
     local from, of_weight = counter[1], counter[3]
-    at, debt = max(now, from), counter[2]
+    at, debt = from > now and from or now, counter[2]
     if of_weight ~= 0 and of_weight ~= weight then
       debt = math.min(math.floor(debt / of_weight), limit) * weight
     end
@@ -122,7 +124,9 @@ local function evaluate_rate(charge, counter, mode, used_at)
   verdict[1], verdict[2], verdict[4] = state, ceil(debt / weight), at + ceil(debt / drain)
   verdict[5], verdict[6], verdict[8] = state, ceil(after / weight), ends
   verdict.refuses = over and amount > 0 and charge.hard and mode ~= 'r'
-  verdict.retry = amount <= limit and max(1, ceil((full - brim) / drain)) or -1
+  if verdict.refuses then
+    verdict.retry = amount <= limit and max(1, ceil((full - brim) / drain)) or -1
+  end
   verdict.at, verdict.count, verdict.mark, verdict.ends = at, after, weight, ends
   verdict.writes = amount > 0
   return verdict

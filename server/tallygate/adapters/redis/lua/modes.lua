@@ -129,6 +129,9 @@ function MODE.x(operation)
   return tell('G', 0, 0, {}, 0)
 end
 
+-- The units of events that were refunded, by key index.
+local tallies = {}
+
 function MODE.f(operation)
   local tally = tallies[operation.tally] or try('GET', KEYS[operation.tally]) or '0'
   tally = tonumber(tally)
@@ -271,6 +274,9 @@ end
 local function write_rest()
   for index in pairs(changed_reservations) do
     write_reservation(index)
+  end
+  for index, units in pairs(tallies) do
+    call('SET', KEYS[index], whole(units), 'PX', memory_ms)
   end
   for _, key in ipairs(given_keys) do
     call('SET', KEYS[key], records[key], 'PX', memory_ms)

@@ -33,9 +33,9 @@ if now == 0 then
 end
 
 -- Accounts by the index of their hash's key: {fields = {name = state or false}, dirty = {name =
--- true}, expires_ms, next_hold, ends_ms}, and what holds.lua adds. What one operation of this call
--- has changed a later one sees. The state of a window, a rate or a concurrency is {at, amount,
--- mark, the text of `at` where it is known}; others have a `kind`.
+-- true}, expires_ms, next_hold, ends: until when it is needed}, and what holds.lua adds. What one
+-- operation of this call has changed a later one sees. The state of a window, a rate or a
+-- concurrency is {at, amount, mark, the text of `at` where it is known}; others have a `kind`.
 local accounts = {}
 
 -- Reads fields of an account; says whether all of them could be read.
@@ -66,7 +66,7 @@ local function load_fields(index, names)
   end
   if not account then
     accounts[index] = {
-      fields = fields, dirty = {}, ends_ms = 0,
+      fields = fields, dirty = {}, ends = 0,
       expires_ms = tonumber(values[wanted + 1] or 0), next_hold = tonumber(values[wanted + 2] or 0),
     }
   end

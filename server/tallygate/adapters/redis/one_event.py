@@ -11,7 +11,7 @@ from tallygate.domain.ids import EventId, MeterName, OperationId, TenantId
 from tallygate.domain.varint import number, text, varint
 
 
-def alike(
+def one_event(
     tenant_id: TenantId, meter: MeterName, amount: int
 ) -> Callable[[EventId, OperationId], bytes]:
     """Return what makes a batch of one event of its ids."""

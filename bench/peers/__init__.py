@@ -1,0 +1,1 @@
+"""The field: other services that count and refuse, run on loopback as their makers ship them."""
