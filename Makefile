@@ -21,7 +21,7 @@ FIRST ?= 1
 SOURCES := server tests protos native $(wildcard bench)
 # What the tests' servers run on: grpcio or native.
 TRANSPORT ?= grpcio
-export TALLYGATE_TEST_TRANSPORT := $(TRANSPORT)
+export TEST_TRANSPORT := $(TRANSPORT)
 
 .PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim lint format \
 	typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \

@@ -22,6 +22,7 @@ from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.api.calls import methods_of
 from tallygate.api.edge import EdgeOptions
+from tallygate.api.leased import LeasedCalls
 from tallygate.api.quota import QuotaServicer
 from tallygate.api.server import Server, ServerOptions
 from tallygate.api.usage import UsageServicer
@@ -105,7 +106,7 @@ async def serving(store: QuotaStore, view: CatalogView, tuning: Tuning) -> Async
             QUOTA: partial(quota_pb2_grpc.add_QuotaServiceServicer_to_server, quota),
             USAGE: partial(usage_pb2_grpc.add_UsageServiceServicer_to_server, usage),
         },
-        methods_of(flows.admit),
+        methods_of(flows.admit, LeasedCalls(flows.leases) if flows.leases else None),
     )
     running = asyncio.create_task(gather.run())
     stop = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Which transport the tests' servers run on: `TALLYGATE_TEST_TRANSPORT`, or grpcio.
+"""Which transport the tests' servers run on: `TEST_TRANSPORT`, or grpcio.
 
 Guarantees: every server that a test starts asks here, unless its transport is what is tested.
 Refuses to know servers.
@@ -9,4 +9,4 @@ from typing import Final
 
 from tallygate.api.transport import TransportName
 
-TRANSPORT: Final = TransportName(os.environ.get("TALLYGATE_TEST_TRANSPORT", "grpcio"))
+TRANSPORT: Final = TransportName(os.environ.get("TEST_TRANSPORT", "grpcio"))

@@ -210,9 +210,10 @@ class Settings(BaseSettings):
     """How long Redis keeps a lease whose sidecar has died; half of it is for use, half to settle
     in: four times as long as a decision waits for Redis."""
 
-    lease_unsettled_max: int = Field(default=256, ge=1, le=10_000)
+    lease_unsettled_max: int = Field(default=4_096, ge=1, le=100_000)
     """Calls of one kind granted and not yet settled; one more is decided by Redis. A crash loses
-    no more than these. They are settled about every 20 ms: enough for 10,000 a second."""
+    no more than these, without a journal. They are settled about every 20 ms: enough for 100,000 a
+    second."""
 
     lease_grants_known_max: int = Field(default=20_000, ge=1_000, le=1_000_000)
     """Grants of which a repeat is answered at once: four seconds' worth at 5,000 a second. Later

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.dating import ProtobufEventDater
 from tallygate.domain.account import Accounts
-from tallygate.domain.catalog import Limit
+from tallygate.domain.catalog import Catalog, Limit, Tenant, default_tenant
 from tallygate.domain.decision import Operation, Outcome, Reservation
 from tallygate.domain.errors import BackendUnavailable, TallygateError
 from tallygate.domain.ids import OperationId, TenantId
@@ -19,10 +19,12 @@ from tallygate.domain.request import ConsumeRequest, ConsumeResult, Durability, 
 from tallygate.flow.admit import Admit
 from tallygate.flow.backlog import Backlog, BacklogOptions, BacklogParts
 from tallygate.flow.decide import Decide, DecideParts
+from tallygate.flow.durable import Durable
 from tallygate.flow.lease import LeaseOptions, LeaseParts, Leases
 from tallygate.flow.outage import OutageGate
 from tallygate.gen.v1 import event_pb2
 from tallygate.ports import OperationKey, Recorded, ReservationKey
+from tallygate.ports.journal import Journal
 from tallygate.testing.quota import FakeQuotaStore
 from tests.builders import ACME, REQUESTS, SHARDS, CatalogInMemory, catalog, now_us
 from tests.flow.outage_parts import Told, Ungathered
@@ -94,6 +96,21 @@ class CountingStore:
         return await self.inner.recorded(key)
 
 
+class CatalogHeld(CatalogInMemory):
+    """A catalog that has every tenant at hand."""
+
+    def lineage_held(self, tenant_id: TenantId) -> tuple[Tenant, ...] | None:
+        """Return the tenant, which has nobody above it."""
+        return (self.tenants.get(tenant_id) or default_of(self.current(), tenant_id),)
+
+
+def default_of(catalog: Catalog, tenant_id: TenantId) -> Tenant:
+    """Return a tenant that is not declared."""
+    found = default_tenant(catalog, tenant_id)
+    assert found is not None
+    return found
+
+
 class Leasing:
     """One sidecar; several may share a store and a time."""
 
@@ -103,11 +120,13 @@ class Leasing:
         inner: FakeQuotaStore | None = None,
         time: Time | None = None,
         options: LeaseOptions | None = None,
+        journal: Journal | None = None,
+        view: type[CatalogInMemory] = CatalogInMemory,
     ) -> None:
         self.time = time or Time()
         self.inner = inner or FakeQuotaStore(self.time.now_us)
         self.store = CountingStore(self.inner)
-        self.view = CatalogInMemory(catalog(*limits))
+        self.view = view(catalog(*limits))
         told = LeaseTold()
         self.told = told.told
         backlog = Backlog(
@@ -116,9 +135,10 @@ class Leasing:
         )
         gate = OutageGate(Ungathered(self.store), backlog, told)
         encoder = ProtobufEventEncoder()
-        decide = Decide(DecideParts(self.view, gate, self.time, encoder, told, SHARDS))
+        durable = Durable(journal)
+        decide = Decide(DecideParts(self.view, gate, self.time, encoder, told, SHARDS, durable))
         self.leases = Leases(
-            LeaseParts(decide, self.store, self.time, ProtobufEventDater(), told, told),
+            LeaseParts(decide, self.store, self.time, ProtobufEventDater(), told, told, journal),
             options or LeaseOptions(),
         )
         self.admit = Admit(decide, self.leases)
@@ -167,6 +187,11 @@ class Leasing:
             if (await self.call()).decision.leased:
                 return
         raise AssertionError(f"never leased: {self.told}")
+
+    def spare(self) -> int:
+        """Return how many units may be granted from one lease."""
+        some = [lease for hot in self.leases.hot() for lease in hot.leases if lease.usable]
+        return max((min(lease.left) for lease in some), default=0)
 
     async def close(self) -> None:
         """End as a process does that is stopped in good order."""

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from tallygate.api import convert
 from tallygate.api.batched import Answering, BatchMethod, BatchMethods, Call
+from tallygate.api.leased import LeasedCalls
 from tallygate.api.lists import visible
 from tallygate.api.replies import Replies
 from tallygate.api.status import MalformedMessage, item_error
@@ -97,8 +98,8 @@ class _List:
         self.answering.fail(ticket, error)
 
 
-def methods_of(admit: Admit) -> BatchMethods:
-    """Return the methods over one way to decide."""
+def methods_of(admit: Admit, leased: LeasedCalls | None = None) -> BatchMethods:
+    """Return the methods over one way to decide, behind what is granted from leases."""
     replies = Replies()
     charge = _Kind(
         quota_pb2.CheckAndConsumeRequest.FromString,
@@ -110,7 +111,7 @@ def methods_of(admit: Admit) -> BatchMethods:
         usage_pb2.RecordUsageRequest.FromString, convert.usage_request, admit.keep, _recorded
     )
     return {
-        f"{QUOTA}/CheckAndConsume": _singly(charge),
+        f"{QUOTA}/CheckAndConsume": _singly(charge, leased),
         f"{USAGE}/RecordUsage": _singly(record),
         f"{QUOTA}/BatchCheckAndConsume": _listed(
             charge, quota_pb2.BatchCheckAndConsumeRequest.FromString, _all_consumed(replies)
@@ -121,12 +122,14 @@ def methods_of(admit: Admit) -> BatchMethods:
     }
 
 
-def _singly(kind: _Kind) -> BatchMethod:
+def _singly(kind: _Kind, leased: LeasedCalls | None = None) -> BatchMethod:
     """Return the method of calls that are one request each."""
     read, request_of, ask, reply = kind.read, kind.request_of, kind.ask, kind.reply
 
     def answer(calls: Sequence[Call], answering: Answering) -> None:
         told = _Singles(answering, reply)
+        if leased is not None:
+            calls = leased.take(calls, answering)
         for number, data, expires_at in calls:
             try:
                 request = request_of(read(data))

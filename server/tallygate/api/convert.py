@@ -40,7 +40,7 @@ METADATA_DEPTH_MAX: Final = 16
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _NESTING = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 
-_STATES: Final = {
+STATES: Final = {
     LimitState.OK: limit_pb2.LIMIT_STATE_OK,
     LimitState.WARNING: limit_pb2.LIMIT_STATE_WARNING,
     LimitState.EXCEEDED: limit_pb2.LIMIT_STATE_EXCEEDED,
@@ -260,7 +260,7 @@ def limit_status(reading: LimitReading) -> limit_pb2.LimitStatus:
     """Return a limit as it stands."""
     message = limit_pb2.LimitStatus(
         limit_id=reading.limit_id,
-        state=_STATES[reading.state],
+        state=STATES[reading.state],
         used=reading.used,
         limit=reading.limit,
         remaining=reading.remaining,

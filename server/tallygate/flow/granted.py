@@ -2,7 +2,7 @@
 
 If we die here, repeats are known by the store once what was granted is settled.
 
-Guarantees: at least the last so many grants are known, and at most twice as many are kept.
+Guarantees: at least the last so many grants are known, and at most three times as many are kept.
 Refuses to know: leases' ends, and what is granted.
 """
 
@@ -44,6 +44,8 @@ class Recent:
         self._known_max = known_max
         self._young: dict[Name, Repeatable] = {}
         self._old: dict[Name, Repeatable] = {}
+        # Forgotten, but let go one by one: all at once would take milliseconds.
+        self._gone: dict[Name, Repeatable] = {}
 
     def get(self, name: Name) -> Repeatable | None:
         """Return what was granted under a name."""
@@ -52,5 +54,7 @@ class Recent:
     def put(self, name: Name, granted: Repeatable) -> None:
         """Keep what was granted."""
         if len(self._young) >= self._known_max:
-            self._old, self._young = self._young, {}
+            self._gone, self._old, self._young = self._old, self._young, {}
+        if self._gone:
+            self._gone.popitem()
         self._young[name] = granted

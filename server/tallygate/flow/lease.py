@@ -108,6 +108,7 @@ class Leases:
         self.recent: Final = Recent(options.grants_known_max)
         # Rises when there may be something to grant from that was not there before.
         self.news = 0
+        self._live = False
         self._closing = False
         # The end may begin while a loop's run is under way.
         self._turn = asyncio.Lock()
@@ -116,6 +117,15 @@ class Leases:
     def held(self) -> int:
         """How many leases are held."""
         return sum(len(hot.leases) for hot in self._active)
+
+    def hot(self) -> list[Hot]:
+        """Return the kinds of calls that are leased, or were called since the last run."""
+        return list(self._active)
+
+    @property
+    def live(self) -> bool:
+        """Whether there was a lease to grant from when the last run ended."""
+        return self._live
 
     @property
     def unsettled(self) -> int:
@@ -263,6 +273,7 @@ class Leases:
             self.news += 1
         for hot in list(self._active):
             self._tidy(hot, int(now_s * S_US))
+        self._live = self.held > 0
         return Ran(
             len(jobs), more=any(_full(lease) for hot in self._active for lease in hot.leases)
         )

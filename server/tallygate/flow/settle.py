@@ -244,15 +244,10 @@ class Settler:
         for group in batch.groups:
             some = self._dated(group)
             payloads += some
-            unnamed, ids = group.unnamed, group.operation_ids
-            runs.append(
-                Given(
-                    tuple([None if of in unnamed else of for of in ids] if unnamed else ids),
-                    tuple([group.alike.fingerprint(of) for of in ids]),
-                    group.alike.event_count,
-                    len(some[0]),
-                )
-            )
+            ids, alike = group.operation_ids, group.alike
+            named = tuple([None if of in group.unnamed else of for of in ids])
+            fingerprints = tuple([alike.fingerprint(of) for of in ids])
+            runs.append(Given(named, fingerprints, alike.event_count, len(some[0])))
         return tuple(runs), b"".join(payloads)
 
     def _dated(self, group: Granted) -> list[bytes]:

@@ -19,6 +19,7 @@ from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.posture import read_posture
 from tallygate.adapters.redis.stream_lengths import stream_lengths
 from tallygate.api.calls import methods_of
+from tallygate.api.leased import LeasedCalls
 from tallygate.api.quota import QuotaServicer
 from tallygate.api.server import Register
 from tallygate.api.usage import UsageServicer
@@ -98,7 +99,7 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
             services,
             pushback_us=gather.refuse,
             reuse_port=host.place.shares_port,
-            batched=methods_of(flows.admit),
+            batched=methods_of(flows.admit, LeasedCalls(flows.leases) if flows.leases else None),
         )
 
     return start
