@@ -131,19 +131,19 @@ guard: setup ## Count what each kind of call costs, beside its baseline; ARGS=--
 bench: setup ## Hold speed and memory to their budgets in one run, five minutes; needs h2load
 	@COLUMNS=$${COLUMNS:-160} $(BIN)/python -m bench $(ARGS)
 
-bench-peers: setup bench/.installed ## The same beside the Go peers, which are built first; kept in docs
+bench-peers: setup $(VENV)/.bench ## The same beside the Go peers, which are built first; kept in docs
 	@$(BIN)/python -m bench.peers.installed
 	@COLUMNS=$${COLUMNS:-160} $(BIN)/python -m bench --keep $(ARGS)
 	@$(BIN)/python -m bench.plot
 
-bench-plot: setup bench/.installed ## Draw docs/performance.png from the newest results
+bench-plot: setup $(VENV)/.bench ## Draw docs/performance.png from the newest results
 	@$(BIN)/python -m bench.plot $(ARGS)
 
-bench/.installed: bench/requirements.lock $(STAMP)
+$(VENV)/.bench: bench/requirements.lock $(STAMP)
 	@echo "Installing what draws the plot"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5 --timeout 60 \
 		--require-hashes --requirement bench/requirements.lock
-	@touch bench/.installed
+	@touch $@
 
 bench-lag: setup ## Measure what an event costs on its way to the ledger, and how long it takes
 	@$(BIN)/python -m bench.lag $(ARGS)
@@ -167,5 +167,5 @@ bench-journal: setup ## Measure what the journal costs a call, and how long a sy
 	@$(BIN)/python -m bench.journal $(ARGS)
 
 clean: ## Remove the environment, caches and build results; data in .tallygate/ stays
-	@rm -rf $(VENV) bench/.installed build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,13 +7,14 @@ Refuses to know: budgets.
 
 import resource
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bench import load, open_loop
 from bench.figures import Closed, Figure, Paced
-from bench.processes import cpu_s
+from bench.processes import POLL_S, cpu_s
 from bench.targets import Target
 
 T = TypeVar("T")
@@ -23,6 +24,10 @@ CALLS_MIN = 200
 # Of what a target can do, the rates at which latency is asked: beyond it any queue grows.
 LOAD_MAX = 0.8
 CLOSED_LOOP_S = 120.0
+LEASED = "tallygate_lease_grants_total"
+LEASED_SHARE_MIN = 0.95
+# Sidecars count at the end of a turn, not call by call.
+COUNTED_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,10 @@ def closed(
     speeds = {name: _warmed(target, shape, pace.warm_up_s / 2) for name, target in targets.items()}
     for number in range(pace.rounds):
         for name, target in turned(list(targets.items()), number):
-            calls = max(shape.calls_min, int(speeds[name] / shape.size * pace.seconds))
+            each_s = speeds[name] / shape.size
+            # Leases, caches and connections of one that has been idle for a round are cold.
+            _loaded(target, shape, max(shape.calls_min, int(each_s * pace.warm_up_s / 2)))
+            calls = max(shape.calls_min, int(each_s * pace.seconds))
             run = _run(name, target, shape, calls, doubts)
             speeds[name] = run.per_second
             runs[name].append(run)
@@ -114,6 +122,7 @@ def _loaded(target: Target, shape: Shape, calls: int) -> load.Result:
 
 def _run(name: str, target: Target, shape: Shape, calls: int, doubts: list[str]) -> _Run:
     allowed = target.server.allowed() if target.ours else 0
+    leased = target.server.counter(LEASED) if target.ours else 0
     server_s = target.server.cpu_s()
     redis_s = cpu_s(target.redis_pid) if target.redis_pid else 0.0
     client_s = _children_s()
@@ -129,10 +138,22 @@ def _run(name: str, target: Target, shape: Shape, calls: int, doubts: list[str])
     if not result.answered:
         doubts.append(f"{name}: of {calls:,} calls some ended with a status and no message")
     if target.ours and "Record" not in target.method:
-        decided = target.server.allowed() - allowed
-        if decided != calls * shape.size:
-            doubts.append(f"{name}: of {calls * shape.size:,} checks {decided:,.0f} were allowed")
+        checks = calls * shape.size
+        decided = _counted(target, allowed + checks) - allowed
+        if decided != checks:
+            doubts.append(f"{name}: of {checks:,} checks {decided:,.0f} were allowed")
+        share = (target.server.counter(LEASED) - leased) / checks
+        if "leased" in name and share < LEASED_SHARE_MIN:
+            doubts.append(f"{name}: {share:.0%} of {checks:,} checks were granted from leases")
     return run
+
+
+def _counted(target: Target, expected: float) -> float:
+    """Return what the sidecar has allowed, as soon as it says what is expected, or in the end."""
+    deadline = time.monotonic() + COUNTED_WITHIN_S
+    while (allowed := target.server.allowed()) < expected and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return allowed
 
 
 def _children_s() -> float:

@@ -28,19 +28,27 @@ MATURIN: Final = "maturin==1.16.0"
 
 
 def main() -> None:
-    """Fetch, check, patch, build, install."""
+    """Build what is not built yet, and install it."""
+    # By what it is built from, so that it is built again only when that has changed.
+    kept = BUILD / hashlib.sha256(PATCH.read_bytes()).hexdigest()[:16]
+    if not [*kept.glob("*.whl")]:
+        _build(kept)
+    [wheel] = kept.glob("*.whl")
+    _pip("install", "--no-deps", "--no-index", "--force-reinstall", str(wheel))
+    print(f"Installed {wheel.relative_to(ROOT)}")
+
+
+def _build(into: Path) -> None:
+    """Build the wheel and keep it there."""
     for tool in ("cargo", "patch"):
         if shutil.which(tool) is None:
             sys.exit(f"{tool} is needed to build the native front, and is not on PATH")
-    BUILD.mkdir(parents=True, exist_ok=True)
+    into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
         sources = _unpacked(_fetched(Path(folder)), Path(folder))
         _run("patch", "--quiet", "-p1", "--input", str(PATCH), cwd=sources)
         wheel = _built(sources, Path(folder))
-        _pip("install", "--no-deps", "--no-index", "--force-reinstall", str(wheel))
-        kept = BUILD / wheel.name
-        shutil.move(wheel, kept)
-    print(f"Installed, and kept as {kept.relative_to(ROOT)}")
+        shutil.move(wheel, into / wheel.name)
 
 
 def _fetched(folder: Path) -> Path:

@@ -38,7 +38,7 @@ class Parts:
 
     async def ingest(self, entries: int) -> None:
         """Ingest so many entries."""
-        await self.to.ingest("a", entries_max=entries).run_once()
+        await self.to.ingest("a", entries_max=entries, reads_max=1).run_once()
 
     async def identity(self) -> Identity:
         """Return the terms, which have to add up."""

@@ -91,7 +91,7 @@ async def test_redis_killed_and_restarted(own_redis: EmbeddedRedis, postgres_dsn
     async with world(own_redis.url, postgres_dsn) as on:
         await on.client.config_set("appendfsync", "always")
         await on.fill(1, 20)
-        ingest = on.ingest("a", entries_max=4, claim_idle_ms=0)
+        ingest = on.ingest("a", entries_max=4, reads_max=1, claim_idle_ms=0)
         await ingest.run_once()
         await own_redis.kill()
         with pytest.raises(BackendUnavailable):

@@ -53,7 +53,7 @@ async def test_a_group_whose_place_goes_back_reads_again(redis_url: str, postgre
     async with world(redis_url, postgres_dsn) as on:
         await on.fill(1, 40)
         held = await on.stream("holds").read(10, 1)
-        ingest = on.ingest("a", entries_max=8)
+        ingest = on.ingest("a", entries_max=8, reads_max=1)
         await ingest.run_once()
         for shard in range(SHARDS):
             await on.client.xgroup_setid(keys.stream(shard), "ledger", "0")

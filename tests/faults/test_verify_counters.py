@@ -135,7 +135,7 @@ class System:
             ProtobufEventEncoder(),
             SystemClock(),
         )
-        options = IngestOptions(entries_max=20, block_ms=1, claim_every_ms=0)
+        options = IngestOptions(entries_max=20, reads_max=1, block_ms=1, claim_every_ms=0)
         return (await Ingest(parts, options).run_once()).entries
 
     async def drain(self) -> None:

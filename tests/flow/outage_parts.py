@@ -18,6 +18,7 @@ from tallygate.flow.outage import Asked, OutageGate
 from tallygate.gen.v1 import event_pb2
 from tallygate.ports import QuotaStore
 from tallygate.testing.quota import FakeQuotaStore
+from tallygate.wiring.place import ALONE, Place
 from tests.builders import catalog, now_us, tenant
 
 
@@ -90,6 +91,7 @@ class Sidecar:
         operations_max: int = 1_000,
         bytes_max: int = 10_000_000,
         records_accepted: bool = True,
+        place: Place = ALONE,
     ) -> None:
         self.told = Told()
         clock = SystemClock()
@@ -100,7 +102,11 @@ class Sidecar:
             BacklogOptions(operations_max, bytes_max, batch_max=4),
         )
         self.gate = OutageGate(
-            Ungathered(self.breaker), self.backlog, self.told, records_accepted=records_accepted
+            Ungathered(self.breaker),
+            self.backlog,
+            self.told,
+            records_accepted=records_accepted,
+            share_of=place.share_of,
         )
         self.catalog = catalog(*limits)
 

@@ -9,6 +9,7 @@ from tallygate.domain.decision import Mode, Reused
 from tallygate.domain.errors import BackendUnavailable, NotAsked, Overloaded
 from tallygate.domain.window import Period
 from tallygate.testing.quota import FakeQuotaStore
+from tallygate.wiring.place import Place
 from tests.builders import charges, check, consume, decided, now_us, used, window
 from tests.flow.outage_parts import Sidecar, recorded
 
@@ -54,6 +55,16 @@ async def test_a_limit_that_refuses_decides_nothing_without_the_store() -> None:
     store.down = False
     await it.recover()
     assert await counted(store) == 0
+
+
+async def test_processes_of_a_group_divide_a_budget() -> None:
+    """What all of them grant together without the store is the budget, and no unit more."""
+    granted = 0
+    for index in range(3):
+        it = Sidecar(away(), [TEN], place=Place(index, 3))
+        answers = [(await it.ask(consume([TEN], 1, f"op-{index}-{n}")))[0] for n in range(10)]
+        granted += sum(decided(each).allowed for each in answers)
+    assert granted == 10
 
 
 async def test_counting_afterwards_passes_limits() -> None:

@@ -134,6 +134,7 @@ def test_wrong_schemes_are_refused(field: str, url: str) -> None:
     [
         {"ingest_claim_idle_ms": 30_000, "postgres_statement_timeout_ms": 30_000},
         {"relay_lease_ms": 10_000, "relay_send_timeout_ms": 10_000},
+        {"processes": 2, "grpc_address": "127.0.0.1:50051,unix:/run/tallygate.sock"},
     ],
 )
 def test_contradictions_are_refused(values: dict[str, object]) -> None:

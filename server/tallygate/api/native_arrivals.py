@@ -34,10 +34,26 @@ class Arrivals(Protocol):
         ...
 
 
+class WakingFront(Protocol):
+    """A front with a descriptor, which the published one has not."""
+
+    def wake_fd(self) -> int:
+        """Return what is readable while there may be events."""
+        ...
+
+    def take(self, max_events: int) -> list[Event]:
+        """Return events that have come, without waiting."""
+        ...
+
+    def close(self) -> None:
+        """End all connections."""
+        ...
+
+
 class ByDescriptor:
     """The loop waits for the front's own descriptor: no thread between, and one wake-up less."""
 
-    def __init__(self, native: NativeGrpcFront) -> None:
+    def __init__(self, native: WakingFront) -> None:
         self._native = native
         self._told: int | None = None
 

@@ -18,7 +18,13 @@ from pygrpc_native import EVENT_CALL, EVENT_CANCEL, NativeGrpcFront
 
 from tallygate.api.batched import Call
 from tallygate.api.edge import HOPELESS_S, LONGEST_S, OK, Edge, Method
-from tallygate.api.native_arrivals import Arrivals, ByDescriptor, ByThread, Event
+from tallygate.api.native_arrivals import (
+    Arrivals,
+    ByDescriptor,
+    ByThread,
+    Event,
+    WakingFront,
+)
 from tallygate.api.native_context import Aborted, CallerGone, Details, NativeContext
 from tallygate.api.status import (
     DeadlinePassed,
@@ -78,7 +84,10 @@ class Front:
         self._edge = edge
         self._gate = edge.gate
         self._open: dict[int, _Open] = {}
-        self._arrivals: Arrivals = ByDescriptor(native) if options.wakes else ByThread(native)
+        self._arrivals: Arrivals = ByThread(native)
+        if options.wakes:
+            # Said of the published front's type as well, which lacks it.
+            self._arrivals = ByDescriptor(cast(WakingFront, native))
         self._sweep: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
         self._loop = asyncio.get_running_loop()

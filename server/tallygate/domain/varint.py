@@ -11,6 +11,7 @@ from typing import Final
 
 _BITS: Final = 14
 _MASK: Final = (1 << _BITS) - 1
+_TWO_TURNS: Final = 1 << 2 * _BITS
 _SIXTY_FOUR: Final = (1 << 64) - 1
 # Two bytes at once, of which more follow; and the last two, or one.
 _MORE: Final = tuple(bytes((low & 127 | 128, low >> 7 | 128)) for low in range(1 << _BITS))
@@ -23,6 +24,9 @@ def varint(value: int) -> bytes:
     """Return a number, below 2^64, as the wire has it; one below 0 as an int64."""
     if 0 <= value <= _MASK:
         return _LAST[value]
+    if 0 < value < _TWO_TURNS:
+        # As most units are.
+        return _MORE[value & _MASK] + _LAST[value >> _BITS]
     value &= _SIXTY_FOUR
     found = _MORE[value & _MASK]
     value >>= _BITS

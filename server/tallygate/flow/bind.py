@@ -81,6 +81,8 @@ class Binder:
         self._version = -1
         self._weighings: Weighings = {}
         self._shapes: dict[_Shape, _Bounds] = {}
+        # Whether a plan has limits that look at more than amounts.
+        self._scoped: dict[PlanName, bool] = {}
 
     def charges(
         self,
@@ -117,11 +119,20 @@ class Binder:
 
     def scoped(self, catalog: Catalog, lineage: Sequence[Tenant]) -> bool:
         """Say whether a call's dimensions or context matter to a limit of the lineage, ever."""
-        if any(meter.weights for meter in catalog.meters.values()):
+        if catalog.version != self._version:
+            self._renew(catalog)
+        if self._weighings:
             return True
-        plans = [catalog.plans.get(tenant.plan) for tenant in lineage]
-        limits = [limit for plan in plans if plan is not None for limit in plan.limits]
-        return any(limit.per or limit.where for limit in limits)
+        for tenant in lineage:
+            found = self._scoped.get(tenant.plan)
+            if found is None:
+                plan = catalog.plans.get(tenant.plan)
+                limits = plan.limits if plan is not None else ()
+                found = any(limit.per or limit.where for limit in limits)
+                self._scoped[tenant.plan] = found
+            if found:
+                return True
+        return False
 
     def span(self, catalog: Catalog, lineage: Sequence[Tenant], now_us: int) -> tuple[int, int]:
         """Return from when to before when the lineage has the limits that it has now."""
@@ -133,6 +144,7 @@ class Binder:
     def _renew(self, catalog: Catalog) -> None:
         self._version = catalog.version
         self._shapes.clear()
+        self._scoped.clear()
         self._weighings = weighings_of(catalog)
 
     def _bounds(self, catalog: Catalog, tenant: Tenant, now_us: int) -> _Bounds:

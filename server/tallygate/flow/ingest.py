@@ -106,7 +106,7 @@ class IngestOptions:
     """
 
     entries_max: int = 512
-    reads_max: int = 128
+    reads_max: int = 32
     events_max: int = 2_000
     block_ms: int = 500
     claim_idle_ms: int = 60_000
