@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import SubprocessError
@@ -63,10 +64,14 @@ def _kept_going(found: Measured, stage: str) -> Iterator[None]:
 
 
 def _transports(found: Measured) -> tuple[str, ...]:
-    if find_spec("pygrpc_native") is not None:
+    if _native():
         return targets.TRANSPORTS
     found.doubts.append("the native transport is not installed: it was not measured")
     return ("grpcio",)
+
+
+def _native() -> bool:
+    return find_spec("pygrpc_native") is not None
 
 
 def _under_load(field: Field, transports: tuple[str, ...], pace: Pace, found: Measured) -> None:
@@ -134,6 +139,7 @@ def _machine(field: Field) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "tallygate": __version__,
         "Redis": f"{field.redis_version}, append-only file synced every second, Unix socket",
+        "native transport": f"pygrpc-native {version('pygrpc-native')}" if _native() else "none",
         "ratelimit": installed.RATELIMIT_VERSION,
         "gubernator": installed.GUBERNATOR_VERSION,
     }

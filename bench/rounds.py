@@ -121,7 +121,7 @@ def _loaded(target: Target, shape: Shape, calls: int) -> load.Result:
 
 
 def _run(name: str, target: Target, shape: Shape, calls: int, doubts: list[str]) -> _Run:
-    allowed = target.server.allowed() if target.ours else 0
+    allowed = _settled(target) if target.ours else 0
     leased = target.server.counter(LEASED) if target.ours else 0
     server_s = target.server.cpu_s()
     redis_s = cpu_s(target.redis_pid) if target.redis_pid else 0.0
@@ -146,6 +146,15 @@ def _run(name: str, target: Target, shape: Shape, calls: int, doubts: list[str])
         if "leased" in name and share < LEASED_SHARE_MIN:
             doubts.append(f"{name}: {share:.0%} of {checks:,} checks were granted from leases")
     return run
+
+
+def _settled(target: Target) -> float:
+    """Return what the sidecar has allowed, once calls made before are counted."""
+    allowed = -1.0
+    while (now := target.server.allowed()) != allowed:
+        allowed = now
+        time.sleep(POLL_S)
+    return allowed
 
 
 def _counted(target: Target, expected: float) -> float:
