@@ -25,9 +25,11 @@ from tallygate.adapters.journal.segment import HEAD_BYTES, head, record
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 # A group that one write takes: a megabyte is on the disk in a few milliseconds.
 GROUP_BYTES: Final = 1024 * 1024
-# What nobody waits for gathers for so long, and so does what nobody waits for the sync of: that
-# costs as much for one entry as for a hundred.
+# What nobody waits for gathers for so long: a write costs as much for one entry as for a hundred.
 LINGER_S: Final = 0.01
+# What nobody waits to be synced is synced after so long: while a sync lasts nothing is written, and
+# a disk that takes 5 ms for one would have those wait who wait for a write.
+SYNC_LINGER_S: Final = 0.1
 # Between two tries of a disk that fails.
 RETRY_S: Final = 0.5
 
@@ -145,7 +147,7 @@ class Writer:
             return RETRY_S
         if not self._unsynced:
             return None
-        return max(0.0, self._unsynced_s + LINGER_S - time.monotonic())
+        return max(0.0, self._unsynced_s + SYNC_LINGER_S - time.monotonic())
 
     def step(self, *, sync: bool = True) -> None:
         """Write until nothing is queued, or the disk fails, and sync.
@@ -170,7 +172,7 @@ class Writer:
                         self._unsynced_s = time.monotonic()
                     self._unsynced += group
                     self._write(group)
-                if sync or time.monotonic() >= self._unsynced_s + LINGER_S:
+                if sync or time.monotonic() >= self._unsynced_s + SYNC_LINGER_S:
                     self._sync()
                 elif not self._queue:
                     return
