@@ -30,7 +30,7 @@ from tests.chaos.installation import (
     installation,
 )
 from tests.chaos.kept import keep_larger
-from tests.chaos.rest import SHARDS, drained
+from tests.chaos.rest import SHARDS, drained, quota_of
 from tests.e2e.calls import LOST
 from tests.servers import connection, eventually
 
@@ -272,8 +272,7 @@ async def _epochs(client: Redis) -> list[tuple[bytes, bytes]]:
 async def _counters(place: Installation, line: Line, found: Found) -> dict[str, int]:
     counters: dict[str, int] = {}
     for tenant in sorted(found.granted.keys() | found.filled.keys()):
-        request = quota_pb2.GetQuotaRequest(tenant_id=tenant)
-        reply = await line.quota.GetQuota(request, timeout=TIMEOUT_S)
+        reply = await quota_of(line, tenant)
         counters[tenant] = reply.limits[0].used
     return counters
 

@@ -20,7 +20,7 @@ import asyncpg
 import grpc
 import yaml
 
-from tallygate.gen.v1 import quota_pb2, reason_pb2, usage_pb2
+from tallygate.gen.v1 import reason_pb2, usage_pb2
 from tallygate.testing.webhook import ReceivedWebhook
 from tests.chaos.book import now_us
 from tests.chaos.callers import Line
@@ -28,7 +28,7 @@ from tests.chaos.installation import DESTINATION, SECRET_VARIABLE, Shape, instal
 from tests.chaos.kept import keep_larger
 from tests.chaos.made import METERS, UNITS_US, Made, Recipe, make
 from tests.chaos.nemesis import Nemesis
-from tests.chaos.rest import drained
+from tests.chaos.rest import drained, quota_of
 from tests.e2e.calls import LOST
 from tests.servers import connection
 
@@ -277,9 +277,7 @@ async def _ledger(
 async def _counters(line: Line, tenants: set[str]) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     for tenant in tenants:
-        reply = await line.quota.GetQuota(
-            quota_pb2.GetQuotaRequest(tenant_id=tenant), timeout=TIMEOUT_S
-        )
+        reply = await quota_of(line, tenant)
         found |= {(tenant, each.meter): each.used for each in reply.limits if each.used}
     return found
 

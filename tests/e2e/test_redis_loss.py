@@ -126,6 +126,12 @@ async def test_emptied_under_load(place: Site, own_redis: EmbeddedRedis, postgre
     callers = Callers([one.address, other.address])
     calling = asyncio.create_task(callers.run())
     await callers.enough.wait()
+
+    async def known() -> bool:
+        units, _ = await ledger(postgres_dsn)
+        return units.keys() >= set(TENANTS)
+
+    await eventually(known, SETTLE_S, what="a ledger that has something of every tenant")
     client = Redis.from_url(own_redis.url, socket_timeout=COMMAND_TIMEOUT_S)
     try:
         await client.flushall()
