@@ -11,11 +11,12 @@ inside all the time, each look going over what they hold, and often over all the
 import gc
 from typing import Final
 
-# Objects more than at the last look: of some thousand calls inside, whose number is bounded.
-YOUNG: Final = 20_000
+# Objects more than at the last look: what some hundred calls inside hold, and at most about a
+# megabyte of garbage, as failures leave it (their tracebacks), however long it trickles.
+YOUNG: Final = 5_000
 # Looks at the young until one at the middle-aged, and of these until one at everything.
-MIDDLE: Final = 50
-OLD: Final = 100
+MIDDLE: Final = 20
+OLD: Final = 20
 
 
 def collect_seldom() -> None:
