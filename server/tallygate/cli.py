@@ -27,7 +27,7 @@ from tallygate.commands.options import (
 from tallygate.commands.output import errors, run
 from tallygate.commands.processes import Listening, run_until_told
 from tallygate.settings import Settings
-from tallygate.wiring import Role, collect_seldom, configure_logging
+from tallygate.wiring import Role, collect_seldom, configure_logging, give_back
 
 
 class Verbs(TyperGroup):
@@ -142,6 +142,7 @@ def main() -> None:
 
 def _run_roles(settings: Settings, roles: frozenset[Role]) -> None:
     configure_logging(level=settings.log_level, style=settings.log_format)
+    give_back()
 
     def announce(running: Listening) -> None:
         collect_seldom()

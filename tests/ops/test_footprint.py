@@ -37,3 +37,31 @@ def test_what_a_process_starts_with_is_looked_through_once() -> None:
         [sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=True
     )
     assert int(done.stdout) > 10_000
+
+
+def test_a_large_block_goes_back_to_the_system() -> None:
+    """Also after its like were freed before: glibc would from then on keep them in the heap."""
+    text = (
+        "import ctypes, tallygate.wiring.allocator as of\n"
+        "blocks = ctypes.CDLL(None).mallinfo\n"
+        "class Info(ctypes.Structure):\n"
+        "    _fields_ = [(name, ctypes.c_int) for name in 'arena free small mapped'.split()]\n"
+        "    _fields_ += [(f'rest{at}', ctypes.c_int) for at in range(6)]\n"
+        "blocks.restype = Info\n"
+        "if {told}: assert of.give_back()\n"
+        "bytearray(8_000_000)\n"
+        "before = blocks().mapped\n"
+        "held = bytearray(8_000_000)\n"
+        "print(blocks().mapped - before)\n"
+    )
+    taken = [
+        subprocess.run(
+            [sys.executable, "-c", text.replace("{told}", told)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+        for told in ("True", "False")
+    ]
+    assert taken == ["1\n", "0\n"]

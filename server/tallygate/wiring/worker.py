@@ -16,6 +16,7 @@ import structlog
 
 from tallygate.domain.errors import TallygateError
 from tallygate.settings import Settings
+from tallygate.wiring.allocator import give_back
 from tallygate.wiring.collector import collect_seldom
 from tallygate.wiring.host import Running
 from tallygate.wiring.process import running
@@ -32,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 async def work(order: Order, line: WorkerLine) -> bool:
     """Be what the order says, until told to end; return whether that went well."""
+    give_back()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)

@@ -20,8 +20,9 @@ from tallygate.domain.decision import (
     WindowRule,
 )
 
-# Some hundred bytes each: those of the tenants that are charged now and again in a minute.
-KEPT_MAX: Final = 20_000
+# Asked for since the last change of generations. About a kilobyte each: what is bound for one call
+# alone is kept here too, and must not take the memory of what is asked for again.
+KEPT_MAX: Final = 2_000
 # Plans, times the sets of meters that calls name, times the windows of a minute.
 ALIKE_MAX: Final = 2_000
 
@@ -32,6 +33,7 @@ _CHARGE: Final = struct.Struct("<ccddddHH")
 
 _Marks = Sequence[tuple[int, int]]
 _Rule = tuple[bytes, int, int, int, _Marks]
+_Kept = tuple[tuple[Charge, ...], bytes]
 _Settings = tuple[tuple[str, str, str, int, OnExceed, Rule], ...]
 
 
@@ -43,20 +45,21 @@ class Templates:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[tuple[Charge, ...], bytes]] = {}
+        # What a generation asked for again outlives it; the rest of it is forgotten.
+        self._kept: dict[int, _Kept] = {}
+        self._before: dict[int, _Kept] = {}
         self._alike: dict[_Settings, bytes] = {}
 
     def of(self, charges: tuple[Charge, ...]) -> bytes:
         """Return the template of charges, empty for none."""
         known = self._kept.get(id(charges))
-        if known is not None:
-            return known[1]
-        made = self._made(charges)
-        if len(self._kept) >= KEPT_MAX:
-            self._kept.clear()
-        # The tuple is kept too: its identity must not be another's.
-        self._kept[id(charges)] = (charges, made)
-        return made
+        if known is None:
+            # The tuple is kept too: its identity must not be another's.
+            known = self._before.get(id(charges)) or (charges, self._made(charges))
+            if len(self._kept) >= KEPT_MAX:
+                self._before, self._kept = self._kept, {}
+            self._kept[id(charges)] = known
+        return known[1]
 
     def _made(self, charges: tuple[Charge, ...]) -> bytes:
         settings = tuple(
