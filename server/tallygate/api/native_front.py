@@ -23,7 +23,7 @@ from tallygate.api.native_arrivals import (
     ByDescriptor,
     ByThread,
     Event,
-    WakingFront,
+    PatchedFront,
 )
 from tallygate.api.native_context import Aborted, CallerGone, Details, NativeContext
 from tallygate.api.status import (
@@ -57,9 +57,8 @@ class FrontOptions:
 
     methods: Sequence[Method]
     message_bytes_max: int
-    # Whether it lets a pushback through, and whether it has a descriptor that wakes a loop.
-    pushback: bool
-    wakes: bool
+    # Whether the front is ours, with all that `PatchedFront` has, and lets a pushback through.
+    patched: bool
 
 
 class _Open:
@@ -85,9 +84,14 @@ class Front:
         self._gate = edge.gate
         self._open: dict[int, _Open] = {}
         self._arrivals: Arrivals = ByThread(native)
-        if options.wakes:
+        self._respond_many = self._respond_each
+        if options.patched:
             # Said of the published front's type as well, which lacks it.
-            self._arrivals = ByDescriptor(cast(WakingFront, native))
+            patched = cast(PatchedFront, native)
+            self._arrivals = ByDescriptor(patched)
+            self._respond_many = patched.respond_many
+        # Answers of this turn of the loop: what goes out together is written together.
+        self._answers: list[tuple[int, bytes]] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -114,6 +118,7 @@ class Front:
             await asyncio.sleep(FLUSH_S)
         if self._sweep is not None:
             self._sweep.cancel()
+        self._answer()
         await self._arrivals.stop()
 
     def end_streams(self) -> None:
@@ -131,8 +136,18 @@ class Front:
             self._send(call, refusal(MessageTooLarge()))
             self._count_out(ended, "RESOURCE_EXHAUSTED")
             return
-        self._native.respond(call, reply)
+        if not self._answers:
+            self._loop.call_soon(self._answer)
+        self._answers.append((call, reply))
         self._count_out(ended, OK)
+
+    def _answer(self) -> None:
+        answers, self._answers = self._answers, []
+        self._respond_many(answers)
+
+    def _respond_each(self, answers: Sequence[tuple[int, bytes]]) -> None:
+        for call, reply in answers:
+            self._native.respond(call, reply)
 
     def fail(self, call: int, error: Exception) -> None:
         """Answer a call with the status of an error."""
@@ -172,7 +187,9 @@ class Front:
         _, number, index, data, _, details = event
         method, gate, edge = self._options.methods[index], self._gate, self._edge
         assert data is not None
-        size, remaining = len(data), details[2]
+        size = len(data)
+        bare = method.batch is not None and self._options.patched
+        remaining = details if bare else details[2]
         if not method.edged:
             self._begin(number, _Open(method, 0, now, FOREVER), data, details)
             return
@@ -305,7 +322,7 @@ class Front:
 
     def _send(self, number: int, answer: Refusal) -> None:
         trailers = answer.trailers
-        if not self._options.pushback:
+        if not self._options.patched:
             # It refuses the name as one of the transport's own. RetryInfo says the same.
             trailers = tuple(pair for pair in trailers if pair[0] != PUSHBACK)
         self._native.fail(number, answer.code.value[0], answer.message, trailers)

@@ -5,7 +5,8 @@ Refuses to know: records and files.
 
 A body is one byte for its kind, then fixed numbers, then texts by their lengths, then the payload.
 A resolution (`x`) is a list of marks, a release (`l`) the name of a reservation. A group (`g`) is
-what its calls have in common, then their ids in a row.
+what its calls have in common, then their ids in a row. A batch (`b`) is the bodies of its entries,
+each behind its length.
 """
 
 import json
@@ -25,15 +26,22 @@ from tallygate.domain.ids import (
     SourceId,
     TenantId,
 )
-from tallygate.ports.journal import Entry, EntryKind, Group, HeldKey
+from tallygate.ports.journal import Batch, Entry, EntryKind, Group, HeldKey
 
 RESOLVED: Final = b"x"
 RELEASED: Final = b"l"
 GROUP: Final = b"g"
+BATCH: Final = b"b"
 # Kind, mode; shard, events, first number; when accepted, when used, when it ends; six lengths.
 _FIXED: Final = struct.Struct(">ccHIQqqqHHHHHI")
 # Kind; shard, when granted; events of each call; lengths of the tenant and of an id; parts, calls.
 _GROUP: Final = struct.Struct(">cHqIHHHI")
+
+
+_SIZE: Final = struct.Struct(">I")
+# An enumeration's members are slow to find, and every entry has two.
+_KINDS: Final = {each: each.value.encode() for each in EntryKind}
+_MODES: Final = {each: each.value.encode() for each in Mode}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ class Released:
     key: HeldKey
 
 
-Item = Entry | Group | Resolved | Released
+Item = Entry | Group | Batch | Resolved | Released
 
 
 def encode(item: Item) -> bytes:
@@ -60,6 +68,12 @@ def encode(item: Item) -> bytes:
             return _entry(item)
         case Group():
             return _group(item)
+        case Batch(placed):
+            parts = [BATCH]
+            for each in placed:
+                body = _entry(each)
+                parts += (_SIZE.pack(len(body)), body)
+            return b"".join(parts)
         case Resolved(marks):
             return RESOLVED + struct.pack(f">{len(marks)}Q", *marks)
         case Released(key):
@@ -77,6 +91,8 @@ def decode(body: bytes) -> Item:
             return Released((TenantId(tenant), ReservationId(reservation)))
         if kind == GROUP:
             return _read_group(body)
+        if kind == BATCH:
+            return _read_batch(body)
         return _read_entry(body)
     except (struct.error, TypeError, KeyError, UnicodeDecodeError) as error:
         raise ValueError("the bytes are no entry of a journal") from error
@@ -84,26 +100,31 @@ def decode(body: bytes) -> Item:
 
 def _entry(entry: Entry) -> bytes:
     operation = entry.operation
-    texts = (
-        operation.tenant_id.encode(),
-        (operation.operation_id or "").encode(),
-        operation.fingerprint.encode(),
-        entry.source_id.encode(),
-        operation.reject_reason.encode(),
-        _more(entry),
-    )
+    tenant = operation.tenant_id.encode()
+    operation_id = (operation.operation_id or "").encode()
+    fingerprint = operation.fingerprint.encode()
+    source = entry.source_id.encode()
+    reason = operation.reject_reason.encode()
+    more = b"" if operation.detail is None and not entry.debits else _more(entry)
     fixed = _FIXED.pack(
-        entry.kind.value.encode(),
-        operation.mode.value.encode(),
+        _KINDS[entry.kind],
+        _MODES[operation.mode],
         operation.shard,
         operation.event_count,
         entry.first_seq,
         entry.at_us,
         operation.event_time_us,
         entry.expires_us,
-        *map(len, texts),
+        len(tenant),
+        len(operation_id),
+        len(fingerprint),
+        len(source),
+        len(reason),
+        len(more),
     )
-    return b"".join((fixed, *texts, operation.payload))
+    return b"".join(
+        (fixed, tenant, operation_id, fingerprint, source, reason, more, operation.payload)
+    )
 
 
 def _more(entry: Entry) -> bytes:
@@ -162,6 +183,19 @@ def _read_entry(body: bytes) -> Entry:
         ),
         expires_us=expires_us,
     )
+
+
+def _read_batch(body: bytes) -> Batch:
+    placed: list[Entry] = []
+    at = len(BATCH)
+    while at < len(body):
+        (size,) = _SIZE.unpack_from(body, at)
+        at += _SIZE.size
+        if len(body) - at < size:
+            raise ValueError("a batch ends within an entry")
+        placed.append(_read_entry(body[at : at + size]))
+        at += size
+    return Batch(tuple(placed))
 
 
 def _group(group: Group) -> bytes:

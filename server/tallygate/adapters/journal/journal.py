@@ -20,9 +20,11 @@ from tallygate.adapters.journal.files import Files
 from tallygate.adapters.journal.index import held_key
 from tallygate.adapters.journal.recovery import Found, recover
 from tallygate.adapters.journal.segment import RECORD_BYTES, walk
+from tallygate.adapters.journal.waiter import Waiter
 from tallygate.adapters.journal.writer import Writer, WriterObserver, WriterParts
 from tallygate.ports.epochs import Ranges
 from tallygate.ports.journal import (
+    Batch,
     Entry,
     EntryKind,
     Group,
@@ -51,8 +53,8 @@ class JournalObserver(WriterObserver, Protocol):
     def damaged(self, kind: str, spans: int) -> None:
         """So many spans could not be read: corrupt, or torn at the end of a segment."""
 
-    def turned_away(self, reason: str) -> None:
-        """An entry was not taken: full, broken, or as too much is queued."""
+    def turned_away(self, reason: str, entries: int) -> None:
+        """So many entries were not taken: full, broken, or as too much is queued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +70,6 @@ class JournalOptions:
     threaded: bool = True
 
 
-@dataclass(slots=True)
-class _Waiter:
-    """Somebody who waits for an entry, until the timer runs out."""
-
-    mark: int
-    synced: bool
-    then: Callable[[bool], None] | None
-    expiry: asyncio.TimerHandle | None = None
-
-    def tell(self, reached: bool) -> None:
-        """Tell, once."""
-        then, self.then = self.then, None
-        if self.expiry is not None:
-            self.expiry.cancel()
-        if then is not None:
-            then(reached)
-
-
 class FileJournal:
     """The `Journal` port over a folder of segments. Made by `open_journal`."""
 
@@ -98,7 +82,7 @@ class FileJournal:
         self._index = found.index
         self._next = found.next_mark
         self._salt = found.salt
-        self._waiters: list[_Waiter] = []
+        self._waiters: list[Waiter] = []
         # How many entries of a group are not resolved, of groups that were read.
         self._read: dict[int, int] = {}
         self._loop = asyncio.get_running_loop()
@@ -119,18 +103,13 @@ class FileJournal:
         """The mark of what was taken last."""
         return self._next - 1
 
-    def append(self, entry: Entry | Group) -> int:
+    def append(self, entry: Entry | Group | Batch) -> int:
         """Take an entry. See the port."""
         reason = self._refusal()
         if reason:
-            self._observer.turned_away(reason)
+            self._observer.turned_away(reason, len(entry.placed) if isinstance(entry, Batch) else 1)
             return 0
-        mark = self._mark()
-        if isinstance(entry, Group):
-            size = ENTRY_BYTES + len(entry.operation_ids) * ID_BYTES
-        else:
-            size = ENTRY_BYTES + len(entry.operation.payload)
-        self._writer.put(mark, entry, size)
+        self._writer.put(mark := self._mark(), entry, _size(entry))
         return mark
 
     def _refusal(self) -> str:
@@ -164,7 +143,7 @@ class FileJournal:
         if self._writer.failing or self._closed:
             then(False)
             return
-        waiter = _Waiter(mark, synced, then)
+        waiter = Waiter(mark, synced, then)
         self._waiters.append(waiter)
         self._hasten(synced)
         if self._has(mark, synced):
@@ -201,7 +180,7 @@ class FileJournal:
 
     def _advance(self) -> None:
         self._telling.clear()
-        waiting: list[_Waiter] = []
+        waiting: list[Waiter] = []
         some, self._waiters = self._waiters, waiting
         for waiter in some:
             if waiter.then is None:
@@ -310,6 +289,9 @@ class FileJournal:
             match item:
                 case Entry():
                     stored += [Stored(mark, each) for each in each_of(item) if chosen(mark, each)]
+                case Batch(placed):
+                    every = (each for entry in placed for each in each_of(entry))
+                    stored += [Stored(mark, each) for each in every if chosen(mark, each)]
                 case Group() if marks is not None:
                     stored += [Stored(mark, each) for each in item.entries()]
                 case _:
@@ -335,8 +317,7 @@ class FileJournal:
         little = needed * ENTRY_BYTES * CARRY_SHARE < size_bytes
         if not needed or not little or behind < CARRY_BEHIND * size_bytes:
             return
-        mark, lanes = 0, dict[Lane, list[tuple[int, int]]]()
-        held = self._index.held()
+        mark, held = 0, self._index.held()
         for stored in await self._apart(partial(self._load, chosen=self._index.needs), name):
             entry = stored.entry
             # It may have been confirmed while the segment was read.
@@ -344,10 +325,6 @@ class FileJournal:
                 continue
             if entry.kind is EntryKind.HELD:
                 entry = replace(entry, expires_us=held[held_key(entry)][1])
-            else:
-                lane = (entry.source_id, entry.operation.shard)
-                last = entry.first_seq + entry.operation.event_count - 1
-                lanes.setdefault(lane, []).append((entry.first_seq, last))
             mark = self.append(entry)
             if not mark:
                 return
@@ -358,8 +335,10 @@ class FileJournal:
         """Return what the journal holds."""
         events, pending, held, size_bytes, since_us = self._index.measured()
         age_s = max(0.0, time.time_ns() / 1e9 - since_us / 1e6) if since_us else 0.0
-        queued, queued_bytes = self._writer.queued, self._writer.queued_bytes
-        return JournalSize(events, pending, held, size_bytes, age_s, queued, queued_bytes)
+        writer = self._writer
+        return JournalSize(
+            events, pending, held, size_bytes, age_s, writer.queued, writer.queued_bytes
+        )
 
     async def close(self) -> None:
         """Write and sync what was taken; take nothing more."""
@@ -374,6 +353,18 @@ class FileJournal:
         for waiter in self._waiters:
             waiter.tell(False)
         self._files.close()
+
+
+def _size(entry: Entry | Group | Batch) -> int:
+    """Return about how many bytes it takes until it is synced."""
+    match entry:
+        case Entry():
+            return ENTRY_BYTES + len(entry.operation.payload)
+        case Group():
+            return ENTRY_BYTES + len(entry.operation_ids) * ID_BYTES
+        case Batch(placed):
+            payloads = sum([len(each.operation.payload) for each in placed])
+            return ENTRY_BYTES * len(placed) + payloads
 
 
 def _meets(entry: Entry, wanted: Mapping[Lane, Ranges]) -> bool:
