@@ -4,8 +4,9 @@ If we die here, queued operations were not sent and nobody was answered: callers
 in flight may have been applied: callers retry with the same operation id and are told.
 
 Guarantees: one pipeline is in flight at a time, fed by whatever queued meanwhile, tenants taking
-turns (`fair`); a caller that goes away neither undoes nor repeats what was sent; what nobody waits
-for any more is not sent; what could not be answered in time is refused before it waits.
+turns (`fair`), and the next one is on its way before the callers of the last are told; a caller
+that goes away neither undoes nor repeats what was sent; what nobody waits for any more is not sent;
+what could not be answered in time is refused before it waits.
 Refuses to know: what operations mean.
 """
 
@@ -15,12 +16,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from tallygate.domain.decision import Operation
-from tallygate.domain.errors import DeadlineTooShort, Overloaded
+from tallygate.domain.errors import BackendUnavailable, DeadlineTooShort, Overloaded
 from tallygate.domain.ids import TenantId
 from tallygate.flow.fair import Answers, FairQueue, Part
 from tallygate.flow.pressure import Pressure
 from tallygate.ports import Clock, QuotaStore
 
+# Of the loop, until what a task was made for is on the wire: itself, the breaker's call, the write.
+TURNS_TO_WRITE: Final = 3
 # A decision takes about 1 ms with a Redis nearby: what has less left is not worth charging.
 HOPELESS_S: Final = 0.001
 
@@ -111,11 +114,22 @@ class Gather:
             await self._wake.wait()
             self._wake.clear()
             began_s = self._clock.monotonic()
-            while self._queue:
-                size = await self._send_some()
+            answered: _Pipeline | None = None
+            while self._queue or answered is not None:
+                sent = self._send_some() if self._queue else None
+                if answered is not None:
+                    if sent is not None:
+                        # The store works on it while the callers of the last one are told.
+                        for _ in range(TURNS_TO_WRITE):
+                            await asyncio.sleep(0)
+                    answered.tell()
+                answered = sent
+                if sent is None:
+                    continue
+                await asyncio.wait({sent.deciding})
                 now_s = self._clock.monotonic()
-                if size:
-                    self._pressure.answered(size, now_s - began_s)
+                if sent.operations:
+                    self._pressure.answered(len(sent.operations), now_s - began_s)
                 began_s = now_s
             if self._closing:
                 return
@@ -185,30 +199,45 @@ class Gather:
         self._refused(operations)
         return Overloaded(retry_after_us=self._pressure.refused(operations, self._queue.depth))
 
-    async def _send_some(self) -> int:
-        """Send a pipeline's worth; return how many operations were answered."""
+    def _send_some(self) -> "_Pipeline":
+        """Send a pipeline's worth."""
         batch = self._queue.take(self._batch_max)
         hopeless_at = self._clock.monotonic() + HOPELESS_S
-        sent = [
+        operations = [
             operation
             for part in batch
             for operation in part.operations
             if operation.expires_at > hopeless_at
         ]
-        try:
-            answers = await self._store.decide(sent) if sent else []
-        except Exception as error:  # noqa: BLE001  one pipeline's fault must not end all later ones
-            for part in batch:
-                part.failed(error)
-            return len(sent)
-        place = 0
-        for part in batch:
-            own: Answers = []
-            for operation in part.operations:
-                if operation.expires_at > hopeless_at:
-                    own.append(answers[place])
-                    place += 1
-                else:
-                    own.append(DeadlineTooShort())
-            part.answered(own)
-        return len(sent)
+        deciding = asyncio.get_running_loop().create_task(self._decided(operations))
+        return _Pipeline(batch, operations, hopeless_at, deciding)
+
+    async def _decided(self, operations: Sequence[Operation]) -> Answers:
+        return await self._store.decide(operations) if operations else []
+
+
+@dataclass(slots=True)
+class _Pipeline:
+    """Parts that were sent together, of them the operations that were worth it, and the answers."""
+
+    parts: Sequence[Part]
+    operations: Sequence[Operation]
+    hopeless_at: float
+    deciding: asyncio.Task[Answers]
+
+    def tell(self) -> None:
+        """Tell each part what came of it, once the store has answered."""
+        error = asyncio.CancelledError() if self.deciding.cancelled() else self.deciding.exception()
+        if error is not None:
+            # One pipeline's fault must not end all later ones.
+            for part in self.parts:
+                part.failed(error if isinstance(error, Exception) else BackendUnavailable())
+            return
+        answers = iter(self.deciding.result())
+        for part in self.parts:
+            part.answered(
+                [
+                    next(answers) if operation.expires_at > self.hopeless_at else DeadlineTooShort()
+                    for operation in part.operations
+                ]
+            )
