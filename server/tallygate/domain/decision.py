@@ -5,6 +5,7 @@ the Lua script and its specification in `account.py` take the same input.
 Refuses to know: tenants' plans, and how any of this travels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -209,7 +210,7 @@ class Decided:
 
     allowed: bool
     at_us: int
-    readings: tuple[LimitReading, ...]
+    readings: Sequence[LimitReading]
     refused_by: LimitId | None = None
     retry_after_us: int | None = None
     first_seq: int = 0

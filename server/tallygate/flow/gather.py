@@ -12,18 +12,18 @@ Refuses to know: what operations mean.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from tallygate.domain.decision import Operation
-from tallygate.domain.errors import BackendUnavailable, DeadlineTooShort, Overloaded
+from tallygate.domain.errors import DeadlineTooShort, Overloaded
 from tallygate.domain.ids import TenantId
 from tallygate.flow.fair import Answers, FairQueue, Part
 from tallygate.flow.pressure import Pressure
 from tallygate.ports import Clock, QuotaStore
 
-# Of the loop, until what a task was made for is on the wire: itself, the breaker's call, the write.
-TURNS_TO_WRITE: Final = 3
+# Of the loop, until a pipeline is on the wire: the breaker makes a task of its call of the store.
+TURNS_TO_WRITE: Final = 2
 # A decision takes about 1 ms with a Redis nearby: what has less left is not worth charging.
 HOPELESS_S: Final = 0.001
 
@@ -114,23 +114,26 @@ class Gather:
             await self._wake.wait()
             self._wake.clear()
             began_s = self._clock.monotonic()
-            answered: _Pipeline | None = None
-            while self._queue or answered is not None:
-                sent = self._send_some() if self._queue else None
-                if answered is not None:
-                    if sent is not None:
-                        # The store works on it while the callers of the last one are told.
-                        for _ in range(TURNS_TO_WRITE):
-                            await asyncio.sleep(0)
-                    answered.tell()
-                answered = sent
-                if sent is None:
-                    continue
-                await asyncio.wait({sent.deciding})
+            last: _Pipeline | None = None
+            while self._queue:
+                sent = self._send_some()
+                if last is not None:
+                    # The store works on this one while the callers of the last one are told.
+                    _after(TURNS_TO_WRITE, last.tell)
+                try:
+                    sent.answers = await self._decided(sent.operations)
+                except Exception as error:  # noqa: BLE001  one pipeline's fault is not the next's
+                    sent.error = error
+                if last is not None:
+                    last.tell()
+                last = sent
                 now_s = self._clock.monotonic()
-                if sent.operations:
+                if sent.operations and sent.error is None:
                     self._pressure.answered(len(sent.operations), now_s - began_s)
                 began_s = now_s
+                if not self._queue:
+                    last.tell()
+                    last = None
             if self._closing:
                 return
 
@@ -209,8 +212,7 @@ class Gather:
             for operation in part.operations
             if operation.expires_at > hopeless_at
         ]
-        deciding = asyncio.get_running_loop().create_task(self._decided(operations))
-        return _Pipeline(batch, operations, hopeless_at, deciding)
+        return _Pipeline(batch, operations, hopeless_at)
 
     async def _decided(self, operations: Sequence[Operation]) -> Answers:
         return await self._store.decide(operations) if operations else []
@@ -223,17 +225,20 @@ class _Pipeline:
     parts: Sequence[Part]
     operations: Sequence[Operation]
     hopeless_at: float
-    deciding: asyncio.Task[Answers]
+    answers: Answers = field(default_factory=list)
+    error: Exception | None = None
+    told: bool = False
 
     def tell(self) -> None:
-        """Tell each part what came of it, once the store has answered."""
-        error = asyncio.CancelledError() if self.deciding.cancelled() else self.deciding.exception()
-        if error is not None:
-            # One pipeline's fault must not end all later ones.
-            for part in self.parts:
-                part.failed(error if isinstance(error, Exception) else BackendUnavailable())
+        """Tell each part what came of it, once the store has answered; once only."""
+        if self.told:
             return
-        answers = iter(self.deciding.result())
+        self.told = True
+        if self.error is not None:
+            for part in self.parts:
+                part.failed(self.error)
+            return
+        answers = iter(self.answers)
         for part in self.parts:
             part.answered(
                 [
@@ -241,3 +246,11 @@ class _Pipeline:
                     for operation in part.operations
                 ]
             )
+
+
+def _after(turns: int, call: Callable[[], None]) -> None:
+    """Call it so many turns of the loop from now."""
+    if turns:
+        asyncio.get_running_loop().call_soon(_after, turns - 1, call)
+    else:
+        call()

@@ -116,7 +116,7 @@ class Lease:
     charges: tuple[Charge, ...]
     catalog: Catalog
     lineage: tuple[Tenant, ...]
-    readings: tuple[LimitReading, ...]
+    readings: Sequence[LimitReading]
     at_us: int
     received_s: float
     ends_s: float
