@@ -37,8 +37,6 @@ from tallygate.domain.errors import Draining, Overloaded, TallygateError
 
 # How late a call may be ended whose time is over: callers with a clock of their own do not wait.
 SWEEP_S: Final = 0.02
-# Answers of a turn that are sent together: the rest of the turn is long enough to write these.
-ANSWERS_MAX: Final = 16
 # For answers that are on their way when the front closes.
 FLUSH_S: Final = 0.05
 FOREVER: Final = float("inf")
@@ -141,8 +139,6 @@ class Front:
         if not self._answers:
             self._loop.call_soon(self._answer)
         self._answers.append((call, reply))
-        if len(self._answers) >= ANSWERS_MAX:
-            self._answer()
         self._count_out(ended, OK)
 
     def _answer(self) -> None:

@@ -45,7 +45,7 @@ class Replies:
         # The same by the charges that are kept for calls alike (`flow/place.py`).
         self._kept: dict[int, tuple[Sequence[Charge], _Known]] = {}
         # When limits reset.
-        self._ends: dict[int, bytes] = {}
+        self._ends: dict[float, bytes] = {}
 
     def consumed(self, result: ConsumeResult) -> bytes:
         """Return the `CheckAndConsumeResponse` of a decision."""
@@ -78,8 +78,10 @@ class Replies:
             if len(self._parts) >= PARTS_MAX:
                 self._parts.clear()
             found = self._parts[key] = _parts_of(reading)
-        used, remaining = reading.used, reading.remaining
-        return self._filled(found, used, remaining, reading.resets_at_us)
+        at_us = reading.resets_at_us
+        return _filled(
+            found, reading.used, reading.remaining, self._ends.get(at_us) or self._end(at_us)
+        )
 
     def _add_rows(self, parts: list[bytes], readings: Readings) -> None:
         """Add the status of each limit, as a field of the reply, without a reading of it."""
@@ -90,7 +92,7 @@ class Replies:
                 self._kept.clear()
             # Kept too: their identity must not be another's.
             kept = self._kept[id(charges)] = (charges, {})
-        known = kept[1]
+        known, ends = kept[1], self._ends
         for place, (state, used, limit, resets_at_us) in enumerate(readings.rows):
             found = known.get((place, state, limit))
             if found is None:
@@ -98,26 +100,25 @@ class Replies:
                     known.clear()
                 found = known[place, state, limit] = _parts_of(readings[place])
             left = int(limit - used) if limit > used else 0
-            parts.append(self._filled(found, int(used), left, int(resets_at_us)))
-
-    def _filled(self, found: _Parts, used: int, remaining: int, resets_at_us: int) -> bytes:
-        """Return a status with its figures between the parts that are always the same."""
-        head, middle, tail = found
-        content = head + b"\x18" + varint(used) + middle if used else head + middle
-        if remaining:
-            content += b"\x28" + varint(remaining)
-        if resets_at_us:
             # Windows of many accounts end at the same moment.
-            ends = self._ends.get(resets_at_us)
-            content += ends if ends is not None else self._end(resets_at_us)
-        content += tail
-        return b"\x12" + varint(len(content)) + content
+            end = ends.get(resets_at_us) or self._end(int(resets_at_us))
+            parts.append(_filled(found, int(used), left, end))
 
     def _end(self, at_us: int) -> bytes:
+        if not at_us:
+            return b""
         if len(self._ends) >= ENDS_MAX:
             self._ends.clear()
         made = self._ends[at_us] = micros(b"\x32", at_us)
         return made
+
+
+def _filled(found: _Parts, used: int, remaining: int, end: bytes) -> bytes:
+    """Return a status with its figures between the parts that are always the same."""
+    head, middle, tail = found
+    content = head + b"\x18" + varint(used) + middle if used else head + middle
+    content += b"\x28" + varint(remaining) + end + tail if remaining else end + tail
+    return b"\x12" + varint(len(content)) + content
 
 
 def _parts_of(reading: LimitReading) -> _Parts:
