@@ -7,6 +7,7 @@ and not the machine; every statement compares figures of one run.
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -21,6 +22,7 @@ TENANTS = [f"tenant-{n}" for n in range(10)]
 ENOUGH = 12
 # So many find the queue full all the time, and are refused as fast as they ask.
 FLOOD = 60
+TURNS = 3
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +41,7 @@ def redis_server(
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("seconds", [3.0, pytest.param(60.0, marks=pytest.mark.faults_long)])
+@pytest.mark.parametrize("seconds", [2.0, pytest.param(20.0, marks=pytest.mark.faults_long)])
 async def test_ten_times_too_much(redis_url: str, tmp_path: Path, seconds: float) -> None:
     """Goodput stays, health stays, and calls afterwards are as before: nothing storms.
 
@@ -47,19 +49,25 @@ async def test_ten_times_too_much(redis_url: str, tmp_path: Path, seconds: float
     """
     async with busy(redis_url, tmp_path) as it:
         [callers] = it.callers
-        usual = await callers.load(TENANTS, ENOUGH, seconds)
-        assert usual.ends.keys() == {"OK"}
-        flood = await callers.load(TENANTS, FLOOD, seconds, ops_port=it.process.ops_port)
-        assert flood.healthy > 0
-        assert flood.ends["UNAVAILABLE"] > flood.answered
-        assert flood.answered >= 0.8 * usual.answered
-        # Nobody is left to wait until it is too late: what cannot be answered is refused.
-        assert flood.ends["DEADLINE_EXCEEDED"] <= 0.1 * flood.answered
-        assert len(flood.pushbacks_ms) == flood.ends["UNAVAILABLE"]
-        afterwards = await callers.load(TENANTS, ENOUGH, seconds)
-        assert afterwards.ends.keys() == {"OK"}
-        assert afterwards.answered >= 0.8 * usual.answered
-        assert afterwards.quantile_s(0.5) <= 2 * usual.quantile_s(0.5)
+        first = await callers.load(TENANTS, ENOUGH, seconds)
+        before, shares, afterwards = first, [], []
+        # In turns, so that a moment in which the machine does something else decides nothing.
+        for _ in range(TURNS):
+            flood = await callers.load(TENANTS, FLOOD, seconds, ops_port=it.process.ops_port)
+            assert flood.healthy > 0
+            assert flood.ends["UNAVAILABLE"] > flood.answered
+            # Nobody is left to wait until it is too late: what cannot be answered is refused.
+            assert flood.ends["DEADLINE_EXCEEDED"] <= 0.1 * flood.answered
+            assert len(flood.pushbacks_ms) == flood.ends["UNAVAILABLE"]
+            after = await callers.load(TENANTS, ENOUGH, seconds)
+            assert before.ends.keys() == after.ends.keys() == {"OK"}
+            shares.append(flood.answered / before.answered)
+            afterwards.append(after)
+            before = after
+        assert median(shares) >= 0.8
+        assert median(after.answered for after in afterwards) >= 0.8 * first.answered
+        slowness = median(after.quantile_s(0.5) for after in afterwards)
+        assert slowness <= 2 * first.quantile_s(0.5)
 
 
 @pytest.mark.slow
