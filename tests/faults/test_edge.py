@@ -167,6 +167,7 @@ async def test_connections_grow_old_without_an_error() -> None:
 
         counts = await asyncio.gather(*(call_until_moved() for _ in range(8)))
         assert min(counts) > 0
+        assert it.told.codes == {"OK": sum(counts)}
 
 
 async def test_a_connection_that_is_old_ends_its_calls_first() -> None:
@@ -177,6 +178,7 @@ async def test_a_connection_that_is_old_ends_its_calls_first() -> None:
         assert await raw.told_to_go() == inside
         late = raw.ask(METHOD)
         raw.message(late, charge("late").SerializeToString())
+        raw.send(http2.WINDOW_UPDATE, 0, late, (1).to_bytes(4, "big"))
         await raw.read_by_server()
         it.held.let.set()
         assert await raw.ended(inside)
