@@ -22,6 +22,9 @@ from tallygate.flow.fair import Answers, FairQueue, Part
 from tallygate.flow.pressure import Pressure
 from tallygate.ports import Clock, QuotaStore
 
+# Above it, what waits is sent in halves: callers of the one are told while the store works on the
+# other. Sent as one, all callers would wait for the store together, and the store for all of them.
+HALVED_MIN: Final = 32
 # Of the loop, until a pipeline is on the wire: the breaker makes a task of its call of the store.
 TURNS_TO_WRITE: Final = 2
 # A decision takes about 1 ms with a Redis nearby: what has less left is not worth charging.
@@ -204,7 +207,8 @@ class Gather:
 
     def _send_some(self) -> "_Pipeline":
         """Send a pipeline's worth."""
-        batch = self._queue.take(self._batch_max)
+        half = (self._queue.depth + 1) // 2
+        batch = self._queue.take(min(self._batch_max, max(half, HALVED_MIN)))
         hopeless_at = self._clock.monotonic() + HOPELESS_S
         operations = [
             operation
