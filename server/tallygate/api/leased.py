@@ -5,6 +5,7 @@ granted is as safe as it says. What is not granted here is left as it came.
 Refuses to know: transports, and how what is left is decided.
 """
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +15,15 @@ from google.protobuf.message import DecodeError
 
 from tallygate.api import convert
 from tallygate.api.batched import Answering, Call
-from tallygate.api.replies import Replies
+from tallygate.api.content import without_id
+from tallygate.api.leased_replies import Form
 from tallygate.domain import ids
-from tallygate.domain.decision import Decided, LimitState, WindowRule
 from tallygate.domain.errors import NotDurable, TallygateError
 from tallygate.domain.ids import OperationId
-from tallygate.domain.request import ConsumeResult, Durability, event_id_of
+from tallygate.domain.made import STEM_DIGITS, made_ids, stem_of_digits
+from tallygate.domain.request import Durability
 from tallygate.flow.granted import Repeatable
-from tallygate.flow.heat import granted_at_us, readings_of
+from tallygate.flow.heat import granted_at_us
 from tallygate.flow.lease import Leases, debit
 from tallygate.flow.pattern import Pattern, Patterns
 from tallygate.flow.settle import BATCH_MAX, Granted, Lease
@@ -34,45 +36,6 @@ MET_MIN: Final = 4
 MET_MAX: Final = 20_000
 # A sync takes milliseconds; a write less.
 WAIT_S: Final = 1.0
-
-_OK: Final = convert.STATES[LimitState.OK]
-_WARNING: Final = convert.STATES[LimitState.WARNING]
-
-
-class _Form:
-    """A reply with room for what differs between the calls of a pattern and a lease."""
-
-    def __init__(self, pattern: Pattern, lease: Lease, level: Durability) -> None:
-        """Fill in what all replies say alike."""
-        self.lease: Final = lease
-        self._items = len(pattern.request.items)
-        answer = Decided(True, 0, readings_of(lease, lease.left), leased=True)
-        event_ids = tuple(event_id_of(OperationId(""), index) for index in range(self._items))
-        self._message = quota_pb2.CheckAndConsumeResponse.FromString(
-            Replies().consumed(ConsumeResult(answer, event_ids, level))
-        )
-        self._event_ids = self._message.event_ids
-        self._limits = [
-            (status, taken.used, charge.limit, _warns_from(lease, place))
-            for place, (status, taken, charge) in enumerate(
-                zip(self._message.limits, lease.readings, lease.charges, strict=True)
-            )
-        ]
-
-    def encoded(self, of: str) -> bytes:
-        """Return the reply to a call that was just granted."""
-        left = self.lease.left
-        for place, (status, taken, limit, warns_from) in enumerate(self._limits):
-            used = taken - left[place]
-            used = max(used, 0)
-            status.used = used
-            status.remaining = limit - used if limit > used else 0
-            status.state = _WARNING if used >= warns_from else _OK
-        event_ids = self._event_ids
-        for index in range(self._items):
-            event_ids[index] = f"{of}:{index}"
-        encoded: bytes = self._message.SerializeToString()
-        return encoded
 
 
 @dataclass(slots=True)
@@ -95,7 +58,7 @@ class LeasedCalls:
         self._patterns = Patterns(leases)
         self._journal = leases.parts.journal
         self._known: dict[bytes, Pattern] = {}
-        self._forms: dict[Pattern, _Form] = {}
+        self._forms: dict[Pattern, Form] = {}
         # How often contents have come that have no pattern yet.
         self._met: dict[bytes, int] = {}
 
@@ -105,43 +68,84 @@ class LeasedCalls:
             return calls
         now_s = self._leases.parts.clock.monotonic()
         turn = _Turn(answering, now_s, [], [], [])
-        read = quota_pb2.CheckAndConsumeRequest.FromString
-        rest: list[Call] = []
+        known, rest = self._known, list[Call]()
+        # Those that brought no id, by their content.
+        plain: dict[Pattern, list[Call]] = {}
         for call in calls:
-            number, data, expires_at = call
-            try:
-                message = read(data)
-            except DecodeError:
+            number, content, expires_at = call
+            if expires_at <= now_s:
                 rest.append(call)
                 continue
-            named = message.operation_id
-            if named:
-                message.ClearField("operation_id")
-                data = message.SerializeToString(deterministic=True)
-            pattern = self._known.get(data) or self._meet(data, message)
-            if (
-                pattern is None
-                or expires_at <= now_s
-                or not self._answer(turn, number, pattern, named)
-            ):
+            pattern, named = known.get(content), ""
+            if pattern is None:
+                pattern, named = self._looked_at(content)
+            if pattern is None:
                 rest.append(call)
+            elif not named:
+                plain.setdefault(pattern, []).append(call)
+            elif not self._answer(turn, number, pattern, named):
+                rest.append(call)
+        for pattern, some in plain.items():
+            rest += self._answer_all(turn, pattern, some)
         self._end(turn)
         return rest
+
+    def _looked_at(self, data: bytes) -> tuple[Pattern | None, str]:
+        """Return the pattern of a call, and its operation id."""
+        found = without_id(data)
+        if found is not None:
+            pattern = self._known.get(found[0])
+            if pattern is not None:
+                return pattern, found[1]
+        try:
+            message = quota_pb2.CheckAndConsumeRequest.FromString(data)
+        except DecodeError:
+            return None, ""
+        named = message.operation_id
+        if named:
+            message.ClearField("operation_id")
+            data = message.SerializeToString(deterministic=True)
+        return self._known.get(data) or self._meet(data, message), named
+
+    def _answer_all(self, turn: _Turn, pattern: Pattern, calls: list[Call]) -> list[Call]:
+        """Grant calls that brought no id, on stems of ours; return those that have no answer."""
+        synced = pattern.request.min_durability > Durability.BUFFERED
+        told = turn.synced if synced else turn.written
+        while calls:
+            lease = self._patterns.lease(pattern, turn.now_s)
+            if lease is None:
+                break
+            stem = stem_of_digits(secrets.token_hex(STEM_DIGITS // 2))
+            amounts = pattern.amounts
+            few = min(left // amount for left, amount in zip(lease.left, amounts, strict=True))
+            made = made_ids(stem, 0, min(few, pattern.room, len(calls), BATCH_MAX))
+            alike = self._patterns.alike(pattern, len(made[0]))
+            if alike is None:
+                break
+            count = len(made)
+            replies = self._form(pattern, lease, synced=synced).many(made, amounts)
+            debit(lease, [amount * count for amount in amounts])
+            pattern.room -= count
+            at_us = granted_at_us(lease, turn.now_s)
+            turn.groups.append((lease, pattern, Granted(alike, amounts, at_us, made, stem=stem)))
+            told += [(call[0], reply) for call, reply in zip(calls, replies, strict=False)]
+            calls = calls[count:]
+        return calls
 
     def _answer(self, turn: _Turn, number: int, pattern: Pattern, named: str) -> bool:
         """Grant a call, or repeat its answer; say whether it has one."""
         lease = self._patterns.lease(pattern, turn.now_s)
         if lease is None:
             return False
-        of = named or convert.operation_id_of("")
-        alike = self._patterns.alike(pattern, len(of))
+        alike = self._patterns.alike(pattern, len(named))
         if alike is None:
             return False
-        name = (pattern.request.tenant_id, OperationId(of))
+        of = OperationId(named)
+        name = (pattern.request.tenant_id, of)
         synced = pattern.request.min_durability > Durability.BUFFERED
         told = turn.synced if synced else turn.written
         # A repeat is answered by whoever decides what is left; so is an id that is none.
-        if named and (not _may_be_new(named) or self._leases.recent.get(name) is not None):
+        if not _may_be_new(named) or self._leases.recent.get(name) is not None:
             return False
         debit(lease, pattern.amounts)
         pattern.room -= 1
@@ -150,14 +154,18 @@ class LeasedCalls:
             at_us = granted_at_us(lease, turn.now_s)
             group = pattern.group = Granted(alike, pattern.amounts, at_us, [])
             turn.groups.append((lease, pattern, group))
-        group.operation_ids.append(name[1])
-        if named:
-            self._leases.recent.put(name, Repeatable(alike, group, lease, tuple(lease.left)))
+        group.operation_ids.append(of)
+        self._leases.recent.put(name, Repeatable(alike, group, lease, tuple(lease.left)))
+        told.append((number, self._form(pattern, lease, synced=synced).one(of)))
+        return True
+
+    def _form(self, pattern: Pattern, lease: Lease, *, synced: bool) -> Form:
+        """Return what replies to the pattern's calls say alike."""
         form = self._forms.get(pattern)
         if form is None or form.lease is not lease:
-            form = self._forms[pattern] = _Form(pattern, lease, self._level(synced=synced))
-        told.append((number, form.encoded(of)))
-        return True
+            level = self._level(synced=synced)
+            form = self._forms[pattern] = Form(len(pattern.request.items), lease, level)
+        return form
 
     def _end(self, turn: _Turn) -> None:
         """Enter what was granted, and answer once that is done."""
@@ -213,14 +221,6 @@ def _may_be_new(named: str) -> bool:
     except TallygateError:
         return False
     return True
-
-
-def _warns_from(lease: Lease, place: int) -> int:
-    """Return from how many units used a limit warns, one more than it may hold for never."""
-    rule = lease.charges[place].rule
-    if isinstance(rule, WindowRule) and rule.thresholds:
-        return min(units for _, units in rule.thresholds)
-    return ids.AMOUNT_MAX + 1
 
 
 def _tell(answering: Answering, told: Sequence[tuple[int, bytes]], reached: bool) -> None:

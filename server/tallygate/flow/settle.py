@@ -47,6 +47,8 @@ BATCH_MAX: Final = 256
 NEVER_US: Final = AMOUNT_MAX
 
 _OUTCOMES: Final = {"p": "repeated", "u": "conflict"}
+# What is said of calls that have to be recorded still.
+_KEPT: Final = frozenset({"b", "t"})
 
 
 class EventDater(Protocol):
@@ -72,7 +74,8 @@ class Granted:
     """Calls alike that were granted at one moment, each for `amounts`, one per charge.
 
     `mark` is theirs in the journal, 0 without one. Those in `unnamed` are not remembered: what
-    stands under their ids cannot be read.
+    stands under their ids cannot be read. With a `stem`, their ids are its places, all of them from
+    the first on.
     """
 
     alike: Alike
@@ -81,6 +84,7 @@ class Granted:
     operation_ids: list[OperationId]
     mark: int = 0
     unnamed: frozenset[OperationId] = frozenset()
+    stem: str = ""
 
 
 @dataclass(slots=True)
@@ -245,9 +249,14 @@ class Settler:
             some = self._dated(group)
             payloads += some
             ids, alike = group.operation_ids, group.alike
-            named = tuple([None if of in group.unnamed else of for of in ids])
-            fingerprints = tuple([alike.fingerprint(of) for of in ids])
-            runs.append(Given(named, fingerprints, alike.event_count, len(some[0])))
+            if group.stem:
+                named: tuple[OperationId | None, ...] = tuple(ids)
+                fingerprints = (alike.fingerprint(ids[0]),) * len(ids)
+            else:
+                named = tuple([None if of in group.unnamed else of for of in ids])
+                fingerprints = tuple([alike.fingerprint(of) for of in ids])
+            size_bytes = len(some[0])
+            runs.append(Given(named, fingerprints, alike.event_count, size_bytes, group.stem))
         return tuple(runs), b"".join(payloads)
 
     def _dated(self, group: Granted) -> list[bytes]:
@@ -298,9 +307,13 @@ class Settler:
                 if 0 <= place - start < len(ids)
             }
             start += len(ids)
+            if found:
+                # From now on each is looked for, and recorded, by itself.
+                group.stem = ""
             broken = frozenset(of for of, how in found.items() if how == "b")
             group.unnamed |= broken
-            group.operation_ids = [of for of in ids if of not in found or of in broken]
+            kept = {of for of, how in found.items() if how in _KEPT}
+            group.operation_ids = [of for of in ids if of not in found or of in kept]
             for how in found.values():
                 if how in _OUTCOMES:
                     self._observer.settled(_OUTCOMES[how], 1)

@@ -285,6 +285,7 @@ end
 
 is_rare = {
   decode = decode, encode = encode, kind_of = kind_of, burn = burn, replay = replay,
+  replay_of_stem = replay_of_stem,
   evaluate = { s = evaluate_sliding, h = evaluate_concurrency, b = evaluate_balance },
   expire = expire, detail = detail, is_fenced = is_fenced, has_moved = has_moved, closed = closed,
   ahead = ahead, touch_shares = touch_shares, not_held = not_held, reserve = reserve,
