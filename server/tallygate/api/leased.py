@@ -22,9 +22,9 @@ from tallygate.domain.errors import NotDurable, TallygateError
 from tallygate.domain.ids import OperationId
 from tallygate.domain.made import STEM_DIGITS, made_ids, stem_of_digits
 from tallygate.domain.request import Durability
-from tallygate.flow.granted import Repeatable
+from tallygate.flow.granted import Name, Repeatable
 from tallygate.flow.heat import granted_at_us
-from tallygate.flow.lease import Leases, debit
+from tallygate.flow.lease import Leases, debit, lefts
 from tallygate.flow.pattern import Pattern, Patterns
 from tallygate.flow.settle import BATCH_MAX, Granted, Lease
 from tallygate.gen.v1 import quota_pb2
@@ -36,6 +36,15 @@ MET_MIN: Final = 4
 MET_MAX: Final = 20_000
 # A sync takes milliseconds; a write less.
 WAIT_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Calls that came together with one content, and their ids: as long as the others, or none."""
+
+    pattern: Pattern
+    calls: list[Call]
+    ids: list[OperationId]
 
 
 @dataclass(slots=True)
@@ -69,26 +78,37 @@ class LeasedCalls:
         now_s = self._leases.parts.clock.monotonic()
         turn = _Turn(answering, now_s, [], [], [])
         known, rest = self._known, list[Call]()
-        # Those that brought no id, by their content.
-        plain: dict[Pattern, list[Call]] = {}
+        kinds: dict[tuple[Pattern, int], _Kind] = {}
+        met: set[Name] = set()
         for call in calls:
-            number, content, expires_at = call
+            _, content, expires_at = call
             if expires_at <= now_s:
                 rest.append(call)
                 continue
             pattern, named = known.get(content), ""
             if pattern is None:
                 pattern, named = self._looked_at(content)
-            if pattern is None:
-                rest.append(call)
-            elif not named:
-                plain.setdefault(pattern, []).append(call)
-            elif not self._answer(turn, number, pattern, named):
-                rest.append(call)
-        for pattern, some in plain.items():
-            rest += self._answer_all(turn, pattern, some)
+                if pattern is None or (named and not self._is_new(pattern, named, met)):
+                    rest.append(call)
+                    continue
+            kind = kinds.get((pattern, len(named)))
+            if kind is None:
+                kind = kinds[pattern, len(named)] = _Kind(pattern, [], [])
+            kind.calls.append(call)
+            if named:
+                kind.ids.append(OperationId(named))
+        for kind in kinds.values():
+            rest += self._answer(turn, kind)
         self._end(turn)
         return rest
+
+    def _is_new(self, pattern: Pattern, named: str, met: set[Name]) -> bool:
+        """Say whether a call may be the first of its name: a repeat is answered otherwise."""
+        name = (pattern.request.tenant_id, OperationId(named))
+        if name in met or not _may_be_new(named) or self._leases.recent.get(name) is not None:
+            return False
+        met.add(name)
+        return True
 
     def _looked_at(self, data: bytes) -> tuple[Pattern | None, str]:
         """Return the pattern of a call, and its operation id."""
@@ -107,57 +127,41 @@ class LeasedCalls:
             data = message.SerializeToString(deterministic=True)
         return self._known.get(data) or self._meet(data, message), named
 
-    def _answer_all(self, turn: _Turn, pattern: Pattern, calls: list[Call]) -> list[Call]:
-        """Grant calls that brought no id, on stems of ours; return those that have no answer."""
+    def _answer(self, turn: _Turn, kind: _Kind) -> Sequence[Call]:
+        """Grant calls, those without ids on stems of ours; return those that have no answer."""
+        pattern, calls, ids_left = kind.pattern, kind.calls, kind.ids
         synced = pattern.request.min_durability > Durability.BUFFERED
         told = turn.synced if synced else turn.written
         while calls:
             lease = self._patterns.lease(pattern, turn.now_s)
             if lease is None:
                 break
-            stem = stem_of_digits(secrets.token_hex(STEM_DIGITS // 2))
-            amounts = pattern.amounts
-            few = min(left // amount for left, amount in zip(lease.left, amounts, strict=True))
-            made = made_ids(stem, 0, min(few, pattern.room, len(calls), BATCH_MAX))
-            alike = self._patterns.alike(pattern, len(made[0]))
+            amounts, left = pattern.amounts, lease.left
+            few = min([units // amount for units, amount in zip(left, amounts, strict=True)])
+            count = min(few, pattern.room, len(calls), BATCH_MAX)
+            stem = "" if ids_left else stem_of_digits(secrets.token_hex(STEM_DIGITS // 2))
+            of = ids_left[:count] or made_ids(stem, 0, count)
+            alike = self._patterns.alike(pattern, len(of[0]))
             if alike is None:
                 break
-            count = len(made)
-            replies = self._form(pattern, lease, synced=synced).many(made, amounts)
+            at_us = granted_at_us(lease, turn.now_s)
+            group = Granted(alike, amounts, at_us, of, stem=stem)
+            turn.groups.append((lease, pattern, group))
+            replies = self._form(pattern, lease, synced=synced).many(of, amounts)
+            told += [(call[0], reply) for call, reply in zip(calls, replies, strict=False)]
+            if not stem:
+                self._remember(lease, group)
             debit(lease, [amount * count for amount in amounts])
             pattern.room -= count
-            at_us = granted_at_us(lease, turn.now_s)
-            turn.groups.append((lease, pattern, Granted(alike, amounts, at_us, made, stem=stem)))
-            told += [(call[0], reply) for call, reply in zip(calls, replies, strict=False)]
-            calls = calls[count:]
+            calls, ids_left = calls[count:], ids_left[count:]
         return calls
 
-    def _answer(self, turn: _Turn, number: int, pattern: Pattern, named: str) -> bool:
-        """Grant a call, or repeat its answer; say whether it has one."""
-        lease = self._patterns.lease(pattern, turn.now_s)
-        if lease is None:
-            return False
-        alike = self._patterns.alike(pattern, len(named))
-        if alike is None:
-            return False
-        of = OperationId(named)
-        name = (pattern.request.tenant_id, of)
-        synced = pattern.request.min_durability > Durability.BUFFERED
-        told = turn.synced if synced else turn.written
-        # A repeat is answered by whoever decides what is left; so is an id that is none.
-        if not _may_be_new(named) or self._leases.recent.get(name) is not None:
-            return False
-        debit(lease, pattern.amounts)
-        pattern.room -= 1
-        group = pattern.group
-        if group is None or group.alike is not alike or len(group.operation_ids) >= BATCH_MAX:
-            at_us = granted_at_us(lease, turn.now_s)
-            group = pattern.group = Granted(alike, pattern.amounts, at_us, [])
-            turn.groups.append((lease, pattern, group))
-        group.operation_ids.append(of)
-        self._leases.recent.put(name, Repeatable(alike, group, lease, tuple(lease.left)))
-        told.append((number, self._form(pattern, lease, synced=synced).one(of)))
-        return True
+    def _remember(self, lease: Lease, group: Granted) -> None:
+        """Keep what repeats are answered by: what is left after each of the calls."""
+        tenant_id, recent = group.alike.tenant_id, self._leases.recent
+        after = zip(*lefts(lease, group.amounts, len(group.operation_ids)), strict=True)
+        for of, left in zip(group.operation_ids, after, strict=True):
+            recent.put((tenant_id, of), Repeatable(group.alike, group, lease, left))
 
     def _form(self, pattern: Pattern, lease: Lease, *, synced: bool) -> Form:
         """Return what replies to the pattern's calls say alike."""
@@ -174,7 +178,6 @@ class LeasedCalls:
             assert pattern.hot is not None
             self._leases.called(pattern.hot, turn.now_s, len(group.operation_ids))
             self._leases.enter(lease, group)
-            pattern.group = None
             mark, whole = max(mark, group.mark), whole and group.mark > 0
         for synced, told in ((False, turn.written), (True, turn.synced)):
             if not told:

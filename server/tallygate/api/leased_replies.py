@@ -15,6 +15,7 @@ from tallygate.domain.ids import OperationId
 from tallygate.domain.request import ConsumeResult, Durability, event_id_of
 from tallygate.domain.varint import sized, varint, varints
 from tallygate.flow.heat import readings_of
+from tallygate.flow.lease import lefts
 from tallygate.flow.settle import Lease
 from tallygate.gen.v1 import limit_pb2, quota_pb2
 
@@ -41,8 +42,7 @@ class _Status:
             rest.ClearField(name)
         self._tail: Final = rest.SerializeToString()
 
-    def one(self, left: int) -> bytes:
-        """Return the status while that much of the lease is left."""
+    def _one(self, left: int) -> bytes:
         used = max(self._taken - left, 0)
         remaining = self._limit - used if self._limit > used else 0
         content = self._heads[used >= self._warns_from]
@@ -55,12 +55,12 @@ class _Status:
         """Return the status for each of what is left, which falls."""
         first, last = self._taken - lefts[0], self._taken - lefts[-1]
         if first <= 0 or last >= self._limit or first < self._warns_from <= last:
-            return [self.one(left) for left in lefts]
+            return [self._one(left) for left in lefts]
         step = -lefts.step
         used = varints(range(first, last + 1, step))
         remaining = varints(range(self._limit - first, self._limit - last - 1, -step))
         if len(used[0]) != len(used[-1]) or len(remaining[0]) != len(remaining[-1]):
-            return [self.one(left) for left in lefts]
+            return [self._one(left) for left in lefts]
         head = self._heads[first >= self._warns_from] + b"\x18"
         middle, tail = self._middle + b"\x28", self._tail
         size = len(head) + len(used[0]) + len(middle) + len(remaining[0]) + len(tail)
@@ -88,18 +88,10 @@ class Form:
         self._head: Final = quota_pb2.CheckAndConsumeResponse(allowed=True).SerializeToString()
         self._tail: Final = message.SerializeToString().removeprefix(self._head)
 
-    def one(self, of: OperationId) -> bytes:
-        """Return the reply to the call that was granted last."""
-        statuses = zip(self._statuses, self.lease.left, strict=True)
-        limits = b"".join([status.one(left) for status, left in statuses])
-        return self._head + limits + self._tail + self._event_ids(of.encode())
-
     def many(self, of: Sequence[OperationId], amounts: Sequence[int]) -> list[bytes]:
         """Return the replies to calls, granted one after the other from what is left now."""
-        columns = [
-            status.many(range(left - amount, left - amount * (len(of) + 1), -amount))
-            for status, left, amount in zip(self._statuses, self.lease.left, amounts, strict=True)
-        ]
+        after = lefts(self.lease, amounts, len(of))
+        columns = [status.many(left) for status, left in zip(self._statuses, after, strict=True)]
         head, tail, event_ids = self._head, self._tail, self._event_ids
         limits = map(b"".join, zip(*columns, strict=True))
         return [

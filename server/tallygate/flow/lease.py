@@ -330,6 +330,14 @@ def debit(lease: Lease, amounts: Sequence[int]) -> None:
         left[place] -= amount
 
 
+def lefts(lease: Lease, amounts: Sequence[int], calls: int) -> list[range]:
+    """Return what is left after each of the next calls, per charge."""
+    return [
+        range(left - amount, left - amount * (calls + 1), -amount)
+        for left, amount in zip(lease.left, amounts, strict=True)
+    ]
+
+
 def _grantable(lease: Lease, draft: Draft, now_s: float) -> bool:
     if not lease.usable:
         return False
