@@ -32,11 +32,14 @@ from tallygate.domain.ids import (
     numbered_in,
 )
 from tallygate.domain.limit import charge
+from tallygate.domain.made import made_ids
 from tallygate.domain.sliding import sliding_rule
 from tallygate.domain.window import DAY_US, MINUTE_US, SECOND_US, Calendar
 from tallygate.ports import ReservationKey
 from tallygate.ports.epochs import Stage
 from tests.property.shard_details import (
+    STEM_CALLS,
+    STEMS,
     any_balance,
     any_given,
     any_grants,
@@ -243,6 +246,9 @@ class World:
         """Return the id, if any, and the fingerprint of an operation."""
         identity = self._choose.one_of([None, None, *range(4)])
         named = OperationId(f"{mode.value}-{identity}") if identity is not None else None
+        if mode is Mode.CONSUME and self._choose.one_of([True, *[False] * 5]):
+            # As somebody repeats a call under the id that was made for it.
+            named = self._choose.one_of(made_ids(self._choose.one_of(STEMS), 0, STEM_CALLS))
         return {"operation_id": named, "fingerprint": f"{mode.value}{content:x}"}
 
     def _use(self) -> Operation:

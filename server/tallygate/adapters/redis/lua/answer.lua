@@ -107,10 +107,8 @@ local function remember(operation, answer, payload, labels)
       #answer, answer
     ) .. payload
     new_records[index] = ceil(kept_us / 1000)
-    local stem = operation.stem
-    if stem and not records[stem] then
-      -- Whoever comes with all of the stem looks at each of it then.
-      records[stem], new_records[stem] = '\4', new_records[index]
+    if operation.stem then
+      rare().meet_stem(operation.stem, kept_us)
     end
   end
   return answer
