@@ -93,6 +93,14 @@ STEMS = [stem_of_digits(digit * STEM_DIGITS) for digit in "0f"]
 STEM_CALLS = 3
 
 
+def any_name(choose: Chooser, mode: Mode) -> OperationId | None:
+    """Return an operation's id, if any: at times one that was made for a call granted ahead."""
+    if mode is Mode.CONSUME and choose.one_of([True, *[False] * 5]):
+        return choose.one_of(made_ids(choose.one_of(STEMS), 0, STEM_CALLS))
+    identity = choose.one_of([None, None, *range(4)])
+    return OperationId(f"{mode.value}-{identity}") if identity is not None else None
+
+
 def any_given(choose: Chooser) -> tuple[Given, ...]:
     """Return some calls that were granted ahead: their ids are those of other calls, too."""
     ids: list[OperationId | None] = [*(OperationId(f"c-{number}") for number in range(6)), None]

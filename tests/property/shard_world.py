@@ -24,7 +24,6 @@ from tallygate.domain.ids import (
     AMOUNT_MAX,
     AccountId,
     EventId,
-    OperationId,
     ReservationId,
     SourceId,
     TenantId,
@@ -32,17 +31,15 @@ from tallygate.domain.ids import (
     numbered_in,
 )
 from tallygate.domain.limit import charge
-from tallygate.domain.made import made_ids
 from tallygate.domain.sliding import sliding_rule
 from tallygate.domain.window import DAY_US, MINUTE_US, SECOND_US, Calendar
 from tallygate.ports import ReservationKey
 from tallygate.ports.epochs import Stage
 from tests.property.shard_details import (
-    STEM_CALLS,
-    STEMS,
     any_balance,
     any_given,
     any_grants,
+    any_name,
     any_portion,
     any_slot,
     events_given,
@@ -244,12 +241,10 @@ class World:
 
     def _named(self, mode: Mode, content: int) -> dict[str, Any]:
         """Return the id, if any, and the fingerprint of an operation."""
-        identity = self._choose.one_of([None, None, *range(4)])
-        named = OperationId(f"{mode.value}-{identity}") if identity is not None else None
-        if mode is Mode.CONSUME and self._choose.one_of([True, *[False] * 5]):
-            # As somebody repeats a call under the id that was made for it.
-            named = self._choose.one_of(made_ids(self._choose.one_of(STEMS), 0, STEM_CALLS))
-        return {"operation_id": named, "fingerprint": f"{mode.value}{content:x}"}
+        return {
+            "operation_id": any_name(self._choose, mode),
+            "fingerprint": f"{mode.value}{content:x}",
+        }
 
     def _use(self) -> Operation:
         mode = self._choose.one_of([Mode.CONSUME] * 4 + [Mode.RECORD, Mode.CHECK, Mode.REJECT])

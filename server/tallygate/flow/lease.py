@@ -25,9 +25,9 @@ from tallygate.flow.decide import Answer, Decide, DecideObserver
 from tallygate.flow.draft import Draft
 from tallygate.flow.granted import Recent, Repeatable
 from tallygate.flow.heat import Hot, Key, granted_at_us, same, spent, taking_for
+from tallygate.flow.resubmit import EventDater
 from tallygate.flow.settle import (
     BATCH_MAX,
-    EventDater,
     Granted,
     Job,
     Lease,

@@ -35,6 +35,7 @@ from tallygate.domain.errors import TallygateError
 from tallygate.domain.ids import AMOUNT_MAX, AccountId, OperationId, ReservationId, TenantId
 from tallygate.domain.lease import less
 from tallygate.domain.limit import in_reach
+from tallygate.flow.resubmit import EventDater
 from tallygate.ports.journal import Journal
 
 Answer = Outcome | TallygateError
@@ -49,14 +50,6 @@ NEVER_US: Final = AMOUNT_MAX
 _OUTCOMES: Final = {"p": "repeated", "u": "conflict"}
 # What is said of calls that have to be recorded still.
 _KEPT: Final = frozenset({"b", "t"})
-
-
-class EventDater(Protocol):
-    """Writes a time into encoded events."""
-
-    def dated(self, payload: bytes, at_us: int) -> bytes:
-        """Return the events of a unit of the stream with that time where they name none."""
-        ...
 
 
 class SettleObserver(Protocol):
@@ -249,14 +242,9 @@ class Settler:
             some = self._dated(group)
             payloads += some
             ids, alike = group.operation_ids, group.alike
-            if group.stem:
-                named: tuple[OperationId | None, ...] = tuple(ids)
-                fingerprints = (alike.fingerprint(ids[0]),) * len(ids)
-            else:
-                named = tuple([None if of in group.unnamed else of for of in ids])
-                fingerprints = tuple([alike.fingerprint(of) for of in ids])
-            size_bytes = len(some[0])
-            runs.append(Given(named, fingerprints, alike.event_count, size_bytes, group.stem))
+            named = tuple([None if of in group.unnamed else of for of in ids])
+            prints = alike.fingerprints(ids, group.stem)
+            runs.append(Given(named, prints, alike.event_count, len(some[0]), group.stem))
         return tuple(runs), b"".join(payloads)
 
     def _dated(self, group: Granted) -> list[bytes]:

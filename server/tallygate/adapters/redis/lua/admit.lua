@@ -7,9 +7,9 @@
 --   number of operations and of templates, epoch, source id with its epoch; then the templates
 --   (limits.lua); then per operation:
 --     packed as `<cHHddHH`, mode, index of its operation key (0: none) and of that of the key's
---     stem (0: none), event time in us (0: now), deadline in us (0: none), number of events, which template its charges have (0: none), and
---     per charge as `Hd` the index of its account and its amount; fingerprint; payload; and by
---     mode as text:
+--     stem (0: none), event time in us (0: now), deadline in us (0: none), number of events, which
+--     template its charges have (0: none), and per charge as `Hd` the index of its account and its
+--     amount; fingerprint; payload; and by mode as text:
 --     c (consume), r (record), k (check), z (reset): nothing; j (reject): the reason;
 --     v (reserve): index of the reservation's key, its id, ttl in us;
 --     m (commit), l (release), p (settle): index of the reservation's key, its id, payload and
