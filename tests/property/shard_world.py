@@ -194,7 +194,7 @@ class World:
         before = {of: dict(account.holds) for of, account in self._model.accounts.items()}
         source = numbered_in(SOURCE, self._model.epoch)
         expected = self._model.decide(operations, source, self.now_us)
-        assert found == expected, operations
+        assert found == expected, (operations, found, expected)
         for operation, outcome in zip(operations, expected, strict=True):
             name = f"{operation.mode.name} {type(outcome).__name__}"
             if isinstance(outcome, Decided):

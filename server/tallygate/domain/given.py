@@ -35,22 +35,18 @@ def calls_of(operation: Operation) -> Iterator[tuple[OperationId | None, str, in
 def known_among(operation: Operation, known: Mapping[Key, Remembered], now_us: int) -> Known | None:
     """Return which of an operation's calls are known already, None for none."""
     found: list[tuple[int, str]] = []
-
-    def kept(of: OperationId | None) -> Remembered | None:
-        record = known.get((operation.tenant_id, of)) if of is not None else None
-        return record if record is not None and now_us < record.until_us else None
-
-    start = 0
+    start, tenant_id = 0, operation.tenant_id
     for run in given_in(operation):
         if run.stem:
-            if any(map(kept, made_ids(run.stem, 0, PLACES_MAX))):
+            # Whether one is remembered still shows when each is looked for.
+            if any((tenant_id, of) in known for of in made_ids(run.stem, 0, PLACES_MAX)):
                 found.append((start, "t"))
         else:
             pairs = zip(run.operation_ids, run.fingerprints, strict=True)
             for place, (of, fingerprint) in enumerate(pairs, start):
-                record = kept(of)
-                if record is not None:
-                    found.append((place, "p" if record.fingerprint == fingerprint else "u"))
+                kept = known.get((tenant_id, of)) if of is not None else None
+                if kept is not None and now_us < kept.until_us:
+                    found.append((place, "p" if kept.fingerprint == fingerprint else "u"))
         start += len(run.operation_ids)
     return Known(tuple(found)) if found else None
 

@@ -108,7 +108,7 @@ local function remember(operation, answer, payload, labels)
     ) .. payload
     new_records[index] = ceil(kept_us / 1000)
     if operation.stem then
-      rare().meet_stem(operation.stem, kept_us)
+      rare().meet_stem(operation.stem, new_records[index])
     end
   end
   return answer

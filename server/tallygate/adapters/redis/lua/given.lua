@@ -9,8 +9,7 @@
 -- Invariant: all calls of an operation are recorded, or none, where one is known already. A stem's
 --   record is packed as `c1ddddHHHc0Hc0`, \3, its end, the time, the first event's number, bytes
 --   of each call, events of each, calls, fingerprint and source id with their sizes; then the first
---   call's events. Where a call of a stem was recorded by itself before, it is `c1d`, \4
---   and until when that is known.
+--   call's events. Where a call of a stem was recorded by itself before, it is \4 alone.
 -- Cost: one MGET for all calls of an operation, and a SET for each of them, or for each stem.
 
 local function take()
@@ -83,8 +82,7 @@ local function known_among(given)
   read_given(given)
   local told = { 'K' }
   for _, run in ipairs(given) do
-    local met = run.stem > 0 and records[run.stem]
-    if met and now < select(2, unpacked('<c1d', met)) then
+    if run.stem > 0 and records[run.stem] then
       told[#told + 1] = whole(run.before) .. ',t'
     end
     for number = 1, run.found and run.calls or 0 do
@@ -107,17 +105,11 @@ end
 local given_keys = {}
 
 -- Notes that a call of a stem is recorded by itself: who comes with all of them looks at each then.
-local function meet_stem(key, kept_us)
-  local record, ends = records[key], now + kept_us
-  if record then
-    local kind, before = unpacked('<c1d', record)
-    if kind == '\3' and now < before then
-      return
-    end
-    ends = max(ends, before)
+-- Where all were recorded before, nobody comes with them again.
+local function meet_stem(key, kept_ms)
+  if string.sub(records[key] or '', 1, 1) ~= '\3' then
+    records[key], new_records[key] = '\4', kept_ms
   end
-  records[key] = packed('<c1d', '\4', ends)
-  new_records[key] = ceil((ends - now) / 1000)
 end
 
 local function remember_stem(run, payload, start, first_seq)
