@@ -10,7 +10,7 @@ from tallygate.domain.decision import Charge, Decided, LimitReading, LimitState
 from tallygate.domain.ids import OperationId, ReservationId, account_of
 from tallygate.domain.request import ConsumeResult, Durability, event_id_of
 from tallygate.flow.heat import readings_of
-from tallygate.flow.lease import debit
+from tallygate.flow.lease import debit, lefts
 from tallygate.flow.settle import Lease
 from tallygate.gen.v1 import event_pb2, quota_pb2
 from tests.builders import ACME, catalog, charges, rate, window
@@ -100,7 +100,7 @@ def test_replies_are_those_of_each_call(
     # What is left of a lease may be more than what is used, where usage was given back.
     lease = lease_of(bound, taken, left)
     of = [OperationId(f"operation-{number}") for number in range(calls)]
-    replies = Form(items, lease, level).many(of, [items] * len(bound))
+    replies = Form(items, lease, level).many(of, lefts(lease, [items] * len(bound), calls))
     for named, reply in zip(of, replies, strict=True):
         debit(lease, [items] * len(bound))
         answer = Decided(True, 0, readings_of(lease, lease.left), leased=True)

@@ -24,7 +24,7 @@ from tallygate.domain.made import STEM_DIGITS, made_ids, stem_of_digits
 from tallygate.domain.request import Durability
 from tallygate.flow.granted import Name, Repeatable
 from tallygate.flow.heat import granted_at_us
-from tallygate.flow.lease import Leases, debit, lefts
+from tallygate.flow.lease import Leases, lefts
 from tallygate.flow.pattern import Pattern, Patterns
 from tallygate.flow.settle import BATCH_MAX, Granted, Lease
 from tallygate.gen.v1 import quota_pb2
@@ -147,20 +147,20 @@ class LeasedCalls:
             at_us = granted_at_us(lease, turn.now_s)
             group = Granted(alike, amounts, at_us, of, stem=stem)
             turn.groups.append((lease, pattern, group))
-            replies = self._form(pattern, lease, synced=synced).many(of, amounts)
+            after = lefts(lease, amounts, count)
+            replies = self._form(pattern, lease, synced=synced).many(of, after)
             told += [(call[0], reply) for call, reply in zip(calls, replies, strict=False)]
             if not stem:
-                self._remember(lease, group)
-            debit(lease, [amount * count for amount in amounts])
+                self._remember(lease, group, after)
+            lease.left[:] = [each[-1] for each in after]
             pattern.room -= count
             calls, ids_left = calls[count:], ids_left[count:]
         return calls
 
-    def _remember(self, lease: Lease, group: Granted) -> None:
+    def _remember(self, lease: Lease, group: Granted, after: Sequence[range]) -> None:
         """Keep what repeats are answered by: what is left after each of the calls."""
         tenant_id, recent = group.alike.tenant_id, self._leases.recent
-        after = zip(*lefts(lease, group.amounts, len(group.operation_ids)), strict=True)
-        for of, left in zip(group.operation_ids, after, strict=True):
+        for of, left in zip(group.operation_ids, zip(*after, strict=True), strict=True):
             recent.put((tenant_id, of), Repeatable(group.alike, group, lease, left))
 
     def _form(self, pattern: Pattern, lease: Lease, *, synced: bool) -> Form:

@@ -15,13 +15,14 @@ from tallygate.domain.ids import OperationId
 from tallygate.domain.request import ConsumeResult, Durability, event_id_of
 from tallygate.domain.varint import sized, varint, varints
 from tallygate.flow.heat import readings_of
-from tallygate.flow.lease import lefts
 from tallygate.flow.settle import Lease
 from tallygate.gen.v1 import limit_pb2, quota_pb2
 
 _OK: Final = convert.STATES[LimitState.OK]
 _WARNING: Final = convert.STATES[LimitState.WARNING]
 _LIMIT: Final = b"\x12"
+# So few replies cost less one by one.
+FEW: Final = 3
 _EVENT_ID: Final = b"\x3a"
 
 
@@ -53,6 +54,8 @@ class _Status:
 
     def many(self, lefts: range) -> list[bytes]:
         """Return the status for each of what is left, which falls."""
+        if len(lefts) <= FEW:
+            return [self._one(left) for left in lefts]
         first, last = self._taken - lefts[0], self._taken - lefts[-1]
         if first <= 0 or last >= self._limit or first < self._warns_from <= last:
             return [self._one(left) for left in lefts]
@@ -88,9 +91,8 @@ class Form:
         self._head: Final = quota_pb2.CheckAndConsumeResponse(allowed=True).SerializeToString()
         self._tail: Final = message.SerializeToString().removeprefix(self._head)
 
-    def many(self, of: Sequence[OperationId], amounts: Sequence[int]) -> list[bytes]:
-        """Return the replies to calls, granted one after the other from what is left now."""
-        after = lefts(self.lease, amounts, len(of))
+    def many(self, of: Sequence[OperationId], after: Sequence[range]) -> list[bytes]:
+        """Return the replies to calls, by what is left after each, per charge."""
         columns = [status.many(left) for status, left in zip(self._statuses, after, strict=True)]
         head, tail, event_ids = self._head, self._tail, self._event_ids
         limits = map(b"".join, zip(*columns, strict=True))
