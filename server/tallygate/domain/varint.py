@@ -36,15 +36,6 @@ def varint(value: int) -> bytes:
     return found + _LAST[value]
 
 
-def varints(values: range) -> list[bytes]:
-    """Return numbers from 0 up, below 2^64, as the wire has them: most share all but 14 bits."""
-    high = values[0] >> _BITS
-    if not high or values[-1] >> _BITS != high:
-        return [varint(value) for value in values]
-    rest = varint(high)
-    return [_MORE[value & _MASK] + rest for value in values]
-
-
 def sized(tag: bytes, content: bytes) -> bytes:
     """Return a field of bytes, a text or a message, also where it is empty."""
     return tag + varint(len(content)) + content
