@@ -47,8 +47,8 @@ class Form:
         ]
 
     def _one(self, of: OperationId, lefts: tuple[int, ...]) -> bytes:
-        for (status, taken, limit, warns_from), left in zip(self._limits, lefts, strict=True):
-            used = taken - left
+        for place, (status, taken, limit, warns_from) in enumerate(self._limits):
+            used = taken - lefts[place]
             used = max(used, 0)
             status.used = used
             status.remaining = limit - used if limit > used else 0
