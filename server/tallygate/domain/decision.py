@@ -290,7 +290,8 @@ class Known:
     """Of the calls that an operation records, some are known already; nothing was done.
 
     By its place among them, each of these: "p" a repeat, "u" other content under the same id, "b"
-    something that cannot be read.
+    something that cannot be read; or "t" for the first of a stem, of which some were met elsewhere:
+    they have to be told apart.
     """
 
     calls: tuple[tuple[int, str], ...]

@@ -11,6 +11,7 @@ each behind its length.
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from tallygate.domain.ids import (
     SourceId,
     TenantId,
 )
+from tallygate.domain.made import made_ids
 from tallygate.ports.journal import Batch, Entry, EntryKind, Group, HeldKey
 
 RESOLVED: Final = b"x"
@@ -141,13 +143,26 @@ def _more(entry: Entry) -> bytes:
             pass
     given = given_in(entry.operation)
     if given:
-        more["given"] = [
-            (each.operation_ids, each.fingerprints, each.event_count, each.size_bytes)
-            for each in given
-        ]
+        more["given"] = [_run(each) for each in given]
     if entry.debits:
         more["debits"] = entry.debits
     return json.dumps(more).encode() if more else b""
+
+
+def _run(run: Given) -> tuple[Any, ...]:
+    """Return calls as they are kept: those of a stem are told by it, and how many they are."""
+    if run.stem:
+        calls = len(run.operation_ids)
+        return run.stem, calls, run.fingerprints[0], run.event_count, run.size_bytes
+    return run.operation_ids, run.fingerprints, run.event_count, run.size_bytes
+
+
+def _read_run(kept: Sequence[Any]) -> Given:
+    if len(kept) == 4:
+        ids, fingerprints, count, size = kept
+        return Given(tuple(ids), tuple(fingerprints), count, size)
+    stem, calls, fingerprint, count, size = kept
+    return Given(tuple(made_ids(stem, 0, calls)), (fingerprint,) * calls, count, size, stem)
 
 
 def _read_entry(body: bytes) -> Entry:
@@ -239,12 +254,7 @@ def _read_group(body: bytes) -> Group:
 
 def _detail(more: dict[str, Any]) -> Detail | None:
     if "given" in more:
-        return Late(
-            tuple(
-                Given(tuple(ids), tuple(fingerprints), count, size)
-                for ids, fingerprints, count, size in more["given"]
-            )
-        )
+        return Late(tuple([_read_run(kept) for kept in more["given"]]))
     if "refund" in more:
         event_id, units, units_max, counted = more["refund"]
         return Refund(EventId(event_id), units, units_max, counted)

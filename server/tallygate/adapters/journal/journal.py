@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from tallygate.adapters.journal.entry_codec import Released, Resolved, decode
+from tallygate.adapters.journal.entry_codec import Item, Released, Resolved, decode
 from tallygate.adapters.journal.files import Files
 from tallygate.adapters.journal.index import held_key
 from tallygate.adapters.journal.recovery import Found, recover
@@ -40,6 +40,8 @@ ENTRY_BYTES: Final = 300
 # And of an operation id in a group.
 ID_BYTES: Final = 100
 CHUNK_MAX: Final = 1_000
+# What nobody waits for gathers for so long: a write costs as much for one entry as for a hundred.
+LINGER_S: Final = 0.01
 # The oldest segment is written anew when so little of it is needed and so many lie behind it.
 CARRY_SHARE: Final = 8
 CARRY_BEHIND: Final = 4
@@ -87,6 +89,8 @@ class FileJournal:
         self._read: dict[int, int] = {}
         self._loop = asyncio.get_running_loop()
         self._telling = threading.Event()
+        # Whether what nobody waits for is about to be written.
+        self._lingers = False
         parts = WriterParts(files, found.index, observer, self._told)
         self._writer = Writer(parts, found)
         if options.threaded:
@@ -109,8 +113,7 @@ class FileJournal:
         if reason:
             self._observer.turned_away(reason, len(entry.placed) if isinstance(entry, Batch) else 1)
             return 0
-        self._writer.put(mark := self._mark(), entry, _size(entry))
-        return mark
+        return self._put(entry, _size(entry))
 
     def _refusal(self) -> str:
         writer, options = self._writer, self._options
@@ -203,16 +206,25 @@ class FileJournal:
                 self._read.pop(mark, None)
                 over.append(mark)
         if over:
-            self._writer.put(self._mark(), Resolved(tuple(over)), ENTRY_BYTES)
+            self._put(Resolved(tuple(over)), ENTRY_BYTES)
 
     def release(self, key: HeldKey) -> None:
         """Forget a reservation."""
-        self._writer.put(self._mark(), Released(key), ENTRY_BYTES)
+        self._put(Released(key), ENTRY_BYTES)
 
-    def _mark(self) -> int:
+    def _put(self, item: Item, size: int) -> int:
+        """Queue an item, to be written with what comes shortly; return its mark."""
         mark = self._next
         self._next += 1
+        self._writer.put(mark, item, size)
+        if not self._lingers and self._options.threaded:
+            self._lingers = True
+            self._loop.call_later(LINGER_S, self._written_anyway)
         return mark
+
+    def _written_anyway(self) -> None:
+        self._lingers = False
+        self._writer.hasten(synced=False)
 
     def confirm(self, lane: Lane, ranges: Ranges) -> None:
         """Forget those numbers."""
