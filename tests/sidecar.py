@@ -80,13 +80,13 @@ class Tuning:
 class SilentEdge:
     """Hears nothing of calls and decisions."""
 
-    def call_started(self) -> None:
+    def calls_started(self, calls: int) -> None:
         """Ignore it."""
 
     def call_shed(self) -> None:
         """Ignore it."""
 
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
+    def calls_ended(self, method: str, code: str, seconds: Sequence[float]) -> None:
         """Ignore it."""
 
     def decided(self, outcome: str) -> None:

@@ -5,7 +5,7 @@ Refuses to know who calls: each class has the shape of one observer protocol and
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -91,40 +91,21 @@ class StoreMetrics:
 
 
 class EdgeMetrics:
-    """Counts calls in flight, and times each by its method and code.
-
-    Those of one turn of the event loop are added up before, as `AdmitMetrics` does.
-    """
+    """Counts calls in flight, and times each by its method and code."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._in_flight = metrics.rpc_in_flight
         self._duration = metrics.rpc_duration
         self._shed = metrics.rpc_shed
-        self._inside = 0
-        self._seconds: dict[tuple[str, str], list[float]] = {}
-        self._waits = False
 
-    def call_started(self) -> None:
-        """Count a call in."""
-        self._inside += 1
-        if not self._waits:
-            self._waits = _soon(self._add)
+    def calls_started(self, calls: int) -> None:
+        """Count calls in."""
+        self._in_flight.inc(calls)
 
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
-        """Count a call out, and note how long it took."""
-        self._inside -= 1
-        self._seconds.setdefault((method, code), []).append(seconds)
-        if not self._waits:
-            self._waits = _soon(self._add)
-
-    def _add(self) -> None:
-        self._waits = False
-        inside, self._inside = self._inside, 0
-        seconds, self._seconds = self._seconds, {}
-        if inside:
-            self._in_flight.inc(inside)
-        for (method, code), each in seconds.items():
-            self._duration.observe((method, code), each)
+    def calls_ended(self, method: str, code: str, seconds: Sequence[float]) -> None:
+        """Count calls out, and note how long each took."""
+        self._in_flight.dec(len(seconds))
+        self._duration.observe((method, code), seconds)
 
     def call_shed(self) -> None:
         """Count a call that was refused unread."""
