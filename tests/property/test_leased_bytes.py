@@ -99,7 +99,7 @@ def test_replies_are_those_of_each_call(
     left = [held + calls * items] * len(bound)
     # What is left of a lease may be more than what is used, where usage was given back.
     lease = lease_of(bound, taken, left)
-    of = [OperationId(f"operation-{number}") for number in range(calls)]
+    of = [OperationId(f"operation-{number:02}") for number in range(calls)]
     replies = Form(items, lease, level).many(of, lefts(lease, [items] * len(bound), calls))
     for named, reply in zip(of, replies, strict=True):
         debit(lease, [items] * len(bound))

@@ -1,64 +1,94 @@
-"""Replies to calls that are granted from a lease: one message, with what differs filled in.
+"""Replies to calls that are granted from a lease: what they say alike is put together once.
 
 Guarantees: a reply is what encoding the decision of its call by itself gives.
 Refuses to know: what is granted, and how it is recorded.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
-from tallygate.api import convert
-from tallygate.api.replies import Replies
+from tallygate.api.replies import filled, parts_of
 from tallygate.domain import ids
-from tallygate.domain.decision import Decided, LimitState, WindowRule
+from tallygate.domain.decision import LimitReading, LimitState, WindowRule
 from tallygate.domain.ids import OperationId
-from tallygate.domain.request import ConsumeResult, Durability, event_id_of
+from tallygate.domain.request import Durability
+from tallygate.domain.varint import micros, number, sized, varint, varints
 from tallygate.flow.heat import readings_of
 from tallygate.flow.settle import Lease
-from tallygate.gen.v1 import quota_pb2
 
-_OK: Final = convert.STATES[LimitState.OK]
-_WARNING: Final = convert.STATES[LimitState.WARNING]
+_ALLOWED: Final = b"\x08\x01"
+_STATUS: Final = b"\x12"
 
 
 class Form:
-    """A reply with room for what differs between calls of one content, granted from one lease."""
+    """Replies to calls of one content, granted from one lease, with room for what differs."""
 
     def __init__(self, items: int, lease: Lease, level: Durability) -> None:
-        """Fill in what all replies say alike."""
+        """Put together what all replies say alike."""
         self.lease: Final = lease
         self._items = items
-        answer = Decided(True, 0, readings_of(lease, lease.left), leased=True)
-        event_ids = tuple(event_id_of(OperationId(""), index) for index in range(items))
-        self._message = quota_pb2.CheckAndConsumeResponse.FromString(
-            Replies().consumed(ConsumeResult(answer, event_ids, level))
-        )
+        self._level = number(b"\x30", int(level))
         self._limits = [
-            (status, taken.used, charge.limit, _warns_from(lease, place))
-            for place, (status, taken, charge) in enumerate(
-                zip(self._message.limits, lease.readings, lease.charges, strict=True)
+            _Limit(reading, taken.used, _warns_from(lease, place))
+            for place, (reading, taken) in enumerate(
+                zip(readings_of(lease, lease.left), lease.readings, strict=True)
             )
         ]
 
     def many(self, of: Sequence[OperationId], after: Sequence[range]) -> list[bytes]:
         """Return the replies to calls, by what is left after each, per charge."""
+        limits = [limit.told(left) for limit, left in zip(self._limits, after, strict=True)]
+        if self._items == 1:
+            # All ids of a group have as many characters.
+            head = b"\x3a" + varint(len(of[0]) + 2)
+            events = [head + each.encode() + b":0" for each in of]
+        else:
+            events = [self._events(each) for each in of]
+        level = self._level
         return [
-            self._one(named, left) for named, left in zip(of, zip(*after, strict=True), strict=True)
+            b"".join((_ALLOWED, *statuses, level, event))
+            for *statuses, event in zip(*limits, events, strict=True)
         ]
 
-    def _one(self, of: OperationId, lefts: tuple[int, ...]) -> bytes:
-        for place, (status, taken, limit, warns_from) in enumerate(self._limits):
-            used = taken - lefts[place]
-            used = max(used, 0)
-            status.used = used
-            status.remaining = limit - used if limit > used else 0
-            status.state = _WARNING if used >= warns_from else _OK
-        message = self._message
-        event_ids = message.event_ids
-        for index in range(self._items):
-            event_ids[index] = f"{of}:{index}"
-        encoded: bytes = message.SerializeToString()
-        return encoded
+    def _events(self, of: OperationId) -> bytes:
+        return b"".join([sized(b"\x3a", f"{of}:{index}".encode()) for index in range(self._items)])
+
+
+class _Limit:
+    """What replies say of one limit, as it is granted away."""
+
+    def __init__(self, reading: LimitReading, taken: int, warns_from: int) -> None:
+        self._taken = taken
+        self._limit = reading.limit
+        self._warns_from = warns_from
+        self._fine = parts_of(replace(reading, state=LimitState.OK))
+        self._warning = parts_of(replace(reading, state=LimitState.WARNING))
+        self._end = micros(b"\x32", reading.resets_at_us) if reading.resets_at_us else b""
+
+    def told(self, left: range) -> list[bytes]:
+        """Return its status, as a field of the reply, after each of several calls."""
+        taken, limit = self._taken, self._limit
+        used = range(taken - left.start, taken - left.stop, -left.step)
+        lowest, highest = min(used[0], used[-1]), max(used[0], used[-1])
+        warns = lowest >= self._warns_from
+        if lowest <= 0 or highest >= limit or warns is not (highest >= self._warns_from):
+            return [self._one(each) for each in used]
+        head, middle, tail = self._warning if warns else self._fine
+        head, middle, tail = head + b"\x18", middle + b"\x28", self._end + tail
+        some = varints(used)
+        rest = varints(range(limit - used.start, limit - used.stop, -used.step))
+        if len(some[0]) == len(some[-1]) and len(rest[0]) == len(rest[-1]):
+            # Numbers in a row: those between the ends are as long as these.
+            size = len(head) + len(some[0]) + len(middle) + len(rest[0]) + len(tail)
+            head = _STATUS + varint(size) + head
+            return [head + u + middle + r + tail for u, r in zip(some, rest, strict=True)]
+        return [self._one(each) for each in used]
+
+    def _one(self, used: int) -> bytes:
+        used = max(used, 0)
+        parts = self._warning if used >= self._warns_from else self._fine
+        return filled(parts, used, max(self._limit - used, 0), self._end)
 
 
 def _warns_from(lease: Lease, place: int) -> int:

@@ -77,9 +77,9 @@ class Replies:
         if found is None:
             if len(self._parts) >= PARTS_MAX:
                 self._parts.clear()
-            found = self._parts[key] = _parts_of(reading)
+            found = self._parts[key] = parts_of(reading)
         at_us = reading.resets_at_us
-        return _filled(
+        return filled(
             found, reading.used, reading.remaining, self._ends.get(at_us) or self._end(at_us)
         )
 
@@ -98,11 +98,11 @@ class Replies:
             if found is None:
                 if len(known) >= LIMITS_KEPT_MAX:
                     known.clear()
-                found = known[place, state, limit] = _parts_of(readings[place])
+                found = known[place, state, limit] = parts_of(readings[place])
             left = int(limit - used) if limit > used else 0
             # Windows of many accounts end at the same moment.
             end = ends.get(resets_at_us) or self._end(int(resets_at_us))
-            parts.append(_filled(found, int(used), left, end))
+            parts.append(filled(found, int(used), left, end))
 
     def _end(self, at_us: int) -> bytes:
         if not at_us:
@@ -113,7 +113,7 @@ class Replies:
         return made
 
 
-def _filled(found: _Parts, used: int, remaining: int, end: bytes) -> bytes:
+def filled(found: _Parts, used: int, remaining: int, end: bytes) -> bytes:
     """Return a status with its figures between the parts that are always the same."""
     head, middle, tail = found
     content = head + b"\x18" + varint(used) + middle if used else head + middle
@@ -121,7 +121,8 @@ def _filled(found: _Parts, used: int, remaining: int, end: bytes) -> bytes:
     return b"\x12" + varint(len(content)) + content
 
 
-def _parts_of(reading: LimitReading) -> _Parts:
+def parts_of(reading: LimitReading) -> _Parts:
+    """Return what a status begins with, has in its middle, and ends with."""
     head = text(b"\x0a", reading.limit_id) + number(b"\x10", _STATES[reading.state])
     tail = text(b"\x3a", reading.meter) + text(b"\x42", tenant_of(reading.account))
     tail += text(b"\x4a", scope_of(reading.account))

@@ -40,6 +40,16 @@ def varint(value: int) -> bytes:
     return found + _LAST[value]
 
 
+def varints(values: range) -> list[bytes]:
+    """Return numbers of 0 or more in a row, each as the wire has it."""
+    first, last = values[0], values[-1]
+    if first <= _MASK or first >> _BITS != last >> _BITS:
+        return [varint(each) for each in values]
+    # They differ in their low bits alone.
+    rest = varint(first >> _BITS)
+    return [_MORE[each & _MASK] + rest for each in values]
+
+
 def sized(tag: bytes, content: bytes) -> bytes:
     """Return a field of bytes, a text or a message, also where it is empty."""
     size = len(content)
