@@ -179,6 +179,8 @@ class Operation:
     # The only epoch of the shard's counters in which it may be decided, empty for whichever there
     # is: in another one it is `Fenced`.
     epoch: str = ""
+    # Whether somebody may wait for the journal's entry of it, and has to be told its mark.
+    marked: bool = True
 
 
 @quick

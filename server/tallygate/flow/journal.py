@@ -64,7 +64,8 @@ class JournaledStore:
         if placed:
             mark = self._append(placed)
             for place in places if mark else ():
-                outcomes[place] = _marked(cast(Decided, outcomes[place]), mark)
+                if operations[place].marked:
+                    outcomes[place] = _marked(cast(Decided, outcomes[place]), mark)
         return outcomes
 
     async def reservation(self, key: ReservationKey) -> Reservation | None:
