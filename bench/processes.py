@@ -88,8 +88,8 @@ class Child:
         return self.counter('tallygate_decisions_total{outcome="allowed"}')
 
     def cpu_s(self) -> float:
-        """Return the processor time used so far, in seconds."""
-        return cpu_s(self.pid)
+        """Return the processor time used so far, its processes' too, in seconds."""
+        return family_s(self.pid)
 
 
 @contextmanager
