@@ -160,7 +160,7 @@ bench-limits: setup ## Measure what each kind of limit costs Redis beside a plai
 bench-scripts: setup ## Measure what an operation costs Redis by its shape, and what is stored of it
 	@$(BIN)/python -m bench.scripts
 
-bench-curves: setup ## Measure what an operation costs Redis as tenants, limits, sidecars, shards grow
+bench-curves: setup ## Measure what an operation costs as tenants, limits, sidecars, shards, processes grow
 	@$(BIN)/python -m bench.curves
 
 bench-journal: setup ## Measure what the journal costs a call, and how long a sync takes

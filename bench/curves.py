@@ -1,8 +1,8 @@
 """`make bench-curves`: how an operation's cost to Redis grows with what there is of everything.
 
-Owns the curves: tenants, limits, sidecars on one Redis, shards. Guarantees: each point is compared
-with its curve's first, and measured in turns with it where it does not change what is stored; a
-curve begins on an empty server.
+Owns the curves: tenants, limits, sidecars on one Redis, shards; that of processes behind one port
+is `groups`. Guarantees: each point is compared with its curve's first, and measured in turns with
+it where it does not change what is stored; a curve begins on an empty server.
 Refuses to know: Python's part, and what other processes cost.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from bench import groups
 from bench.redis_cost import (
     SHARD,
     Calls,
@@ -190,7 +191,7 @@ def _rows(points: Sequence[Point]) -> list[tuple[Cell, ...]]:
 
 
 async def main() -> None:
-    """Measure every curve, then print one table."""
+    """Measure every curve, then print them."""
     rows: list[tuple[Cell, ...]] = []
     async with server("--appendonly", "no") as costs:
         version = (await costs.client.info("server"))["redis_version"]
@@ -201,7 +202,9 @@ async def main() -> None:
         *("there are", "at once", "CPU us", "ratio", "script us", "commands", "bytes sent"),
         "bytes per tenant",
     )
-    show([Sheet(f"an operation, Redis {version}", columns, rows)], as_json=False)
+    sheets = [Sheet(f"an operation, Redis {version}", columns, rows)]
+    behind_a_port = await groups.sheet()
+    show([*sheets, *([behind_a_port] if behind_a_port is not None else [])], as_json=False)
 
 
 if __name__ == "__main__":

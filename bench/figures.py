@@ -144,6 +144,7 @@ def verdicts(measured: Measured) -> list[Verdict]:
     rows: list[tuple[str, str, float | None, float, float | None, bool]] = [
         ("exact, native / ratelimit", "x", _ratio(busy.get(exact), peer), 0.8, 1.2, True),
         ("leased, native / ratelimit", "x", _ratio(busy.get(leased), peer), 2, 3, True),
+        *_by_processes(busy, peer),
         (
             "one at a time, leased / ratelimit",
             "x",
@@ -170,6 +171,18 @@ def verdicts(measured: Measured) -> list[Verdict]:
         ("cost per check, 1 to 16 limits", "x", limits, 3, 2, False),
     ]
     return [Verdict(*row) for row in rows]
+
+
+def _by_processes(
+    busy: Mapping[str, float], peer: float | None
+) -> list[tuple[str, str, float | None, float, float | None, bool]]:
+    """Return the same budgets for as many processes as there are processors, as peers use them."""
+    return [
+        (f"{name} / ratelimit", "x", _ratio(busy[name], peer), target, stretch, True)
+        for mode, target, stretch in (("exact", 0.8, 1.2), ("leased", 2.0, 3.0))
+        for name in busy
+        if name.startswith(f"{targets.sidecar(mode, 'native')}, ")
+    ]
 
 
 def _best_peer(

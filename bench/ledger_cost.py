@@ -5,7 +5,6 @@ ended too. Refuses to know: what is measured.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,10 +14,10 @@ from typing import Final, Self
 
 import asyncpg
 
+from bench.processes import family_s
 from tallygate.adapters.embedded import EmbeddedPostgres, EmbeddedRedis
 from tallygate.adapters.postgres.migrate import migrate
 
-TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _SIZES: Final = """
     select case
         when name like 'usage_event%' and kind = 'r' then 'events'
@@ -90,7 +89,7 @@ class Cost:
             wal = await admin.fetchval("select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')")
         finally:
             await admin.close()
-        return cls(time.perf_counter(), time.process_time(), _family_s(on.postmaster), int(wal))
+        return cls(time.perf_counter(), time.process_time(), family_s(on.postmaster), int(wal))
 
     def since(self, before: "Cost") -> "Cost":
         """Return what was spent since then."""
@@ -113,19 +112,3 @@ async def servers(folder: Path) -> AsyncIterator[Servers]:
         await migrate(dsn)
         lock = folder / "postgres" / "cluster" / "postmaster.pid"
         yield Servers(redis.url, dsn, int(lock.read_text().split()[0]))
-
-
-def _family_s(root: int) -> float:
-    """Return the processor time of a process, its children and what of them has ended."""
-    ticks = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(") ")[2].split()
-        except OSError:
-            continue  # it has ended between the two
-        own, ended = sum(map(int, fields[11:13])), sum(map(int, fields[13:15]))
-        if int(folder.name) == root:
-            ticks += own + ended
-        elif int(fields[1]) == root:
-            ticks += own
-    return ticks / TICKS_PER_S

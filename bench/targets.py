@@ -8,7 +8,7 @@ rewritten meanwhile. Refuses to know: how load is made.
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +81,10 @@ RATELIMIT_TWO = "ratelimit, two limits"
 GUBERNATOR = "gubernator"
 
 
-def sidecar(mode: str, transport: str) -> str:
+def sidecar(mode: str, transport: str, processes: int = 1) -> str:
     """Return the name of one of our sidecars: mode `exact` or `leased`."""
-    return f"{mode}, {transport}"
+    name = f"{mode}, {transport}"
+    return name if processes == 1 else f"{name}, {processes} processes"
 
 
 def check(tenant: str, meter: str = "requests") -> quota_pb2.CheckAndConsumeRequest:
@@ -161,6 +162,15 @@ async def redis(folder: Path) -> AsyncIterator[EmbeddedRedis]:
         yield server
 
 
+def sidecars(transports: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+    """Yield mode, transport and processes of each: as many as the peers have processors, too."""
+    processors = len(os.sched_getaffinity(0))
+    for transport in transports:
+        for processes in (1, processors) if transport == "native" and processors > 1 else (1,):
+            for mode in ("exact", "leased"):
+                yield mode, transport, processes
+
+
 @asynccontextmanager
 async def everything(folder: Path, transports: tuple[str, ...]) -> AsyncIterator[Field]:
     """Run all that is here: the empty handler, our sidecars, and the peers that are installed."""
@@ -172,12 +182,12 @@ async def everything(folder: Path, transports: tuple[str, ...]) -> AsyncIterator
         empty = children.enter_context(child(["-m", "bench.empty_server"], clean_environment()))
         targets = {EMPTY: Target(empty, CHECK, one)}
         targets |= _peers(children, folder, theirs)
-        for transport in transports:
-            for mode in ("exact", "leased"):
-                name = sidecar(mode, transport)
-                set_up = serving(folder / name, ours.url, mode=mode, transport=transport)
-                server = children.enter_context(sidecar_running(set_up))
-                targets[name] = Target(server, CHECK, one, ours.pid, ours=True)
+        for mode, transport, processes in sidecars(transports):
+            name = sidecar(mode, transport, processes)
+            set_up = serving(folder / name, ours.url, mode=mode, transport=transport)
+            set_up["TALLYGATE_PROCESSES"] = str(processes)
+            server = children.enter_context(sidecar_running(set_up))
+            targets[name] = Target(server, CHECK, one, ours.pid, ours=True)
         yield Field(targets, _version())
 
 

@@ -1,14 +1,15 @@
-"""Builds the front of the native transport with our bounds: pygrpc-native's sources and our patch.
+"""Builds the front of the native transport with our bounds: published sources and our patches.
 
 Guarantees: the sources are those whose hash requirements.lock has; the wheel is installed into the
 environment that runs this, in place of the published one of the same version.
-Refuses to know: what the patch says. Needs cargo, a C linker and some minutes.
+Refuses to know: what the patches say. Needs cargo, a C linker and some minutes.
 
 Run as `make native`. The published wheel bounds neither messages nor connections and cannot say
 when to come back: docs/decisions/0023-native-transport.md.
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -22,6 +23,10 @@ from typing import Final
 VERSION: Final = "0.5.0"
 ROOT: Final = Path(__file__).resolve().parent.parent
 PATCH: Final = ROOT / "native" / f"pygrpc-native-{VERSION}.patch"
+# Of a crate that it is built with: its manifest takes it from this folder of its sources.
+H2_VERSION: Final = "0.4.20"
+H2_PATCH: Final = ROOT / "native" / f"h2-{H2_VERSION}.patch"
+H2_FOLDER: Final = Path("vendor") / "h2"
 # Kept between builds: what cargo has compiled is most of the work.
 BUILD: Final = ROOT / ".cache" / "native"
 MATURIN: Final = "maturin==1.16.0"
@@ -30,7 +35,8 @@ MATURIN: Final = "maturin==1.16.0"
 def main() -> None:
     """Build what is not built yet, and install it."""
     # By what it is built from, so that it is built again only when that has changed.
-    kept = BUILD / hashlib.sha256(PATCH.read_bytes()).hexdigest()[:16]
+    patches = PATCH.read_bytes() + H2_PATCH.read_bytes()
+    kept = BUILD / hashlib.sha256(patches).hexdigest()[:16]
     if not [*kept.glob("*.whl")]:
         _build(kept)
     [wheel] = kept.glob("*.whl")
@@ -46,7 +52,11 @@ def _build(into: Path) -> None:
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
         sources = _unpacked(_fetched(Path(folder)), Path(folder))
+        shutil.copytree(_crate("h2", H2_VERSION, sources), sources / H2_FOLDER)
+        _run("patch", "--quiet", "-p1", "--input", str(H2_PATCH), cwd=sources / H2_FOLDER)
         _run("patch", "--quiet", "-p1", "--input", str(PATCH), cwd=sources)
+        # Has the lock say that h2 comes from here now, and nothing else.
+        _run("cargo", "update", "--quiet", "--offline", "--package", "h2", cwd=sources)
         wheel = _built(sources, Path(folder))
         shutil.move(wheel, into / wheel.name)
 
@@ -74,6 +84,16 @@ def _unpacked(archive: Path, folder: Path) -> Path:
     with tarfile.open(archive) as opened:
         opened.extractall(folder, filter="data")
     return folder / archive.name.removesuffix(".tar.gz")
+
+
+def _crate(name: str, version: str, sources: Path) -> Path:
+    """Return the sources of a crate that the lock names, its hash checked by cargo."""
+    asked = ("cargo", "metadata", "--quiet", "--locked", "--format-version", "1")
+    told = subprocess.run(asked, cwd=sources, check=True, stdout=subprocess.PIPE).stdout
+    for package in json.loads(told)["packages"]:
+        if (package["name"], package["version"]) == (name, version):
+            return Path(package["manifest_path"]).parent
+    sys.exit(f"{name} {version} is not what the sources are built with")
 
 
 def _built(sources: Path, folder: Path) -> Path:

@@ -5,6 +5,7 @@ Refuses to know how catalogs are stored.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -43,6 +44,22 @@ QUOTA = "tallygate.v1.QuotaService"
 USAGE = "tallygate.v1.UsageService"
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 GRACE_S = 1.0
+RETRIES = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "3s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +80,13 @@ class Tuning:
 class SilentEdge:
     """Hears nothing of calls and decisions."""
 
-    def call_started(self) -> None:
+    def calls_started(self, calls: int) -> None:
         """Ignore it."""
 
     def call_shed(self) -> None:
         """Ignore it."""
 
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
+    def calls_ended(self, method: str, code: str, seconds: Sequence[float]) -> None:
         """Ignore it."""
 
     def decided(self, outcome: str) -> None:
@@ -147,9 +164,14 @@ async def sidecar(
 
 
 @asynccontextmanager
-async def channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    """Open a channel with a connection of its own that never retries by itself."""
-    options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+async def channel(address: str, *, retries: bool = False) -> AsyncIterator[grpc.aio.Channel]:
+    """Open a channel with a connection of its own, which retries by itself only where asked to.
+
+    Then it does what `docs/overload.md` asks of callers, by gRPC's own means.
+    """
+    own = ("grpc.use_local_subchannel_pool", 1)
+    asked = ("grpc.service_config", RETRIES) if retries else ("grpc.enable_retries", 0)
+    options = [own, asked]
     async with grpc.aio.insecure_channel(address, options=options) as opened:
         yield opened
 

@@ -127,17 +127,17 @@ class Calls:
     open: int = 0
     codes: list[str] = field(default_factory=list)
 
-    def call_started(self) -> None:
+    def calls_started(self, calls: int) -> None:
         """Count it in."""
-        self.open += 1
+        self.open += calls
 
     def call_shed(self) -> None:
         """Ignore it."""
 
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
+    def calls_ended(self, method: str, code: str, seconds: Sequence[float]) -> None:
         """Count it out."""
-        self.open -= 1
-        self.codes.append(code)
+        self.open -= len(seconds)
+        self.codes += [code] * len(seconds)
 
 
 @dataclass(slots=True)

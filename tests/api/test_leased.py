@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.flow.lease_parts import CatalogHeld, Leasing, recorded_events
 PLENTY = 1_000_000
 FOREVER = float("inf")
 Reply = quota_pb2.CheckAndConsumeResponse
+T = TypeVar("T")
 
 
 @dataclass
@@ -84,10 +86,10 @@ async def front(*limits: Limit, spare: int = 40, journal: Journal | None = None)
     return made
 
 
-def only(replies: Sequence[Reply]) -> Reply:
-    """Return the one reply."""
-    (reply,) = replies
-    return reply
+def only(some: Sequence[T]) -> T:
+    """Return the one of them."""
+    (one,) = some
+    return one
 
 
 async def test_reply_is_that_of_a_call_by_itself() -> None:
@@ -126,6 +128,33 @@ async def test_what_was_granted_is_recorded_once() -> None:
         # The sidecar's clock is a float of seconds.
         assert abs(events[name].event_time.ToMicroseconds() - it.it.time.us) <= 1
     assert it.it.counted() == it.it.told["allowed"] == len(events)
+
+
+async def test_calls_without_ids_are_recorded_each() -> None:
+    """Each gets an id of its own, by which its event is found."""
+    it = await front()
+    answers, rest = it.take(*[call()] * 20)
+    assert not rest
+    told = {only([*reply.event_ids]) for reply in answers.replies.values()}
+    assert len(told) == 20
+    await it.it.close()
+    events = recorded_events(it.it.inner)
+    assert told <= {event.event_id for event in events}
+    assert it.it.counted() == it.it.told["allowed"] == len(events)
+
+
+async def test_made_id_that_is_met_elsewhere_is_counted_once() -> None:
+    """A call whose id was made here, and came to another sidecar before it was settled."""
+    it = await front()
+    answers, _ = it.take(*[call()] * 5)
+    event_id = only(answers.replies[3].event_ids)
+    other = Leasing(window(limit=PLENTY), inner=it.it.inner, time=it.it.time, view=CatalogHeld)
+    await other.call(event_id.removesuffix(":0"))
+    await it.it.close()
+    events = recorded_events(it.it.inner)
+    assert it.it.told["repeated"] == 1
+    assert it.it.counted() == len(events)
+    assert it.it.told["recorded"] + it.it.told["repeated"] == it.it.told["granted"]
 
 
 async def test_one_bad_call_is_left_by_itself() -> None:

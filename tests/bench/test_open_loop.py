@@ -122,22 +122,29 @@ async def test_what_is_never_answered_counts_with_its_wait() -> None:
 
 async def test_calls_at_once_are_bounded_where_asked() -> None:
     """With a bound on what is in flight the open loop becomes a closed one."""
-    inside, most = 0, 0
+    inside, most, answered = 0, 0, 0
+    full = asyncio.Event()
 
     async def counting(_: bytes) -> bytes:
-        nonlocal inside, most
+        nonlocal inside, most, answered
         inside += 1
         most = max(most, inside)
+        # The first are answered when both connections hold as many as they may: with fewer, nobody
+        # would ever be.
+        if inside == 6:
+            full.set()
+        await full.wait()
         await asyncio.sleep(0)
         inside -= 1
+        answered += 1
         return ANSWER
 
     async with served(counting) as port:
         schedule = Schedule(port, METHOD, 1e6, CALLS, connections=2, in_flight_max=3)
         found = await asyncio.to_thread(drive, schedule, [b"a call"])
 
-    assert found.failed == 0
-    assert 1 <= most <= 6
+    assert (found.failed, found.unanswered, answered) == (0, 0, CALLS)
+    assert most == 6
 
 
 def test_later_calls_name_their_fields_by_place() -> None:

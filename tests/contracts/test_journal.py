@@ -8,8 +8,9 @@ import pytest
 
 from tallygate.adapters.journal.files import DiskFiles
 from tallygate.adapters.journal.journal import JournalOptions, open_journal
-from tallygate.domain.detail import Hold
-from tallygate.domain.ids import ReservationId
+from tallygate.domain.detail import Given, Hold, Late
+from tallygate.domain.ids import OperationId, ReservationId
+from tallygate.domain.made import STEM_DIGITS, made_ids, stem_of_digits
 from tallygate.ports.journal import EntryKind, Journal
 from tallygate.testing.journal import FakeDisk, FakeJournal
 from tests.journal.parts import (
@@ -69,6 +70,30 @@ async def test_what_is_synced_is_found_by_the_next(reopen: Reopen) -> None:
     assert journal.highest() == {LANE: 9}
     size = journal.size()
     assert (size.events, size.pending, size.held) == (4, 1, 1)
+
+
+async def test_calls_of_a_settling_come_back_one_by_one(reopen: Reopen) -> None:
+    """What was settled together is found as each call's own, on a stem or not, in its order."""
+    journal = await reopen()
+    stem = stem_of_digits("5" * STEM_DIGITS)
+    named = Given((OperationId("a"), None), ("f1", "f2"), 1, 3)
+    made = Given(tuple(made_ids(stem, 0, 2)), ("f3", "f3"), 1, 2, stem)
+    one = placed(7, events=4, payload=b"aaabbbccdd")
+    settled = replace(one, operation=replace(one.operation, detail=Late((named, made))))
+    assert await journal.reached(journal.append(settled), 5.0, synced=True)
+    journal = await reopen()
+    [some] = [part async for part in journal.placed(journal.unconfirmed())]
+    told = [
+        (each.entry.first_seq, of.operation_id, of.fingerprint, of.payload)
+        for each in some
+        for of in [each.entry.operation]
+    ]
+    assert told == [
+        (7, "a", "f1", b"aaa"),
+        (8, None, "f2", b"bbb"),
+        (9, f"{stem}00", "f3", b"cc"),
+        (10, f"{stem}01", "f3", b"dd"),
+    ]
 
 
 async def test_marks_go_on_rising(reopen: Reopen) -> None:

@@ -1,5 +1,6 @@
 """What every `QuotaStore` promises of refunds, resets and grants."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tallygate.domain.decision import (
@@ -146,7 +147,7 @@ class RefundContract:
         assert [each.remaining for each in _readings(passed)] == [0]
 
 
-def _readings(outcome: object) -> tuple[LimitReading, ...]:
+def _readings(outcome: object) -> Sequence[LimitReading]:
     return decided(outcome).readings
 
 

@@ -34,10 +34,10 @@ def metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
     group = GroupMetrics(CollectorRegistry()).registry
     found = {}
     for collector in {*group._collector_to_names, *declared.registry._collector_to_names}:
-        name = str(getattr(collector, "_name", ""))
+        name = str(getattr(collector, "_name", "") or getattr(collector, "name", ""))
         if name.startswith("tallygate_"):
             suffix = "_total" if getattr(collector, "_type", "") == "counter" else ""
-            labels = tuple(getattr(collector, "_labelnames", ()))
+            labels = tuple(getattr(collector, "_labelnames", getattr(collector, "labels", ())))
             found[name + suffix] = (attributes.get(collector, ""), labels)
     return found
 

@@ -1,14 +1,17 @@
 """Settings, checks and exit codes of the command itself."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tallygate.gen.v1 import quota_pb2_grpc, usage_pb2, usage_pb2_grpc
 from tests.e2e import catalogs
 from tests.e2e.processes import FREE, Finished, rows_of, site, started, tallygate
 from tests.servers import eventually
+from tests.sidecar import channel, charge, failure
 
 SECRET = "hunter2"
 NOWHERE = "127.0.0.1:1"
@@ -125,6 +128,25 @@ async def test_failures_are_one_sentence(
     finished = await tallygate(*arguments, cwd=tmp_path)
     assert_plain(finished)
     assert words in finished.err
+
+
+async def test_an_interpreter_without_docstrings_answers(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With asserts and docstrings dropped, calls are decided, and errors say their reason."""
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+    catalog = catalogs.write(tmp_path, catalogs.OPEN)
+    settings = {"redis_url": redis_url, "catalog": catalog, "counter_rebuild": "none"}
+    async with (
+        site(tmp_path, **settings) as installation,
+        channel((await installation.start("serve")).address) as opened,
+    ):
+        assert (await quota_pb2_grpc.QuotaServiceStub(opened).CheckAndConsume(charge())).allowed
+        early = usage_pb2.RecordUsageRequest(tenant_id="acme", meter="requests", amount=1)
+        early.event_time.FromDatetime(datetime.now(UTC) + timedelta(days=1))
+        found = await failure(usage_pb2_grpc.UsageServiceStub(opened).RecordUsage(early))
+        # What it would say otherwise is a docstring.
+        assert found.message == found.reason == "EVENT_TIME_IN_FUTURE"
 
 
 async def test_taken_address_is_named(tmp_path: Path, redis_url: str) -> None:

@@ -5,7 +5,7 @@ Guarantees: edge and transport are what is shipped. Refuses to know Redis.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,14 +31,14 @@ class Told:
         self.shed = 0
         self.codes: Counter[str] = Counter()
 
-    def call_started(self) -> None:
+    def calls_started(self, calls: int) -> None:
         """Count it in."""
-        self.inside += 1
+        self.inside += calls
 
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
+    def calls_ended(self, method: str, code: str, seconds: Sequence[float]) -> None:
         """Count it out."""
-        self.inside -= 1
-        self.codes[code] += 1
+        self.inside -= len(seconds)
+        self.codes[code] += len(seconds)
 
     def call_shed(self) -> None:
         """Count it."""

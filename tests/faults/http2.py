@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, END_HEADERS = 1, 4
+ACK: Final = 1
+STREAM_MAX: Final = 2**31 - 1
 CANCEL: Final = 8
 FRAME_MAX: Final = 16_384
 READ_TIMEOUT_S: Final = 20.0
@@ -73,6 +75,22 @@ class Rude:
             if frame.stream == stream and over:
                 return True
         return False
+
+    async def told_to_go(self) -> int:
+        """Wait until the server has named the last call that it takes; return its stream.
+
+        First it says that it will, for calls that are on their way, and asks whether that was
+        heard.
+        """
+        last = STREAM_MAX
+        while last == STREAM_MAX:
+            frame = await self.frame()
+            assert frame is not None, "the connection has ended"
+            if frame.kind == PING and not frame.flags:
+                self.send(PING, ACK, 0, frame.payload)
+            if frame.kind == GOAWAY:
+                last = int.from_bytes(frame.payload[:4], "big")
+        return last
 
     async def read_by_server(self) -> None:
         """Wait until the server has read all that was sent."""

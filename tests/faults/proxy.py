@@ -7,12 +7,15 @@ import asyncio
 import random
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 _CHUNK: Final = 65_536
+# Chunks of replies that wait to be due: beyond them the server feels that nobody reads.
+_AHEAD_MAX: Final = 16
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER of no time: closing says so by a reset, as a crashed machine's successor does."""
 
@@ -33,7 +36,8 @@ class Proxy:
     target: str
     url: str = ""
     port: int = 0
-    # Seconds by which each chunk of a reply is late, and up to how many more, by chance.
+    # Seconds by which each chunk of a reply is late from when it came, and up to how many more, by
+    # chance.
     late_s: float = 0.0
     jitter_s: float = 0.0
     # Bytes per write, 0 for as they come.
@@ -99,18 +103,30 @@ class Proxy:
         raise EOFError
 
     async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while chunk := await reader.read(_CHUNK):
+        came: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_AHEAD_MAX)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._read(reader, came))
+            while (arrived := await came.get())[1]:
+                due, chunk = arrived
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                await self.answering.wait()
+                if self.cuts:
+                    self.cuts -= 1
+                    writer.write(chunk[: self.cut_after])
+                    await writer.drain()
+                    raise EOFError
+                await self._write(chunk, writer)
+            raise EOFError
+
+    async def _read(
+        self, reader: asyncio.StreamReader, came: asyncio.Queue[tuple[float, bytes]]
+    ) -> None:
+        """Read chunks, and when each is due: what comes in two of them is late once, not twice."""
+        chunk = b"any"
+        while chunk:
+            chunk = await reader.read(_CHUNK)
             late_s = self.late_s + self.jitter_s * self.chance.random()
-            if late_s:
-                await asyncio.sleep(late_s)
-            await self.answering.wait()
-            if self.cuts:
-                self.cuts -= 1
-                writer.write(chunk[: self.cut_after])
-                await writer.drain()
-                raise EOFError
-            await self._write(chunk, writer)
-        raise EOFError
+            await came.put((time.monotonic() + late_s, chunk))
 
     async def _write(self, chunk: bytes, writer: asyncio.StreamWriter) -> None:
         step = self.crumb or len(chunk)

@@ -322,6 +322,7 @@ async def test_a_deadline_is_all_that_changes() -> None:
         expires_at=1e12,
         detail=Hold(ReservationId("r"), 1),
         epoch="0a1b2c3d",
+        marked=False,
     )
     await it.decide([whole])
     [sent] = store.calls[-1]

@@ -108,9 +108,9 @@ class Heard:
         """Add them up."""
         self.damage[kind] = self.damage.get(kind, 0) + spans
 
-    def turned_away(self, reason: str) -> None:
-        """Keep it."""
-        self.turned.append(reason)
+    def turned_away(self, reason: str, entries: int) -> None:
+        """Keep it, once for each."""
+        self.turned += [reason] * entries
 
 
 @dataclass(slots=True)

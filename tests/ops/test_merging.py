@@ -80,8 +80,8 @@ def test_counters_are_summed(two: tuple[Metrics, Metrics]) -> None:
 def test_histograms_are_summed(two: tuple[Metrics, Metrics]) -> None:
     """Each bucket, the count and the sum are sums, also of label sets that differ."""
     for metrics in two:
-        metrics.rpc_duration["a", "OK"].observe(0.004)
-    two[1].rpc_duration["b", "OK"].observe(0.5)
+        metrics.rpc_duration.observe(("a", "OK"), [0.004])
+    two[1].rpc_duration.observe(("b", "OK"), [0.5])
     families = of(two)
     buckets = values(families, "tallygate_rpc_duration_seconds_bucket")
     assert buckets["OK", "0.003", "a"] == 0

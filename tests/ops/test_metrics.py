@@ -111,9 +111,9 @@ def test_the_store_is_counted(metrics: Metrics) -> None:
 def test_calls_are_counted_and_timed(metrics: Metrics) -> None:
     """A call is in flight until it ends, and is then timed by method and code."""
     observer: EdgeObserver = EdgeMetrics(metrics)
-    observer.call_started()
+    observer.calls_started(1)
     assert value(metrics, "rpc_in_flight") == 1
-    observer.call_ended("tallygate.v1.Quota/Consume", "OK", 0.004)
+    observer.calls_ended("tallygate.v1.Quota/Consume", "OK", [0.004])
     labels = {"method": "tallygate.v1.Quota/Consume", "code": "OK"}
     assert value(metrics, "rpc_in_flight") == 0
     assert value(metrics, "rpc_duration_seconds_count", **labels) == 1

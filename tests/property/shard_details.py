@@ -9,6 +9,7 @@ from tallygate.domain.catalog import Limit, LimitKind
 from tallygate.domain.decision import Mode, Rule, SlidingRule, WindowRule
 from tallygate.domain.detail import Given, Grant, Portion, Share
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, OperationId
+from tallygate.domain.made import STEM_DIGITS, made_ids, stem_of_digits
 from tallygate.domain.window import DAY_US, MINUTE_US, SECOND_US
 from tests.property.shard_limits import METER, Chooser
 
@@ -88,10 +89,27 @@ def turns(model: Accounts) -> list[list[int]]:
     ]
 
 
+STEMS = [stem_of_digits(digit * STEM_DIGITS) for digit in "0f"]
+STEM_CALLS = 3
+
+
+def any_name(choose: Chooser, mode: Mode) -> OperationId | None:
+    """Return an operation's id, if any: at times one that was made for a call granted ahead."""
+    if mode is Mode.CONSUME and choose.one_of([True, *[False] * 5]):
+        return choose.one_of(made_ids(choose.one_of(STEMS), 0, STEM_CALLS))
+    identity = choose.one_of([None, None, *range(4)])
+    return OperationId(f"{mode.value}-{identity}") if identity is not None else None
+
+
 def any_given(choose: Chooser) -> tuple[Given, ...]:
     """Return some calls that were granted ahead: their ids are those of other calls, too."""
     ids: list[OperationId | None] = [*(OperationId(f"c-{number}") for number in range(6)), None]
     runs: list[Given] = []
+    if choose.one_of([True, False, False]):
+        stem = choose.one_of(STEMS)
+        of = tuple(made_ids(stem, 0, STEM_CALLS))
+        print_ = (f"c{choose.integer(1, 3):x}",) * STEM_CALLS
+        runs.append(Given(of, print_, choose.integer(1, 2), choose.integer(5, 6), stem))
     while ids and choose.integer(0, 2):
         start = choose.integer(0, len(ids) - 1)
         some, ids[start : start + 3] = ids[start : start + 3], []

@@ -131,6 +131,10 @@ class Stored:
             key = keys.operation(shard, self._epoch, tenant, operation.operation_id)
             self._lives.append(Lives(key, -(-(until_us - outcome.at_us) // 1000)))
         for run in given_in(operation):
+            if run.stem:
+                key = keys.stem(shard, self._epoch, tenant, run.stem)
+                self._lives.append(Lives(key, model.memory_us // 1000))
+                continue
             for named in (each for each in run.operation_ids if each is not None):
                 key = keys.operation(shard, self._epoch, tenant, named)
                 self._lives.append(Lives(key, model.memory_us // 1000))

@@ -24,7 +24,6 @@ from tallygate.domain.ids import (
     AMOUNT_MAX,
     AccountId,
     EventId,
-    OperationId,
     ReservationId,
     SourceId,
     TenantId,
@@ -40,6 +39,7 @@ from tests.property.shard_details import (
     any_balance,
     any_given,
     any_grants,
+    any_name,
     any_portion,
     any_slot,
     events_given,
@@ -194,7 +194,7 @@ class World:
         before = {of: dict(account.holds) for of, account in self._model.accounts.items()}
         source = numbered_in(SOURCE, self._model.epoch)
         expected = self._model.decide(operations, source, self.now_us)
-        assert found == expected, operations
+        assert found == expected, (operations, found, expected)
         for operation, outcome in zip(operations, expected, strict=True):
             name = f"{operation.mode.name} {type(outcome).__name__}"
             if isinstance(outcome, Decided):
@@ -241,9 +241,10 @@ class World:
 
     def _named(self, mode: Mode, content: int) -> dict[str, Any]:
         """Return the id, if any, and the fingerprint of an operation."""
-        identity = self._choose.one_of([None, None, *range(4)])
-        named = OperationId(f"{mode.value}-{identity}") if identity is not None else None
-        return {"operation_id": named, "fingerprint": f"{mode.value}{content:x}"}
+        return {
+            "operation_id": any_name(self._choose, mode),
+            "fingerprint": f"{mode.value}{content:x}",
+        }
 
     def _use(self) -> Operation:
         mode = self._choose.one_of([Mode.CONSUME] * 4 + [Mode.RECORD, Mode.CHECK, Mode.REJECT])

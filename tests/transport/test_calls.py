@@ -17,6 +17,8 @@ from tests.transport.world import CONSUME, World, world
 Code = grpc.StatusCode
 Consume, Get = quota_pb2.CheckAndConsumeRequest, quota_pb2.GetQuotaRequest
 MIB = 1024 * 1024
+# Clients round what is left up to a whole millisecond, and more of longer times.
+ROUNDED_UP_S = 0.01
 
 
 def ask(opened: grpc.aio.Channel, method: str, tenant: str, **options: Any) -> Any:
@@ -157,10 +159,10 @@ async def test_a_callers_deadline_is_kept(it: World, method: str) -> None:
         [(ended, code)] = it.told.codes
         assert (ended, code in ("DEADLINE_EXCEEDED", "CANCELLED")) == (method, True)
         if method == "GetQuota":
-            assert 0 < (it.quota.remaining[0] or 0) <= 0.2
-            assert it.quota.cancelled == 1
+            assert 0 < (it.quota.remaining[0] or 0) <= 0.2 + ROUNDED_UP_S
+            await eventually(lambda: it.quota.cancelled == 1, what="the method's end")
         else:
-            assert 0 < it.batches.ends[""] <= 0.2
+            assert 0 < it.batches.ends[""] <= 0.2 + ROUNDED_UP_S
             [(number, answering)] = it.batches.held
             assert not answering.waits(number)
 

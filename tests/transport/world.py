@@ -42,15 +42,15 @@ class Told:
         self.shed = 0
         self.codes: Counter[tuple[str, str]] = Counter()
 
-    def call_started(self) -> None:
+    def calls_started(self, calls: int) -> None:
         """Count it in."""
-        self.inside += 1
+        self.inside += calls
 
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
+    def calls_ended(self, method: str, code: str, seconds: Sequence[float]) -> None:
         """Count it out."""
-        assert seconds >= 0
-        self.inside -= 1
-        self.codes[method.rpartition("/")[2], code] += 1
+        assert min(seconds) >= 0
+        self.inside -= len(seconds)
+        self.codes[method.rpartition("/")[2], code] += len(seconds)
 
     def call_shed(self) -> None:
         """Count it."""

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from tallygate.api import convert
 from tallygate.api.batched import Answering, BatchMethod, BatchMethods, Call
+from tallygate.api.contents import Contents
 from tallygate.api.leased import LeasedCalls
 from tallygate.api.lists import visible
 from tallygate.api.replies import Replies
@@ -40,7 +41,7 @@ class Asked(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How one kind of request is read, asked, and answered."""
+    """How one kind of request is read, of bytes or of a message, asked, and answered."""
 
     read: Callable[[bytes], Any]
     request_of: Callable[[Any], Any]
@@ -101,15 +102,8 @@ class _List:
 def methods_of(admit: Admit, leased: LeasedCalls | None = None) -> BatchMethods:
     """Return the methods over one way to decide, behind what is granted from leases."""
     replies = Replies()
-    charge = _Kind(
-        quota_pb2.CheckAndConsumeRequest.FromString,
-        convert.consume_request,
-        admit.charge,
-        replies.consumed,
-    )
-    record = _Kind(
-        usage_pb2.RecordUsageRequest.FromString, convert.usage_request, admit.keep, _recorded
-    )
+    charge = _Kind(Contents().request, convert.consume_request, admit.charge, replies.consumed)
+    record = _Kind(_usage_of, convert.usage_request, admit.keep, _recorded)
     return {
         f"{QUOTA}/CheckAndConsume": _singly(charge, leased),
         f"{USAGE}/RecordUsage": _singly(record),
@@ -124,7 +118,7 @@ def methods_of(admit: Admit, leased: LeasedCalls | None = None) -> BatchMethods:
 
 def _singly(kind: _Kind, leased: LeasedCalls | None = None) -> BatchMethod:
     """Return the method of calls that are one request each."""
-    read, request_of, ask, reply = kind.read, kind.request_of, kind.ask, kind.reply
+    read, ask, reply = kind.read, kind.ask, kind.reply
 
     def answer(calls: Sequence[Call], answering: Answering) -> None:
         told = _Singles(answering, reply)
@@ -132,7 +126,7 @@ def _singly(kind: _Kind, leased: LeasedCalls | None = None) -> BatchMethod:
             calls = leased.take(calls, answering)
         for number, data, expires_at in calls:
             try:
-                request = request_of(read(data))
+                request = read(data)
             except DecodeError:
                 # Without its cause, which would quote bytes that a caller chose into the log.
                 answering.fail(number, MalformedMessage())
@@ -169,6 +163,10 @@ def _listed(
                 told.answered(number, ())
 
     return answer
+
+
+def _usage_of(data: bytes) -> UsageRequest:
+    return convert.usage_request(usage_pb2.RecordUsageRequest.FromString(data))
 
 
 def _converted(kind: _Kind, message: object) -> ConsumeRequest | UsageRequest | TallygateError:

@@ -43,11 +43,11 @@ Decode = Callable[[bytes], Any]
 class EdgeObserver(Protocol):
     """What the edge tells of calls."""
 
-    def call_started(self) -> None:
-        """A call has arrived."""
+    def calls_started(self, calls: int) -> None:
+        """So many calls have arrived."""
 
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
-        """A call was answered, with the status code's name."""
+    def calls_ended(self, method: str, code: str, seconds: Sequence[float]) -> None:
+        """Calls of a method were answered with the status code's name, after so long each."""
 
     def call_shed(self) -> None:
         """A call was refused unread, for want of room."""

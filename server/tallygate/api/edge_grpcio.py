@@ -210,7 +210,7 @@ class _Guard:
 
         async def guarded(_: object, context: Context) -> object:
             started = asyncio.get_running_loop().time()
-            observer.call_started()
+            observer.calls_started(1)
             code = OK
             gate.inside += 1
             call = _Call(context, self.decode, gate, None)
@@ -236,7 +236,7 @@ class _Guard:
                 call.end()
                 gate.inside -= 1
                 elapsed = asyncio.get_running_loop().time() - started
-                observer.call_ended(method.name, code, elapsed)
+                observer.calls_ended(method.name, code, (elapsed,))
             # Outside of the handler above: abort raises, and must reach grpcio.
             await context.abort(answer.code, answer.message, answer.trailers)
             raise AssertionError("abort returned")

@@ -5,6 +5,7 @@ granted is as safe as it says. What is not granted here is left as it came.
 Refuses to know: transports, and how what is left is decided.
 """
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,15 +15,16 @@ from google.protobuf.message import DecodeError
 
 from tallygate.api import convert
 from tallygate.api.batched import Answering, Call
-from tallygate.api.replies import Replies
+from tallygate.api.content import without_id
+from tallygate.api.leased_replies import Form
 from tallygate.domain import ids
-from tallygate.domain.decision import Decided, LimitState, WindowRule
 from tallygate.domain.errors import NotDurable, TallygateError
 from tallygate.domain.ids import OperationId
-from tallygate.domain.request import ConsumeResult, Durability, event_id_of
-from tallygate.flow.granted import Repeatable
-from tallygate.flow.heat import granted_at_us, readings_of
-from tallygate.flow.lease import Leases, debit
+from tallygate.domain.made import STEM_DIGITS, made_ids, stem_of_digits
+from tallygate.domain.request import Durability
+from tallygate.flow.granted import Name, Repeatable
+from tallygate.flow.heat import granted_at_us
+from tallygate.flow.lease import Leases, lefts
 from tallygate.flow.pattern import Pattern, Patterns
 from tallygate.flow.settle import BATCH_MAX, Granted, Lease
 from tallygate.gen.v1 import quota_pb2
@@ -35,44 +37,14 @@ MET_MAX: Final = 20_000
 # A sync takes milliseconds; a write less.
 WAIT_S: Final = 1.0
 
-_OK: Final = convert.STATES[LimitState.OK]
-_WARNING: Final = convert.STATES[LimitState.WARNING]
 
+@dataclass(slots=True)
+class _Kind:
+    """Calls that came together with one content, and their ids: as long as the others, or none."""
 
-class _Form:
-    """A reply with room for what differs between the calls of a pattern and a lease."""
-
-    def __init__(self, pattern: Pattern, lease: Lease, level: Durability) -> None:
-        """Fill in what all replies say alike."""
-        self.lease: Final = lease
-        self._items = len(pattern.request.items)
-        answer = Decided(True, 0, readings_of(lease, lease.left), leased=True)
-        event_ids = tuple(event_id_of(OperationId(""), index) for index in range(self._items))
-        self._message = quota_pb2.CheckAndConsumeResponse.FromString(
-            Replies().consumed(ConsumeResult(answer, event_ids, level))
-        )
-        self._event_ids = self._message.event_ids
-        self._limits = [
-            (status, taken.used, charge.limit, _warns_from(lease, place))
-            for place, (status, taken, charge) in enumerate(
-                zip(self._message.limits, lease.readings, lease.charges, strict=True)
-            )
-        ]
-
-    def encoded(self, of: str) -> bytes:
-        """Return the reply to a call that was just granted."""
-        left = self.lease.left
-        for place, (status, taken, limit, warns_from) in enumerate(self._limits):
-            used = taken - left[place]
-            used = max(used, 0)
-            status.used = used
-            status.remaining = limit - used if limit > used else 0
-            status.state = _WARNING if used >= warns_from else _OK
-        event_ids = self._event_ids
-        for index in range(self._items):
-            event_ids[index] = f"{of}:{index}"
-        encoded: bytes = self._message.SerializeToString()
-        return encoded
+    pattern: Pattern
+    calls: list[Call]
+    ids: list[OperationId]
 
 
 @dataclass(slots=True)
@@ -95,7 +67,7 @@ class LeasedCalls:
         self._patterns = Patterns(leases)
         self._journal = leases.parts.journal
         self._known: dict[bytes, Pattern] = {}
-        self._forms: dict[Pattern, _Form] = {}
+        self._forms: dict[Pattern, Form] = {}
         # How often contents have come that have no pattern yet.
         self._met: dict[bytes, int] = {}
 
@@ -105,59 +77,99 @@ class LeasedCalls:
             return calls
         now_s = self._leases.parts.clock.monotonic()
         turn = _Turn(answering, now_s, [], [], [])
-        read = quota_pb2.CheckAndConsumeRequest.FromString
-        rest: list[Call] = []
+        known, rest = self._known, list[Call]()
+        kinds: dict[tuple[Pattern, int], _Kind] = {}
+        met: set[Name] = set()
         for call in calls:
-            number, data, expires_at = call
-            try:
-                message = read(data)
-            except DecodeError:
+            _, content, expires_at = call
+            if expires_at <= now_s:
                 rest.append(call)
                 continue
-            named = message.operation_id
+            pattern, named = known.get(content), ""
+            if pattern is None:
+                pattern, named = self._looked_at(content)
+                if pattern is None or (named and not self._is_new(pattern, named, met)):
+                    rest.append(call)
+                    continue
+            kind = kinds.get((pattern, len(named)))
+            if kind is None:
+                kind = kinds[pattern, len(named)] = _Kind(pattern, [], [])
+            kind.calls.append(call)
             if named:
-                message.ClearField("operation_id")
-                data = message.SerializeToString(deterministic=True)
-            pattern = self._known.get(data) or self._meet(data, message)
-            if (
-                pattern is None
-                or expires_at <= now_s
-                or not self._answer(turn, number, pattern, named)
-            ):
-                rest.append(call)
+                kind.ids.append(OperationId(named))
+        for kind in kinds.values():
+            rest += self._answer(turn, kind)
         self._end(turn)
         return rest
 
-    def _answer(self, turn: _Turn, number: int, pattern: Pattern, named: str) -> bool:
-        """Grant a call, or repeat its answer; say whether it has one."""
-        lease = self._patterns.lease(pattern, turn.now_s)
-        if lease is None:
+    def _is_new(self, pattern: Pattern, named: str, met: set[Name]) -> bool:
+        """Say whether a call may be the first of its name: a repeat is answered otherwise."""
+        name = (pattern.request.tenant_id, OperationId(named))
+        if name in met or not _may_be_new(named) or self._leases.recent.get(name) is not None:
             return False
-        of = named or convert.operation_id_of("")
-        alike = self._patterns.alike(pattern, len(of))
-        if alike is None:
-            return False
-        name = (pattern.request.tenant_id, OperationId(of))
+        met.add(name)
+        return True
+
+    def _looked_at(self, data: bytes) -> tuple[Pattern | None, str]:
+        """Return the pattern of a call, and its operation id."""
+        found = without_id(data)
+        if found is not None:
+            pattern = self._known.get(found[0])
+            if pattern is not None:
+                return pattern, found[1]
+        try:
+            message = quota_pb2.CheckAndConsumeRequest.FromString(data)
+        except DecodeError:
+            return None, ""
+        named = message.operation_id
+        if named:
+            message.ClearField("operation_id")
+            data = message.SerializeToString(deterministic=True)
+        return self._known.get(data) or self._meet(data, message), named
+
+    def _answer(self, turn: _Turn, kind: _Kind) -> Sequence[Call]:
+        """Grant calls, those without ids on stems of ours; return those that have no answer."""
+        pattern, calls, ids_left = kind.pattern, kind.calls, kind.ids
         synced = pattern.request.min_durability > Durability.BUFFERED
         told = turn.synced if synced else turn.written
-        # A repeat is answered by whoever decides what is left; so is an id that is none.
-        if named and (not _may_be_new(named) or self._leases.recent.get(name) is not None):
-            return False
-        debit(lease, pattern.amounts)
-        pattern.room -= 1
-        group = pattern.group
-        if group is None or group.alike is not alike or len(group.operation_ids) >= BATCH_MAX:
+        while calls:
+            lease = self._patterns.lease(pattern, turn.now_s)
+            if lease is None:
+                break
+            amounts, left = pattern.amounts, lease.left
+            few = min([units // amount for units, amount in zip(left, amounts, strict=True)])
+            count = min(few, pattern.room, len(calls), BATCH_MAX)
+            stem = "" if ids_left else stem_of_digits(secrets.token_hex(STEM_DIGITS // 2))
+            of = ids_left[:count] or made_ids(stem, 0, count)
+            alike = self._patterns.alike(pattern, len(of[0]))
+            if alike is None:
+                break
             at_us = granted_at_us(lease, turn.now_s)
-            group = pattern.group = Granted(alike, pattern.amounts, at_us, [])
+            group = Granted(alike, amounts, at_us, of, stem=stem)
             turn.groups.append((lease, pattern, group))
-        group.operation_ids.append(name[1])
-        if named:
-            self._leases.recent.put(name, Repeatable(alike, group, lease, tuple(lease.left)))
+            after = lefts(lease, amounts, count)
+            replies = self._form(pattern, lease, synced=synced).many(of, after)
+            told += [(call[0], reply) for call, reply in zip(calls, replies, strict=False)]
+            if not stem:
+                self._remember(lease, group, after)
+            lease.left[:] = [each[-1] for each in after]
+            pattern.room -= count
+            calls, ids_left = calls[count:], ids_left[count:]
+        return calls
+
+    def _remember(self, lease: Lease, group: Granted, after: Sequence[range]) -> None:
+        """Keep what repeats are answered by: what is left after each of the calls."""
+        tenant_id, recent = group.alike.tenant_id, self._leases.recent
+        for of, left in zip(group.operation_ids, zip(*after, strict=True), strict=True):
+            recent.put((tenant_id, of), Repeatable(group.alike, group, lease, left))
+
+    def _form(self, pattern: Pattern, lease: Lease, *, synced: bool) -> Form:
+        """Return what replies to the pattern's calls say alike."""
         form = self._forms.get(pattern)
         if form is None or form.lease is not lease:
-            form = self._forms[pattern] = _Form(pattern, lease, self._level(synced=synced))
-        told.append((number, form.encoded(of)))
-        return True
+            level = self._level(synced=synced)
+            form = self._forms[pattern] = Form(len(pattern.request.items), lease, level)
+        return form
 
     def _end(self, turn: _Turn) -> None:
         """Enter what was granted, and answer once that is done."""
@@ -166,7 +178,6 @@ class LeasedCalls:
             assert pattern.hot is not None
             self._leases.called(pattern.hot, turn.now_s, len(group.operation_ids))
             self._leases.enter(lease, group)
-            pattern.group = None
             mark, whole = max(mark, group.mark), whole and group.mark > 0
         for synced, told in ((False, turn.written), (True, turn.synced)):
             if not told:
@@ -213,14 +224,6 @@ def _may_be_new(named: str) -> bool:
     except TallygateError:
         return False
     return True
-
-
-def _warns_from(lease: Lease, place: int) -> int:
-    """Return from how many units used a limit warns, one more than it may hold for never."""
-    rule = lease.charges[place].rule
-    if isinstance(rule, WindowRule) and rule.thresholds:
-        return min(units for _, units in rule.thresholds)
-    return ids.AMOUNT_MAX + 1
 
 
 def _tell(answering: Answering, told: Sequence[tuple[int, bytes]], reached: bool) -> None:

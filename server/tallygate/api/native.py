@@ -30,7 +30,7 @@ from tallygate.api.transport_grpcio import GrpcioTransport
 IO_THREADS: Final = 1
 # What the front is able to beyond its first release, by the parameters that it takes.
 ABLE: Final = frozenset(signature(NativeGrpcFront).parameters)
-BOUNDED: Final = "max_message_bytes" in ABLE
+BOUNDED: Final = "bare_methods" in ABLE
 
 
 def amiss(options: ServerOptions) -> str | None:
@@ -64,6 +64,7 @@ class NativeTransport:
         self._paths = [
             (path, bool(each.handler.response_streaming)) for path, each in carried.items()
         ]
+        self._bare = [path for path, each in carried.items() if each.batch is not None]
         self._methods = [*carried.values()]
         rest = {path: each for path, each in methods.items() if path not in carried}
         self._behind = GrpcioTransport(options, rest, edge)
@@ -87,7 +88,7 @@ class NativeTransport:
             **(self._bounds() if BOUNDED else {}),
         )
         size_max = self._options.message_bytes_max
-        options = FrontOptions(self._methods, size_max, pushback=BOUNDED, wakes=BOUNDED)
+        options = FrontOptions(self._methods, size_max, patched=BOUNDED)
         self._fronts.append(Front(native, options, self._edge))
         return int(native.bound_port)
 
@@ -103,6 +104,8 @@ class NativeTransport:
             "max_connection_age_ms": age_ms or None,
             "max_connection_age_grace_ms": AGE_GRACE_MS,
             "wakes": True,
+            # Their calls come without metadata and peer, which nobody asks them for.
+            "bare_methods": self._bare,
         }
 
     async def start(self) -> None:

@@ -34,8 +34,8 @@ class Arrivals(Protocol):
         ...
 
 
-class WakingFront(Protocol):
-    """A front with a descriptor, which the published one has not."""
+class PatchedFront(Protocol):
+    """What our patch of the front adds to the published one."""
 
     def wake_fd(self) -> int:
         """Return what is readable while there may be events."""
@@ -43,6 +43,10 @@ class WakingFront(Protocol):
 
     def take(self, max_events: int) -> list[Event]:
         """Return events that have come, without waiting."""
+        ...
+
+    def respond_many(self, answers: Sequence[tuple[int, bytes]]) -> None:
+        """Answer calls by their numbers."""
         ...
 
     def close(self) -> None:
@@ -53,7 +57,7 @@ class WakingFront(Protocol):
 class ByDescriptor:
     """The loop waits for the front's own descriptor: no thread between, and one wake-up less."""
 
-    def __init__(self, native: WakingFront) -> None:
+    def __init__(self, native: PatchedFront) -> None:
         self._native = native
         self._told: int | None = None
 

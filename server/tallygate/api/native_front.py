@@ -23,7 +23,7 @@ from tallygate.api.native_arrivals import (
     ByDescriptor,
     ByThread,
     Event,
-    WakingFront,
+    PatchedFront,
 )
 from tallygate.api.native_context import Aborted, CallerGone, Details, NativeContext
 from tallygate.api.status import (
@@ -57,9 +57,8 @@ class FrontOptions:
 
     methods: Sequence[Method]
     message_bytes_max: int
-    # Whether it lets a pushback through, and whether it has a descriptor that wakes a loop.
-    pushback: bool
-    wakes: bool
+    # Whether the front is ours, with all that `PatchedFront` has, and lets a pushback through.
+    patched: bool
 
 
 class _Open:
@@ -85,9 +84,16 @@ class Front:
         self._gate = edge.gate
         self._open: dict[int, _Open] = {}
         self._arrivals: Arrivals = ByThread(native)
-        if options.wakes:
+        self._respond_many = self._respond_each
+        if options.patched:
             # Said of the published front's type as well, which lacks it.
-            self._arrivals = ByDescriptor(cast(WakingFront, native))
+            patched = cast(PatchedFront, native)
+            self._arrivals = ByDescriptor(patched)
+            self._respond_many = patched.respond_many
+        # Answers of this turn of the loop: what goes out together is written together.
+        self._answers: list[tuple[int, bytes]] = []
+        self._done: list[_Open] = []
+        self._default_s = edge.options.default_deadline_s
         self._sweep: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -114,6 +120,7 @@ class Front:
             await asyncio.sleep(FLUSH_S)
         if self._sweep is not None:
             self._sweep.cancel()
+        self._answer()
         await self._arrivals.stop()
 
     def end_streams(self) -> None:
@@ -129,10 +136,24 @@ class Front:
             return
         if len(reply) > self._options.message_bytes_max:
             self._send(call, refusal(MessageTooLarge()))
-            self._count_out(ended, "RESOURCE_EXHAUSTED")
+            self._count_out([ended], "RESOURCE_EXHAUSTED")
             return
-        self._native.respond(call, reply)
-        self._count_out(ended, OK)
+        if not self._answers:
+            self._loop.call_soon(self._answer)
+        self._answers.append((call, reply))
+        self._done.append(ended)
+
+    def _answer(self) -> None:
+        """Send the answers of a turn, and count their calls out."""
+        answers, self._answers = self._answers, []
+        done, self._done = self._done, []
+        if answers:
+            self._respond_many(answers)
+            self._count_out(done, OK)
+
+    def _respond_each(self, answers: Sequence[tuple[int, bytes]]) -> None:
+        for call, reply in answers:
+            self._native.respond(call, reply)
 
     def fail(self, call: int, error: Exception) -> None:
         """Answer a call with the status of an error."""
@@ -140,7 +161,7 @@ class Front:
         if ended is not None:
             answer = self._edge.answer(ended.method, error)
             self._send(call, answer)
-            self._count_out(ended, answer.code.name)
+            self._count_out([ended], answer.code.name)
 
     def waits(self, call: int) -> bool:
         """Say whether its caller still waits."""
@@ -150,13 +171,20 @@ class Front:
         """Let calls in and begin them; those of one method that takes batches, all at once."""
         now = self._loop.time()
         batches: dict[int, list[Call]] = {}
+        methods, bare, collected = self._options.methods, self._options.patched, 0
         for event in self._arrivals.taken():
             if event[0] == EVENT_CALL:
-                self._admit(event, now, batches)
+                method = methods[event[2]]
+                if bare and method.batch is not None:
+                    collected += self._collect(event, method, now, batches)
+                else:
+                    self._admit(event, method, now, batches)
             elif event[0] == EVENT_CANCEL:
                 self._vanished(event[1], now)
             else:
                 self._refuse(event, now)
+        if collected:
+            self._edge.observer.calls_started(collected)
         for index, calls in batches.items():
             batch = self._options.methods[index].batch
             assert batch is not None
@@ -168,9 +196,43 @@ class Front:
         if self._sweep is None and self._open:
             self._sweep = self._loop.call_later(SWEEP_S, self._end_late)
 
-    def _admit(self, event: Event, now: float, batches: dict[int, list[Call]]) -> None:
+    def _collect(
+        self, event: Event, method: Method, now: float, batches: dict[int, list[Call]]
+    ) -> int:
+        """Let a call of a method that takes batches in, where nothing is the matter with it.
+
+        Return how many calls were, for the caller to count. By far the most calls come here.
+        """
+        _, number, index, data, _, remaining = event
+        gate = self._gate
+        assert data is not None
+        size = len(data)
+        if (
+            not gate.open
+            or gate.inside >= gate.calls_max
+            or gate.bytes + size > gate.bytes_max
+            or size > self._options.message_bytes_max
+            or (remaining is not None and not HOPELESS_S < remaining < LONGEST_S)
+        ):
+            self._admit((*event[:5], (None, None, remaining)), method, now, batches)
+            return 0
+        gate.came += 1
+        gate.inside += 1
+        gate.bytes += size
+        ends_at = now + (self._default_s if remaining is None else remaining)
+        self._open[number] = _Open(method, size, now, ends_at)
+        calls = batches.get(index)
+        if calls is None:
+            batches[index] = [(number, data, ends_at)]
+        else:
+            calls.append((number, data, ends_at))
+        return 1
+
+    def _admit(
+        self, event: Event, method: Method, now: float, batches: dict[int, list[Call]]
+    ) -> None:
         _, number, index, data, _, details = event
-        method, gate, edge = self._options.methods[index], self._gate, self._edge
+        gate, edge = self._gate, self._edge
         assert data is not None
         size, remaining = len(data), details[2]
         if not method.edged:
@@ -180,7 +242,7 @@ class Front:
         if not gate.open or gate.full:
             self._send(number, edge.shed())
             return
-        edge.observer.call_started()
+        edge.observer.calls_started(1)
         gate.inside += 1
         if remaining is None:
             ends_at = FOREVER if method.streams else now + edge.options.default_deadline_s
@@ -213,7 +275,7 @@ class Front:
             return
         method = self._options.methods[index]
         if method.edged:
-            edge.observer.call_started()
+            edge.observer.calls_started(1)
             gate.inside += 1
         self._open[number] = _Open(method, 0, now, FOREVER)
         self.fail(number, WITHOUT_MESSAGE[kind]())
@@ -259,7 +321,7 @@ class Front:
         ended = self._open.pop(number, None)
         if ended is not None:
             self._native.stream_end(number)
-            self._count_out(ended, OK)
+            self._count_out([ended], OK)
 
     def _context(self, number: int, opened: _Open, details: Details) -> NativeContext:
         return NativeContext(
@@ -276,7 +338,8 @@ class Front:
         if ended is not None:
             if ended.task is not None:
                 ended.task.cancel()
-            self._count_out(ended, "DEADLINE_EXCEEDED" if now >= ended.ends_at else "CANCELLED")
+            code = "DEADLINE_EXCEEDED" if now >= ended.ends_at else "CANCELLED"
+            self._count_out([ended], code)
 
     def _end_late(self) -> None:
         """End the calls whose time is over: one timer for all, as a timer each would cost each."""
@@ -301,22 +364,29 @@ class Front:
         ended = self._open.pop(number, None)
         if ended is not None:
             self._send(number, answer)
-            self._count_out(ended, answer.code.name)
+            self._count_out([ended], answer.code.name)
 
     def _send(self, number: int, answer: Refusal) -> None:
         trailers = answer.trailers
-        if not self._options.pushback:
+        if not self._options.patched:
             # It refuses the name as one of the transport's own. RetryInfo says the same.
             trailers = tuple(pair for pair in trailers if pair[0] != PUSHBACK)
         self._native.fail(number, answer.code.value[0], answer.message, trailers)
 
-    def _count_out(self, ended: _Open, code: str) -> None:
-        if ended.method.edged:
-            gate = self._gate
-            gate.bytes -= ended.size
-            gate.inside -= 1
-            elapsed = self._loop.time() - ended.started
-            self._edge.observer.call_ended(ended.method.name, code, elapsed)
+    def _count_out(self, ended: Sequence[_Open], code: str) -> None:
+        gate, now = self._gate, self._loop.time()
+        seconds: dict[str, list[float]] = {}
+        for each in ended:
+            if each.method.edged:
+                gate.bytes -= each.size
+                gate.inside -= 1
+                name = each.method.name
+                if name in seconds:
+                    seconds[name].append(now - each.started)
+                else:
+                    seconds[name] = [now - each.started]
+        for name, some in seconds.items():
+            self._edge.observer.calls_ended(name, code, some)
         if not self._open:
             self._emptied.set()
 

@@ -4,11 +4,13 @@ Guarantees: the bytes are those of the message that the protos describe.
 Refuses to know: decisions, but how they are told.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from tallygate.domain.catalog import UNLIMITED
-from tallygate.domain.decision import LimitReading, LimitState
+from tallygate.domain.decision import Charge, LimitReading, LimitState
 from tallygate.domain.ids import scope_of, tenant_of
+from tallygate.domain.readings import Readings
 from tallygate.domain.request import ConsumeResult
 from tallygate.domain.varint import micros, number, sized, text, varint
 from tallygate.gen.v1 import limit_pb2
@@ -16,6 +18,9 @@ from tallygate.gen.v1 import limit_pb2
 # Accounts times limits: some hundred bytes each.
 PARTS_MAX: Final = 20_000
 ENDS_MAX: Final = 1_000
+KEPT_MAX: Final = 2_000
+# Of one set of charges: some states of each limit, and limits that change, as balances do.
+LIMITS_KEPT_MAX: Final = 200
 
 _STATES: Final = {
     LimitState.OK: limit_pb2.LIMIT_STATE_OK,
@@ -26,6 +31,9 @@ _STATES: Final = {
 _TRUE: Final = b"\x01"
 
 _Key = tuple[str, str, str, LimitState, int]
+_Parts = tuple[bytes, bytes, bytes]
+# By the place of a charge, the state of its limit, and what it allows.
+_Known = dict[tuple[int, bytes, float], _Parts]
 
 
 class Replies:
@@ -33,15 +41,21 @@ class Replies:
 
     def __init__(self) -> None:
         # What a limit's status begins with, has in its middle, and ends with.
-        self._parts: dict[_Key, tuple[bytes, bytes, bytes]] = {}
+        self._parts: dict[_Key, _Parts] = {}
+        # The same by the charges that are kept for calls alike (`flow/place.py`).
+        self._kept: dict[int, tuple[Sequence[Charge], _Known]] = {}
         # When limits reset.
-        self._ends: dict[int, bytes] = {}
+        self._ends: dict[float, bytes] = {}
 
     def consumed(self, result: ConsumeResult) -> bytes:
         """Return the `CheckAndConsumeResponse` of a decision."""
         decision = result.decision
         parts: list[bytes] = [b"\x08\x01"] if decision.allowed else []
-        parts += [self._status(reading) for reading in decision.readings]
+        readings = decision.readings
+        if type(readings) is Readings:
+            self._add_rows(parts, readings)
+        else:
+            parts += [self._status(reading) for reading in readings]
         if decision.refused_by:
             parts.append(text(b"\x1a", decision.refused_by))
         if decision.retry_after_us is not None:
@@ -63,27 +77,52 @@ class Replies:
         if found is None:
             if len(self._parts) >= PARTS_MAX:
                 self._parts.clear()
-            found = self._parts[key] = _parts_of(reading)
-        head, middle, tail = found
-        used, remaining, resets_at_us = reading.used, reading.remaining, reading.resets_at_us
-        content = head + b"\x18" + varint(used) + middle if used else head + middle
-        if remaining:
-            content += b"\x28" + varint(remaining)
-        if resets_at_us:
+            found = self._parts[key] = parts_of(reading)
+        at_us = reading.resets_at_us
+        return filled(
+            found, reading.used, reading.remaining, self._ends.get(at_us) or self._end(at_us)
+        )
+
+    def _add_rows(self, parts: list[bytes], readings: Readings) -> None:
+        """Add the status of each limit, as a field of the reply, without a reading of it."""
+        charges = readings.charges
+        kept = self._kept.get(id(charges))
+        if kept is None:
+            if len(self._kept) >= KEPT_MAX:
+                self._kept.clear()
+            # Kept too: their identity must not be another's.
+            kept = self._kept[id(charges)] = (charges, {})
+        known, ends = kept[1], self._ends
+        for place, (state, used, limit, resets_at_us) in enumerate(readings.rows):
+            found = known.get((place, state, limit))
+            if found is None:
+                if len(known) >= LIMITS_KEPT_MAX:
+                    known.clear()
+                found = known[place, state, limit] = parts_of(readings[place])
+            left = int(limit - used) if limit > used else 0
             # Windows of many accounts end at the same moment.
-            ends = self._ends.get(resets_at_us)
-            content += ends if ends is not None else self._end(resets_at_us)
-        content += tail
-        return b"\x12" + varint(len(content)) + content
+            end = ends.get(resets_at_us) or self._end(int(resets_at_us))
+            parts.append(filled(found, int(used), left, end))
 
     def _end(self, at_us: int) -> bytes:
+        if not at_us:
+            return b""
         if len(self._ends) >= ENDS_MAX:
             self._ends.clear()
         made = self._ends[at_us] = micros(b"\x32", at_us)
         return made
 
 
-def _parts_of(reading: LimitReading) -> tuple[bytes, bytes, bytes]:
+def filled(found: _Parts, used: int, remaining: int, end: bytes) -> bytes:
+    """Return a status with its figures between the parts that are always the same."""
+    head, middle, tail = found
+    content = head + b"\x18" + varint(used) + middle if used else head + middle
+    content += b"\x28" + varint(remaining) + end + tail if remaining else end + tail
+    return b"\x12" + varint(len(content)) + content
+
+
+def parts_of(reading: LimitReading) -> _Parts:
+    """Return what a status begins with, has in its middle, and ends with."""
     head = text(b"\x0a", reading.limit_id) + number(b"\x10", _STATES[reading.state])
     tail = text(b"\x3a", reading.meter) + text(b"\x42", tenant_of(reading.account))
     tail += text(b"\x4a", scope_of(reading.account))

@@ -5,7 +5,7 @@ when it was made.
 Refuses to know: encodings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +41,12 @@ class Alike:
     def fingerprint(self, of: OperationId) -> str:
         """Return what tells a repeat of a call from another one with its id."""
         return fingerprint(Mode.CONSUME, of.encode().join(self.parts))
+
+    def fingerprints(self, ids: Sequence[OperationId], stem: str) -> tuple[str, ...]:
+        """Return the fingerprint of each call; those of one stem have one."""
+        if stem:
+            return (self.fingerprint(ids[0]),) * len(ids)
+        return tuple([self.fingerprint(of) for of in ids])
 
     def changed(self, change: Callable[[bytes], bytes]) -> "Alike | None":
         """Return the calls with their events changed; None where the ids are not found in them."""

@@ -5,6 +5,7 @@ the Lua script and its specification in `account.py` take the same input.
 Refuses to know: tenants' plans, and how any of this travels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -178,6 +179,8 @@ class Operation:
     # The only epoch of the shard's counters in which it may be decided, empty for whichever there
     # is: in another one it is `Fenced`.
     epoch: str = ""
+    # Whether somebody may wait for the journal's entry of it, and has to be told its mark.
+    marked: bool = True
 
 
 @quick
@@ -209,7 +212,7 @@ class Decided:
 
     allowed: bool
     at_us: int
-    readings: tuple[LimitReading, ...]
+    readings: Sequence[LimitReading]
     refused_by: LimitId | None = None
     retry_after_us: int | None = None
     first_seq: int = 0
@@ -289,7 +292,8 @@ class Known:
     """Of the calls that an operation records, some are known already; nothing was done.
 
     By its place among them, each of these: "p" a repeat, "u" other content under the same id, "b"
-    something that cannot be read.
+    something that cannot be read; or "t" for the first of a stem, of which some were met elsewhere:
+    they have to be told apart.
     """
 
     calls: tuple[tuple[int, str], ...]

@@ -56,13 +56,15 @@ class Given:
     """Calls that were granted without the store, and are recorded with what settles their units.
 
     Each has `event_count` events, in `size_bytes`: their operation's payload is those of all calls,
-    in order. A call without an id is not remembered.
+    in order. A call without an id is not remembered. With a `stem`, the ids are its places from the
+    first on, and all fingerprints are one.
     """
 
     operation_ids: tuple[OperationId | None, ...]
     fingerprints: tuple[str, ...]
     event_count: int
     size_bytes: int
+    stem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ class TallygateError(Exception):
         field: str = "",
         retry_after_us: int | None = None,
     ) -> None:
-        message = detail or (self.__doc__ or "").splitlines()[0]
+        # An interpreter told to drop docstrings (`-OO`) leaves the reason alone.
+        message = detail or (self.__doc__ or self.reason).partition("\n")[0]
         super().__init__(message)
         self.message = message
         self.field = field

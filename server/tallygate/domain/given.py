@@ -11,6 +11,7 @@ from dataclasses import replace
 from tallygate.domain.decision import Decided, Known, Operation
 from tallygate.domain.detail import Given, Late, Settlement
 from tallygate.domain.ids import OperationId, TenantId
+from tallygate.domain.made import PLACES_MAX, made_ids
 from tallygate.domain.remembered import Remembered
 
 Key = tuple[TenantId, OperationId]
@@ -34,10 +35,19 @@ def calls_of(operation: Operation) -> Iterator[tuple[OperationId | None, str, in
 def known_among(operation: Operation, known: Mapping[Key, Remembered], now_us: int) -> Known | None:
     """Return which of an operation's calls are known already, None for none."""
     found: list[tuple[int, str]] = []
-    for place, (of, fingerprint, _, _) in enumerate(calls_of(operation)):
-        kept = known.get((operation.tenant_id, of)) if of is not None else None
-        if kept is not None and now_us < kept.until_us:
-            found.append((place, "p" if kept.fingerprint == fingerprint else "u"))
+    start, tenant_id = 0, operation.tenant_id
+    for run in given_in(operation):
+        if run.stem:
+            # Whether one is remembered still shows when each is looked for.
+            if any((tenant_id, of) in known for of in made_ids(run.stem, 0, PLACES_MAX)):
+                found.append((start, "t"))
+        else:
+            pairs = zip(run.operation_ids, run.fingerprints, strict=True)
+            for place, (of, fingerprint) in enumerate(pairs, start):
+                kept = known.get((tenant_id, of)) if of is not None else None
+                if kept is not None and now_us < kept.until_us:
+                    found.append((place, "p" if kept.fingerprint == fingerprint else "u"))
+        start += len(run.operation_ids)
     return Known(tuple(found)) if found else None
 
 

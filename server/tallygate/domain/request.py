@@ -5,7 +5,7 @@ Refuses to know: protos, and how decisions are made.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Final
@@ -182,7 +182,7 @@ class RecordResult:
 class QuotaResult:
     """A tenant's limits as they stand."""
 
-    readings: tuple[LimitReading, ...]
+    readings: Sequence[LimitReading]
     plan: PlanName
     catalog_version: int
 
@@ -216,7 +216,7 @@ class ResolveResult:
     """
 
     resolution: Resolution
-    readings: tuple[LimitReading, ...] = ()
+    readings: Sequence[LimitReading] = ()
     refused_by: LimitId | None = None
     unrecorded: tuple[int, ...] = ()
     event_ids: tuple[EventId, ...] = ()
@@ -233,7 +233,7 @@ class RefundResult:
     amount: int
     durability: Durability
     replayed: bool
-    readings: tuple[LimitReading, ...]
+    readings: Sequence[LimitReading]
 
 
 def reservation_id_of(shard: int, operation_id: OperationId) -> ReservationId:

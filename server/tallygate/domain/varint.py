@@ -11,7 +11,9 @@ from typing import Final
 
 _BITS: Final = 14
 _MASK: Final = (1 << _BITS) - 1
-_TWO_TURNS: Final = 1 << 2 * _BITS
+_TWICE: Final = 2 * _BITS
+_TWO_TURNS: Final = 1 << _TWICE
+_THREE_TURNS: Final = 1 << 3 * _BITS
 _SIXTY_FOUR: Final = (1 << 64) - 1
 # Two bytes at once, of which more follow; and the last two, or one.
 _MORE: Final = tuple(bytes((low & 127 | 128, low >> 7 | 128)) for low in range(1 << _BITS))
@@ -27,6 +29,8 @@ def varint(value: int) -> bytes:
     if 0 < value < _TWO_TURNS:
         # As most units are.
         return _MORE[value & _MASK] + _LAST[value >> _BITS]
+    if 0 < value < _THREE_TURNS:
+        return _MORE[value & _MASK] + _MORE[value >> _BITS & _MASK] + _LAST[value >> _TWICE]
     value &= _SIXTY_FOUR
     found = _MORE[value & _MASK]
     value >>= _BITS
@@ -36,9 +40,20 @@ def varint(value: int) -> bytes:
     return found + _LAST[value]
 
 
+def varints(values: range) -> list[bytes]:
+    """Return numbers of 0 or more in a row, each as the wire has it."""
+    first, last = values[0], values[-1]
+    if first <= _MASK or first >> _BITS != last >> _BITS:
+        return [varint(each) for each in values]
+    # They differ in their low bits alone.
+    rest = varint(first >> _BITS)
+    return [_MORE[each & _MASK] + rest for each in values]
+
+
 def sized(tag: bytes, content: bytes) -> bytes:
     """Return a field of bytes, a text or a message, also where it is empty."""
-    return tag + varint(len(content)) + content
+    size = len(content)
+    return tag + (_LAST[size] if size <= _MASK else varint(size)) + content
 
 
 def text(tag: bytes, value: str) -> bytes:

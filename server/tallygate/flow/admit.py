@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 from tallygate.domain.catalog import Catalog, Tenant
-from tallygate.domain.decision import Decided, Mode
+from tallygate.domain.decision import Decided, Mode, Outcome
 from tallygate.domain.errors import EventTimeTooOld, TallygateError
 from tallygate.domain.request import (
     CheckRequest,
@@ -28,6 +28,7 @@ from tallygate.domain.request import (
     UsageRequest,
 )
 from tallygate.domain.spread import spread
+from tallygate.flow.alone import Alone
 from tallygate.flow.decide import Answer, Decide, granted
 from tallygate.flow.draft import FOREVER, Draft
 from tallygate.flow.durable import Durable, Level, Needed
@@ -92,13 +93,19 @@ class Admit:
 
         `told` hears of it once, now or later, on the loop's thread.
         """
-        self._begin(Round(told, ticket, requests, expires_at, False, [], []))
+        if len(requests) == 1:
+            self._send(requests[0], expires_at, ticket, told, record=False)
+        else:
+            self._begin(Round(told, ticket, requests, expires_at, False, [], []))
 
     def keep(
         self, requests: Sequence[UsageRequest], expires_at: float, ticket: int, told: Told
     ) -> None:
         """Record each event and count it, and tell, as `charge` does; quota refuses nothing."""
-        self._begin(Round(told, ticket, requests, expires_at, True, [], []))
+        if len(requests) == 1:
+            self._send(requests[0], expires_at, ticket, told, record=True)
+        else:
+            self._begin(Round(told, ticket, requests, expires_at, True, [], []))
 
     async def consume(
         self, requests: Sequence[ConsumeRequest], expires_at: float = FOREVER
@@ -138,6 +145,61 @@ class Admit:
             _read(draft, answer) if isinstance(draft, Draft) else draft
             for draft, answer in zip(drafts, answers, strict=True)
         ]
+
+    def _send(
+        self,
+        request: ConsumeRequest | UsageRequest,
+        expires_at: float,
+        ticket: int,
+        told: Told,
+        *,
+        record: bool,
+    ) -> None:
+        """Have one request decided, without a round where there is nothing more to it."""
+        decide = self._decide
+        try:
+            catalog = decide.catalog()
+            lineage = decide.held(request.tenant_id)
+            if lineage is None or (self._granting is not None and not record):
+                self._begin(Round(told, ticket, _only(request), expires_at, record, [], []))
+                return
+            now_us = decide.now_us()
+            try:
+                make: Any = decide.drafter.record if record else decide.drafter.consume
+                draft = make(request, catalog, lineage, now_us, expires_at=expires_at)
+                operation = draft.operation
+                if draft.place is None:
+                    operation = decide.drafter.bound(draft, now_us, expires_at)
+            except TallygateError as error:
+                told.answered(ticket, (decide.failed(error),))
+                return
+            if decide.gate.recalled(operation) is not None:
+                self._begin(Round(told, ticket, _only(request), expires_at, record, [], []))
+                return
+            sent = (draft, operation, now_us)
+            alone = Alone(
+                self._heard, (told, ticket), request, sent, expires_at=expires_at, record=record
+            )
+            decide.gate.submit(alone)
+        except Exception as error:  # noqa: BLE001  it is the answer, whatever it is
+            told.failed(ticket, error)
+
+    def _heard(self, it: Alone, outcome: Outcome | TallygateError) -> None:
+        """Tell what the store has decided; what is not told at once goes on as a round."""
+        decide, draft = self._decide, it.draft
+        if type(outcome) is not Decided or not decide.gate.calm:
+            self._rounds.go_on(_round_of(it, None), [outcome], it.now_us)
+            return
+        operation = it.operations[0]
+        answer = decide.settle(operation, outcome)
+        level: Level | None = _NONE
+        if outcome.allowed:
+            level = decide.durable.known(outcome, it.request.min_durability, record=it.record)
+        if level is None:
+            self._decided(_round_of(it, answer))
+            return
+        result = (_recorded if it.record else _consumed)(draft, answer, level)
+        it.told.answered(it.ticket, (result,))
 
     def _begin(self, it: Round) -> None:
         try:
@@ -247,6 +309,18 @@ class Admit:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _only(
+    request: ConsumeRequest | UsageRequest,
+) -> Sequence[ConsumeRequest] | Sequence[UsageRequest]:
+    return cast(Sequence[ConsumeRequest], (request,))
+
+
+def _round_of(it: Alone, answer: Answer | None) -> Round:
+    """Return one request as a round, its answer known or not."""
+    requests = _only(it.request)
+    return Round(it.told, it.ticket, requests, it.expires_at, it.record, [it.draft], [answer])
 
 
 def _needs(it: Round) -> list[Needed | None]:

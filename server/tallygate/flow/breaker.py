@@ -327,6 +327,7 @@ def _due(operation: Operation, deadline_us: int) -> Operation:
         deadline_us,
         operation.detail,
         operation.epoch,
+        operation.marked,
     )
 
 

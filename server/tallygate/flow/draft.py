@@ -54,6 +54,7 @@ from tallygate.ports import EventEncoder
 
 # An enumeration's members are slow to find, and every call needs these.
 _CONSUME: Final = Mode.CONSUME
+_REDIS: Final = Durability.REDIS
 _RECORD: Final = Mode.RECORD
 OFFERED: Final = Durability.REDIS
 FOREVER: Final = float("inf")
@@ -148,6 +149,10 @@ class Drafter:
             payload,
             "",
             expires_at,
+            0,
+            None,
+            "",
+            least > _REDIS,
         )
         undurable = least == 0 or self._undurable(least)
         return Draft(operation, catalog, lineage, items, context, undurable, None, place)

@@ -4,14 +4,15 @@ If we die here, queued operations were not sent and nobody was answered: callers
 in flight may have been applied: callers retry with the same operation id and are told.
 
 Guarantees: one pipeline is in flight at a time, fed by whatever queued meanwhile, tenants taking
-turns (`fair`); a caller that goes away neither undoes nor repeats what was sent; what nobody waits
-for any more is not sent; what could not be answered in time is refused before it waits.
+turns (`fair`), and the next one is on its way before the callers of the last are told; a caller
+that goes away neither undoes nor repeats what was sent; what nobody waits for any more is not sent;
+what could not be answered in time is refused before it waits.
 Refuses to know: what operations mean.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from tallygate.domain.decision import Operation
@@ -21,6 +22,11 @@ from tallygate.flow.fair import Answers, FairQueue, Part
 from tallygate.flow.pressure import Pressure
 from tallygate.ports import Clock, QuotaStore
 
+# Above it, what waits is sent in halves: callers of the one are told while the store works on the
+# other. Sent as one, all callers would wait for the store together, and the store for all of them.
+HALVED_MIN: Final = 32
+# Of the loop, until a pipeline is on the wire: the breaker makes a task of its call of the store.
+TURNS_TO_WRITE: Final = 2
 # A decision takes about 1 ms with a Redis nearby: what has less left is not worth charging.
 HOPELESS_S: Final = 0.001
 
@@ -111,12 +117,26 @@ class Gather:
             await self._wake.wait()
             self._wake.clear()
             began_s = self._clock.monotonic()
+            last: _Pipeline | None = None
             while self._queue:
-                size = await self._send_some()
+                sent = self._send_some()
+                if last is not None:
+                    # The store works on this one while the callers of the last one are told.
+                    _after(TURNS_TO_WRITE, last.tell)
+                try:
+                    sent.answers = await self._decided(sent.operations)
+                except Exception as error:  # noqa: BLE001  one pipeline's fault is not the next's
+                    sent.error = error
+                if last is not None:
+                    last.tell()
+                last = sent
                 now_s = self._clock.monotonic()
-                if size:
-                    self._pressure.answered(size, now_s - began_s)
+                if sent.operations and sent.error is None:
+                    self._pressure.answered(len(sent.operations), now_s - began_s)
                 began_s = now_s
+                if not self._queue:
+                    last.tell()
+                    last = None
             if self._closing:
                 return
 
@@ -185,30 +205,56 @@ class Gather:
         self._refused(operations)
         return Overloaded(retry_after_us=self._pressure.refused(operations, self._queue.depth))
 
-    async def _send_some(self) -> int:
-        """Send a pipeline's worth; return how many operations were answered."""
-        batch = self._queue.take(self._batch_max)
+    def _send_some(self) -> "_Pipeline":
+        """Send a pipeline's worth."""
+        half = (self._queue.depth + 1) // 2
+        batch = self._queue.take(min(self._batch_max, max(half, HALVED_MIN)))
         hopeless_at = self._clock.monotonic() + HOPELESS_S
-        sent = [
+        operations = [
             operation
             for part in batch
             for operation in part.operations
             if operation.expires_at > hopeless_at
         ]
-        try:
-            answers = await self._store.decide(sent) if sent else []
-        except Exception as error:  # noqa: BLE001  one pipeline's fault must not end all later ones
-            for part in batch:
-                part.failed(error)
-            return len(sent)
-        place = 0
-        for part in batch:
-            own: Answers = []
-            for operation in part.operations:
-                if operation.expires_at > hopeless_at:
-                    own.append(answers[place])
-                    place += 1
-                else:
-                    own.append(DeadlineTooShort())
-            part.answered(own)
-        return len(sent)
+        return _Pipeline(batch, operations, hopeless_at)
+
+    async def _decided(self, operations: Sequence[Operation]) -> Answers:
+        return await self._store.decide(operations) if operations else []
+
+
+@dataclass(slots=True)
+class _Pipeline:
+    """Parts that were sent together, of them the operations that were worth it, and the answers."""
+
+    parts: Sequence[Part]
+    operations: Sequence[Operation]
+    hopeless_at: float
+    answers: Answers = field(default_factory=list)
+    error: Exception | None = None
+    told: bool = False
+
+    def tell(self) -> None:
+        """Tell each part what came of it, once the store has answered; once only."""
+        if self.told:
+            return
+        self.told = True
+        if self.error is not None:
+            for part in self.parts:
+                part.failed(self.error)
+            return
+        answers = iter(self.answers)
+        for part in self.parts:
+            part.answered(
+                [
+                    next(answers) if operation.expires_at > self.hopeless_at else DeadlineTooShort()
+                    for operation in part.operations
+                ]
+            )
+
+
+def _after(turns: int, call: Callable[[], None]) -> None:
+    """Call it so many turns of the loop from now."""
+    if turns:
+        asyncio.get_running_loop().call_soon(_after, turns - 1, call)
+    else:
+        call()

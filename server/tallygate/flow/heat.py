@@ -79,7 +79,7 @@ class Hot:
     charges: tuple[Charge, ...]
     kept: bool = True
     demand: Demand = field(default_factory=Demand)
-    readings: tuple[LimitReading, ...] = ()
+    readings: Sequence[LimitReading] = ()
     leases: list[Lease] = field(default_factory=list)
     past: Past | None = None
     cool_until_s: float = 0.0
@@ -201,7 +201,7 @@ def granted_at_us(lease: Lease, now_s: float) -> int:
     return lease.at_us + int((now_s - lease.received_s) * S_US)
 
 
-def readings_of(lease: Lease, left: Sequence[int]) -> tuple[LimitReading, ...]:
+def readings_of(lease: Lease, left: Sequence[int]) -> Sequence[LimitReading]:
     """Return the limits as they stand while that much is left of a lease, per charge."""
     places = zip(lease.charges, lease.readings, left, strict=True)
     return tuple(reading_now(charge, taken, unused) for charge, taken, unused in places)

@@ -10,7 +10,7 @@ Refuses to know: who waits for which durability.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, cast
 
 from tallygate.domain.decision import (
     Decided,
@@ -24,7 +24,7 @@ from tallygate.domain.detail import Extension, Hold, Settlement
 from tallygate.domain.errors import TallygateError
 from tallygate.domain.ids import SourceId, numbered_in
 from tallygate.ports import OperationKey, QuotaStore, Recorded, ReservationKey
-from tallygate.ports.journal import Entry, EntryKind, Journal
+from tallygate.ports.journal import Batch, Entry, EntryKind, Journal
 
 # An enumeration's members are slow to find, and every call comes through here.
 _COMMIT: Final = Mode.COMMIT
@@ -45,12 +45,27 @@ class JournaledStore:
     async def decide(self, operations: Sequence[Operation]) -> list[Outcome | TallygateError]:
         """Return what the store answers, entered where it was accepted."""
         outcomes = await self._store.decide(operations)
+        places: list[int] = []
+        placed: list[Entry] = []
         for place, outcome in enumerate(outcomes):
             if isinstance(outcome, Decided):
                 if outcome.allowed:
-                    outcomes[place] = self._entered(operations[place], outcome)
+                    entry = self._entry(operations[place], outcome)
+                    if entry is None:
+                        continue
+                    if outcome.replayed and self._covers(entry):
+                        # All that was taken up to now includes it.
+                        outcomes[place] = _marked(outcome, self._journal.newest)
+                        continue
+                    places.append(place)
+                    placed.append(entry)
             elif isinstance(outcome, Unresolved):
                 self._over(operations[place])
+        if placed:
+            mark = self._append(placed)
+            for place in places if mark else ():
+                if operations[place].marked:
+                    outcomes[place] = _marked(cast(Decided, outcomes[place]), mark)
         return outcomes
 
     async def reservation(self, key: ReservationKey) -> Reservation | None:
@@ -61,7 +76,17 @@ class JournaledStore:
         """Return what the store does. Raises what it raises."""
         return await self._store.recorded(key)
 
-    def _entered(self, operation: Operation, answer: Decided) -> Decided:
+    def _append(self, placed: list[Entry]) -> int:
+        """Enter what one pipeline has placed, and return its mark, 0 where it is not taken.
+
+        In one record: what an entry costs is for the most part its record, and its way there.
+        """
+        if len(placed) == 1:
+            return self._journal.append(placed[0])
+        return self._journal.append(Batch(tuple(placed)))
+
+    def _entry(self, operation: Operation, answer: Decided) -> Entry | None:
+        """Note what became of a reservation; return the entry of what has events."""
         mode = operation.mode
         if operation.detail is not None:
             if mode in _SETTLING:
@@ -69,20 +94,13 @@ class JournaledStore:
             elif mode in _HOLDING:
                 self._hold(operation, answer)
         if not (answer.first_seq and answer.source_id):
-            return answer
+            return None
         placed = _with_excess(operation, answer) if mode is _COMMIT else operation
-        mark = 0
-        if answer.replayed:
-            lane = (answer.source_id, operation.shard)
-            last = answer.first_seq + placed.event_count - 1
-            if self._journal.covers(lane, answer.first_seq, last):
-                # All that was taken up to now includes it.
-                mark = self._journal.newest
-        if not mark:
-            mark = self._journal.append(
-                Entry(_PLACED, placed, answer.at_us, answer.source_id, answer.first_seq)
-            )
-        return _marked(answer, mark) if mark else answer
+        return Entry(_PLACED, placed, answer.at_us, answer.source_id, answer.first_seq)
+
+    def _covers(self, entry: Entry) -> bool:
+        last = entry.first_seq + entry.operation.event_count - 1
+        return self._journal.covers((entry.source_id, entry.operation.shard), entry.first_seq, last)
 
     def _hold(self, operation: Operation, answer: Decided) -> None:
         if answer.replayed:

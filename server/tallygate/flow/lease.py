@@ -25,9 +25,9 @@ from tallygate.flow.decide import Answer, Decide, DecideObserver
 from tallygate.flow.draft import Draft
 from tallygate.flow.granted import Recent, Repeatable
 from tallygate.flow.heat import Hot, Key, granted_at_us, same, spent, taking_for
+from tallygate.flow.resubmit import EventDater
 from tallygate.flow.settle import (
     BATCH_MAX,
-    EventDater,
     Granted,
     Job,
     Lease,
@@ -328,6 +328,14 @@ def debit(lease: Lease, amounts: Sequence[int]) -> None:
     left = lease.left
     for place, amount in enumerate(amounts):
         left[place] -= amount
+
+
+def lefts(lease: Lease, amounts: Sequence[int], calls: int) -> list[range]:
+    """Return what is left after each of the next calls, per charge."""
+    return [
+        range(left - amount, left - amount * (calls + 1), -amount)
+        for left, amount in zip(lease.left, amounts, strict=True)
+    ]
 
 
 def _grantable(lease: Lease, draft: Draft, now_s: float) -> bool:

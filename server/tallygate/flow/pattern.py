@@ -18,7 +18,7 @@ from tallygate.domain.request import ConsumeRequest
 from tallygate.flow.draft import Draft
 from tallygate.flow.heat import Hot
 from tallygate.flow.lease import Leases
-from tallygate.flow.settle import Granted, Lease
+from tallygate.flow.settle import Lease
 
 # Lengths of ids: callers have one way to make them, or a few.
 LENGTHS_MAX: Final = 8
@@ -26,10 +26,7 @@ LENGTHS_MAX: Final = 8
 
 @dataclass(slots=True, eq=False)
 class Pattern:
-    """Calls that differ by their operation ids alone, and what they are granted from.
-
-    `group` is what was granted of them in this turn, of the lease in `lease`.
-    """
+    """Calls that differ by their operation ids alone, and what they are granted from."""
 
     request: ConsumeRequest
     lease: Lease | None = None
@@ -37,7 +34,6 @@ class Pattern:
     amounts: tuple[int, ...] = ()
     catalog: Catalog | None = None
     lineage: tuple[Tenant, ...] = ()
-    group: Granted | None = None
     # How many calls may be granted before some are settled.
     room: int = 0
     turn: int = 0
@@ -101,7 +97,6 @@ class Patterns:
         """Say whether the pattern's calls meet what they met; the turn's first look at it."""
         assert pattern.hot is not None
         pattern.turn = self._turn
-        pattern.group = None
         pattern.room = self._leases.room(pattern.hot)
         if pattern.catalog is not self._catalog:
             return False
@@ -110,7 +105,7 @@ class Patterns:
 
     def _found(self, pattern: Pattern, now_s: float) -> Lease | None:
         """Look for a lease, by what the calls meet now."""
-        pattern.lease, pattern.group = None, None
+        pattern.lease = None
         pattern.news = self._leases.news
         draft = self._drafted(pattern.request)
         if draft is None or not draft.undurable:

@@ -10,7 +10,7 @@ Refuses to know: what was asked, and what is said of it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from tallygate.domain.decision import Decided, Operation, Stale
 from tallygate.domain.errors import BackendUnavailable, Overloaded, TallygateError
@@ -103,6 +103,12 @@ class Rounds:
         if places:
             self._ask(it, places, 1)
         self._leave(it)
+
+    def go_on(self, it: Round, answers: Answers, now_us: int) -> None:
+        """Take up a round of one request at what the store has answered to its first try."""
+        operation = cast(Draft, it.drafts[0]).operation
+        it.open = it.parts = 1
+        self.hear(_Sent(self, it, operation.tenant_id, FIRST, (operation,), now_us, 1), answers)
 
     def hear(self, sent: _Sent, answers: Answers) -> None:
         """Take in what the store has answered."""

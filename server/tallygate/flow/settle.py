@@ -35,6 +35,7 @@ from tallygate.domain.errors import TallygateError
 from tallygate.domain.ids import AMOUNT_MAX, AccountId, OperationId, ReservationId, TenantId
 from tallygate.domain.lease import less
 from tallygate.domain.limit import in_reach
+from tallygate.flow.resubmit import EventDater
 from tallygate.ports.journal import Journal
 
 Answer = Outcome | TallygateError
@@ -47,14 +48,8 @@ BATCH_MAX: Final = 256
 NEVER_US: Final = AMOUNT_MAX
 
 _OUTCOMES: Final = {"p": "repeated", "u": "conflict"}
-
-
-class EventDater(Protocol):
-    """Writes a time into encoded events."""
-
-    def dated(self, payload: bytes, at_us: int) -> bytes:
-        """Return the events of a unit of the stream with that time where they name none."""
-        ...
+# What is said of calls that have to be recorded still.
+_KEPT: Final = frozenset({"b", "t"})
 
 
 class SettleObserver(Protocol):
@@ -72,7 +67,8 @@ class Granted:
     """Calls alike that were granted at one moment, each for `amounts`, one per charge.
 
     `mark` is theirs in the journal, 0 without one. Those in `unnamed` are not remembered: what
-    stands under their ids cannot be read.
+    stands under their ids cannot be read. With a `stem`, their ids are its places, all of them from
+    the first on.
     """
 
     alike: Alike
@@ -81,6 +77,7 @@ class Granted:
     operation_ids: list[OperationId]
     mark: int = 0
     unnamed: frozenset[OperationId] = frozenset()
+    stem: str = ""
 
 
 @dataclass(slots=True)
@@ -116,7 +113,7 @@ class Lease:
     charges: tuple[Charge, ...]
     catalog: Catalog
     lineage: tuple[Tenant, ...]
-    readings: tuple[LimitReading, ...]
+    readings: Sequence[LimitReading]
     at_us: int
     received_s: float
     ends_s: float
@@ -246,8 +243,8 @@ class Settler:
             payloads += some
             ids, alike = group.operation_ids, group.alike
             named = tuple([None if of in group.unnamed else of for of in ids])
-            fingerprints = tuple([alike.fingerprint(of) for of in ids])
-            runs.append(Given(named, fingerprints, alike.event_count, len(some[0])))
+            prints = alike.fingerprints(ids, group.stem)
+            runs.append(Given(named, prints, alike.event_count, len(some[0]), group.stem))
         return tuple(runs), b"".join(payloads)
 
     def _dated(self, group: Granted) -> list[bytes]:
@@ -298,9 +295,13 @@ class Settler:
                 if 0 <= place - start < len(ids)
             }
             start += len(ids)
+            if found:
+                # From now on each is looked for, and recorded, by itself.
+                group.stem = ""
             broken = frozenset(of for of, how in found.items() if how == "b")
             group.unnamed |= broken
-            group.operation_ids = [of for of in ids if of not in found or of in broken]
+            kept = {of for of, how in found.items() if how in _KEPT}
+            group.operation_ids = [of for of in ids if of not in found or of in kept]
             for how in found.values():
                 if how in _OUTCOMES:
                     self._observer.settled(_OUTCOMES[how], 1)

@@ -79,6 +79,13 @@ class Group:
             yield Entry(EntryKind.PENDING, operation, self.at_us)
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the store has answered together: PLACED, each as an entry of its own."""
+
+    placed: tuple[Entry, ...]
+
+
 def each_of(entry: Entry) -> Iterator[Entry]:
     """Iterate over the calls that an entry's operation records, or over the entry alone."""
     first_seq, alone = entry.first_seq, True
@@ -137,8 +144,11 @@ class Journal(Protocol):
         """The mark of what was taken last, 0 for nothing."""
         ...
 
-    def append(self, entry: Entry | Group) -> int:
-        """Take an entry, to be written soon; return its mark, rising from 1, or 0: not taken."""
+    def append(self, entry: Entry | Group | Batch) -> int:
+        """Take an entry, to be written soon; return its mark, rising from 1, or 0: not taken.
+
+        The entries of a batch have one mark together.
+        """
         ...
 
     def when(

@@ -6,13 +6,14 @@ Refuses to know: bytes.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tallygate.domain.ids import ReservationId
 from tallygate.domain.numbers import Numbers
 from tallygate.ports.epochs import Ranges
 from tallygate.ports.journal import (
+    Batch,
     Entry,
     EntryKind,
     Group,
@@ -65,13 +66,13 @@ class FakeJournal:
         """The mark of what was taken last."""
         return self._disk.next_mark - 1
 
-    def append(self, entry: Entry | Group) -> int:
+    def append(self, entry: Entry | Group | Batch) -> int:
         """Take an entry."""
         if not self.taking:
             return 0
         mark = self._disk.next_mark
         self._disk.next_mark += 1
-        for each in entry.entries() if isinstance(entry, Group) else (entry,):
+        for each in _each(entry):
             self._disk.stored.append(Stored(mark, each))
             self._index(mark, each)
         return mark
@@ -185,6 +186,16 @@ class FakeJournal:
         self._closed = True
         if not self._disk.failing:
             self._disk.synced = len(self._disk.stored)
+
+
+def _each(entry: Entry | Group | Batch) -> Iterable[Entry]:
+    match entry:
+        case Group():
+            return entry.entries()
+        case Batch(placed):
+            return placed
+        case Entry():
+            return (entry,)
 
 
 def _key(entry: Entry) -> HeldKey:

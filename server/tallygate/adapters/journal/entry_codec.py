@@ -5,11 +5,13 @@ Refuses to know: records and files.
 
 A body is one byte for its kind, then fixed numbers, then texts by their lengths, then the payload.
 A resolution (`x`) is a list of marks, a release (`l`) the name of a reservation. A group (`g`) is
-what its calls have in common, then their ids in a row.
+what its calls have in common, then their ids in a row. A batch (`b`) is the bodies of its entries,
+each behind its length.
 """
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,15 +27,23 @@ from tallygate.domain.ids import (
     SourceId,
     TenantId,
 )
-from tallygate.ports.journal import Entry, EntryKind, Group, HeldKey
+from tallygate.domain.made import made_ids
+from tallygate.ports.journal import Batch, Entry, EntryKind, Group, HeldKey
 
 RESOLVED: Final = b"x"
 RELEASED: Final = b"l"
 GROUP: Final = b"g"
+BATCH: Final = b"b"
 # Kind, mode; shard, events, first number; when accepted, when used, when it ends; six lengths.
 _FIXED: Final = struct.Struct(">ccHIQqqqHHHHHI")
 # Kind; shard, when granted; events of each call; lengths of the tenant and of an id; parts, calls.
 _GROUP: Final = struct.Struct(">cHqIHHHI")
+
+
+_SIZE: Final = struct.Struct(">I")
+# An enumeration's members are slow to find, and every entry has two.
+_KINDS: Final = {each: each.value.encode() for each in EntryKind}
+_MODES: Final = {each: each.value.encode() for each in Mode}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,7 @@ class Released:
     key: HeldKey
 
 
-Item = Entry | Group | Resolved | Released
+Item = Entry | Group | Batch | Resolved | Released
 
 
 def encode(item: Item) -> bytes:
@@ -60,6 +70,12 @@ def encode(item: Item) -> bytes:
             return _entry(item)
         case Group():
             return _group(item)
+        case Batch(placed):
+            parts = [BATCH]
+            for each in placed:
+                body = _entry(each)
+                parts += (_SIZE.pack(len(body)), body)
+            return b"".join(parts)
         case Resolved(marks):
             return RESOLVED + struct.pack(f">{len(marks)}Q", *marks)
         case Released(key):
@@ -77,6 +93,8 @@ def decode(body: bytes) -> Item:
             return Released((TenantId(tenant), ReservationId(reservation)))
         if kind == GROUP:
             return _read_group(body)
+        if kind == BATCH:
+            return _read_batch(body)
         return _read_entry(body)
     except (struct.error, TypeError, KeyError, UnicodeDecodeError) as error:
         raise ValueError("the bytes are no entry of a journal") from error
@@ -84,26 +102,31 @@ def decode(body: bytes) -> Item:
 
 def _entry(entry: Entry) -> bytes:
     operation = entry.operation
-    texts = (
-        operation.tenant_id.encode(),
-        (operation.operation_id or "").encode(),
-        operation.fingerprint.encode(),
-        entry.source_id.encode(),
-        operation.reject_reason.encode(),
-        _more(entry),
-    )
+    tenant = operation.tenant_id.encode()
+    operation_id = (operation.operation_id or "").encode()
+    fingerprint = operation.fingerprint.encode()
+    source = entry.source_id.encode()
+    reason = operation.reject_reason.encode()
+    more = b"" if operation.detail is None and not entry.debits else _more(entry)
     fixed = _FIXED.pack(
-        entry.kind.value.encode(),
-        operation.mode.value.encode(),
+        _KINDS[entry.kind],
+        _MODES[operation.mode],
         operation.shard,
         operation.event_count,
         entry.first_seq,
         entry.at_us,
         operation.event_time_us,
         entry.expires_us,
-        *map(len, texts),
+        len(tenant),
+        len(operation_id),
+        len(fingerprint),
+        len(source),
+        len(reason),
+        len(more),
     )
-    return b"".join((fixed, *texts, operation.payload))
+    return b"".join(
+        (fixed, tenant, operation_id, fingerprint, source, reason, more, operation.payload)
+    )
 
 
 def _more(entry: Entry) -> bytes:
@@ -120,13 +143,26 @@ def _more(entry: Entry) -> bytes:
             pass
     given = given_in(entry.operation)
     if given:
-        more["given"] = [
-            (each.operation_ids, each.fingerprints, each.event_count, each.size_bytes)
-            for each in given
-        ]
+        more["given"] = [_run(each) for each in given]
     if entry.debits:
         more["debits"] = entry.debits
     return json.dumps(more).encode() if more else b""
+
+
+def _run(run: Given) -> tuple[Any, ...]:
+    """Return calls as they are kept: those of a stem are told by it, and how many they are."""
+    if run.stem:
+        calls = len(run.operation_ids)
+        return run.stem, calls, run.fingerprints[0], run.event_count, run.size_bytes
+    return run.operation_ids, run.fingerprints, run.event_count, run.size_bytes
+
+
+def _read_run(kept: Sequence[Any]) -> Given:
+    if len(kept) == 4:
+        ids, fingerprints, count, size = kept
+        return Given(tuple(ids), tuple(fingerprints), count, size)
+    stem, calls, fingerprint, count, size = kept
+    return Given(tuple(made_ids(stem, 0, calls)), (fingerprint,) * calls, count, size, stem)
 
 
 def _read_entry(body: bytes) -> Entry:
@@ -162,6 +198,19 @@ def _read_entry(body: bytes) -> Entry:
         ),
         expires_us=expires_us,
     )
+
+
+def _read_batch(body: bytes) -> Batch:
+    placed: list[Entry] = []
+    at = len(BATCH)
+    while at < len(body):
+        (size,) = _SIZE.unpack_from(body, at)
+        at += _SIZE.size
+        if len(body) - at < size:
+            raise ValueError("a batch ends within an entry")
+        placed.append(_read_entry(body[at : at + size]))
+        at += size
+    return Batch(tuple(placed))
 
 
 def _group(group: Group) -> bytes:
@@ -205,12 +254,7 @@ def _read_group(body: bytes) -> Group:
 
 def _detail(more: dict[str, Any]) -> Detail | None:
     if "given" in more:
-        return Late(
-            tuple(
-                Given(tuple(ids), tuple(fingerprints), count, size)
-                for ids, fingerprints, count, size in more["given"]
-            )
-        )
+        return Late(tuple([_read_run(kept) for kept in more["given"]]))
     if "refund" in more:
         event_id, units, units_max, counted = more["refund"]
         return Refund(EventId(event_id), units, units_max, counted)

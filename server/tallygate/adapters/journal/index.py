@@ -14,7 +14,7 @@ from tallygate.adapters.journal.entry_codec import Item, Released, Resolved
 from tallygate.domain.ids import ReservationId
 from tallygate.domain.numbers import Numbers
 from tallygate.ports.epochs import Ranges
-from tallygate.ports.journal import Entry, EntryKind, Group, HeldKey, Lane
+from tallygate.ports.journal import Batch, Entry, EntryKind, Group, HeldKey, Lane
 
 
 @dataclass(slots=True)
@@ -72,13 +72,16 @@ class Index:
             match item:
                 case Entry():
                     self._put(mark, item, part)
+                case Batch(placed):
+                    for each in placed:
+                        self._put(mark, each, part)
                 case Group():
                     part.began_us = part.began_us or item.at_us
                     self._pend(mark, part)
                     self._grouped[mark] = len(item.operation_ids) - 1
                 case Resolved(marks):
-                    for each in marks:
-                        self._resolve(each)
+                    for of in marks:
+                        self._resolve(of)
                 case Released(key):
                     self._release(key)
 

@@ -15,14 +15,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from tallygate.adapters.journal.entry_codec import Released, Resolved, decode
+from tallygate.adapters.journal.entry_codec import Item, Released, Resolved, decode
 from tallygate.adapters.journal.files import Files
 from tallygate.adapters.journal.index import held_key
 from tallygate.adapters.journal.recovery import Found, recover
 from tallygate.adapters.journal.segment import RECORD_BYTES, walk
+from tallygate.adapters.journal.waiter import Waiter
 from tallygate.adapters.journal.writer import Writer, WriterObserver, WriterParts
 from tallygate.ports.epochs import Ranges
 from tallygate.ports.journal import (
+    Batch,
     Entry,
     EntryKind,
     Group,
@@ -38,6 +40,8 @@ ENTRY_BYTES: Final = 300
 # And of an operation id in a group.
 ID_BYTES: Final = 100
 CHUNK_MAX: Final = 1_000
+# What nobody waits for gathers for so long: a write costs as much for one entry as for a hundred.
+LINGER_S: Final = 0.01
 # The oldest segment is written anew when so little of it is needed and so many lie behind it.
 CARRY_SHARE: Final = 8
 CARRY_BEHIND: Final = 4
@@ -51,8 +55,8 @@ class JournalObserver(WriterObserver, Protocol):
     def damaged(self, kind: str, spans: int) -> None:
         """So many spans could not be read: corrupt, or torn at the end of a segment."""
 
-    def turned_away(self, reason: str) -> None:
-        """An entry was not taken: full, broken, or as too much is queued."""
+    def turned_away(self, reason: str, entries: int) -> None:
+        """So many entries were not taken: full, broken, or as too much is queued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +72,6 @@ class JournalOptions:
     threaded: bool = True
 
 
-@dataclass(slots=True)
-class _Waiter:
-    """Somebody who waits for an entry, until the timer runs out."""
-
-    mark: int
-    synced: bool
-    then: Callable[[bool], None] | None
-    expiry: asyncio.TimerHandle | None = None
-
-    def tell(self, reached: bool) -> None:
-        """Tell, once."""
-        then, self.then = self.then, None
-        if self.expiry is not None:
-            self.expiry.cancel()
-        if then is not None:
-            then(reached)
-
-
 class FileJournal:
     """The `Journal` port over a folder of segments. Made by `open_journal`."""
 
@@ -98,11 +84,13 @@ class FileJournal:
         self._index = found.index
         self._next = found.next_mark
         self._salt = found.salt
-        self._waiters: list[_Waiter] = []
+        self._waiters: list[Waiter] = []
         # How many entries of a group are not resolved, of groups that were read.
         self._read: dict[int, int] = {}
         self._loop = asyncio.get_running_loop()
         self._telling = threading.Event()
+        # Whether what nobody waits for is about to be written.
+        self._lingers = False
         parts = WriterParts(files, found.index, observer, self._told)
         self._writer = Writer(parts, found)
         if options.threaded:
@@ -119,19 +107,13 @@ class FileJournal:
         """The mark of what was taken last."""
         return self._next - 1
 
-    def append(self, entry: Entry | Group) -> int:
+    def append(self, entry: Entry | Group | Batch) -> int:
         """Take an entry. See the port."""
         reason = self._refusal()
         if reason:
-            self._observer.turned_away(reason)
+            self._observer.turned_away(reason, len(entry.placed) if isinstance(entry, Batch) else 1)
             return 0
-        mark = self._mark()
-        if isinstance(entry, Group):
-            size = ENTRY_BYTES + len(entry.operation_ids) * ID_BYTES
-        else:
-            size = ENTRY_BYTES + len(entry.operation.payload)
-        self._writer.put(mark, entry, size)
-        return mark
+        return self._put(entry, _size(entry))
 
     def _refusal(self) -> str:
         writer, options = self._writer, self._options
@@ -164,7 +146,7 @@ class FileJournal:
         if self._writer.failing or self._closed:
             then(False)
             return
-        waiter = _Waiter(mark, synced, then)
+        waiter = Waiter(mark, synced, then)
         self._waiters.append(waiter)
         self._hasten(synced)
         if self._has(mark, synced):
@@ -201,7 +183,7 @@ class FileJournal:
 
     def _advance(self) -> None:
         self._telling.clear()
-        waiting: list[_Waiter] = []
+        waiting: list[Waiter] = []
         some, self._waiters = self._waiters, waiting
         for waiter in some:
             if waiter.then is None:
@@ -224,16 +206,25 @@ class FileJournal:
                 self._read.pop(mark, None)
                 over.append(mark)
         if over:
-            self._writer.put(self._mark(), Resolved(tuple(over)), ENTRY_BYTES)
+            self._put(Resolved(tuple(over)), ENTRY_BYTES)
 
     def release(self, key: HeldKey) -> None:
         """Forget a reservation."""
-        self._writer.put(self._mark(), Released(key), ENTRY_BYTES)
+        self._put(Released(key), ENTRY_BYTES)
 
-    def _mark(self) -> int:
+    def _put(self, item: Item, size: int) -> int:
+        """Queue an item, to be written with what comes shortly; return its mark."""
         mark = self._next
         self._next += 1
+        self._writer.put(mark, item, size)
+        if not self._lingers and self._options.threaded:
+            self._lingers = True
+            self._loop.call_later(LINGER_S, self._written_anyway)
         return mark
+
+    def _written_anyway(self) -> None:
+        self._lingers = False
+        self._writer.hasten(synced=False)
 
     def confirm(self, lane: Lane, ranges: Ranges) -> None:
         """Forget those numbers."""
@@ -310,6 +301,9 @@ class FileJournal:
             match item:
                 case Entry():
                     stored += [Stored(mark, each) for each in each_of(item) if chosen(mark, each)]
+                case Batch(placed):
+                    every = (each for entry in placed for each in each_of(entry))
+                    stored += [Stored(mark, each) for each in every if chosen(mark, each)]
                 case Group() if marks is not None:
                     stored += [Stored(mark, each) for each in item.entries()]
                 case _:
@@ -335,8 +329,7 @@ class FileJournal:
         little = needed * ENTRY_BYTES * CARRY_SHARE < size_bytes
         if not needed or not little or behind < CARRY_BEHIND * size_bytes:
             return
-        mark, lanes = 0, dict[Lane, list[tuple[int, int]]]()
-        held = self._index.held()
+        mark, held = 0, self._index.held()
         for stored in await self._apart(partial(self._load, chosen=self._index.needs), name):
             entry = stored.entry
             # It may have been confirmed while the segment was read.
@@ -344,10 +337,6 @@ class FileJournal:
                 continue
             if entry.kind is EntryKind.HELD:
                 entry = replace(entry, expires_us=held[held_key(entry)][1])
-            else:
-                lane = (entry.source_id, entry.operation.shard)
-                last = entry.first_seq + entry.operation.event_count - 1
-                lanes.setdefault(lane, []).append((entry.first_seq, last))
             mark = self.append(entry)
             if not mark:
                 return
@@ -358,8 +347,10 @@ class FileJournal:
         """Return what the journal holds."""
         events, pending, held, size_bytes, since_us = self._index.measured()
         age_s = max(0.0, time.time_ns() / 1e9 - since_us / 1e6) if since_us else 0.0
-        queued, queued_bytes = self._writer.queued, self._writer.queued_bytes
-        return JournalSize(events, pending, held, size_bytes, age_s, queued, queued_bytes)
+        writer = self._writer
+        return JournalSize(
+            events, pending, held, size_bytes, age_s, writer.queued, writer.queued_bytes
+        )
 
     async def close(self) -> None:
         """Write and sync what was taken; take nothing more."""
@@ -374,6 +365,18 @@ class FileJournal:
         for waiter in self._waiters:
             waiter.tell(False)
         self._files.close()
+
+
+def _size(entry: Entry | Group | Batch) -> int:
+    """Return about how many bytes it takes until it is synced."""
+    match entry:
+        case Entry():
+            return ENTRY_BYTES + len(entry.operation.payload)
+        case Group():
+            return ENTRY_BYTES + len(entry.operation_ids) * ID_BYTES
+        case Batch(placed):
+            payloads = sum([len(each.operation.payload) for each in placed])
+            return ENTRY_BYTES * len(placed) + payloads
 
 
 def _meets(entry: Entry, wanted: Mapping[Lane, Ranges]) -> bool:

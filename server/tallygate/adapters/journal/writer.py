@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from tallygate.adapters.journal.bell import Bell
 from tallygate.adapters.journal.entry_codec import Item, encode
 from tallygate.adapters.journal.files import AppendFile, Files
 from tallygate.adapters.journal.index import Index
@@ -25,8 +26,6 @@ from tallygate.adapters.journal.segment import HEAD_BYTES, head, record
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 # A group that one write takes: a megabyte is on the disk in a few milliseconds.
 GROUP_BYTES: Final = 1024 * 1024
-# What nobody waits for gathers for so long: a write costs as much for one entry as for a hundred.
-LINGER_S: Final = 0.01
 # What nobody waits to be synced is synced after so long: while a sync lasts nothing is written, and
 # a disk that takes 5 ms for one would have those wait who wait for a write.
 SYNC_LINGER_S: Final = 0.1
@@ -75,8 +74,8 @@ class Writer:
         self._trusted = False
         # Written, but not by a sync that has succeeded: kept to be written elsewhere.
         self._unsynced: list[Queued] = []
-        self._wake = threading.Event()
-        self._urgent = threading.Event()
+        # Rung when somebody waits, or has waited for others to gather.
+        self._bell = Bell()
         # Whether somebody waits for a sync, and when the oldest that has none was written.
         self._sync_wanted = False
         self._unsynced_s = 0.0
@@ -106,24 +105,21 @@ class Writer:
         return self._put - self._done
 
     def put(self, mark: int, item: Item, size: int) -> None:
-        """Queue an item."""
+        """Queue an item; it is written once something hastens."""
         self._queue.append((mark, item, size))
         self._put += 1
         self._put_bytes += size
-        if not self._wake.is_set():
-            self._wake.set()
 
     def hasten(self, *, synced: bool = True) -> None:
-        """Write soon, and sync what was queued before this where it is wanted: somebody waits."""
+        """Write soon, and sync what was queued before this where it is wanted."""
         if synced:
             self._sync_wanted = True
-        self._urgent.set()
+        self._bell.ring()
 
     def close(self) -> None:
         """Write and sync what is queued, once, and end the thread."""
         self._closing = True
-        self._wake.set()
-        self._urgent.set()
+        self._bell.ring()
         if self._thread.ident is not None:
             self._thread.join()
         self.step()
@@ -132,11 +128,7 @@ class Writer:
 
     def _run(self) -> None:
         while True:
-            self._wake.wait(self._rest_s())
-            self._wake.clear()
-            if self._queue and not self._closing:
-                self._urgent.wait(LINGER_S)
-            self._urgent.clear()
+            self._bell.wait(self._rest_s())
             self.step(sync=self._closing or bool(self.failing))
             if self._closing and not self._queue:
                 return

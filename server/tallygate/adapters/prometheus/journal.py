@@ -142,9 +142,9 @@ class JournalObserver:
         if kind != "torn":
             log.error("journal_damaged", kind=kind, spans=spans, kept_in="quarantine")
 
-    def turned_away(self, reason: str) -> None:
-        """Count an entry that was not taken."""
-        self._metrics.turned_away.labels(reason).inc()
+    def turned_away(self, reason: str, entries: int) -> None:
+        """Count entries that were not taken."""
+        self._metrics.turned_away.labels(reason).inc(entries)
 
     def handed_in(self, outcome: str, operations: int) -> None:
         """Count operations that were handed in."""

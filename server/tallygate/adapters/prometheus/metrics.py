@@ -24,6 +24,7 @@ from prometheus_client import (
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
 from tallygate.adapters.prometheus.rebuild import RebuildMetrics
+from tallygate.adapters.prometheus.timings import Timings
 
 RPC_BUCKETS_S = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075),
@@ -104,12 +105,12 @@ class Metrics:
         self._declare_process(version)
 
     def _declare_calls(self) -> None:
-        self.rpc_duration = self._histograms(
-            "rpc_duration_seconds",
+        self.rpc_duration = Timings(
+            "tallygate_rpc_duration_seconds",
             "Time from a call's arrival to its reply, by full method name and status code.",
             ("method", "code"),
             RPC_BUCKETS_S,
-        )
+        ).register(self.registry)
         self.rpc_in_flight = self._gauge("rpc_in_flight", "Calls that are being answered now.")
         self.rpc_shed = self._counter(
             "rpc_shed_total", "Calls refused unread: too many were inside, or a stop had begun."

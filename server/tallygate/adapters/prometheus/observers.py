@@ -5,12 +5,24 @@ Refuses to know who calls: each class has the shape of one observer protocol and
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from tallygate.adapters.prometheus.metrics import Metrics
 
 log = structlog.get_logger(__name__)
+
+
+def _soon(add: Callable[[], None]) -> bool:
+    """Have it called at the end of the loop's turn, or at once without one; say if it waits."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        add()
+        return False
+    loop.call_soon(add)
+    return True
 
 
 class AdmitMetrics:
@@ -30,22 +42,13 @@ class AdmitMetrics:
         """Count an operation that ended."""
         self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
         if not self._waits:
-            self._add_soon()
+            self._waits = _soon(self._add)
 
     def accepted(self, events: int) -> None:
         """Count events that are new in a stream."""
         self._events += events
         if not self._waits:
-            self._add_soon()
-
-    def _add_soon(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._add()
-            return
-        self._waits = True
-        loop.call_soon(self._add)
+            self._waits = _soon(self._add)
 
     def _add(self) -> None:
         self._waits = False
@@ -95,14 +98,14 @@ class EdgeMetrics:
         self._duration = metrics.rpc_duration
         self._shed = metrics.rpc_shed
 
-    def call_started(self) -> None:
-        """Count a call in."""
-        self._in_flight.inc()
+    def calls_started(self, calls: int) -> None:
+        """Count calls in."""
+        self._in_flight.inc(calls)
 
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
-        """Count a call out, and note how long it took."""
-        self._in_flight.dec()
-        self._duration[method, code].observe(seconds)
+    def calls_ended(self, method: str, code: str, seconds: Sequence[float]) -> None:
+        """Count calls out, and note how long each took."""
+        self._in_flight.dec(len(seconds))
+        self._duration.observe((method, code), seconds)
 
     def call_shed(self) -> None:
         """Count a call that was refused unread."""

@@ -34,6 +34,7 @@ from tallygate.domain.ids import (
     SourceId,
     TenantId,
 )
+from tallygate.domain.made import stem_of
 from tallygate.domain.request import LIMITS_MAX
 
 Argument = str | bytes | int
@@ -41,12 +42,13 @@ Argument = str | bytes | int
 # Time in us, a number known, memory in ms; length of the account prefix, operations, templates.
 _FRAME: Final = struct.Struct("<dddHHH")
 _SIZE: Final = struct.Struct("<H")
-# Mode, index of the operation's key, event time and deadline in us, events, index of the template.
-_HEAD: Final = "<cHddHH"
+# Mode, indices of the operation's key and its stem's, event time and deadline in us, events, index
+# of the template.
+_HEAD: Final = "<cHHddHH"
 # An operation's own mode is read in every call, and an enumeration's members are slow to find.
 _REJECT: Final = Mode.REJECT
-# Of calls alike: how many, events of each, bytes of each.
-_RUN: Final = struct.Struct("<HHd")
+# Of calls alike: index of their stem's key, how many, events of each, bytes of each.
+_RUN: Final = struct.Struct("<HHHd")
 
 
 def _head(charges: int) -> struct.Struct:
@@ -165,6 +167,10 @@ class _Keys:
         """Return the index of an operation's record."""
         return self._of(f"{self._of_operations}{tenant} {of}")
 
+    def stem(self, tenant: TenantId, of: str) -> int:
+        """Return the index of a stem's record."""
+        return self._of(keys.stem(self._shard, self._epoch, tenant, of))
+
     def reservation(self, tenant: TenantId, of: ReservationId) -> int:
         """Return the index of a reservation's record."""
         return self._of(keys.reservation(self._shard, self._epoch, tenant, of))
@@ -184,9 +190,12 @@ def _sized(name: str) -> bytes:
 
 
 def _operation(operation: Operation, number: int, found: _Keys) -> list[Argument]:
-    key_index = 0
-    if operation.operation_id is not None:
-        key_index = found.operation(operation.tenant_id, operation.operation_id)
+    key_index, stem_index, of = 0, 0, operation.operation_id
+    if of is not None:
+        key_index = found.operation(operation.tenant_id, of)
+        stem = stem_of(of)
+        if stem:
+            stem_index = found.stem(operation.tenant_id, stem)
     charges = operation.charges
     spots: list[int] = []
     for charge in charges:
@@ -195,6 +204,7 @@ def _operation(operation: Operation, number: int, found: _Keys) -> list[Argument
     head = (_HEADS[count] if count < len(_HEADS) else _head(count)).pack(
         operation.mode.encode(),
         key_index,
+        stem_index,
         operation.event_time_us,
         operation.deadline_us,
         operation.event_count,
@@ -252,7 +262,11 @@ def _detail(operation: Operation, detail: Detail, found: _Keys) -> Iterator[Argu
 def _given(operation: Operation, given: Sequence[Given], found: _Keys) -> Iterator[Argument]:
     yield len(given)
     for run in given:
-        parts = [_RUN.pack(len(run.operation_ids), run.event_count, run.size_bytes)]
+        stem = found.stem(operation.tenant_id, run.stem) if run.stem else 0
+        parts = [_RUN.pack(stem, len(run.operation_ids), run.event_count, run.size_bytes)]
+        if stem:
+            yield parts[0] + _sized(run.fingerprints[0])
+            continue
         for of, fingerprint in zip(run.operation_ids, run.fingerprints, strict=True):
             index = 0 if of is None else found.operation(operation.tenant_id, of)
             parts += (_SIZE.pack(index), _sized(fingerprint))

@@ -14,6 +14,7 @@ Refuses to know: what the keys hold.
 | `{tg:07}:a:EPOCH:ACCOUNT` | hash | counters by limit; `x`: its end; `h`: a hold's; `b`: rebuilt |
 | `{tg:07}:h:EPOCH:ACCOUNT` | sorted set | what reservations hold of the account, by their ends |
 | `{tg:07}:o:EPOCH:TENANT OPERATION` | string | the first answer to an operation, and its events |
+| `{tg:07}:o:EPOCH:TENANT STEM +` | string | the same of operations whose ids are of one stem |
 | `{tg:07}:r:EPOCH:TENANT RESERVATION` | string | a reservation |
 | `{tg:07}:f:EPOCH:TENANT EVENT` | string | the units of an event that were refunded |
 | `{tg:catalog}:…` | | the published catalog |
@@ -123,6 +124,14 @@ def operation(shard: int, epoch: str, tenant: TenantId, operation_id: OperationI
     Neither id can hold a space, so that no two pairs share a key.
     """
     return f"{operation_prefix(shard, epoch)}{tenant} {operation_id}"
+
+
+def stem(shard: int, epoch: str, tenant: TenantId, of: str) -> str:
+    """Return the key of what operations have in common whose ids are of one stem.
+
+    No operation's id holds a space, so that none has this key.
+    """
+    return f"{operation_prefix(shard, epoch)}{tenant} {of} +"
 
 
 def reservation(shard: int, epoch: str, tenant: TenantId, reservation_id: ReservationId) -> str:

@@ -16,7 +16,6 @@ from tallygate.domain.decision import (
     Fenced,
     Known,
     LimitReading,
-    LimitState,
     Mode,
     Moved,
     Operation,
@@ -30,6 +29,7 @@ from tallygate.domain.decision import (
     Unresolved,
 )
 from tallygate.domain.ids import AccountId, LimitId, MeterName, SourceId
+from tallygate.domain.readings import STATES, Readings, Row
 
 # A letter and three numbers: of an answer its verdict, its time in us and two by verdict, then of
 # each reading its state, units used, limit, and when it resets in us.
@@ -48,9 +48,6 @@ _PLAIN: Final[dict[bytes, Outcome]] = {
 _DECIDED: Final = frozenset((b"G", b"Q", b"R"))
 # An enumeration's members are slow to find, and this is asked of every answer.
 _RESET: Final = Mode.RESET
-_STATES: Final = {state.value.encode(): state for state in LimitState}
-
-_Row = tuple[bytes, float, float, float]
 
 
 def outcome(answer: bytes, operation: Operation, source_id: SourceId) -> Outcome:
@@ -83,22 +80,9 @@ def _decided(answer: bytes, operation: Operation, source_id: SourceId) -> Decide
     charges = operation.charges
     if operation.mode is _RESET:
         charges = tuple(charge for charge in charges for _ in range(2))
-    # By place, as names cost twice as much, and every call comes through here.
-    readings = tuple(
-        [
-            LimitReading(
-                charge.account,
-                charge.limit_id,
-                charge.meter,
-                _STATES[state],
-                int(used),
-                int(limit),
-                int(limit - used) if limit > used else 0,
-                int(resets_at_us),
-            )
-            for charge, (state, used, limit, resets_at_us) in zip(charges, rows, strict=True)
-        ]
-    )
+    if len(rows) != len(charges):
+        raise ValueError(f"{len(rows)} readings of {len(charges)} limits")
+    readings = Readings(charges, rows)
     if verdict == b"R":
         return Decided(
             allowed=False,
@@ -136,13 +120,13 @@ def _replayed(answer: bytes, operation: Operation, source_id: SourceId) -> Decid
     )
 
 
-def _reading(account: AccountId, limit_id: LimitId, meter: MeterName, row: _Row) -> LimitReading:
+def _reading(account: AccountId, limit_id: LimitId, meter: MeterName, row: Row) -> LimitReading:
     state, used, limit, resets_at_us = row
     return LimitReading(
         account=account,
         limit_id=limit_id,
         meter=meter,
-        state=_STATES[state],
+        state=STATES[state],
         used=int(used),
         limit=int(limit),
         remaining=max(0, int(limit - used)),

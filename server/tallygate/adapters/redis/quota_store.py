@@ -38,12 +38,17 @@ from tallygate.adapters.redis.admit_call import (
 )
 from tallygate.adapters.redis.client import translate
 from tallygate.adapters.redis.record_reads import Read, RecordReads
-from tallygate.adapters.redis.records import events_of_record, reservation_from_record
+from tallygate.adapters.redis.records import (
+    events_of_record,
+    events_of_stem,
+    reservation_from_record,
+)
 from tallygate.adapters.redis.templates import Templates
 from tallygate.adapters.redis.wire import Command, exchange
 from tallygate.domain.decision import Fenced, Operation, Outcome, Reservation
 from tallygate.domain.errors import BackendUnavailable, TallygateError
 from tallygate.domain.ids import SourceId, numbered_in
+from tallygate.domain.made import stem_of
 from tallygate.ports import OperationKey, Recorded, ReservationKey
 
 # A script runs alone: 64 operations of a few limits keep others waiting for under 2 ms.
@@ -186,15 +191,19 @@ class RedisQuotaStore:
 
     async def recorded(self, key: OperationKey) -> Recorded | None:
         """Return an event while its operation is remembered. See the port."""
+        stem = stem_of(key.operation_id)
 
         def names(epoch: str) -> list[str]:
             return [
                 keys.operation(key.shard, epoch, key.tenant_id, key.operation_id),
                 keys.refunded(key.shard, epoch, key.tenant_id, key.event_id),
+                *([keys.stem(key.shard, epoch, key.tenant_id, stem)] if stem else []),
             ]
 
-        record, refunded = await self._read_records(key.shard, names)
+        record, refunded, *whole = await self._read_records(key.shard, names)
         payload, at_us = events_of_record(record) if record is not None else (b"", 0)
+        if not payload and whole and whole[0] is not None:
+            payload, at_us = events_of_stem(whole[0], key.operation_id)
         return Recorded(payload, at_us, int(refunded or 0)) if payload else None
 
     async def open(self) -> None:

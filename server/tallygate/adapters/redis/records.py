@@ -12,12 +12,16 @@ from tallygate.domain.decision import Reservation, ReservationState
 from tallygate.domain.detail import Share
 from tallygate.domain.errors import StorageFault
 from tallygate.domain.hold import pieces_from_text
-from tallygate.domain.ids import AccountId
+from tallygate.domain.ids import AccountId, OperationId
+from tallygate.domain.made import made_ids, place_of, stem_of
 
 _RESERVATION = re.compile(rb"([hcl]);(\d+);(\d+);\d+;(\d+):")
 # How an older version wrote them, as text.
 _TEXT = re.compile(rb"[^;]*;\d+;[^;]*;[GQ];(\d+);[^\n]*\n")
 _OPERATION = b"\1"
+_WHOLE_STEM = b"\3"
+# Its end, time, first event's number, bytes of each call, events of each, calls.
+_STEM = struct.Struct("<cddddHH")
 _ENDS = struct.Struct("<d")
 _SIZE = struct.Struct("<H")
 # The answer begins with its verdict and its time in us.
@@ -79,6 +83,24 @@ def events_of_record(record: bytes) -> tuple[bytes, int]:
     except struct.error as error:
         raise StorageFault("a stored operation cannot be read") from error
     return record[place + size :], int(at_us)
+
+
+def events_of_stem(record: bytes, of: OperationId) -> tuple[bytes, int]:
+    """Return the events of an operation of a stem, and when they were accepted.
+
+    Nothing and 0 where the record has not that one. Raises `StorageFault`.
+    """
+    if not record.startswith(_WHOLE_STEM):
+        return b"", 0
+    try:
+        _, _, at_us, _, size, _, calls = _STEM.unpack_from(record)
+    except struct.error as error:
+        raise StorageFault("a stored operation cannot be read") from error
+    if place_of(of) >= calls:
+        return b"", 0
+    (first,) = made_ids(stem_of(of), 0, 1)
+    # Nothing else in a record looks like an id that the service made, at random.
+    return record[len(record) - int(size) :].replace(first.encode(), of.encode()), int(at_us)
 
 
 def _shares(text: bytes) -> tuple[Share, ...]:

@@ -6,10 +6,10 @@
 --   given out under the source (0: none), operation memory in ms, length of the account prefix,
 --   number of operations and of templates, epoch, source id with its epoch; then the templates
 --   (limits.lua); then per operation:
---     packed as `<cHddHH`, mode, index of its operation key (0: none), event time in us (0: now),
---     deadline in us (0: none), number of events, which template its charges have (0: none), and
---     per charge as `Hd` the index of its account and its amount; fingerprint; payload; and by
---     mode as text:
+--     packed as `<cHHddHH`, mode, index of its operation key (0: none) and of that of the key's
+--     stem (0: none), event time in us (0: now), deadline in us (0: none), number of events, which
+--     template its charges have (0: none), and per charge as `Hd` the index of its account and its
+--     amount; fingerprint; payload; and by mode as text:
 --     c (consume), r (record), k (check), z (reset): nothing; j (reject): the reason;
 --     v (reserve): index of the reservation's key, its id, ttl in us;
 --     m (commit), l (release), p (settle): index of the reservation's key, its id, payload and
@@ -32,7 +32,8 @@
 --       it, and that answer; a label is LIMIT,METER, and ";" is between them
 --     S;now stale windows   O;index overflow   T;state the reservation is not held   X;left the
 --       refund exceeds   D;now the deadline has passed
---     K;place,how[;place,how]*  of its calls, these are known: p repeat, u other content, b broken
+--     K;place,how[;place,how]*  of its calls, these are known: p repeat, u other content, b broken,
+--       t the first of a stem that others have met
 --     U reused   B broken value   M it holds something else   H too many are held
 --     V the tenant's counters are, or will be, elsewhere   F the counters are not rebuilt yet
 --   or, for all of them together, with nothing done: E;epoch other epoch   L;last numbers were lost
@@ -99,7 +100,8 @@ local moves_known = call('EXISTS', KEYS[3]) == 1
 
 local function decide()
   local head = ARGV[cursor + 1]
-  local mode, key, event_time, deadline, events, template, place = unpacked('<c1HddHH', head)
+  local mode, key, stem, event_time, deadline, events, template, place =
+    unpacked('<c1HHddHH', head)
   local charges = charged[template]
   if not charges then
     charges = template > 0 and decode_charges(ARGV[1 + template])
@@ -133,7 +135,11 @@ local function decide()
       end
       records[key] = record
     end
+    if stem > 0 then
+      operation.stem = stem
+    end
     local known = record and rare().replay(operation, record)
+      or stem > 0 and rare().replay_of_stem(operation)
     if known then
       return known
     end

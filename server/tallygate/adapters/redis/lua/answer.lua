@@ -107,6 +107,9 @@ local function remember(operation, answer, payload, labels)
       #answer, answer
     ) .. payload
     new_records[index] = ceil(kept_us / 1000)
+    if operation.stem then
+      rare().meet_stem(operation.stem, new_records[index])
+    end
   end
   return answer
 end

@@ -193,6 +193,31 @@ local function replay_text(operation, record)
   return replayed(numbered, table.concat(labels, ';'), packed(form, unpack(told)))
 end
 
+-- Answers a repeat from the record of its stem; returns nil where that has ended, or has it not.
+local function replay_of_stem(operation)
+  local key = operation.stem
+  if records[key] == nil then
+    records[key] = try('GET', KEYS[key])
+  end
+  local record = records[key]
+  if type(record) == 'table' then
+    return 'B'
+  elseif not record or string.sub(record, 1, 1) ~= '\3' then
+    return nil
+  end
+  local known, _, ends, at, first_seq, _, events, calls, print, numbered =
+    pcall(unpacked, '<c1ddddHHHc0Hc0', record)
+  local place = tonumber(string.sub(KEYS[operation.key], -2), 16)
+  if not known then
+    return 'B'
+  elseif now >= ends or place >= calls then
+    return nil
+  elseif print ~= operation.fingerprint then
+    return 'U'
+  end
+  return replayed(numbered, '', packed('<c1ddd', 'G', at, first_seq + place * events, 0))
+end
+
 -- Answers a repeat from its record; returns nil where that has ended.
 local function replay(operation, record)
   if string.sub(record, 1, 1) ~= '\1' then

@@ -1,12 +1,16 @@
 -- Purpose: calls that were granted ahead of Redis, recorded with the operation that settles their
 --   units, as domain/given.py specifies. Part of `rare`.
 -- KEYS: those of admit.lua.
--- ARGV: number of runs of calls; per run, packed as `<HHd`, number of calls, events of each, bytes
---   of each in the operation's payload, and per call as `HHc0` index of its operation key (0:
---   none), fingerprint with its size.
+-- ARGV: number of runs of calls; per run, packed as `<HHHd`, index of its stem's key (0: none),
+--   number of calls, events of each, bytes of each in the operation's payload; then with a stem as
+--   `Hc0` the fingerprint of all with its size, else per call as `HHc0` index of its operation key
+--   (0: none), fingerprint with its size.
 -- Returns: nothing by itself.
--- Invariant: all calls of an operation are recorded, or none, where one is known already.
--- Cost: one MGET for all calls of an operation, and a SET for each of them.
+-- Invariant: all calls of an operation are recorded, or none, where one is known already. A stem's
+--   record is packed as `c1ddddHHHc0Hc0`, \3, its end, the time, the first event's number, bytes
+--   of each call, events of each, calls, fingerprint and source id with their sizes; then the first
+--   call's events. Where a call of a stem was recorded by itself before, it is \4 alone.
+-- Cost: one MGET for all calls of an operation, and a SET for each of them, or for each stem.
 
 local function take()
   cursor = cursor + 1
@@ -31,28 +35,37 @@ local function take_given()
   if runs == 0 then
     return nil
   end
-  local keys, prints, events, sizes, count = {}, {}, {}, {}, 0
-  for _ = 1, runs do
-    local run = take()
-    local calls, events_of_each, size, place = unpacked('<HHd', run)
-    local found = { unpacked('<' .. string.rep('HHc0', calls), run, place) }
-    for number = 1, calls do
-      count = count + 1
-      keys[count], prints[count] = found[2 * number - 1], found[2 * number]
-      events[count], sizes[count] = events_of_each, size
+  local given, count = {}, 0
+  for number = 1, runs do
+    local packing = take()
+    local stem, calls, events, size, place = unpacked('<HHHd', packing)
+    local run = { stem = stem, calls = calls, events = events, size = size, before = count }
+    if stem > 0 then
+      run.print = unpacked('<Hc0', packing, place)
+    else
+      run.found = { unpacked('<' .. string.rep('HHc0', calls), packing, place) }
     end
+    given[number] = run
+    count = count + calls
   end
-  return { keys = keys, prints = prints, events = events, sizes = sizes }
+  return given
 end
 
--- Says which calls are known already, nil when none is.
-local function known_among(given)
-  local keys, missing, names = given.keys, {}, {}
-  for number = 1, #keys do
-    local key = keys[number]
+-- Reads the records of calls, and of stems, that were not read yet.
+local function read_given(given)
+  local missing, names = {}, {}
+  local function need(key)
     if key > 0 and records[key] == nil then
       missing[#missing + 1] = key
       names[#missing] = KEYS[key]
+    end
+  end
+  for _, run in ipairs(given) do
+    need(run.stem)
+    if run.found then
+      for number = 1, run.calls do
+        need(run.found[2 * number - 1])
+      end
     end
   end
   if #missing > 0 then
@@ -62,43 +75,79 @@ local function known_among(given)
       records[missing[number]] = found[number]
     end
   end
+end
+
+-- Says which calls are known already, nil when none is.
+local function known_among(given)
+  read_given(given)
   local told = { 'K' }
-  for number = 1, #keys do
-    local record = records[keys[number]]
-    if record then
-      local print, ends = head_of(record)
-      if not print then
-        told[#told + 1] = whole(number - 1) .. ',b'
-      elseif now < ends then
-        told[#told + 1] = whole(number - 1) .. (print == given.prints[number] and ',p' or ',u')
+  for _, run in ipairs(given) do
+    if run.stem > 0 and records[run.stem] then
+      told[#told + 1] = whole(run.before) .. ',t'
+    end
+    for number = 1, run.found and run.calls or 0 do
+      local record = records[run.found[2 * number - 1]]
+      if record then
+        local print, ends = head_of(record)
+        local place = whole(run.before + number - 1)
+        if not print then
+          told[#told + 1] = place .. ',b'
+        elseif now < ends then
+          told[#told + 1] = place .. (print == run.found[2 * number] and ',p' or ',u')
+        end
       end
     end
   end
   return #told > 1 and table.concat(told, ';') or nil
 end
 
--- What is written of calls: the indices of their keys.
+-- What is written of calls and stems: the indices of their keys.
 local given_keys = {}
 
--- Remembers that each call was granted, with its events.
-local function remember_given(given, payload, first_seq)
-  local keys, prints, events, sizes = given.keys, given.prints, given.events, given.sizes
+-- Notes that a call of a stem is recorded by itself: who comes with all of them looks at each then.
+-- Where all were recorded before, nobody comes with them again.
+local function meet_stem(key, kept_ms)
+  if string.sub(records[key] or '', 1, 1) ~= '\3' then
+    records[key], new_records[key] = '\4', kept_ms
+  end
+end
+
+local function remember_stem(run, payload, start, first_seq)
+  records[run.stem] = packed('<c1d', '\3', now + memory_us)
+    .. packed('<ddd', now, first_seq, run.size) .. packed('<HH', run.events, run.calls)
+    .. packed('<Hc0Hc0', #run.print, run.print, #source, source)
+    .. string.sub(payload, start, start + run.size - 1)
+  given_keys[#given_keys + 1] = run.stem
+end
+
+local function remember_each(run, payload, start, first_seq)
   local head = packed('<c1d', '\1', now + memory_us)
   local middle = packed('<Hc0HHc1d', #source, source, 0, 25, 'G', now)
-  local start, written, alike, before = 1, #given_keys, nil, nil
-  for number = 1, #keys do
-    local key, print, ends = keys[number], prints[number], start + sizes[number]
+  local found, size, written, alike, before = run.found, run.size, #given_keys, nil, nil
+  for number = 1, run.calls do
+    local key, print = found[2 * number - 1], found[2 * number]
     if key > 0 then
       if #print ~= alike then
         alike = #print
         before = head .. packed('<H', alike)
       end
       records[key] = before .. print .. middle .. packed('<dd', first_seq, 0)
-        .. string.sub(payload, start, ends - 1)
+        .. string.sub(payload, start, start + size - 1)
       written = written + 1
       given_keys[written] = key
     end
-    first_seq = first_seq + events[number]
-    start = ends
+    first_seq = first_seq + run.events
+    start = start + size
+  end
+end
+
+-- Remembers that each call was granted, with its events.
+local function remember_given(given, payload, first_seq)
+  local start = 1
+  for _, run in ipairs(given) do
+    local remember_run = run.stem > 0 and remember_stem or remember_each
+    remember_run(run, payload, start, first_seq)
+    first_seq = first_seq + run.calls * run.events
+    start = start + run.calls * run.size
   end
 end

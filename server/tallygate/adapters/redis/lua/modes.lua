@@ -285,10 +285,12 @@ end
 
 is_rare = {
   decode = decode, encode = encode, kind_of = kind_of, burn = burn, replay = replay,
+  replay_of_stem = replay_of_stem,
   evaluate = { s = evaluate_sliding, h = evaluate_concurrency, b = evaluate_balance },
   expire = expire, detail = detail, is_fenced = is_fenced, has_moved = has_moved, closed = closed,
   ahead = ahead, touch_shares = touch_shares, not_held = not_held, reserve = reserve,
   modes = MODE, tell_crossings = tell_crossings, write_rest = write_rest,
-  write_holds = write_holds, remember_given = remember_given, known_among = known_among,
+  write_holds = write_holds, remember_given = remember_given, meet_stem = meet_stem,
+  known_among = known_among,
 }
 return is_rare
