@@ -168,8 +168,13 @@ async def eventually(
 
 
 def shared_redis(binary: RedisBinary, folder: Path) -> Iterator[EmbeddedRedis]:
-    """Run a server for as long as a fixture of a whole run lasts."""
-    server = EmbeddedRedis(folder, binary=binary.path)
+    """Run a server for as long as a fixture of a whole run lasts.
+
+    It is never killed, so that nothing has to be synced; and where it has to, a disk that other
+    tests keep busy holds it up for seconds, which no test here is about.
+    """
+    unsynced = ("--appendfsync", "no", "--no-appendfsync-on-rewrite", "yes")
+    server = EmbeddedRedis(folder, binary=binary.path, options=unsynced)
     run(server.start())
     yield server
     run(server.stop())
