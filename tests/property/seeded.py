@@ -37,6 +37,7 @@ def run(url: str, seed: int, steps: int) -> Counter[str]:
     with asyncio.Runner() as runner:
         world = World(url, runner, Seeded(seed))
         try:
+            world.begin()
             for step in range(steps):
                 try:
                     world.step()

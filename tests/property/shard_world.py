@@ -84,14 +84,17 @@ class World:
         self._stages = RedisCounterStages(self._client, SHARDS)
         self._model = Accounts(MEMORY_MS * 1000)
         self._choose = chooser
-        zone = chooser.one_of(["UTC", "America/Havana", "Asia/Kolkata"])
-        self._calendar = Calendar(zone, self.now_us - 40 * DAY_US)
         self._plan: list[Limit] = []
         self._grants = 0
         self.outcomes: dict[str, int] = {}
         self._conservation = Conservation()
         # Whether the server has numbers no more that it had given out.
         self._rolled_back = False
+
+    def begin(self) -> None:
+        """Choose what the run begins with, and open the shard."""
+        zone = self._choose.one_of(["UTC", "America/Havana", "Asia/Kolkata"])
+        self._calendar = Calendar(zone, self.now_us - 40 * DAY_US)
         self._change_plan()
         self._run(self._store.open())
         self._begin()
@@ -119,7 +122,8 @@ class World:
             ]
         )
         does()
-        self._compare()
+        self._stored.compare(self._model)
+        self._conservation.check(self._model)
 
     def _time_goes_on(self) -> None:
         steps = [1, 100_000, SECOND_US, SECOND_US, 10 * SECOND_US, MINUTE_US, DAY_US, 30 * DAY_US]
@@ -394,7 +398,3 @@ class World:
         return Operation(
             Mode.REBUILD, TENANTS[0], SHARD, charges=tuple(charges), detail=Rebuilt(slots)
         )
-
-    def _compare(self) -> None:
-        self._stored.compare(self._model)
-        self._conservation.check(self._model)

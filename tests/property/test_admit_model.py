@@ -50,6 +50,7 @@ def test_the_script_and_its_specification_never_differ(
     def drive(drawn: st.DataObject) -> None:
         world = World(redis_url, runner, Drawn(drawn))
         try:
+            world.begin()
             for _ in range(drawn.draw(st.integers(1, STEPS))):
                 world.step()
         finally:

@@ -117,6 +117,9 @@ class ServerProcess:
         try:
             while not await probe():
                 if not self.running:
+                    if await probe():
+                        # It has ended since, with its work done.
+                        return
                     why = f"ended with code {self.code}"
                     raise StartFailed(f"{name} {why}:\n{self._folder.log_tail()}")
                 if time.monotonic() > deadline:
