@@ -3,8 +3,8 @@
 Guarantees: a request that is found here is what reading and checking it anew would give.
 Refuses to know: what is decided of it.
 
-Most callers ask for the same again and again: to read and check it takes five times as long as to
-find it.
+Most callers ask for the same again and again: to read and check it takes two to four times as long
+as to find it.
 """
 
 from typing import Final

@@ -71,6 +71,15 @@ class Replies:
 
     def _status(self, reading: LimitReading) -> bytes:
         """Return a limit's status, as a field of the reply."""
+        at_us = reading.resets_at_us
+        return filled(
+            self._found(reading),
+            reading.used,
+            reading.remaining,
+            self._ends.get(at_us) or self._end(at_us),
+        )
+
+    def _found(self, reading: LimitReading) -> _Parts:
         state = reading.state
         key = (reading.account, reading.limit_id, reading.meter, state, reading.limit)
         found = self._parts.get(key)
@@ -78,10 +87,7 @@ class Replies:
             if len(self._parts) >= PARTS_MAX:
                 self._parts.clear()
             found = self._parts[key] = parts_of(reading)
-        at_us = reading.resets_at_us
-        return filled(
-            found, reading.used, reading.remaining, self._ends.get(at_us) or self._end(at_us)
-        )
+        return found
 
     def _add_rows(self, parts: list[bytes], readings: Readings) -> None:
         """Add the status of each limit, as a field of the reply, without a reading of it."""
@@ -98,7 +104,7 @@ class Replies:
             if found is None:
                 if len(known) >= LIMITS_KEPT_MAX:
                     known.clear()
-                found = known[place, state, limit] = parts_of(readings[place])
+                found = known[place, state, limit] = self._found(readings[place])
             left = int(limit - used) if limit > used else 0
             # Windows of many accounts end at the same moment.
             end = ends.get(resets_at_us) or self._end(int(resets_at_us))

@@ -3,8 +3,8 @@
 Guarantees: seen as a sequence, it is the readings that its rows say, in the order of the charges.
 Refuses to know: who says it, and how it is told.
 
-Two in three calls are told what they were granted and nothing else of it: making an object of each
-limit's figures would cost more than telling them.
+Of most calls nobody looks at the figures but who tells them, and that takes less than making an
+object of each limit's.
 """
 
 from collections.abc import Iterator, Sequence

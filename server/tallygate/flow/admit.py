@@ -186,11 +186,10 @@ class Admit:
 
     def _heard(self, it: Alone, outcome: Outcome | TallygateError) -> None:
         """Tell what the store has decided; what is not told at once goes on as a round."""
-        decide, draft = self._decide, it.draft
+        decide, draft, operation = self._decide, it.draft, it.operations[0]
         if type(outcome) is not Decided or not decide.gate.calm:
-            self._rounds.go_on(_round_of(it, None), [outcome], it.now_us)
+            self._rounds.go_on(_round_of(it, None), operation, outcome, it.now_us)
             return
-        operation = it.operations[0]
         answer = decide.settle(operation, outcome)
         level: Level | None = _NONE
         if outcome.allowed:

@@ -10,9 +10,9 @@ Refuses to know: what was asked, and what is said of it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
-from tallygate.domain.decision import Decided, Operation, Stale
+from tallygate.domain.decision import Decided, Operation, Outcome, Stale
 from tallygate.domain.errors import BackendUnavailable, Overloaded, TallygateError
 from tallygate.domain.ids import TenantId
 from tallygate.domain.request import ConsumeRequest, ConsumeResult, RecordResult, UsageRequest
@@ -104,11 +104,10 @@ class Rounds:
             self._ask(it, places, 1)
         self._leave(it)
 
-    def go_on(self, it: Round, answers: Answers, now_us: int) -> None:
-        """Take up a round of one request at what the store has answered to its first try."""
-        operation = cast(Draft, it.drafts[0]).operation
+    def go_on(self, it: Round, sent: Operation, outcome: Outcome | TallygateError, at: int) -> None:
+        """Take up a round of one request at what the store said of its first try, bound at `at`."""
         it.open = it.parts = 1
-        self.hear(_Sent(self, it, operation.tenant_id, FIRST, (operation,), now_us, 1), answers)
+        self.hear(_Sent(self, it, sent.tenant_id, FIRST, (sent,), at, 1), [outcome])
 
     def hear(self, sent: _Sent, answers: Answers) -> None:
         """Take in what the store has answered."""

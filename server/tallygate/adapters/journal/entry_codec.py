@@ -38,8 +38,7 @@ BATCH: Final = b"b"
 _FIXED: Final = struct.Struct(">ccHIQqqqHHHHHI")
 # Kind; shard, when granted; events of each call; lengths of the tenant and of an id; parts, calls.
 _GROUP: Final = struct.Struct(">cHqIHHHI")
-
-
+# Of an entry of a batch.
 _SIZE: Final = struct.Struct(">I")
 # An enumeration's members are slow to find, and every entry has two.
 _KINDS: Final = {each: each.value.encode() for each in EntryKind}
