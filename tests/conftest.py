@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tallygate.adapters.embedded import EmbeddedPostgres, EmbeddedRedis
-from tests.servers import Databases, RedisBinary, flush, redis_binaries, run, shared_redis
+from tests.servers import UNSYNCED, Databases, RedisBinary, flush, redis_binaries, run, shared_redis
 
 REDIS_BINARIES = redis_binaries()
 
@@ -72,7 +72,8 @@ def own_redis(
     redis_binary: RedisBinary, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EmbeddedRedis]:
     """A Redis for this test alone, to configure, kill and restart."""
-    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"), binary=redis_binary.path)
+    folder = tmp_path_factory.mktemp("redis")
+    server = EmbeddedRedis(folder, binary=redis_binary.path, options=UNSYNCED)
     run(server.start())
     yield server
     run(server.stop())

@@ -30,6 +30,11 @@ POLL_S = 0.005
 
 COMMAND_TIMEOUT_S = 10.0
 
+# The kernel has each write before it is answered, so that a server that is killed keeps it. Where
+# it is synced each second, a disk that other tests keep busy has Redis answer before it writes, or
+# holds it up, for seconds.
+UNSYNCED = ("--appendfsync", "no", "--no-appendfsync-on-rewrite", "yes")
+
 CLUSTER_OPTIONS = ("--cluster-enabled", "yes")
 CLUSTER_SLOTS = 16_384
 
@@ -168,13 +173,8 @@ async def eventually(
 
 
 def shared_redis(binary: RedisBinary, folder: Path) -> Iterator[EmbeddedRedis]:
-    """Run a server for as long as a fixture of a whole run lasts.
-
-    It is never killed, so that nothing has to be synced; and where it has to, a disk that other
-    tests keep busy holds it up for seconds, which no test here is about.
-    """
-    unsynced = ("--appendfsync", "no", "--no-appendfsync-on-rewrite", "yes")
-    server = EmbeddedRedis(folder, binary=binary.path, options=unsynced)
+    """Run a server for as long as a fixture of a whole run lasts."""
+    server = EmbeddedRedis(folder, binary=binary.path, options=UNSYNCED)
     run(server.start())
     yield server
     run(server.stop())

@@ -80,13 +80,6 @@ async def parts(tmp_path: Path, redis_url: str, postgres_dsn: str) -> AsyncItera
         applied = await tallygate("apply", "-f", file, "--control-address", control.address)
         assert applied.code == 0, applied.err + applied.out
         serve = await place.start("serve")
-
-        async def ready() -> bool:
-            status, _ = await serve.page("/readyz")
-            return status == 200
-
-        # It listens before it has read the catalog.
-        await eventually(ready, what="a sidecar that is ready")
         yield Parts(place, serve, redis_url, postgres_dsn)
 
 

@@ -82,18 +82,7 @@ async def used(place: Site) -> int:
     serve = await place.start("serve", "--catalog", place.folder / "catalog.yaml")
     async with quota(serve.address) as stub:
         request = quota_pb2.GetQuotaRequest(tenant_id=TENANT)
-
-        async def answered() -> quota_pb2.GetQuotaResponse | None:
-            try:
-                return await stub.GetQuota(request, timeout=CALL_TIMEOUT_S)
-            except grpc.aio.AioRpcError as error:
-                # It listens before it has read the catalog, and callers come back.
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                    raise
-                return None
-
-        reply = await eventually(answered, what="a sidecar that answers")
-    assert reply is not None
+        reply = await stub.GetQuota(request, timeout=CALL_TIMEOUT_S)
     return reply.limits[0].used
 
 

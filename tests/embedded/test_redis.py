@@ -35,15 +35,18 @@ async def config(client: Redis, name: str) -> str:
     return str((await client.config_get(name))[name])
 
 
-async def test_it_keeps_what_counts(own_redis: EmbeddedRedis) -> None:
+async def test_it_keeps_what_counts(redis_binary: RedisBinary, tmp_path: Path) -> None:
     """It appends to a file each second, evicts nothing, and has no TCP port."""
-    async with client_of(own_redis.url) as client:
+    async with (
+        EmbeddedRedis(tmp_path, binary=redis_binary.path) as server,
+        client_of(server.url) as client,
+    ):
         assert await config(client, "appendonly") == "yes"
         assert await config(client, "appendfsync") == "everysec"
         assert await config(client, "maxmemory-policy") == "noeviction"
         assert await config(client, "port") == "0"
     with pytest.raises(EmbeddedServerError):
-        _ = own_redis.tcp_url
+        _ = server.tcp_url
 
 
 async def test_contents_survive_a_restart(own_redis: EmbeddedRedis) -> None:

@@ -6,6 +6,7 @@ Refuses to know: other roles.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Final
@@ -44,6 +45,8 @@ USAGE: Final = "tallygate.v1.UsageService"
 
 POSTURE_MS: Final = 15_000
 CATALOG_MS: Final = 250
+# Without a Redis that answers it listens all the same, and what it holds decides.
+CATALOG_FIRST_S: Final = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +58,8 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     journal = await open_sidecar_journal(host)
     store = await open_store(settings, client, metrics)
     outages = _start_outages(host, store, journal)
-    view = outages.catalog(_start_view(host))
+    held, looked = _start_view(host)
+    view = outages.catalog(held)
     gather = _start_gather(host, outages.door)
     gate = outages.gate(gather, host.place)
     posture = host.redis(settings.redis_timeout_ms)
@@ -94,6 +98,10 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     }
 
     async def start() -> None:
+        # Who calls as soon as we listen is answered, and not told to come back.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CATALOG_FIRST_S):
+                await looked.wait()
         running.grpc_addresses = await host.listen(
             settings.grpc_address,
             services,
@@ -105,8 +113,12 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     return start
 
 
-def _start_view(host: Host) -> FileCatalogView | RedisCatalogView:
-    """Return the catalog as the sidecar holds it, kept up to date by a loop."""
+def _start_view(host: Host) -> tuple[FileCatalogView | RedisCatalogView, asyncio.Event]:
+    """Return the catalog as the sidecar holds it, kept up to date by a loop.
+
+    The event says that it has been read, or could not be, for the first time.
+    """
+    looked = asyncio.Event()
     settings, metrics = host.settings, host.metrics
     view: FileCatalogView | RedisCatalogView
     if settings.catalog is not None and settings.postgres_dsn is None:
@@ -130,11 +142,13 @@ def _start_view(host: Host) -> FileCatalogView | RedisCatalogView:
             faults = [asdict(fault) for fault in error.faults]
             log.error("catalog_has_faults", faults=faults)  # noqa: TRY400  no trace is needed
             return
+        finally:
+            looked.set()
         confirmed_at = host.clock.monotonic()
         metrics.catalog_version.set(view.version)
 
     host.loop("catalog", refresh, min(settings.catalog_poll_ms, CATALOG_MS))
-    return view
+    return view, looked
 
 
 def _start_outages(host: Host, store: QuotaStore, journal: Journal | None) -> Outages:
