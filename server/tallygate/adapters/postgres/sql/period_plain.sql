@@ -1,8 +1,6 @@
 -- Add up a tenant's usage per meter and window: pieces of windows run in parallel arrays, by level.
 with piece as materialized (
-    select number, level, tallygate.instant(start_us) as starts, tallygate.instant(end_us) as ends
-    from unnest($3::integer[], $4::integer[], $5::bigint[], $6::bigint[])
-        as piece (number, level, start_us, end_us)
+    select * from tallygate.pieces_of($3::integer[], $4::integer[], $5::bigint[], $6::bigint[])
 ),
 -- Whatever was used has a row by day, so that meters are known without a look at every minute.
 metered as materialized (
