@@ -44,6 +44,7 @@ from tallygate.commands.output import (
     show,
 )
 from tallygate.commands.processes import stop_signal
+from tallygate.commands.rollups import rollups
 from tallygate.commands.simulate import simulate_plan
 from tallygate.commands.verify import verify
 from tallygate.domain.errors import CatalogInvalid
@@ -54,6 +55,7 @@ verbs = typer.Typer()
 verbs.add_typer(imports, name="import")
 verbs.add_typer(credit, name="credit")
 verbs.add_typer(outbox, name="outbox")
+verbs.add_typer(rollups, name="rollups")
 verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)

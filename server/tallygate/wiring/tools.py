@@ -15,9 +15,11 @@ from pydantic import SecretStr
 from redis.exceptions import RedisError
 
 from tallygate.adapters.catalog.document import YamlCatalogDocuments, parse
+from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.embedded import BANNER, EmbeddedPostgres, EmbeddedRedis
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger
+from tallygate.adapters.postgres.group_remake import PostgresRollups
 from tallygate.adapters.postgres.migrate import apply_roles, migrate, pending
 from tallygate.adapters.postgres.outbox_upkeep import PostgresOutboxUpkeep
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
@@ -26,6 +28,7 @@ from tallygate.adapters.redis import layout
 from tallygate.adapters.redis.client import connect, translate
 from tallygate.adapters.redis.posture import read_posture
 from tallygate.domain.errors import CatalogInvalid, Fault
+from tallygate.flow.remake import KeepRollups
 from tallygate.ports import ParsedCatalog
 from tallygate.settings import SecretUrl, Settings
 
@@ -41,6 +44,7 @@ __all__ = [
     "read_catalog",
     "recorded",
     "redis_facts",
+    "rollup_upkeep",
 ]
 
 REDIS_TIMEOUT_MS: Final = 3_000
@@ -116,6 +120,16 @@ async def outbox_upkeep(dsn: str) -> AsyncIterator[PostgresOutboxUpkeep]:
     postgres = Postgres(dsn, PoolOptions(statement_timeout_ms=UPKEEP_TIMEOUT_MS))
     try:
         yield PostgresOutboxUpkeep(postgres)
+    finally:
+        await postgres.close()
+
+
+@asynccontextmanager
+async def rollup_upkeep(dsn: str) -> AsyncIterator[KeepRollups]:
+    """Lend what makes rollups of groups anew."""
+    postgres = Postgres(dsn)
+    try:
+        yield KeepRollups(PostgresRollups(postgres), PostgresCatalogStore(postgres), SystemClock())
     finally:
         await postgres.close()
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tallygate.adapters.postgres.group_rollups import definition_of, shape_from
-from tallygate.adapters.postgres.pool import Postgres
+from tallygate.adapters.postgres.pool import Contended, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.ids import MeterName
 from tallygate.domain.rollup import Shape
@@ -18,6 +18,8 @@ from tallygate.ports.rollups import ShapeState, UsedDay
 
 # A step that takes longer than a ledger transaction waits for a lock would have those fail.
 STEP_TIMEOUT_MS: Final = 120_000
+# Each waits for locks for as long as the pool lets it.
+ATTEMPTS_MAX: Final = 5
 
 
 class PostgresRollups:
@@ -49,6 +51,16 @@ class PostgresRollups:
 
     async def rebuild(self, meter: MeterName, hours: Window, known: Window | None) -> bool:
         """Make rollups of whole hours anew. See the port."""
+        attempt = 1
+        while True:
+            try:
+                return await self._rebuild(meter, hours, known)
+            except Contended:
+                if attempt == ATTEMPTS_MAX:
+                    raise
+                attempt += 1
+
+    async def _rebuild(self, meter: MeterName, hours: Window, known: Window | None) -> bool:
         bounds = (known.start_us, known.end_us) if known is not None else (None, None)
         async with self._postgres.connection() as connection, connection.transaction():
             await connection.execute(query("replay_patience"), str(STEP_TIMEOUT_MS))

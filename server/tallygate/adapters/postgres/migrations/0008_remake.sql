@@ -107,6 +107,13 @@ begin
     -- Every ledger transaction has this lock, shared, from before it reads the shapes: those that
     -- run have committed by now, and those that come read what is written here.
     perform pg_advisory_xact_lock(1413825362, 0);
+    -- Of two who follow the same catalog, the second finds it done.
+    if exists (
+        select from tallygate.rollup_shape
+        where meter = asked_meter and active and definition is not distinct from asked_definition
+    ) then
+        return 0;
+    end if;
     update tallygate.rollup_shape set active = false where meter = asked_meter and active;
     insert into tallygate.rollup_shape (meter, definition, complete)
     select asked_meter, asked_definition, case
