@@ -5,6 +5,7 @@ What operators and finance people ask of the control process."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -80,6 +81,50 @@ GRANULARITY_HOUR: Granularity.ValueType  # 3
 GRANULARITY_MINUTE: Granularity.ValueType  # 4
 """One row per minute."""
 Global___Granularity: _TypeAlias = Granularity  # noqa: Y015
+
+class _UsageDivision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UsageDivisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageDivision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USAGE_DIVISION_UNSPECIFIED: _UsageDivision.ValueType  # 0
+    """The same as TOTAL."""
+    USAGE_DIVISION_TOTAL: _UsageDivision.ValueType  # 1
+    """One window."""
+    USAGE_DIVISION_DAY: _UsageDivision.ValueType  # 2
+    """One window per UTC day."""
+    USAGE_DIVISION_HOUR: _UsageDivision.ValueType  # 3
+    """One window per hour."""
+    USAGE_DIVISION_MINUTE: _UsageDivision.ValueType  # 4
+    """One window per minute."""
+    USAGE_DIVISION_PERIOD: _UsageDivision.ValueType  # 5
+    """One window per billing period of the tenant."""
+    USAGE_DIVISION_SLIDING: _UsageDivision.ValueType  # 6
+    """Windows of `length` that begin every `step`."""
+    USAGE_DIVISION_SESSION: _UsageDivision.ValueType  # 7
+    """Sessions: events of which each is at most `gap` after the one before."""
+
+class UsageDivision(_UsageDivision, metaclass=_UsageDivisionEnumTypeWrapper):
+    """How time is divided."""
+
+USAGE_DIVISION_UNSPECIFIED: UsageDivision.ValueType  # 0
+"""The same as TOTAL."""
+USAGE_DIVISION_TOTAL: UsageDivision.ValueType  # 1
+"""One window."""
+USAGE_DIVISION_DAY: UsageDivision.ValueType  # 2
+"""One window per UTC day."""
+USAGE_DIVISION_HOUR: UsageDivision.ValueType  # 3
+"""One window per hour."""
+USAGE_DIVISION_MINUTE: UsageDivision.ValueType  # 4
+"""One window per minute."""
+USAGE_DIVISION_PERIOD: UsageDivision.ValueType  # 5
+"""One window per billing period of the tenant."""
+USAGE_DIVISION_SLIDING: UsageDivision.ValueType  # 6
+"""Windows of `length` that begin every `step`."""
+USAGE_DIVISION_SESSION: UsageDivision.ValueType  # 7
+"""Sessions: events of which each is at most `gap` after the one before."""
+Global___UsageDivision: _TypeAlias = UsageDivision  # noqa: Y015
 
 @_typing.final
 class ApplyCatalogRequest(_message.Message):
@@ -945,3 +990,170 @@ class QueryUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryUsageResponse: _TypeAlias = QueryUsageResponse  # noqa: Y015
+
+@_typing.final
+class QueryMeterUsageRequest(_message.Message):
+    """What of a meter to read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    METER_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    DIVISION_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Whose."""
+    meter: _builtins.str
+    """Of what."""
+    division: Global___UsageDivision.ValueType
+    """Into which windows it is divided."""
+    page_size: _builtins.int
+    """About how many rows, as a window's groups come together: at most 10,000; 0 means 100."""
+    page_token: _builtins.str
+    """From the page before; empty for the first."""
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp:
+        """Exclusive, a whole minute; a level holds until then."""
+
+    @_builtins.property
+    def length(self) -> _duration_pb2.Duration:
+        """Of SLIDING: whole minutes."""
+
+    @_builtins.property
+    def step(self) -> _duration_pb2.Duration:
+        """Of SLIDING: whole minutes."""
+
+    @_builtins.property
+    def gap(self) -> _duration_pb2.Duration:
+        """Of SESSION: after so long without an event a session has ended."""
+
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Some of the names that the meter is grouped by; of SESSION, any names."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        meter: _builtins.str = ...,
+        to: _timestamp_pb2.Timestamp | None = ...,
+        division: Global___UsageDivision.ValueType = ...,
+        length: _duration_pb2.Duration | None = ...,
+        step: _duration_pb2.Duration | None = ...,
+        gap: _duration_pb2.Duration | None = ...,
+        group_by: _abc.Iterable[_builtins.str] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "gap", b"gap", "length", b"length", "step", b"step", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["division", b"division", "from", b"from", "gap", b"gap", "group_by", b"group_by", "length", b"length", "meter", b"meter", "page_size", b"page_size", "page_token", b"page_token", "step", b"step", "tenant_id", b"tenant_id", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryMeterUsageRequest: _TypeAlias = QueryMeterUsageRequest  # noqa: Y015
+
+@_typing.final
+class GroupValue(_message.Message):
+    """A name that usage is grouped by, and its value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """A dimension, or a field of the context."""
+    value: _builtins.str
+    """Its value; empty where an event has none, `__other__` for those beyond the first 10,000 groups."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupValue: _TypeAlias = GroupValue  # noqa: Y015
+
+@_typing.final
+class MeterUsageRow(_message.Message):
+    """What a meter comes to in one window, or one group of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    quantity: _builtins.str
+    """By the meter's aggregation, as a decimal string: it may pass 2^63, and of levels has decimals."""
+    count: _builtins.int
+    """The number of events, refunds left out."""
+    @_builtins.property
+    def start(self) -> _timestamp_pb2.Timestamp:
+        """The window's start; of a session, when its first event was."""
+
+    @_builtins.property
+    def end(self) -> _timestamp_pb2.Timestamp:
+        """The window's end; of a session, its gap after its last event."""
+
+    @_builtins.property
+    def group(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupValue]:
+        """In the order asked for."""
+
+    def __init__(
+        self,
+        *,
+        start: _timestamp_pb2.Timestamp | None = ...,
+        end: _timestamp_pb2.Timestamp | None = ...,
+        group: _abc.Iterable[Global___GroupValue] | None = ...,
+        quantity: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "end", b"end", "group", b"group", "quantity", b"quantity", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeterUsageRow: _TypeAlias = MeterUsageRow  # noqa: Y015
+
+@_typing.final
+class QueryMeterUsageResponse(_message.Message):
+    """A page of what a meter comes to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeterUsageRow]:
+        """By window and group; what is 0 without an event has no row."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___MeterUsageRow] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryMeterUsageResponse: _TypeAlias = QueryMeterUsageResponse  # noqa: Y015

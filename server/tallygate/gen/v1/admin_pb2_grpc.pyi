@@ -62,6 +62,8 @@ class AdminServiceStub:
     """Creates or replaces one override; a limit of 0 units is a limit, not an absence."""
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_admin_pb2.QueryUsageRequest, _admin_pb2.QueryUsageResponse]
     """Reads usage from the ledger's rollups."""
+    QueryMeterUsage: _grpc.UnaryUnaryMultiCallable[_admin_pb2.QueryMeterUsageRequest, _admin_pb2.QueryMeterUsageResponse]
+    """Reads what one meter comes to by its aggregation: by window of time, and by group."""
     GrantCredit: _grpc.UnaryUnaryMultiCallable[_credit_pb2.GrantCreditRequest, _credit_pb2.GrantCreditResponse]
     """Adds prepaid credits to a tenant's balance; the same `grant_id` adds once."""
     ListCredits: _grpc.UnaryUnaryMultiCallable[_credit_pb2.ListCreditsRequest, _credit_pb2.ListCreditsResponse]
@@ -102,6 +104,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Creates or replaces one override; a limit of 0 units is a limit, not an absence."""
     QueryUsage: _aio.UnaryUnaryMultiCallable[_admin_pb2.QueryUsageRequest, _admin_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Reads usage from the ledger's rollups."""
+    QueryMeterUsage: _aio.UnaryUnaryMultiCallable[_admin_pb2.QueryMeterUsageRequest, _admin_pb2.QueryMeterUsageResponse]  # type: ignore[assignment]
+    """Reads what one meter comes to by its aggregation: by window of time, and by group."""
     GrantCredit: _aio.UnaryUnaryMultiCallable[_credit_pb2.GrantCreditRequest, _credit_pb2.GrantCreditResponse]  # type: ignore[assignment]
     """Adds prepaid credits to a tenant's balance; the same `grant_id` adds once."""
     ListCredits: _aio.UnaryUnaryMultiCallable[_credit_pb2.ListCreditsRequest, _credit_pb2.ListCreditsResponse]  # type: ignore[assignment]
@@ -223,6 +227,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.QueryUsageResponse, _abc.Awaitable[_admin_pb2.QueryUsageResponse]]:
         """Reads usage from the ledger's rollups."""
+
+    @_abc_1.abstractmethod
+    def QueryMeterUsage(
+        self,
+        request: _admin_pb2.QueryMeterUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.QueryMeterUsageResponse, _abc.Awaitable[_admin_pb2.QueryMeterUsageResponse]]:
+        """Reads what one meter comes to by its aggregation: by window of time, and by group."""
 
     @_abc_1.abstractmethod
     def GrantCredit(
