@@ -97,7 +97,7 @@ def meter(message: catalog_pb2.Meter) -> domain.Meter:
     """Return the meter. Raises `InvalidField`."""
     horizon_us = domain.LATE_HORIZON_US
     if message.HasField("late_horizon"):
-        horizon_us = _duration_us(message.late_horizon, "meter.late_horizon")
+        horizon_us = duration_us(message.late_horizon, "meter.late_horizon")
     return domain.Meter(
         name=MeterName(_name(message.name, "meter.name")),
         aggregation=_value(_AGGREGATIONS, message.aggregation, "meter.aggregation"),
@@ -261,7 +261,8 @@ def instant_us(instant: Timestamp, field: str, least_us: int = 0) -> int:
     return found_us
 
 
-def _duration_us(duration: Duration, field: str) -> int:
+def duration_us(duration: Duration, field: str) -> int:
+    """Return a duration in microseconds. Raises `InvalidField`."""
     try:
         found_us: int = duration.ToMicroseconds()
     except ValueError:
@@ -276,9 +277,9 @@ def _limit(message: catalog_pb2.Limit, path: str) -> Limit:
     number = UNLIMITED if message.unlimited else message.limit
     if message.unlimited and kind is LimitKind.BALANCE:
         raise InvalidField("is not for limits of kind balance", field=f"{path}.unlimited")
-    duration_us = 0
+    trailing_us = 0
     if message.HasField("duration"):
-        duration_us = _duration_us(message.duration, f"{path}.duration")
+        trailing_us = duration_us(message.duration, f"{path}.duration")
     return Limit(
         limit_id=LimitId(_name(message.limit_id, f"{path}.limit_id")),
         meter=MeterName(_name(message.meter, f"{path}.meter")),
@@ -288,7 +289,7 @@ def _limit(message: catalog_pb2.Limit, path: str) -> Limit:
         burst=message.burst or (number if kind is LimitKind.RATE else 0),
         on_exceed=_value(_ON_EXCEED, message.on_exceed, f"{path}.on_exceed"),
         warn_at_ppm=tuple(_ratio_ppm(ratio, f"{path}.warn_at") for ratio in message.warn_at),
-        duration_us=duration_us,
+        duration_us=trailing_us,
         overdraft=message.overdraft,
         low_at=tuple(message.low_at),
         per=_text(message.per, f"{path}.per"),

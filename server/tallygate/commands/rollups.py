@@ -5,15 +5,14 @@ rollups of some meter lack events.
 Refuses to know: how rollups are made.
 """
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from tallygate.commands.options import Config, Json, PostgresDsn, settings_of
+from tallygate.commands.options import Config, Json, PostgresDsn, instant_us, settings_of
 from tallygate.commands.output import EXIT_FAILED, Sheet, counting, run, show
 from tallygate.domain.ids import MeterName
-from tallygate.domain.window import Window, from_datetime
+from tallygate.domain.window import Window
 from tallygate.flow.remake import MeterRollups
 from tallygate.settings import Settings
 from tallygate.wiring.tools import rollup_upkeep
@@ -69,16 +68,7 @@ def _window(from_hour: str, to_hour: str) -> Window | None:
     if not from_hour or not to_hour:
         missing = "--to" if from_hour else "--from"
         raise typer.BadParameter("is needed with the other bound", param_hint=missing)
-    return Window(_instant_us(from_hour, "--from"), _instant_us(to_hour, "--to"))
-
-
-def _instant_us(text: str, option: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        message = "must be a date, or a date and time, as in ISO 8601"
-        raise typer.BadParameter(message, param_hint=option) from None
-    return from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    return Window(instant_us(from_hour, "--from"), instant_us(to_hour, "--to"))
 
 
 def _dsn(settings: Settings) -> str:

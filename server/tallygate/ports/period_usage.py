@@ -6,12 +6,13 @@ Refuses to know: prices, calendars, and how usage is kept.
 A method raises `BackendUnavailable` when Postgres does not answer in time.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol, TypeAlias
 
 from tallygate.domain.catalog import Meter
+from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.window import Window
 
@@ -71,4 +72,14 @@ class WindowReader(Protocol):
         `group_by` names some of what the meter is grouped by; values of all others are taken
         together. Raises as `PeriodUsage` does.
         """
+        ...
+
+
+class MeterEvents(Protocol):
+    """Reads a meter's events from the ledger."""
+
+    def events(
+        self, tenant_id: TenantId, meter: MeterName, window: Window
+    ) -> AsyncGenerator[Sequence[UsageEvent], None]:
+        """Iterate over the events of a window in bounded lists, by their time and then their id."""
         ...

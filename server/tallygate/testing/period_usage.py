@@ -4,9 +4,10 @@ Guarantees: passes the same contract tests as the reader of rollups in Postgres.
 Refuses to know: buckets, and rollups that are not whole.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Final
 
 from tallygate.domain.catalog import Aggregation, Meter
 from tallygate.domain.event import UsageEvent
@@ -18,10 +19,12 @@ from tallygate.domain.window import Window
 from tallygate.ports.period_usage import Group, MeterUsage, WindowUsage
 from tallygate.testing.ledger import FakeLedger
 
+PAGE: Final = 2_000
+
 
 @dataclass(slots=True)
 class FakePeriodUsage:
-    """The `PeriodUsage` and the `WindowReader` port over a `FakeLedger`.
+    """The `PeriodUsage`, the `WindowReader` and the `MeterEvents` port over a `FakeLedger`.
 
     `meters` is what the catalog declares.
     """
@@ -63,6 +66,21 @@ class FakePeriodUsage:
             for group, events in sorted(groups.items())
             if (found := _usage(meter, events, window)) is not None
         ]
+
+    async def events(
+        self, tenant_id: TenantId, meter: MeterName, window: Window
+    ) -> AsyncGenerator[Sequence[UsageEvent], None]:
+        """Iterate over the events of a window in bounded lists, by their time and then their id."""
+        self.ledger.answer()
+        found = [
+            event
+            for event in self.ledger.events.values()
+            if (event.tenant_id, event.meter) == (tenant_id, meter)
+            and window.holds(event.event_time_us)
+        ]
+        found.sort(key=lambda event: (event.event_time_us, event.event_id))
+        for start in range(0, len(found), PAGE):
+            yield found[start : start + PAGE]
 
 
 def _usage(

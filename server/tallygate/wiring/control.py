@@ -42,6 +42,7 @@ from tallygate.wiring.host import Host, Running
 from tallygate.wiring.roles import ADMIN
 from tallygate.wiring.steps import Step
 from tallygate.wiring.store import open_store
+from tallygate.wiring.usage import windows_of
 
 PUBLISH_MS: Final = 250
 # A grant can be used this long after it was made, at the latest, where nothing is amiss.
@@ -134,6 +135,7 @@ def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserv
                 apply=Apply(catalogs, YamlCatalogDocuments(), clock),
                 store=catalogs,
                 usage=PostgresUsageReader(backends.postgres),
+                windows=windows_of(backends.postgres, catalogs, clock),
                 granting=Granting(credit, catalogs, clock),
                 resetting=resetting,
             )

@@ -38,6 +38,7 @@ __all__ = [
     "apply_roles",
     "embedded_servers",
     "migrate",
+    "now_us",
     "outbox_upkeep",
     "parsed_catalog",
     "pending",
@@ -132,6 +133,11 @@ async def rollup_upkeep(dsn: str) -> AsyncIterator[KeepRollups]:
         yield KeepRollups(PostgresRollups(postgres), PostgresCatalogStore(postgres), SystemClock())
     finally:
         await postgres.close()
+
+
+def now_us() -> int:
+    """Return the time by this machine's clock."""
+    return SystemClock().now_us()
 
 
 def _text_of(path: Path) -> str:
