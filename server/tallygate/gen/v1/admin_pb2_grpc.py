@@ -5,6 +5,7 @@ import warnings
 
 from tallygate.gen.v1 import admin_pb2 as tallygate_dot_v1_dot_admin__pb2
 from tallygate.gen.v1 import credit_pb2 as tallygate_dot_v1_dot_credit__pb2
+from tallygate.gen.v1 import meter_usage_pb2 as tallygate_dot_v1_dot_meter__usage__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -108,8 +109,8 @@ class AdminServiceStub:
                 _registered_method=True)
         self.QueryMeterUsage = channel.unary_unary(
                 '/tallygate.v1.AdminService/QueryMeterUsage',
-                request_serializer=tallygate_dot_v1_dot_admin__pb2.QueryMeterUsageRequest.SerializeToString,
-                response_deserializer=tallygate_dot_v1_dot_admin__pb2.QueryMeterUsageResponse.FromString,
+                request_serializer=tallygate_dot_v1_dot_meter__usage__pb2.QueryMeterUsageRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_meter__usage__pb2.QueryMeterUsageResponse.FromString,
                 _registered_method=True)
         self.GrantCredit = channel.unary_unary(
                 '/tallygate.v1.AdminService/GrantCredit',
@@ -333,8 +334,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
             ),
             'QueryMeterUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryMeterUsage,
-                    request_deserializer=tallygate_dot_v1_dot_admin__pb2.QueryMeterUsageRequest.FromString,
-                    response_serializer=tallygate_dot_v1_dot_admin__pb2.QueryMeterUsageResponse.SerializeToString,
+                    request_deserializer=tallygate_dot_v1_dot_meter__usage__pb2.QueryMeterUsageRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_meter__usage__pb2.QueryMeterUsageResponse.SerializeToString,
             ),
             'GrantCredit': grpc.unary_unary_rpc_method_handler(
                     servicer.GrantCredit,
@@ -756,8 +757,8 @@ class AdminService:
             request,
             target,
             '/tallygate.v1.AdminService/QueryMeterUsage',
-            tallygate_dot_v1_dot_admin__pb2.QueryMeterUsageRequest.SerializeToString,
-            tallygate_dot_v1_dot_admin__pb2.QueryMeterUsageResponse.FromString,
+            tallygate_dot_v1_dot_meter__usage__pb2.QueryMeterUsageRequest.SerializeToString,
+            tallygate_dot_v1_dot_meter__usage__pb2.QueryMeterUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,
