@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.window import HOUR_US, MINUTE_US
-from tallygate.gen.v1 import admin_pb2
+from tallygate.gen.v1 import meter_usage_pb2
 from tallygate.ports import LedgerBatch
 from tests.api.control import Control, controlled
 from tests.catalog.documents import GOOD
@@ -38,7 +38,7 @@ def stamp(at_us: int) -> Timestamp:
     return found
 
 
-def asked(**fields: object) -> admin_pb2.QueryMeterUsageRequest:
+def asked(**fields: object) -> meter_usage_pb2.QueryMeterUsageRequest:
     """Return a request for an hour of requests, with other fields replaced."""
     values: dict[str, object] = {
         "tenant_id": "acme",
@@ -46,7 +46,7 @@ def asked(**fields: object) -> admin_pb2.QueryMeterUsageRequest:
         "from": stamp(NOON_US),
         "to": stamp(NOON_US + HOUR_US),
     }
-    return admin_pb2.QueryMeterUsageRequest(**{**values, **fields})  # type: ignore[arg-type]
+    return meter_usage_pb2.QueryMeterUsageRequest(**{**values, **fields})  # type: ignore[arg-type]
 
 
 async def used(site: Control) -> None:
@@ -84,7 +84,9 @@ async def test_pages_of_groups_and_windows() -> None:
     """Each page says where the next one begins."""
     async with controlled() as site:
         await used(site)
-        request = asked(group_by=["region"], division=admin_pb2.USAGE_DIVISION_MINUTE, page_size=3)
+        request = asked(
+            group_by=["region"], division=meter_usage_pb2.USAGE_DIVISION_MINUTE, page_size=3
+        )
         first = await site.stub.QueryMeterUsage(request)
         request.page_token = first.next_page_token
         second = await site.stub.QueryMeterUsage(request)
@@ -104,19 +106,19 @@ async def test_pages_of_groups_and_windows() -> None:
 @pytest.mark.parametrize(
     ("division", "rows"),
     [
-        ({"division": admin_pb2.USAGE_DIVISION_PERIOD}, 1),
-        ({"division": admin_pb2.USAGE_DIVISION_HOUR}, 1),
-        ({"division": admin_pb2.USAGE_DIVISION_DAY}, 1),
+        ({"division": meter_usage_pb2.USAGE_DIVISION_PERIOD}, 1),
+        ({"division": meter_usage_pb2.USAGE_DIVISION_HOUR}, 1),
+        ({"division": meter_usage_pb2.USAGE_DIVISION_DAY}, 1),
         (
             {
-                "division": admin_pb2.USAGE_DIVISION_SLIDING,
+                "division": meter_usage_pb2.USAGE_DIVISION_SLIDING,
                 "length": Duration(seconds=120),
                 "step": Duration(seconds=60),
             },
             5,
         ),
-        ({"division": admin_pb2.USAGE_DIVISION_SESSION, "gap": Duration(seconds=59)}, 5),
-        ({"division": admin_pb2.USAGE_DIVISION_SESSION, "gap": Duration(seconds=60)}, 1),
+        ({"division": meter_usage_pb2.USAGE_DIVISION_SESSION, "gap": Duration(seconds=59)}, 5),
+        ({"division": meter_usage_pb2.USAGE_DIVISION_SESSION, "gap": Duration(seconds=60)}, 1),
     ],
 )
 async def test_time_is_divided_as_asked(division: dict[str, object], rows: int) -> None:
@@ -135,8 +137,8 @@ REFUSED = [
     Case({"to": stamp(NOON_US)}, "to"),
     Case({"from": stamp(NOON_US + 1)}, "from"),
     Case({"division": 99}, "division"),
-    Case({"division": admin_pb2.USAGE_DIVISION_SLIDING}, "length"),
-    Case({"division": admin_pb2.USAGE_DIVISION_SESSION}, "gap"),
+    Case({"division": meter_usage_pb2.USAGE_DIVISION_SLIDING}, "length"),
+    Case({"division": meter_usage_pb2.USAGE_DIVISION_SESSION}, "gap"),
     Case({"group_by": ["a=b"]}, "group_by[0]"),
     Case({"page_size": 10_001}, "page_size"),
     Case({"page_token": "bm8="}, "page_token"),

@@ -18,18 +18,18 @@ from tallygate.domain.limit_rules import is_key, key_message
 from tallygate.domain.window import Window
 from tallygate.domain.windows import Division, Sessions, Sliding, Tumbling
 from tallygate.flow.usage_windows import WINDOWS_MAX, UsageAsk, UsageOfWindow, UsageWindows
-from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
+from tallygate.gen.v1 import admin_pb2_grpc, meter_usage_pb2
 
 Context = grpc.aio.ServicerContext
 
 PAGE_MAX: Final = 10_000
 _TUMBLING: Final = {
-    admin_pb2.USAGE_DIVISION_UNSPECIFIED: "total",
-    admin_pb2.USAGE_DIVISION_TOTAL: "total",
-    admin_pb2.USAGE_DIVISION_DAY: "day",
-    admin_pb2.USAGE_DIVISION_HOUR: "hour",
-    admin_pb2.USAGE_DIVISION_MINUTE: "minute",
-    admin_pb2.USAGE_DIVISION_PERIOD: "period",
+    meter_usage_pb2.USAGE_DIVISION_UNSPECIFIED: "total",
+    meter_usage_pb2.USAGE_DIVISION_TOTAL: "total",
+    meter_usage_pb2.USAGE_DIVISION_DAY: "day",
+    meter_usage_pb2.USAGE_DIVISION_HOUR: "hour",
+    meter_usage_pb2.USAGE_DIVISION_MINUTE: "minute",
+    meter_usage_pb2.USAGE_DIVISION_PERIOD: "period",
 }
 
 
@@ -40,18 +40,18 @@ class UsageCalls(admin_pb2_grpc.AdminServiceServicer):
         self._windows = windows
 
     async def QueryMeterUsage(  # noqa: N802  the name is the proto's
-        self, request: admin_pb2.QueryMeterUsageRequest, context: "Context[Any, Any]"
-    ) -> admin_pb2.QueryMeterUsageResponse:
+        self, request: meter_usage_pb2.QueryMeterUsageRequest, context: "Context[Any, Any]"
+    ) -> meter_usage_pb2.QueryMeterUsageResponse:
         """Read what one meter comes to."""
         rows = page_size(request.page_size, PAGE_MAX)
         page = await self._windows.page(_asked(request), rows, _start(request.page_token))
-        return admin_pb2.QueryMeterUsageResponse(
+        return meter_usage_pb2.QueryMeterUsageResponse(
             rows=[_row_message(row) for row in page.rows],
             next_page_token=encoded([page.next_start]) if page.next_start else "",
         )
 
 
-def _asked(request: admin_pb2.QueryMeterUsageRequest) -> UsageAsk:
+def _asked(request: meter_usage_pb2.QueryMeterUsageRequest) -> UsageAsk:
     for field in ("from", "to"):
         if not request.HasField(field):
             raise InvalidField("is required", field=field)
@@ -70,11 +70,11 @@ def _asked(request: admin_pb2.QueryMeterUsageRequest) -> UsageAsk:
     )
 
 
-def _division(request: admin_pb2.QueryMeterUsageRequest) -> Division:
-    if request.division == admin_pb2.USAGE_DIVISION_SLIDING:
+def _division(request: meter_usage_pb2.QueryMeterUsageRequest) -> Division:
+    if request.division == meter_usage_pb2.USAGE_DIVISION_SLIDING:
         length_us = convert.duration_us(request.length, "length")
         return Sliding(length_us, convert.duration_us(request.step, "step"))
-    if request.division == admin_pb2.USAGE_DIVISION_SESSION:
+    if request.division == meter_usage_pb2.USAGE_DIVISION_SESSION:
         return Sessions(convert.duration_us(request.gap, "gap"))
     if request.division not in _TUMBLING:
         raise InvalidField("is not a known division", field="division")
@@ -91,8 +91,8 @@ def _start(token: str) -> int:
     return start
 
 
-def _row_message(row: UsageOfWindow) -> admin_pb2.MeterUsageRow:
-    message = admin_pb2.MeterUsageRow(quantity=_text(row.quantity), count=row.count)
+def _row_message(row: UsageOfWindow) -> meter_usage_pb2.MeterUsageRow:
+    message = meter_usage_pb2.MeterUsageRow(quantity=_text(row.quantity), count=row.count)
     message.start.FromMicroseconds(row.window.start_us)
     message.end.FromMicroseconds(row.window.end_us)
     for name_, value in row.group:

@@ -14,7 +14,7 @@ from tallygate.commands.channel import channel
 from tallygate.commands.options import instant_us
 from tallygate.commands.output import Cell, Sheet
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, SECOND_US
-from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
+from tallygate.gen.v1 import admin_pb2_grpc, meter_usage_pb2
 
 CALL_TIMEOUT_S: Final = 30.0
 _UNITS: Final = {"d": DAY_US, "h": HOUR_US, "m": MINUTE_US, "s": SECOND_US}
@@ -44,12 +44,12 @@ class WindowsAsked:
         return any((*given, self.from_minute, self.to_minute)) or self.by == "period"
 
 
-def request_of(asked: WindowsAsked, now_us: int) -> admin_pb2.QueryMeterUsageRequest:
+def request_of(asked: WindowsAsked, now_us: int) -> meter_usage_pb2.QueryMeterUsageRequest:
     """Return the request: the last 24 hours unless told otherwise."""
     for value, option in ((asked.tenant, "--tenant"), (asked.meter, "--meter")):
         if not value:
             raise typer.BadParameter("is needed to look at windows or groups", param_hint=option)
-    request = admin_pb2.QueryMeterUsageRequest(
+    request = meter_usage_pb2.QueryMeterUsageRequest(
         tenant_id=asked.tenant,
         meter=asked.meter,
         division=_division(asked),
@@ -71,7 +71,7 @@ def request_of(asked: WindowsAsked, now_us: int) -> admin_pb2.QueryMeterUsageReq
     return request
 
 
-async def windows(address: str, request: admin_pb2.QueryMeterUsageRequest) -> Sheet:
+async def windows(address: str, request: meter_usage_pb2.QueryMeterUsageRequest) -> Sheet:
     """Return the first rows as a table."""
     async with channel(address) as lent:
         admin = admin_pb2_grpc.AdminServiceStub(lent)
@@ -91,7 +91,7 @@ async def windows(address: str, request: admin_pb2.QueryMeterUsageRequest) -> Sh
     return Sheet(title + (", and more" if reply.next_page_token else ""), columns, rows)
 
 
-def _division(asked: WindowsAsked) -> "admin_pb2.UsageDivision.ValueType":
+def _division(asked: WindowsAsked) -> "meter_usage_pb2.UsageDivision.ValueType":
     if asked.sliding and asked.session_gap:
         raise typer.BadParameter("is not for sessions", param_hint="--sliding")
     if bool(asked.sliding) != bool(asked.step):
@@ -104,7 +104,7 @@ def _division(asked: WindowsAsked) -> "admin_pb2.UsageDivision.ValueType":
         name = "sliding" if asked.sliding else "session"
     elif name not in _DIVISIONS:
         raise typer.BadParameter(f"must be one of {', '.join(_DIVISIONS)}", param_hint="--by")
-    return admin_pb2.UsageDivision.Value(f"USAGE_DIVISION_{name.upper()}")
+    return meter_usage_pb2.UsageDivision.Value(f"USAGE_DIVISION_{name.upper()}")
 
 
 def _duration_us(text: str, option: str) -> int:

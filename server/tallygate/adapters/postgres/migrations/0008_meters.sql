@@ -11,7 +11,7 @@ create table tallygate.rollup_shape (
 comment on table tallygate.rollup_shape is
     'How a meter is rolled up, beside by minute, hour and day. A change is a row of its own.';
 comment on column tallygate.rollup_shape.definition is
-    'Aggregation, unique_by and group_by; null for a meter that has no rollups of its own any more.';
+    'Aggregation, unique_by and group_by; null for a meter without rollups of its own any more.';
 comment on column tallygate.rollup_shape.complete is
     'Of which times of events all are in the rollups of this shape.';
 create unique index rollup_shape_active on tallygate.rollup_shape (meter) where active;
@@ -50,7 +50,7 @@ create table tallygate.group_usage (
 comment on table tallygate.group_usage is
     'A group''s usage by minute (level 0), hour (1) and day (2) of event_time, in UTC.';
 comment on column tallygate.group_usage.last is
-    'Of the latest event: its amount, or the level that it set. last_at and last_id say which it is.';
+    'Of the latest event: its amount, or the level that it set. last_at and last_id say which.';
 comment on column tallygate.group_usage.area is
     'Units times microseconds from first_at, when the bucket''s first level was set, to last_at.';
 
@@ -65,7 +65,7 @@ create table tallygate.group_part (
     fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000
 );
 comment on table tallygate.group_part is
-    'Of unique: units by value; a value counts while they are above 0. Of percentile: events by slot.';
+    'Of unique: units by value, which counts while above 0. Of percentile: events by slot.';
 
 create table tallygate.group_level (
     group_id bigint not null,
@@ -76,7 +76,7 @@ create table tallygate.group_level (
     primary key (group_id, at, event_id)
 ) with (fillfactor = 90);
 comment on table tallygate.group_level is
-    'Of time_weighted: the levels that events set, less their refunds; arrived with the event itself.';
+    'Of time_weighted: levels that events set, less their refunds; arrived with the event itself.';
 
 create function tallygate.bucket_of(at_us bigint, level integer) returns bigint
     language sql immutable strict parallel safe
@@ -325,8 +325,8 @@ end
 $$;
 comment on function tallygate.add_groups is
     'Add usage by minute to the rollups of its groups, in the order of their keys. figures: [place,'
-    ' microseconds, count, sum, max, min, last_at, last_id, last]; parts: [place, microseconds, key,'
-    ' units]; levels: [place, microseconds, event, amount, arrived]; a place is one in groups.';
+    ' microseconds, count, sum, max, min, last_at, last_id, last]; parts: [place, microseconds,'
+    ' key, units]; levels: [place, microseconds, event, amount, arrived]. A place is in groups.';
 
 create function tallygate.pieces_of(
     numbers integer[], levels integer[], starts_us bigint[], ends_us bigint[]
@@ -353,4 +353,4 @@ create function tallygate.kept_groups(asked_tenant text, shapes integer[], place
         where own.tenant_id = asked_tenant and own.shape_id = any(shapes)
     $$;
 comment on function tallygate.kept_groups is
-    'A tenant''s groups of shapes, each with those of its values that are kept apart: null for all.';
+    'A tenant''s groups of shapes, each with those values that are kept apart, null for all.';

@@ -1,7 +1,7 @@
 -- Enter the keys that are new. The first row says how many; where some of $5 were there already,
 -- the new ones follow. Columns come as text, joined by $4, and sorted by key; text that is empty as
--- a whole is one empty value, which string_to_array takes for none. From here to the commit, no meter
--- changes its shape.
+-- a whole is one empty value, which string_to_array takes for none. From here to the commit, no
+-- meter changes its shape.
 with fresh as (
     insert into tallygate.event_key (tenant_id, event_id, event_time)
     select tenant_id, event_id, tallygate.instant(event_time_us)

@@ -1,5 +1,5 @@
--- Add up a tenant's usage per shape, window and group: windows' pieces run in parallel arrays. Of the
--- groups' values, those at places $7 are kept apart, all for null.
+-- Add up a tenant's usage per shape, window and group: windows' pieces run in parallel arrays. Of
+-- the groups' values, those at places $7 are kept apart, all for null.
 with piece as materialized (
     select * from tallygate.pieces_of($3::integer[], $4::integer[], $5::bigint[], $6::bigint[])
 ),

@@ -1,5 +1,5 @@
--- Add up a tenant's levels times microseconds per shape, window $8 to $9 and group: each level holds
--- until the next, the one before the window into it, and the last to the window's end.
+-- Add up a tenant's levels times microseconds per shape, window $8 to $9 and group: each level
+-- holds until the next, the one before the window into it, and the last to the window's end.
 with piece as materialized (
     select * from tallygate.pieces_of($3::integer[], $4::integer[], $5::bigint[], $6::bigint[])
 ),
