@@ -19,11 +19,13 @@ from tallygate.domain.ids import MeterName
 from tallygate.flow.apply import Apply
 from tallygate.flow.grant import Granting
 from tallygate.flow.reset import ResetParts, Resetting
+from tallygate.flow.usage_windows import UsageWindows
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
 from tallygate.ports import UsageQuery, UsageRow, UsageTotal
 from tallygate.testing.catalog import FakeCatalogStore
 from tallygate.testing.credit import FakeCreditLedger, FakeResetAudit
 from tallygate.testing.ledger import FakeLedger
+from tallygate.testing.period_usage import FakePeriodUsage
 from tallygate.testing.quota import FakeQuotaStore
 from tests.catalog.documents import GOOD
 from tests.sidecar import MESSAGE_BYTES_MAX, SilentEdge, channel
@@ -99,7 +101,10 @@ async def controlled() -> AsyncIterator[Control]:
     apply = Apply(store, YamlCatalogDocuments(), found)
     resets = ResetParts(found.counters, found.audit, store, found, SHARDS)
     granting = Granting(FakeCreditLedger(found.ledger), store, found)
-    servicer = AdminServicer(AdminParts(apply, store, books, granting, Resetting(resets)))
+    usage = FakePeriodUsage(found.ledger)
+    windows = UsageWindows(usage, usage, store, found)
+    parts = AdminParts(apply, store, books, windows, granting, Resetting(resets))
+    servicer = AdminServicer(parts)
     server = Server(
         ServerOptions(
             ["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(10.0, SilentEdge()), transport=TRANSPORT

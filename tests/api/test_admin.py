@@ -85,6 +85,7 @@ async def test_meters_come_back_as_they_went(control: Control) -> None:
         unit="seat",
         description="Seats taken.",
         late_horizon=Duration(seconds=3600),
+        late_policy=catalog_pb2.LATE_POLICY_NEXT_PERIOD,
     )
     reply = await control.stub.ApplyMeter(admin_pb2.ApplyMeterRequest(meter=meter))
     assert reply.version == 2

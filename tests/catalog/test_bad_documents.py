@@ -41,6 +41,14 @@ def of_rate(path: str, message: str, suggestion: str = "", **parts: str) -> Bad:
     return Bad(RATE, rate(**parts), rate(**parts), f"{FREE}.{path}", message, suggestion)
 
 
+def shaped(meter: str, path: str, message: str, suggestion: str = "") -> Bad:
+    """Return a bad meter that no limit is of."""
+    at = f"meters.x.{path or 'unique_by'}"
+    return Bad(
+        "unit: request}", f"unit: request}}\n  x: {meter}", f"x: {meter}", at, message, suggestion
+    )
+
+
 def line(old: str, new: str, path: str, message: str, suggestion: str = "") -> Bad:
     """Return an edit whose fault stands where it is made."""
     return Bad(old, new, new, path, message, suggestion)
@@ -57,9 +65,22 @@ METERS = [
     line(
         "aggregation: sum", "aggregation: sun", "meters.egress_bytes.aggregation", "must be", "sum"
     ),
-    line("aggregation: sum", "aggregation: unique", "meters.egress_bytes.aggregation", "reserved"),
+    shaped("{aggregation: unique}", "", "is required"),
+    shaped("{aggregation: uniqe, unit: a}", "aggregation", "must be", "unique"),
+    shaped("{unit: a, percentile: 95}", "percentile", "of aggregation percentile"),
+    shaped("{unit: a, unique_by: b}", "unique_by", "of aggregation unique"),
+    shaped("{aggregation: unique, unique_by: a b}", "unique_by", "is not a name of up to 64"),
+    *(
+        shaped(f"{{aggregation: percentile, percentile: {value}}}", "percentile", "must be above 0")
+        for value in ("0", "101", "-5", "1e1", "99.99999", "p95")
+    ),
+    line("unit: request}", "late_policy: corect}", "meters.requests.late_policy", "be", "correct"),
+    line("unit: request}", "group_by: a}", "meters.requests.group_by", "must be a list"),
+    line("unit: request}", "group_by: [a, a]}", "meters.requests.group_by[1]", "a is there twice"),
+    line("unit: request}", "group_by: [a=b]}", "meters.requests.group_by[0]", "is not a name of"),
+    line("unit: request}", "group_by: [a, b, c, d, e]}", "meters.requests.group_by", "more than 4"),
+    line("unit: request}", "grup_by: [a]}", "meters.requests.grup_by", "there is no", "group_by"),
     line("unit: request}", "unti: request}", "meters.requests.unti", "there is no 'unti'", "unit"),
-    line("unit: request}", "group_by: [a]}", "meters.requests.group_by", "not offered yet"),
     line("unit: request}", 'unit: "a\\0b"}', "meters.requests.unit", "cannot be printed"),
     line("unit: request}", "unit: [a]}", "meters.requests.unit", "must be a text"),
     line("unit: byte", "unit: " + "b" * 257, "meters.egress_bytes.unit", "at most 256"),

@@ -16,6 +16,7 @@ from tallygate.domain.catalog import (
     Aggregation,
     Catalog,
     Destination,
+    LatePolicy,
     Limit,
     LimitKind,
     Meter,
@@ -42,6 +43,10 @@ meters = st.builds(
     texts,
     numbers,
     st.lists(weights, max_size=2).map(tuple),
+    texts,
+    st.integers(0, 1_000_000),
+    st.lists(texts, max_size=3).map(tuple),
+    st.sampled_from(LatePolicy),
 )
 limits = st.builds(
     Limit,

@@ -56,6 +56,12 @@ def in_meter(**fields: object) -> Callable[[], object]:
     return lambda: convert.meter(meter)
 
 
+def in_shape(**fields: object) -> Callable[[], object]:
+    """Return what converts a meter that takes a percentile."""
+    values = {"name": "m", "aggregation": catalog_pb2.AGGREGATION_PERCENTILE, **fields}
+    return lambda: convert.meter(catalog_pb2.Meter(**values))  # type: ignore[arg-type]
+
+
 def in_override(**fields: object) -> Callable[[], object]:
     """Return what converts an override."""
     values = {"limit_id": "a", "limit": 1, **fields}
@@ -78,6 +84,13 @@ MALFORMED = [
     (in_meter(meter=""), "meter.weights[0].meter"),
     (in_meter(by="\x00"), "meter.weights[0].by"),
     (in_meter(values={"\x00": 1}), "meter.weights[0].values"),
+    (in_shape(percentile="0"), "meter.percentile"),
+    (in_shape(percentile="100.1"), "meter.percentile"),
+    (in_shape(percentile="p95"), "meter.percentile"),
+    (in_shape(unique_by="\x00"), "meter.unique_by"),
+    (in_shape(group_by=["a", "\x00"]), "meter.group_by[1]"),
+    (in_shape(late_policy=99), "meter.late_policy"),
+    (in_shape(aggregation=99), "meter.aggregation"),
     (in_override(expires_at=Timestamp()), "override.expires_at"),
     (in_override(expires_at=Timestamp(seconds=2**40)), "override.expires_at"),
     (in_override(reason="r" * 257), "override.reason"),
@@ -90,6 +103,26 @@ def test_what_is_malformed_is_refused_by_name(make: Callable[[], object], field:
     with pytest.raises(InvalidField) as caught:
         make()
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("text", ["95", "99.9", "0.0001", "100"])
+def test_a_meter_comes_back_as_it_was(text: str) -> None:
+    """What is written of a meter reads the same, its percentile exactly."""
+    sent = catalog_pb2.Meter(
+        name="m",
+        aggregation=catalog_pb2.AGGREGATION_PERCENTILE,
+        late_horizon=Duration(seconds=60),
+        percentile=text,
+        group_by=["region", "sku"],
+        late_policy=catalog_pb2.LATE_POLICY_CORRECT,
+    )
+    assert convert.meter_message(convert.meter(sent)) == sent
+
+
+def test_a_meter_without_a_policy_adjusts_the_next_period() -> None:
+    """Callers that know of no late policy keep what has always been."""
+    meter = convert.meter(catalog_pb2.Meter(name="m", aggregation=catalog_pb2.AGGREGATION_SUM))
+    assert meter.late_policy == "next_period"
 
 
 def test_a_field_of_another_kind_is_left_for_the_rules() -> None:

@@ -44,6 +44,25 @@ def test_meters_are_read() -> None:
     assert (egress.unit, egress.late_horizon_us) == ("byte", 12 * HOUR_US)
 
 
+def test_shapes_are_read() -> None:
+    """What is grouped, counted as different, or taken of a distribution."""
+    text = changed(
+        "unit: request}",
+        "group_by: [region, sku], late_policy: correct}\n"
+        "  users: {aggregation: unique, unique_by: user_id}\n"
+        "  latency: {aggregation: percentile, percentile: 99.9}\n"
+        "  stored: {aggregation: time_weighted}\n"
+        "  seats: {aggregation: latest}",
+    )
+    meters = parse(text).catalog.meters
+    requests = meters[MeterName("requests")]
+    assert (requests.group_by, requests.late_policy) == (("region", "sku"), "correct")
+    assert meters[MeterName("users")].unique_by == "user_id"
+    assert meters[MeterName("latency")].percentile_ppm == 999_000
+    assert meters[MeterName("stored")].aggregation is Aggregation.TIME_WEIGHTED
+    assert meters[MeterName("seats")].late_policy == "next_period"
+
+
 def test_limits_are_read() -> None:
     """Limits have their kind, numbers, ratios and what happens when they are passed."""
     plans = parse(GOOD).catalog.plans

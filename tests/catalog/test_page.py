@@ -7,7 +7,7 @@ import pytest
 
 from tallygate.adapters.catalog import document, limits, meters
 from tallygate.adapters.catalog.document import parse
-from tallygate.domain.catalog import Aggregation, LimitKind, OnExceed, OnOutage
+from tallygate.domain.catalog import Aggregation, LatePolicy, LimitKind, OnExceed, OnOutage
 from tallygate.domain.window import Period
 
 PAGE = (Path(__file__).parents[2] / "docs" / "catalog.md").read_text()
@@ -44,7 +44,9 @@ def test_the_example_has_every_key(key: str) -> None:
     assert re.search(rf"\b{key}:", example())
 
 
-@pytest.mark.parametrize("word", [*Aggregation, *LimitKind, *OnExceed, *OnOutage, *Period])
+@pytest.mark.parametrize(
+    "word", [*Aggregation, *LatePolicy, *LimitKind, *OnExceed, *OnOutage, *Period]
+)
 def test_the_page_names_every_choice(word: str) -> None:
     """No choice is a secret."""
     assert re.search(rf"\b{word}\b", PAGE)

@@ -8,6 +8,7 @@ import pytest
 
 from tallygate.adapters.catalog_codec import catalog_to_json
 from tallygate.adapters.postgres.audit import PostgresLedgerAudit
+from tallygate.adapters.postgres.group_audit import PostgresGroupAudit
 from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.outbox import PostgresOutbox
 from tallygate.adapters.postgres.pool import Postgres
@@ -35,7 +36,7 @@ class Books:
 
     async def report(self, tenant: str = "") -> Report:
         """Return what verification says."""
-        parts = VerifyParts(PostgresLedgerAudit(self.postgres))
+        parts = VerifyParts(PostgresLedgerAudit(self.postgres), PostgresGroupAudit(self.postgres))
         return await Verify(parts).run(TenantId(tenant) if tenant else None)
 
     async def plant(self, *statements: str) -> None:

@@ -14,6 +14,7 @@ from tallygate.domain.catalog import (
     Aggregation,
     Catalog,
     Destination,
+    LatePolicy,
     Limit,
     LimitKind,
     Meter,
@@ -112,6 +113,10 @@ def _meter(found: Json) -> Meter:
         description=found.get("description", ""),
         late_horizon_us=int(found["late_horizon_us"]),
         weights=tuple(_weight(each) for each in found.get("weights", ())),
+        unique_by=found.get("unique_by", ""),
+        percentile_ppm=int(found.get("percentile_ppm", 0)),
+        group_by=tuple(str(name) for name in found.get("group_by", ())),
+        late_policy=LatePolicy(found.get("late_policy", LatePolicy.NEXT_PERIOD)),
     )
 
 

@@ -11,6 +11,7 @@ import grpc
 
 from tallygate.api import convert_catalog as convert
 from tallygate.api.admin_credits import CreditCalls
+from tallygate.api.admin_usage import UsageCalls
 from tallygate.api.paging import decoded, encoded, foreign_token, name, page_size
 from tallygate.domain import ids
 from tallygate.domain.catalog import Tenant
@@ -20,6 +21,7 @@ from tallygate.domain.window import MINUTE_US
 from tallygate.flow.apply import Apply, ApplyOptions
 from tallygate.flow.grant import Granting
 from tallygate.flow.reset import Resetting
+from tallygate.flow.usage_windows import UsageWindows
 from tallygate.gen.v1 import admin_pb2
 from tallygate.ports import CatalogStore, UsageQuery, UsageReader, UsageRow
 
@@ -43,15 +45,17 @@ class AdminParts:
     apply: Apply
     store: CatalogStore
     usage: UsageReader
+    windows: UsageWindows
     granting: Granting
     resetting: Resetting
 
 
-class AdminServicer(CreditCalls):
+class AdminServicer(CreditCalls, UsageCalls):
     """Converts, asks the catalog's store or the rollups, converts back."""
 
     def __init__(self, parts: AdminParts) -> None:
-        super().__init__(parts.granting, parts.resetting)
+        CreditCalls.__init__(self, parts.granting, parts.resetting)
+        UsageCalls.__init__(self, parts.windows)
         self._apply = parts.apply
         self._store = parts.store
         self._usage = parts.usage

@@ -20,6 +20,7 @@ from tallygate.domain.catalog import (
     PPM,
     UNLIMITED,
     Aggregation,
+    LatePolicy,
     Limit,
     LimitKind,
     OnExceed,
@@ -41,6 +42,7 @@ PROSE_LENGTH_MAX: Final = 1024
 DURATION_US_MAX: Final = 3_660 * DAY_US
 INSTANT_US_END: Final = from_datetime(datetime(2200, 1, 1, tzinfo=UTC))
 _RATIO: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?|\.[0-9]{1,6}")
+_PERCENTILE: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,4})?")
 
 CHANGE_KINDS: Final = {
     ChangeKind.ADDED: admin_pb2.CHANGE_KIND_ADDED,
@@ -52,6 +54,14 @@ _AGGREGATIONS: Final = {
     Aggregation.SUM: catalog_pb2.AGGREGATION_SUM,
     Aggregation.MAX: catalog_pb2.AGGREGATION_MAX,
     Aggregation.MIN: catalog_pb2.AGGREGATION_MIN,
+    Aggregation.LATEST: catalog_pb2.AGGREGATION_LATEST,
+    Aggregation.UNIQUE: catalog_pb2.AGGREGATION_UNIQUE,
+    Aggregation.PERCENTILE: catalog_pb2.AGGREGATION_PERCENTILE,
+    Aggregation.TIME_WEIGHTED: catalog_pb2.AGGREGATION_TIME_WEIGHTED,
+}
+_LATE_POLICIES: Final = {
+    LatePolicy.NEXT_PERIOD: catalog_pb2.LATE_POLICY_NEXT_PERIOD,
+    LatePolicy.CORRECT: catalog_pb2.LATE_POLICY_CORRECT,
 }
 _KINDS: Final = {
     LimitKind.WINDOW: catalog_pb2.LIMIT_KIND_WINDOW,
@@ -87,7 +97,7 @@ def meter(message: catalog_pb2.Meter) -> domain.Meter:
     """Return the meter. Raises `InvalidField`."""
     horizon_us = domain.LATE_HORIZON_US
     if message.HasField("late_horizon"):
-        horizon_us = _duration_us(message.late_horizon, "meter.late_horizon")
+        horizon_us = duration_us(message.late_horizon, "meter.late_horizon")
     return domain.Meter(
         name=MeterName(_name(message.name, "meter.name")),
         aggregation=_value(_AGGREGATIONS, message.aggregation, "meter.aggregation"),
@@ -97,6 +107,12 @@ def meter(message: catalog_pb2.Meter) -> domain.Meter:
         weights=tuple(
             _weight(each, f"meter.weights[{index}]") for index, each in enumerate(message.weights)
         ),
+        unique_by=_text(message.unique_by, "meter.unique_by"),
+        percentile_ppm=_percentile_ppm(message.percentile),
+        group_by=tuple(
+            _text(each, f"meter.group_by[{index}]") for index, each in enumerate(message.group_by)
+        ),
+        late_policy=_late_policy(message),
     )
 
 
@@ -113,9 +129,28 @@ def meter_message(found: domain.Meter) -> catalog_pb2.Meter:
             )
             for each in found.weights
         ],
+        unique_by=found.unique_by,
+        percentile=f"{Decimal(found.percentile_ppm) / 10_000:f}" if found.percentile_ppm else "",
+        group_by=found.group_by,
+        late_policy=_LATE_POLICIES[found.late_policy],
     )
     message.late_horizon.FromMicroseconds(found.late_horizon_us)
     return message
+
+
+def _percentile_ppm(text: str) -> int:
+    if not text:
+        return 0
+    if not _PERCENTILE.fullmatch(text) or not 0 < (percent := Decimal(text)) <= 100:
+        message = "must be above 0 and at most 100, with at most 4 decimals"
+        raise InvalidField(message, field="meter.percentile")
+    return int(percent * 10_000)
+
+
+def _late_policy(message: catalog_pb2.Meter) -> LatePolicy:
+    if message.late_policy == catalog_pb2.LATE_POLICY_UNSPECIFIED:
+        return LatePolicy.NEXT_PERIOD
+    return _value(_LATE_POLICIES, message.late_policy, "meter.late_policy")
 
 
 def plan(message: catalog_pb2.Plan) -> domain.Plan:
@@ -226,7 +261,8 @@ def instant_us(instant: Timestamp, field: str, least_us: int = 0) -> int:
     return found_us
 
 
-def _duration_us(duration: Duration, field: str) -> int:
+def duration_us(duration: Duration, field: str) -> int:
+    """Return a duration in microseconds. Raises `InvalidField`."""
     try:
         found_us: int = duration.ToMicroseconds()
     except ValueError:
@@ -241,9 +277,9 @@ def _limit(message: catalog_pb2.Limit, path: str) -> Limit:
     number = UNLIMITED if message.unlimited else message.limit
     if message.unlimited and kind is LimitKind.BALANCE:
         raise InvalidField("is not for limits of kind balance", field=f"{path}.unlimited")
-    duration_us = 0
+    trailing_us = 0
     if message.HasField("duration"):
-        duration_us = _duration_us(message.duration, f"{path}.duration")
+        trailing_us = duration_us(message.duration, f"{path}.duration")
     return Limit(
         limit_id=LimitId(_name(message.limit_id, f"{path}.limit_id")),
         meter=MeterName(_name(message.meter, f"{path}.meter")),
@@ -253,7 +289,7 @@ def _limit(message: catalog_pb2.Limit, path: str) -> Limit:
         burst=message.burst or (number if kind is LimitKind.RATE else 0),
         on_exceed=_value(_ON_EXCEED, message.on_exceed, f"{path}.on_exceed"),
         warn_at_ppm=tuple(_ratio_ppm(ratio, f"{path}.warn_at") for ratio in message.warn_at),
-        duration_us=duration_us,
+        duration_us=trailing_us,
         overdraft=message.overdraft,
         low_at=tuple(message.low_at),
         per=_text(message.per, f"{path}.per"),

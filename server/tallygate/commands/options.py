@@ -4,6 +4,7 @@ Guarantees: a setting that is wrong is said in a line, with exit code 1.
 Refuses to know: verbs.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from tallygate.commands.output import fail
 from tallygate.domain.errors import TallygateError
+from tallygate.domain.window import from_datetime
 from tallygate.settings import Settings
 from tallygate.settings_sources import load_settings
 
@@ -37,3 +39,13 @@ def settings_of(config: Path | None, **flags: object) -> Settings:
         return load_settings(flags, config=config)
     except TallygateError as error:
         fail(error)
+
+
+def instant_us(text: str, option: str) -> int:
+    """Return a date, or a date and time, in microseconds; in UTC where it names no zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        message = "must be a date, or a date and time, as in ISO 8601"
+        raise typer.BadParameter(message, param_hint=option) from None
+    return from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

@@ -44,7 +44,9 @@ from tallygate.commands.output import (
     show,
 )
 from tallygate.commands.processes import stop_signal
+from tallygate.commands.rollups import rollups
 from tallygate.commands.simulate import simulate_plan
+from tallygate.commands.usage_windows import WindowsAsked, request_of, windows
 from tallygate.commands.verify import verify
 from tallygate.domain.errors import CatalogInvalid
 from tallygate.wiring import configure_logging, tools
@@ -54,6 +56,7 @@ verbs = typer.Typer()
 verbs.add_typer(imports, name="import")
 verbs.add_typer(credit, name="credit")
 verbs.add_typer(outbox, name="outbox")
+verbs.add_typer(rollups, name="rollups")
 verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)
@@ -182,7 +185,13 @@ def usage(
     *,
     tenant: Annotated[str, typer.Option(help="Only this tenant.")] = "",
     meter: Annotated[str, typer.Option(help="Only this meter.")] = "",
-    by: Annotated[str, typer.Option(help="total, day, hour or minute.")] = "total",
+    by: Annotated[str, typer.Option(help="total, day, hour, minute or period.")] = "total",
+    group_by: Annotated[str, typer.Option(help="Names, with commas; with --meter.")] = "",
+    sliding: Annotated[str, typer.Option(help="Windows of this length, as 1h; with --step.")] = "",
+    step: Annotated[str, typer.Option(help="How far sliding windows are apart, as 5m.")] = "",
+    session_gap: Annotated[str, typer.Option(help="Sessions, ended by a gap, as 30m.")] = "",
+    from_minute: Annotated[str, typer.Option("--from", help="From this minute on.")] = "",
+    to_minute: Annotated[str, typer.Option("--to", help="To before this minute.")] = "",
     rows: Annotated[int, typer.Option(help="How many rows to show.", min=1, max=10_000)] = 20,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show --tenant's limits live, from the sidecar.")
@@ -201,8 +210,16 @@ def usage(
         asked_for = watches.WatchAsked(tenant, meter)
         run(watches.watch(settings.grpc_address[0], asked_for, screen))
         return
+    asked_of = WindowsAsked(
+        *(tenant, meter, by, group_by, sliding, step, session_gap, from_minute, to_minute, rows)
+    )
+    if asked_of.needed:
+        request = request_of(asked_of, tools.now_us())
+        settings = settings_of(config, control_address=control_address)
+        show([run(windows(settings.control_address, request))], as_json=as_json)
+        return
     if by not in ("total", "day", "hour", "minute"):
-        raise typer.BadParameter("must be total, day, hour or minute", param_hint="--by")
+        raise typer.BadParameter("must be total, day, hour, minute or period", param_hint="--by")
     settings = settings_of(config, control_address=control_address)
     asked = usages.UsageAsked(tenant, meter, by, rows)
     show(run(usages.usage(settings.control_address, asked)), as_json=as_json)

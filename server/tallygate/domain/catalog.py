@@ -29,6 +29,17 @@ class Aggregation(StrEnum):
     SUM = "sum"
     MAX = "max"
     MIN = "min"
+    LATEST = "latest"
+    UNIQUE = "unique"
+    PERCENTILE = "percentile"
+    TIME_WEIGHTED = "time_weighted"
+
+
+class LatePolicy(StrEnum):
+    """Where an event goes whose billing period is closed."""
+
+    NEXT_PERIOD = "next_period"
+    CORRECT = "correct"
 
 
 class LimitKind(StrEnum):
@@ -73,7 +84,11 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What is counted, in its smallest unit. `weights` let usage of other meters count here too."""
+    """What is counted, in its smallest unit. `weights` let usage of other meters count here too.
+
+    `unique_by`, of `UNIQUE`, and the names of `group_by` are dimensions, or fields of the context.
+    `percentile_ppm`, of `PERCENTILE`, is 950_000 for the 95th.
+    """
 
     name: MeterName
     aggregation: Aggregation = Aggregation.SUM
@@ -81,6 +96,10 @@ class Meter:
     description: str = ""
     late_horizon_us: int = LATE_HORIZON_US
     weights: tuple[Weight, ...] = ()
+    unique_by: str = ""
+    percentile_ppm: int = 0
+    group_by: tuple[str, ...] = ()
+    late_policy: LatePolicy = LatePolicy.NEXT_PERIOD
 
 
 @dataclass(frozen=True, slots=True)

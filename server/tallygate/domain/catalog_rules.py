@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfoNotFoundError
 
 from tallygate.domain.catalog import (
     LINEAGE_MAX,
+    PPM,
+    Aggregation,
     Catalog,
     Meter,
     Plan,
@@ -34,6 +36,8 @@ from tallygate.domain.window import zone_of
 # A rate card: so many meters, and of each so many skus. All of it is in every sidecar's memory.
 WEIGHTS_MAX: Final = 64
 WEIGHT_VALUES_MAX: Final = 1_000
+# Groups multiply: each name more has every minute's rollup divided once more.
+GROUP_NAMES_MAX: Final = 4
 
 
 def catalog_faults(catalog: Catalog) -> Iterator[PathFault]:
@@ -52,6 +56,7 @@ def meter_faults(catalog: Catalog, meter: Meter) -> Iterator[PathFault]:
     path = f"meters.{meter.name}"
     if not is_name(meter.name):
         yield PathFault(path, "is not a name: a-z, 0-9, '_', '.', '-'")
+    yield from _shape_faults(meter, path)
     if not meter.weights:
         return
     if meter.aggregation not in ADDING:
@@ -110,6 +115,29 @@ def tenant_faults(
             )
         yield from _lineage_faults(catalog, tenant, known)
         yield from _override_faults(catalog, tenant)
+
+
+def _shape_faults(meter: Meter, path: str) -> Iterator[PathFault]:
+    """Iterate over the faults of what makes rollups of their own."""
+    for field, value, of in (
+        ("unique_by", meter.unique_by, Aggregation.UNIQUE),
+        ("percentile", meter.percentile_ppm, Aggregation.PERCENTILE),
+    ):
+        if value and meter.aggregation is not of:
+            yield PathFault(f"{path}.{field}", f"is for meters of aggregation {of}")
+        elif not value and meter.aggregation is of:
+            yield PathFault(f"{path}.{field}", f"is required: the aggregation is {of}")
+    if meter.unique_by and not is_key(meter.unique_by):
+        yield PathFault(f"{path}.unique_by", key_message())
+    if not 0 <= meter.percentile_ppm <= PPM:
+        yield PathFault(f"{path}.percentile", "must be above 0 and at most 100")
+    if len(meter.group_by) > GROUP_NAMES_MAX:
+        yield PathFault(f"{path}.group_by", f"holds more than {GROUP_NAMES_MAX} names")
+    for index, name in enumerate(meter.group_by):
+        if not is_key(name):
+            yield PathFault(f"{path}.group_by[{index}]", key_message())
+        elif name in meter.group_by[:index]:
+            yield PathFault(f"{path}.group_by[{index}]", f"{name} is there twice")
 
 
 def _source_faults(

@@ -175,6 +175,12 @@ class DeadlineTooShort(TallygateError):
     reason = "DEADLINE_TOO_SHORT"
 
 
+class RollupsIncomplete(TallygateError):
+    """The meter's rollups do not have all of the window yet: they are being made anew."""
+
+    reason = "ROLLUPS_INCOMPLETE"
+
+
 class StorageFault(TallygateError):
     """A stored value is not what it must be; an operator has to look at it."""
 

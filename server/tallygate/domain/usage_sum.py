@@ -102,11 +102,12 @@ def _place(number: int, ask: Ask, event: UsageEvent, received_at_us: int) -> _Pl
     at_us = received_at_us
     if not ask.period_us:
         at_us = min(event.event_time_us, received_at_us)
-    values = tuple(_value(event, name) for name in ask.fields)
+    values = tuple(value_of(event, name) for name in ask.fields)
     return number, at_us // ask.slot_us if ask.slot_us else 0, values
 
 
-def _value(event: UsageEvent, name: str) -> str:
+def value_of(event: UsageEvent, name: str) -> str:
+    """Return an event's value of a dimension, or else of a field of the context, or nothing."""
     context = str(getattr(event.context, name)) if name in _CONTEXT else ""
     return event.dimensions.get(name, context)
 

@@ -15,7 +15,7 @@ from tallygate.domain.completeness import Identity
 from tallygate.domain.drift import Check, Difference, blamed, spelled
 from tallygate.domain.errors import TallygateError
 from tallygate.domain.ids import TenantId
-from tallygate.ports.audit import DestinationTotal, LedgerAudit, Month
+from tallygate.ports.audit import DestinationTotal, GroupAudit, LedgerAudit, Month
 
 # What a report keeps of each check; all are counted.
 KEPT_MAX: Final = 1_000
@@ -92,6 +92,7 @@ class VerifyParts:
     """What verification reads. What is None is not compared: there is no Redis to ask."""
 
     ledger: LedgerAudit
+    groups: GroupAudit
     counters: CounterCheck | None = None
     numbers: NumbersCheck | None = None
 
@@ -125,8 +126,13 @@ class Verify:
             # Other months are other buckets: one at a time bounds what is sorted at once.
             found = await ledger.unequal(month, tenant_id)
             report.add(blamed(found, " and ".join(leaves) or "usage_event"))
+            report.add(await self._parts.groups.unequal(month, tenant_id))
             report.count("events", month.events)
             self._progress("events", month.events)
+        report.unverified += [
+            f"rollups by group of meter {meter}: they lack events, as they are made anew"
+            for meter in await self._parts.groups.incomplete()
+        ]
         report.count("partitions", len({month.leaf for month in months if month.leaf}))
         report.add(_misplaced(months))
         report.add(await ledger.unnamed(tenant_id))

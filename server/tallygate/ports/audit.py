@@ -15,7 +15,7 @@ from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.drift import BalanceBook, Difference, Unequal
 from tallygate.domain.event import BalanceBurn, StreamEntry, UsageEvent
 from tallygate.domain.hold import Account
-from tallygate.domain.ids import AccountId, TenantId
+from tallygate.domain.ids import AccountId, MeterName, TenantId
 from tallygate.ports.epochs import ShardState
 from tallygate.ports.recount import CountedUsage
 
@@ -81,6 +81,18 @@ class LedgerAudit(Protocol):
 
     async def accounts(self, tenant_id: TenantId | None) -> Sequence[Difference]:
         """Return accounts of balances that differ from their postings."""
+        ...
+
+
+class GroupAudit(Protocol):
+    """Compares the ledger with the rollups of meters that group or take more than sums."""
+
+    async def unequal(self, month: Month, tenant_id: TenantId | None) -> Sequence[Difference]:
+        """Return what the rollups of a month have otherwise than its events."""
+        ...
+
+    async def incomplete(self) -> Sequence[MeterName]:
+        """Return the meters whose rollups lack events as they are made anew; none is compared."""
         ...
 
 

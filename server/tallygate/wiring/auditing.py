@@ -16,6 +16,7 @@ from tallygate.adapters.postgres.audit import PostgresLedgerAudit
 from tallygate.adapters.postgres.audit_usage import PostgresAuditSnapshots
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.event_records import PostgresEventRecords
+from tallygate.adapters.postgres.group_audit import PostgresGroupAudit
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.postgres.stored_numbers import PostgresStoredNumbers
 from tallygate.adapters.redis.client import connect
@@ -48,10 +49,11 @@ async def verifying(settings: Settings, progress: Progress) -> AsyncIterator[Ver
         client = _redis(settings)
         if client is not None:
             stack.push_async_callback(client.aclose)
-        parts = VerifyParts(PostgresLedgerAudit(postgres))
+        parts = VerifyParts(PostgresLedgerAudit(postgres), PostgresGroupAudit(postgres))
         if client is not None:
             parts = VerifyParts(
                 parts.ledger,
+                parts.groups,
                 counter_audit(settings, postgres, client),
                 completeness_of(postgres, client, settings.shards, SilentCompleteness()),
             )

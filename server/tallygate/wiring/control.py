@@ -15,10 +15,12 @@ from tallygate.adapters.catalog.document import YamlCatalogDocuments
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger, PostgresResetAudit
+from tallygate.adapters.postgres.group_remake import PostgresRollups
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.usage_reader import PostgresUsageReader
 from tallygate.adapters.prometheus.credits import CreditMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
+from tallygate.adapters.prometheus.rollups import RollupMetrics
 from tallygate.adapters.redis.carrier import RedisCounterCarrier
 from tallygate.adapters.redis.catalog_publisher import RedisCatalogPublisher
 from tallygate.adapters.redis.epochs import RedisCounterEpochs, RedisCounterStages
@@ -32,6 +34,7 @@ from tallygate.flow.grant import Granting
 from tallygate.flow.loop import Counts, Loop, LoopObserver, LoopOptions
 from tallygate.flow.loop import Step as LoopStep
 from tallygate.flow.publish import Publish
+from tallygate.flow.remake import KeepRollups
 from tallygate.flow.reset import ResetParts, Resetting
 from tallygate.gen.v1 import admin_pb2_grpc
 from tallygate.ports import QuotaStore
@@ -39,12 +42,15 @@ from tallygate.wiring.host import Host, Running
 from tallygate.wiring.roles import ADMIN
 from tallygate.wiring.steps import Step
 from tallygate.wiring.store import open_store
+from tallygate.wiring.usage import windows_of
 
 PUBLISH_MS: Final = 250
 # A grant can be used this long after it was made, at the latest, where nothing is amiss.
 CREDITS_MS: Final = 250
 # Expiries are posted a day late by design; a minute more is nothing.
 EXPIRE_MS: Final = 60_000
+# A new shape has no events until then; what is read meanwhile says so.
+REMAKE_MS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +127,15 @@ def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserv
     )
     audit = PostgresResetAudit(backends.postgres)
     resetting = Resetting(ResetParts(backends.counters, audit, catalogs, clock, shards, publisher))
+    rollups = PostgresRollups(backends.postgres)
+    keep = KeepRollups(rollups, catalogs, clock, RollupMetrics(metrics))
     return Control(
         servicer=AdminServicer(
             AdminParts(
                 apply=Apply(catalogs, YamlCatalogDocuments(), clock),
                 store=catalogs,
                 usage=PostgresUsageReader(backends.postgres),
+                windows=windows_of(backends.postgres, catalogs, clock),
                 granting=Granting(credit, catalogs, clock),
                 resetting=resetting,
             )
@@ -135,5 +144,6 @@ def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserv
             loop("publish", Step(publish.run_once), PUBLISH_MS),
             loop("credits", credits_, CREDITS_MS),
             loop("credit_expiry", ExpireCredits(credit, clock), EXPIRE_MS),
+            loop("rollups", keep, REMAKE_MS),
         ),
     )

@@ -15,9 +15,11 @@ from pydantic import SecretStr
 from redis.exceptions import RedisError
 
 from tallygate.adapters.catalog.document import YamlCatalogDocuments, parse
+from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.embedded import BANNER, EmbeddedPostgres, EmbeddedRedis
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger
+from tallygate.adapters.postgres.group_remake import PostgresRollups
 from tallygate.adapters.postgres.migrate import apply_roles, migrate, pending
 from tallygate.adapters.postgres.outbox_upkeep import PostgresOutboxUpkeep
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
@@ -26,6 +28,7 @@ from tallygate.adapters.redis import layout
 from tallygate.adapters.redis.client import connect, translate
 from tallygate.adapters.redis.posture import read_posture
 from tallygate.domain.errors import CatalogInvalid, Fault
+from tallygate.flow.remake import KeepRollups
 from tallygate.ports import ParsedCatalog
 from tallygate.settings import SecretUrl, Settings
 
@@ -35,12 +38,14 @@ __all__ = [
     "apply_roles",
     "embedded_servers",
     "migrate",
+    "now_us",
     "outbox_upkeep",
     "parsed_catalog",
     "pending",
     "read_catalog",
     "recorded",
     "redis_facts",
+    "rollup_upkeep",
 ]
 
 REDIS_TIMEOUT_MS: Final = 3_000
@@ -118,6 +123,21 @@ async def outbox_upkeep(dsn: str) -> AsyncIterator[PostgresOutboxUpkeep]:
         yield PostgresOutboxUpkeep(postgres)
     finally:
         await postgres.close()
+
+
+@asynccontextmanager
+async def rollup_upkeep(dsn: str) -> AsyncIterator[KeepRollups]:
+    """Lend what makes rollups of groups anew."""
+    postgres = Postgres(dsn)
+    try:
+        yield KeepRollups(PostgresRollups(postgres), PostgresCatalogStore(postgres), SystemClock())
+    finally:
+        await postgres.close()
+
+
+def now_us() -> int:
+    """Return the time by this machine's clock."""
+    return SystemClock().now_us()
 
 
 def _text_of(path: Path) -> str:

@@ -4,20 +4,22 @@ Guarantees: a rate card keeps the document's order of meters, and its values in 
 Refuses to know: limits.
 """
 
+import re
+from decimal import Decimal
 from typing import Final
 
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from tallygate.adapters.catalog.nodes import Reader
-from tallygate.domain.catalog import LATE_HORIZON_US, Aggregation, Meter, Weight
+from tallygate.domain.catalog import LATE_HORIZON_US, PPM, Aggregation, LatePolicy, Meter, Weight
 from tallygate.domain.ids import MeterName
 
-_METER: Final = ("aggregation", "unit", "description", "late_horizon", "weights")
+_METER: Final = (
+    *("aggregation", "unit", "description", "late_horizon", "weights"),
+    *("unique_by", "percentile", "group_by", "late_policy"),
+)
 _WEIGHT: Final = ("units", "by", "values")
-
-# What the format has room for: a document that says it is early, not misspelt.
-_METER_PLANNED: Final = ("group_by", "late_policy")
-_AGGREGATIONS_PLANNED: Final = ("latest", "unique", "percentile", "time_weighted")
+_PERCENTILE: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,4})?")
 
 
 def meters(read: Reader, node: Node | None) -> dict[MeterName, Meter]:
@@ -30,7 +32,7 @@ def meters(read: Reader, node: Node | None) -> dict[MeterName, Meter]:
 
 def _meter(read: Reader, name: str, node: Node) -> Meter:
     path = f"meters.{name}"
-    parts = read.mapping(node, path, _METER, _METER_PLANNED)
+    parts = read.mapping(node, path, _METER)
     return Meter(
         name=MeterName(name),
         aggregation=read.choice(
@@ -38,7 +40,6 @@ def _meter(read: Reader, name: str, node: Node) -> Meter:
             f"{path}.aggregation",
             Aggregation,
             default=Aggregation.SUM,
-            planned=_AGGREGATIONS_PLANNED,
         ),
         unit=read.text(parts.get("unit"), f"{path}.unit"),
         description=read.prose(parts.get("description"), f"{path}.description"),
@@ -49,7 +50,31 @@ def _meter(read: Reader, name: str, node: Node) -> Meter:
             _weight(read, source, value, f"{path}.weights.{source}")
             for source, value in read.mapping(parts.get("weights"), f"{path}.weights").items()
         ),
+        unique_by=read.text(parts.get("unique_by"), f"{path}.unique_by"),
+        percentile_ppm=_percentile_ppm(read, parts.get("percentile"), f"{path}.percentile"),
+        group_by=tuple(
+            read.text(item, at)
+            for item, at in read.sequence(parts.get("group_by"), f"{path}.group_by")
+        ),
+        late_policy=read.choice(
+            parts.get("late_policy"),
+            f"{path}.late_policy",
+            LatePolicy,
+            default=LatePolicy.NEXT_PERIOD,
+        ),
     )
+
+
+def _percentile_ppm(read: Reader, node: Node | None, path: str) -> int:
+    value = read.text(node, path)
+    if _PERCENTILE.fullmatch(value) and 0 < (percent := Decimal(value)) <= 100:
+        return int(percent * 10_000)
+    if value and node is not None:
+        message = f"must be above 0 and at most 100, with at most 4 decimals, not {value!r}"
+        read.fault(node, path, message)
+        # Something stands in for it, or there would be a second fault: that it is missing.
+        return PPM
+    return 0
 
 
 def _weight(read: Reader, source: str, node: Node, path: str) -> Weight:

@@ -172,18 +172,15 @@ class Reader:
         kind: type[Choice],
         *,
         default: Choice,
-        planned: Collection[str] = (),
     ) -> Choice:
-        """Return one of an enumeration's values; one that is `planned` has its own message."""
+        """Return one of an enumeration's values."""
         if node is None:
             return default
         value = self.text(node, path)
         values = [member.value for member in kind]
         if value in values:
             return kind(value)
-        if value in planned:
-            self.fault(node, path, f"{value} is reserved: not offered yet, as {_either(values)} is")
-        elif value:
+        if value:
             message = f"must be {_either(values)}, not {value!r}"
             self.fault(node, path, message, closest(value, values))
         return default

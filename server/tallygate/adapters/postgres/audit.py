@@ -45,51 +45,51 @@ class PostgresLedgerAudit:
 
     async def months(self, tenant_id: TenantId | None) -> Sequence[Month]:
         """Return the months there are, by time. See the port."""
-        async with self._snapshot() as connection:
+        async with snapshot(self._postgres) as connection:
             rows = await connection.fetch(query("verify_months"), tenant_id, timeout=PATIENCE_S)
         return [Month(row["from_us"], row["to_us"], row["leaf"], row["events"]) for row in rows]
 
     async def unequal(self, month: Month, tenant_id: TenantId | None) -> Sequence[Unequal]:
         """Return the buckets of a month that differ between events, minutes, hours and days."""
         found: list[Unequal] = []
-        async with self._snapshot() as connection:
+        async with snapshot(self._postgres) as connection:
             for level, name in _LEVELS.items():
                 asked = (month.from_us, month.to_us, tenant_id)
-                rows = await _some(connection, name, *asked)
+                rows = await some(connection, name, *asked)
                 found += [_unequal(level, row) for row in rows]
         return found
 
     async def unnamed(self, tenant_id: TenantId | None) -> Sequence[Difference]:
         """Return events without key, keys without event, events twice, or without number."""
-        async with self._snapshot() as connection:
-            keys = await _some(connection, "verify_keys", tenant_id)
-            numbers = await _some(connection, "verify_numbers", tenant_id)
+        async with snapshot(self._postgres) as connection:
+            keys = await some(connection, "verify_keys", tenant_id)
+            numbers = await some(connection, "verify_numbers", tenant_id)
         return [*map(_unnamed, keys), *map(_unnumbered, numbers)]
 
     async def untold(self, tenant_id: TenantId | None) -> Sequence[Difference]:
         """Return what messages tell otherwise than the ledger has it, twice, or not at all."""
-        async with self._snapshot() as connection:
+        async with snapshot(self._postgres) as connection:
             wanted = await _wanted(connection)
             usage = _merged(each for each in wanted if each[1] == _USAGE)
             starts, ends = [each[0] for each in usage], [each[1] for each in usage]
-            events = await _some(connection, "verify_told", tenant_id, starts, ends)
+            events = await some(connection, "verify_told", tenant_id, starts, ends)
             others = [each for each in wanted if each[1] != _USAGE]
             _, types, begins, stops = _columns(others)
-            rows = await _some(connection, "verify_crossings", tenant_id, types, begins, stops)
+            rows = await some(connection, "verify_crossings", tenant_id, types, begins, stops)
         return [*map(_untold, events), *map(_miscounted, rows)]
 
     async def undelivered(self) -> Sequence[Difference]:
         """Return messages without a delivery they should have, and deliveries that cannot be."""
-        async with self._snapshot() as connection:
+        async with snapshot(self._postgres) as connection:
             columns = _columns(await _wanted(connection))
-            missing = await _some(connection, "verify_undelivered", *columns)
-            impossible = await _some(connection, "verify_deliveries")
+            missing = await some(connection, "verify_undelivered", *columns)
+            impossible = await some(connection, "verify_deliveries")
         return [*map(_undelivered, missing), *map(_impossible, impossible)]
 
     async def destinations(self, tenant_id: TenantId | None) -> Sequence[DestinationTotal]:
         """Return what each destination was told, by meter."""
-        async with self._snapshot() as connection:
-            rows = await _some(connection, "verify_destinations", tenant_id)
+        async with snapshot(self._postgres) as connection:
+            rows = await some(connection, "verify_destinations", tenant_id)
         return [
             DestinationTotal(
                 destination=row["destination"],
@@ -105,8 +105,8 @@ class PostgresLedgerAudit:
 
     async def accounts(self, tenant_id: TenantId | None) -> Sequence[Difference]:
         """Return accounts of balances that differ from their postings."""
-        async with self._snapshot() as connection:
-            rows = await _some(connection, "verify_accounts", tenant_id)
+        async with snapshot(self._postgres) as connection:
+            rows = await some(connection, "verify_accounts", tenant_id)
         return [
             Difference(
                 check=Check.BALANCE,
@@ -120,17 +120,19 @@ class PostgresLedgerAudit:
             for row in rows
         ]
 
-    @asynccontextmanager
-    async def _snapshot(self) -> AsyncIterator[Lent]:
-        async with (
-            self._postgres.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            await connection.execute(query("replay_patience"), str(PATIENCE_S * 1000))
-            yield connection
+
+@asynccontextmanager
+async def snapshot(postgres: Postgres) -> AsyncIterator[Lent]:
+    """Lend a connection that sees one moment, and may take hours."""
+    async with (
+        postgres.connection() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        await connection.execute(query("replay_patience"), str(PATIENCE_S * 1000))
+        yield connection
 
 
-async def _some(connection: Lent, name: str, *asked: object) -> list[asyncpg.Record]:
+async def some(connection: Lent, name: str, *asked: object) -> list[asyncpg.Record]:
     """Return the first rows of a query, so many that a person has enough of them."""
     cursor = await connection.cursor(query(name), *asked, timeout=PATIENCE_S)
     return list(await cursor.fetch(FOUND_MAX, timeout=PATIENCE_S))

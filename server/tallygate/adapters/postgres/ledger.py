@@ -14,6 +14,7 @@ from typing import Final
 
 from tallygate.adapters.postgres import burns, corrections, event_rows, messages, rollups
 from tallygate.adapters.postgres.columns import joined
+from tallygate.adapters.postgres.group_rollups import KnownShapes
 from tallygate.adapters.postgres.pool import Contended, Lent, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.adapters.postgres.rebuild_ledger import seen_of
@@ -33,6 +34,8 @@ class PostgresLedger:
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
         self._partitions_at = float("-inf")
+        # As the last transaction found them; each asks whether there was a change.
+        self._shapes = KnownShapes()
 
     async def persist(self, batch: LedgerBatch) -> Persisted:
         """Store the batch whole, or nothing. See the port."""
@@ -44,7 +47,8 @@ class PostgresLedger:
         while True:
             try:
                 async with self._postgres.connection() as connection, connection.transaction():
-                    return await _persist(connection, batch)
+                    stored, self._shapes = await _persist(connection, batch, self._shapes)
+                    return stored
             except Contended:
                 if attempt == ATTEMPTS_MAX:
                     raise
@@ -73,7 +77,9 @@ class PostgresLedger:
         return [_progress(SourceId(source), lane, seen) for (source, lane), seen in parts.items()]
 
 
-async def _persist(connection: Lent, batch: LedgerBatch) -> Persisted:
+async def _persist(
+    connection: Lent, batch: LedgerBatch, shapes: KnownShapes
+) -> tuple[Persisted, KnownShapes]:
     lanes = {event.source_lane for event in batch.events}
     lanes.update(each.source_lane for each in batch.ranges)
     # First: whoever makes counters anew sees all that we store, or we see that he has begun.
@@ -90,9 +96,9 @@ async def _persist(connection: Lent, batch: LedgerBatch) -> Persisted:
     rejected = await _insert_dead_letters(connection, batch.rejected)
     # Last, as ingesters meet in these rows, of a busy tenant and of a source: what is written here
     # is held until the commit, and all that comes before runs beside other ingesters.
-    await rollups.add(connection, fresh)
+    shapes = await rollups.add(connection, fresh, shapes)
     seen = await _add_progress(connection, batch.ranges)
-    return Persisted(
+    stored = Persisted(
         events=len(fresh),
         duplicates=len(batch.events) - len(fresh),
         rejected=rejected,
@@ -102,6 +108,7 @@ async def _persist(connection: Lent, batch: LedgerBatch) -> Persisted:
         corrections=corrected,
         seen=seen,
     )
+    return stored, shapes
 
 
 def _distinct(events: Sequence[UsageEvent]) -> list[UsageEvent]:

@@ -40,6 +40,12 @@ grant select on
     tallygate.destination, tallygate.catalog_version, tallygate.tenant, tallygate.limit_reset
     to tallygate_ingest;
 grant execute on function tallygate.ensure_partitions to tallygate_ingest;
+-- Rollups of groups: the ingester adds to them, and control makes them anew.
+grant select on tallygate.rollup_shape to tallygate_ingest;
+grant select, insert on tallygate.rollup_group to tallygate_ingest;
+grant select, insert, update on
+    tallygate.group_usage, tallygate.group_part, tallygate.group_level
+    to tallygate_ingest;
 
 grant select on tallygate.outbox, tallygate.destination to tallygate_relay;
 grant select, update on tallygate.delivery to tallygate_relay;
@@ -56,3 +62,8 @@ grant insert on
     tallygate.limit_reset, tallygate.outbox, tallygate.delivery
     to tallygate_control;
 grant update on tallygate.credit_balance to tallygate_control;
+grant insert, update on tallygate.rollup_shape to tallygate_control;
+grant insert, delete on tallygate.rollup_group to tallygate_control;
+grant insert, update, delete on
+    tallygate.group_usage, tallygate.group_part, tallygate.group_level
+    to tallygate_control;

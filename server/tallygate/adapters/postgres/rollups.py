@@ -5,9 +5,11 @@ ingesters wait for each other, not forever. Sums are exact beyond 64 bits.
 Refuses to know: which events are new.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
+from tallygate.adapters.postgres import group_rollups
 from tallygate.adapters.postgres.columns import joined
+from tallygate.adapters.postgres.group_rollups import KnownShapes
 from tallygate.adapters.postgres.pool import Lent
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.event import UsageEvent
@@ -17,20 +19,28 @@ from tallygate.domain.window import MINUTE_US
 _Minutes = dict[tuple[str, str, int], list[int]]
 
 
-async def add(connection: Lent, events: Iterable[UsageEvent]) -> None:
-    """Add events to the rollups. The caller's transaction holds their rows from now on."""
+async def add(connection: Lent, events: Sequence[UsageEvent], known: KnownShapes) -> KnownShapes:
+    """Add events to the rollups; return the shapes that are in effect, `known` if none changed.
+
+    The caller's transaction holds the rows from now on.
+    """
     minutes = _minutes(events)
     if not minutes:
-        return
+        return known
     tenants, meters, buckets = zip(*minutes, strict=True)
     figures = zip(*minutes.values(), strict=True)
     texts, mark = joined(
         [tenants, meters, list(map(str, buckets)), *(list(map(str, each)) for each in figures)]
     )
-    await connection.fetchval(query("ledger_add_usage"), *texts, mark)
+    newest = await connection.fetchval(query("ledger_add_usage"), *texts, mark)
+    if newest != known.newest:
+        known = await group_rollups.read_shapes(connection, newest)
+    if known.of:
+        await group_rollups.add(connection, events, set(meters), known)
+    return known
 
 
-def _minutes(events: Iterable[UsageEvent]) -> _Minutes:
+def _minutes(events: Sequence[UsageEvent]) -> _Minutes:
     sums: _Minutes = {}
     find = sums.get
     for event in events:

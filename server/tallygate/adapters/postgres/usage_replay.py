@@ -1,4 +1,4 @@
-"""The ledger's events again, in the order of their acceptance.
+"""The ledger's events again, in the order of their acceptance, or a meter's by their own time.
 
 Guarantees: one snapshot for the whole reading, which changes nothing and can run on a replica; one
 page in memory.
@@ -25,6 +25,7 @@ from tallygate.domain.ids import (
     SourceId,
     TenantId,
 )
+from tallygate.domain.window import Window
 from tallygate.ports.replay import ReplayQuery
 
 # A page is a few megabytes, and its round trip is lost in the time of deciding it.
@@ -54,6 +55,26 @@ class PostgresUsageReplay:
                 timeout=PATIENCE_S,
             )
             while rows := await cursor.fetch(PAGE, timeout=PATIENCE_S):
+                yield [_event(row) for row in rows]
+
+
+class PostgresMeterEvents:
+    """The `MeterEvents` port."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def events(
+        self, tenant_id: TenantId, meter: MeterName, window: Window
+    ) -> AsyncGenerator[Sequence[UsageEvent], None]:
+        """Iterate over the events of a window in bounded lists, by their time and then their id."""
+        async with (
+            self._postgres.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            asked = (tenant_id, meter, window.start_us, window.end_us)
+            cursor = await connection.cursor(query("usage_events"), *asked)
+            while rows := await cursor.fetch(PAGE):
                 yield [_event(row) for row in rows]
 
 

@@ -218,6 +218,9 @@ class Metrics:
             " plan has lost the limit, or as the counters refused.",
             ("reason",),
         )
+        self.rollups_incomplete = self._gauge(
+            "rollups_incomplete_meters", "Meters whose rollups by group lack events still."
+        )
 
     def _declare_relay(self) -> None:
         destination = ("destination",)

@@ -5,6 +5,7 @@ import warnings
 
 from tallygate.gen.v1 import admin_pb2 as tallygate_dot_v1_dot_admin__pb2
 from tallygate.gen.v1 import credit_pb2 as tallygate_dot_v1_dot_credit__pb2
+from tallygate.gen.v1 import meter_usage_pb2 as tallygate_dot_v1_dot_meter__usage__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -105,6 +106,11 @@ class AdminServiceStub:
                 '/tallygate.v1.AdminService/QueryUsage',
                 request_serializer=tallygate_dot_v1_dot_admin__pb2.QueryUsageRequest.SerializeToString,
                 response_deserializer=tallygate_dot_v1_dot_admin__pb2.QueryUsageResponse.FromString,
+                _registered_method=True)
+        self.QueryMeterUsage = channel.unary_unary(
+                '/tallygate.v1.AdminService/QueryMeterUsage',
+                request_serializer=tallygate_dot_v1_dot_meter__usage__pb2.QueryMeterUsageRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_meter__usage__pb2.QueryMeterUsageResponse.FromString,
                 _registered_method=True)
         self.GrantCredit = channel.unary_unary(
                 '/tallygate.v1.AdminService/GrantCredit',
@@ -225,6 +231,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueryMeterUsage(self, request, context):
+        """Reads what one meter comes to by its aggregation: by window of time, and by group.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GrantCredit(self, request, context):
         """Adds prepaid credits to a tenant's balance; the same `grant_id` adds once.
         """
@@ -318,6 +331,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.QueryUsage,
                     request_deserializer=tallygate_dot_v1_dot_admin__pb2.QueryUsageRequest.FromString,
                     response_serializer=tallygate_dot_v1_dot_admin__pb2.QueryUsageResponse.SerializeToString,
+            ),
+            'QueryMeterUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryMeterUsage,
+                    request_deserializer=tallygate_dot_v1_dot_meter__usage__pb2.QueryMeterUsageRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_meter__usage__pb2.QueryMeterUsageResponse.SerializeToString,
             ),
             'GrantCredit': grpc.unary_unary_rpc_method_handler(
                     servicer.GrantCredit,
@@ -714,6 +732,33 @@ class AdminService:
             '/tallygate.v1.AdminService/QueryUsage',
             tallygate_dot_v1_dot_admin__pb2.QueryUsageRequest.SerializeToString,
             tallygate_dot_v1_dot_admin__pb2.QueryUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryMeterUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.AdminService/QueryMeterUsage',
+            tallygate_dot_v1_dot_meter__usage__pb2.QueryMeterUsageRequest.SerializeToString,
+            tallygate_dot_v1_dot_meter__usage__pb2.QueryMeterUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

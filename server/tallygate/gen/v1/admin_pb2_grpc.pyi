@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from tallygate.gen.v1 import admin_pb2 as _admin_pb2
 from tallygate.gen.v1 import credit_pb2 as _credit_pb2
+from tallygate.gen.v1 import meter_usage_pb2 as _meter_usage_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -62,6 +63,8 @@ class AdminServiceStub:
     """Creates or replaces one override; a limit of 0 units is a limit, not an absence."""
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_admin_pb2.QueryUsageRequest, _admin_pb2.QueryUsageResponse]
     """Reads usage from the ledger's rollups."""
+    QueryMeterUsage: _grpc.UnaryUnaryMultiCallable[_meter_usage_pb2.QueryMeterUsageRequest, _meter_usage_pb2.QueryMeterUsageResponse]
+    """Reads what one meter comes to by its aggregation: by window of time, and by group."""
     GrantCredit: _grpc.UnaryUnaryMultiCallable[_credit_pb2.GrantCreditRequest, _credit_pb2.GrantCreditResponse]
     """Adds prepaid credits to a tenant's balance; the same `grant_id` adds once."""
     ListCredits: _grpc.UnaryUnaryMultiCallable[_credit_pb2.ListCreditsRequest, _credit_pb2.ListCreditsResponse]
@@ -102,6 +105,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Creates or replaces one override; a limit of 0 units is a limit, not an absence."""
     QueryUsage: _aio.UnaryUnaryMultiCallable[_admin_pb2.QueryUsageRequest, _admin_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Reads usage from the ledger's rollups."""
+    QueryMeterUsage: _aio.UnaryUnaryMultiCallable[_meter_usage_pb2.QueryMeterUsageRequest, _meter_usage_pb2.QueryMeterUsageResponse]  # type: ignore[assignment]
+    """Reads what one meter comes to by its aggregation: by window of time, and by group."""
     GrantCredit: _aio.UnaryUnaryMultiCallable[_credit_pb2.GrantCreditRequest, _credit_pb2.GrantCreditResponse]  # type: ignore[assignment]
     """Adds prepaid credits to a tenant's balance; the same `grant_id` adds once."""
     ListCredits: _aio.UnaryUnaryMultiCallable[_credit_pb2.ListCreditsRequest, _credit_pb2.ListCreditsResponse]  # type: ignore[assignment]
@@ -223,6 +228,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.QueryUsageResponse, _abc.Awaitable[_admin_pb2.QueryUsageResponse]]:
         """Reads usage from the ledger's rollups."""
+
+    @_abc_1.abstractmethod
+    def QueryMeterUsage(
+        self,
+        request: _meter_usage_pb2.QueryMeterUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_meter_usage_pb2.QueryMeterUsageResponse, _abc.Awaitable[_meter_usage_pb2.QueryMeterUsageResponse]]:
+        """Reads what one meter comes to by its aggregation: by window of time, and by group."""
 
     @_abc_1.abstractmethod
     def GrantCredit(

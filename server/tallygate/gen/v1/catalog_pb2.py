@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atallygate/v1/catalog.proto\x12\x0ctallygate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x01\n\x05Meter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x0b\x61ggregation\x18\x02 \x01(\x0e\x32\x19.tallygate.v1.Aggregation\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12/\n\x0clate_horizon\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x07weights\x18\x06 \x03(\x0b\x32\x14.tallygate.v1.Weight\"\x93\x01\n\x06Weight\x12\r\n\x05meter\x18\x01 \x01(\t\x12\r\n\x05units\x18\x02 \x01(\x03\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x30\n\x06values\x18\x04 \x03(\x0b\x32 .tallygate.v1.Weight.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"!\n\x0f\x44imensionValues\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x8b\x04\n\x05Limit\x12\x10\n\x08limit_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.tallygate.v1.LimitKind\x12$\n\x06period\x18\x04 \x01(\x0e\x32\x14.tallygate.v1.Period\x12\r\n\x05limit\x18\x05 \x01(\x03\x12\r\n\x05\x62urst\x18\x06 \x01(\x03\x12)\n\ton_exceed\x18\x07 \x01(\x0e\x32\x16.tallygate.v1.OnExceed\x12\x0f\n\x07warn_at\x18\x08 \x03(\t\x12\x11\n\tunlimited\x18\t \x01(\x08\x12+\n\x08\x64uration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\toverdraft\x18\x0b \x01(\x03\x12\x0e\n\x06low_at\x18\x0c \x03(\x03\x12\x0b\n\x03per\x18\r \x01(\t\x12-\n\x05where\x18\x0e \x03(\x0b\x32\x1e.tallygate.v1.Limit.WhereEntry\x12)\n\ton_outage\x18\x0f \x01(\x0e\x32\x16.tallygate.v1.OnOutage\x12\x14\n\x0clocal_budget\x18\x10 \x01(\x03\x12\r\n\x05\x65xact\x18\x11 \x01(\x08\x1aK\n\nWhereEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.tallygate.v1.DimensionValues:\x02\x38\x01\"N\n\x04Plan\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06limits\x18\x02 \x03(\x0b\x32\x13.tallygate.v1.Limit\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"\xa0\x01\n\x08Override\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x10\n\x08limit_id\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\r\n\x05\x62urst\x18\x04 \x01(\x03\x12\x11\n\tunlimited\x18\x05 \x01(\x08\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x07 \x01(\t\"\xfa\x01\n\x06Tenant\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x11\n\ttime_zone\x18\x03 \x01(\t\x12*\n\x06\x61nchor\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x1a\n\x12stripe_customer_id\x18\x06 \x01(\t\x12\x0e\n\x06parent\x18\x07 \x01(\t\x12)\n\toverrides\x18\x08 \x03(\x0b\x32\x16.tallygate.v1.Override\x12\x11\n\tsuspended\x18\t \x01(\x08\x12\x14\n\x0c\x66iscal_month\x18\n \x01(\x05*\x80\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x01\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x02\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x03\x12\x13\n\x0f\x41GGREGATION_MIN\x10\x04*\x9f\x01\n\tLimitKind\x12\x1a\n\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11LIMIT_KIND_WINDOW\x10\x01\x12\x13\n\x0fLIMIT_KIND_RATE\x10\x02\x12\x16\n\x12LIMIT_KIND_SLIDING\x10\x03\x12\x1a\n\x16LIMIT_KIND_CONCURRENCY\x10\x04\x12\x16\n\x12LIMIT_KIND_BALANCE\x10\x05*\xca\x01\n\x06Period\x12\x16\n\x12PERIOD_UNSPECIFIED\x10\x00\x12\x11\n\rPERIOD_SECOND\x10\x01\x12\x11\n\rPERIOD_MINUTE\x10\x02\x12\x0f\n\x0bPERIOD_HOUR\x10\x03\x12\x0e\n\nPERIOD_DAY\x10\x04\x12\x0f\n\x0bPERIOD_WEEK\x10\x05\x12\x10\n\x0cPERIOD_MONTH\x10\x06\x12\x19\n\x15PERIOD_BILLING_PERIOD\x10\x07\x12\x12\n\x0ePERIOD_QUARTER\x10\x08\x12\x0f\n\x0bPERIOD_YEAR\x10\t*f\n\x08OnExceed\x12\x19\n\x15ON_EXCEED_UNSPECIFIED\x10\x00\x12\x14\n\x10ON_EXCEED_REFUSE\x10\x01\x12\x13\n\x0fON_EXCEED_ALLOW\x10\x02\x12\x14\n\x10ON_EXCEED_SHADOW\x10\x03*l\n\x08OnOutage\x12\x19\n\x15ON_OUTAGE_UNSPECIFIED\x10\x00\x12\x14\n\x10ON_OUTAGE_REFUSE\x10\x01\x12\x13\n\x0fON_OUTAGE_ALLOW\x10\x02\x12\x1a\n\x16ON_OUTAGE_LOCAL_BUDGET\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atallygate/v1/catalog.proto\x12\x0ctallygate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x02\n\x05Meter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x0b\x61ggregation\x18\x02 \x01(\x0e\x32\x19.tallygate.v1.Aggregation\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12/\n\x0clate_horizon\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x07weights\x18\x06 \x03(\x0b\x32\x14.tallygate.v1.Weight\x12\x11\n\tunique_by\x18\x07 \x01(\t\x12\x12\n\npercentile\x18\x08 \x01(\t\x12\x10\n\x08group_by\x18\t \x03(\t\x12-\n\x0blate_policy\x18\n \x01(\x0e\x32\x18.tallygate.v1.LatePolicy\"\x93\x01\n\x06Weight\x12\r\n\x05meter\x18\x01 \x01(\t\x12\r\n\x05units\x18\x02 \x01(\x03\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x30\n\x06values\x18\x04 \x03(\x0b\x32 .tallygate.v1.Weight.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"!\n\x0f\x44imensionValues\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x8b\x04\n\x05Limit\x12\x10\n\x08limit_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.tallygate.v1.LimitKind\x12$\n\x06period\x18\x04 \x01(\x0e\x32\x14.tallygate.v1.Period\x12\r\n\x05limit\x18\x05 \x01(\x03\x12\r\n\x05\x62urst\x18\x06 \x01(\x03\x12)\n\ton_exceed\x18\x07 \x01(\x0e\x32\x16.tallygate.v1.OnExceed\x12\x0f\n\x07warn_at\x18\x08 \x03(\t\x12\x11\n\tunlimited\x18\t \x01(\x08\x12+\n\x08\x64uration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\toverdraft\x18\x0b \x01(\x03\x12\x0e\n\x06low_at\x18\x0c \x03(\x03\x12\x0b\n\x03per\x18\r \x01(\t\x12-\n\x05where\x18\x0e \x03(\x0b\x32\x1e.tallygate.v1.Limit.WhereEntry\x12)\n\ton_outage\x18\x0f \x01(\x0e\x32\x16.tallygate.v1.OnOutage\x12\x14\n\x0clocal_budget\x18\x10 \x01(\x03\x12\r\n\x05\x65xact\x18\x11 \x01(\x08\x1aK\n\nWhereEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.tallygate.v1.DimensionValues:\x02\x38\x01\"N\n\x04Plan\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06limits\x18\x02 \x03(\x0b\x32\x13.tallygate.v1.Limit\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"\xa0\x01\n\x08Override\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x10\n\x08limit_id\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\r\n\x05\x62urst\x18\x04 \x01(\x03\x12\x11\n\tunlimited\x18\x05 \x01(\x08\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x07 \x01(\t\"\xfa\x01\n\x06Tenant\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x11\n\ttime_zone\x18\x03 \x01(\t\x12*\n\x06\x61nchor\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x1a\n\x12stripe_customer_id\x18\x06 \x01(\t\x12\x0e\n\x06parent\x18\x07 \x01(\t\x12)\n\toverrides\x18\x08 \x03(\x0b\x32\x16.tallygate.v1.Override\x12\x11\n\tsuspended\x18\t \x01(\x08\x12\x14\n\x0c\x66iscal_month\x18\n \x01(\x05*\xeb\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x01\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x02\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x03\x12\x13\n\x0f\x41GGREGATION_MIN\x10\x04\x12\x16\n\x12\x41GGREGATION_LATEST\x10\x05\x12\x16\n\x12\x41GGREGATION_UNIQUE\x10\x06\x12\x1a\n\x16\x41GGREGATION_PERCENTILE\x10\x07\x12\x1d\n\x19\x41GGREGATION_TIME_WEIGHTED\x10\x08*_\n\nLatePolicy\x12\x1b\n\x17LATE_POLICY_UNSPECIFIED\x10\x00\x12\x1b\n\x17LATE_POLICY_NEXT_PERIOD\x10\x01\x12\x17\n\x13LATE_POLICY_CORRECT\x10\x02*\x9f\x01\n\tLimitKind\x12\x1a\n\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11LIMIT_KIND_WINDOW\x10\x01\x12\x13\n\x0fLIMIT_KIND_RATE\x10\x02\x12\x16\n\x12LIMIT_KIND_SLIDING\x10\x03\x12\x1a\n\x16LIMIT_KIND_CONCURRENCY\x10\x04\x12\x16\n\x12LIMIT_KIND_BALANCE\x10\x05*\xca\x01\n\x06Period\x12\x16\n\x12PERIOD_UNSPECIFIED\x10\x00\x12\x11\n\rPERIOD_SECOND\x10\x01\x12\x11\n\rPERIOD_MINUTE\x10\x02\x12\x0f\n\x0bPERIOD_HOUR\x10\x03\x12\x0e\n\nPERIOD_DAY\x10\x04\x12\x0f\n\x0bPERIOD_WEEK\x10\x05\x12\x10\n\x0cPERIOD_MONTH\x10\x06\x12\x19\n\x15PERIOD_BILLING_PERIOD\x10\x07\x12\x12\n\x0ePERIOD_QUARTER\x10\x08\x12\x0f\n\x0bPERIOD_YEAR\x10\t*f\n\x08OnExceed\x12\x19\n\x15ON_EXCEED_UNSPECIFIED\x10\x00\x12\x14\n\x10ON_EXCEED_REFUSE\x10\x01\x12\x13\n\x0fON_EXCEED_ALLOW\x10\x02\x12\x14\n\x10ON_EXCEED_SHADOW\x10\x03*l\n\x08OnOutage\x12\x19\n\x15ON_OUTAGE_UNSPECIFIED\x10\x00\x12\x14\n\x10ON_OUTAGE_REFUSE\x10\x01\x12\x13\n\x0fON_OUTAGE_ALLOW\x10\x02\x12\x1a\n\x16ON_OUTAGE_LOCAL_BUDGET\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,32 +37,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEIGHT_VALUESENTRY']._serialized_options = b'8\001'
   _globals['_LIMIT_WHEREENTRY']._loaded_options = None
   _globals['_LIMIT_WHEREENTRY']._serialized_options = b'8\001'
-  _globals['_AGGREGATION']._serialized_start=1512
-  _globals['_AGGREGATION']._serialized_end=1640
-  _globals['_LIMITKIND']._serialized_start=1643
-  _globals['_LIMITKIND']._serialized_end=1802
-  _globals['_PERIOD']._serialized_start=1805
-  _globals['_PERIOD']._serialized_end=2007
-  _globals['_ONEXCEED']._serialized_start=2009
-  _globals['_ONEXCEED']._serialized_end=2111
-  _globals['_ONOUTAGE']._serialized_start=2113
-  _globals['_ONOUTAGE']._serialized_end=2221
+  _globals['_AGGREGATION']._serialized_start=1616
+  _globals['_AGGREGATION']._serialized_end=1851
+  _globals['_LATEPOLICY']._serialized_start=1853
+  _globals['_LATEPOLICY']._serialized_end=1948
+  _globals['_LIMITKIND']._serialized_start=1951
+  _globals['_LIMITKIND']._serialized_end=2110
+  _globals['_PERIOD']._serialized_start=2113
+  _globals['_PERIOD']._serialized_end=2315
+  _globals['_ONEXCEED']._serialized_start=2317
+  _globals['_ONEXCEED']._serialized_end=2419
+  _globals['_ONOUTAGE']._serialized_start=2421
+  _globals['_ONOUTAGE']._serialized_end=2529
   _globals['_METER']._serialized_start=110
-  _globals['_METER']._serialized_end=302
-  _globals['_WEIGHT']._serialized_start=305
-  _globals['_WEIGHT']._serialized_end=452
-  _globals['_WEIGHT_VALUESENTRY']._serialized_start=407
-  _globals['_WEIGHT_VALUESENTRY']._serialized_end=452
-  _globals['_DIMENSIONVALUES']._serialized_start=454
-  _globals['_DIMENSIONVALUES']._serialized_end=487
-  _globals['_LIMIT']._serialized_start=490
-  _globals['_LIMIT']._serialized_end=1013
-  _globals['_LIMIT_WHEREENTRY']._serialized_start=938
-  _globals['_LIMIT_WHEREENTRY']._serialized_end=1013
-  _globals['_PLAN']._serialized_start=1015
-  _globals['_PLAN']._serialized_end=1093
-  _globals['_OVERRIDE']._serialized_start=1096
-  _globals['_OVERRIDE']._serialized_end=1256
-  _globals['_TENANT']._serialized_start=1259
-  _globals['_TENANT']._serialized_end=1509
+  _globals['_METER']._serialized_end=406
+  _globals['_WEIGHT']._serialized_start=409
+  _globals['_WEIGHT']._serialized_end=556
+  _globals['_WEIGHT_VALUESENTRY']._serialized_start=511
+  _globals['_WEIGHT_VALUESENTRY']._serialized_end=556
+  _globals['_DIMENSIONVALUES']._serialized_start=558
+  _globals['_DIMENSIONVALUES']._serialized_end=591
+  _globals['_LIMIT']._serialized_start=594
+  _globals['_LIMIT']._serialized_end=1117
+  _globals['_LIMIT_WHEREENTRY']._serialized_start=1042
+  _globals['_LIMIT_WHEREENTRY']._serialized_end=1117
+  _globals['_PLAN']._serialized_start=1119
+  _globals['_PLAN']._serialized_end=1197
+  _globals['_OVERRIDE']._serialized_start=1200
+  _globals['_OVERRIDE']._serialized_end=1360
+  _globals['_TENANT']._serialized_start=1363
+  _globals['_TENANT']._serialized_end=1613
 # @@protoc_insertion_point(module_scope)

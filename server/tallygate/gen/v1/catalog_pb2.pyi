@@ -37,6 +37,14 @@ class _AggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregati
     """The largest amount."""
     AGGREGATION_MIN: _Aggregation.ValueType  # 4
     """The smallest amount."""
+    AGGREGATION_LATEST: _Aggregation.ValueType  # 5
+    """The amount of the last event, by its time and then its id."""
+    AGGREGATION_UNIQUE: _Aggregation.ValueType  # 6
+    """The number of different values of `unique_by`, exact."""
+    AGGREGATION_PERCENTILE: _Aggregation.ValueType  # 7
+    """The amount that `percentile` percent of the amounts do not pass, within 1/128 of it."""
+    AGGREGATION_TIME_WEIGHTED: _Aggregation.ValueType  # 8
+    """Each event sets a level, which holds until the next; in units times seconds, exact."""
 
 class Aggregation(_Aggregation, metaclass=_AggregationEnumTypeWrapper):
     """How a meter's events become one number."""
@@ -51,7 +59,39 @@ AGGREGATION_MAX: Aggregation.ValueType  # 3
 """The largest amount."""
 AGGREGATION_MIN: Aggregation.ValueType  # 4
 """The smallest amount."""
+AGGREGATION_LATEST: Aggregation.ValueType  # 5
+"""The amount of the last event, by its time and then its id."""
+AGGREGATION_UNIQUE: Aggregation.ValueType  # 6
+"""The number of different values of `unique_by`, exact."""
+AGGREGATION_PERCENTILE: Aggregation.ValueType  # 7
+"""The amount that `percentile` percent of the amounts do not pass, within 1/128 of it."""
+AGGREGATION_TIME_WEIGHTED: Aggregation.ValueType  # 8
+"""Each event sets a level, which holds until the next; in units times seconds, exact."""
 Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015
+
+class _LatePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LatePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LatePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LATE_POLICY_UNSPECIFIED: _LatePolicy.ValueType  # 0
+    """The same as NEXT_PERIOD."""
+    LATE_POLICY_NEXT_PERIOD: _LatePolicy.ValueType  # 1
+    """Into the next period, as an adjustment."""
+    LATE_POLICY_CORRECT: _LatePolicy.ValueType  # 2
+    """Into a correction of the closed period."""
+
+class LatePolicy(_LatePolicy, metaclass=_LatePolicyEnumTypeWrapper):
+    """Where an event goes whose billing period is closed."""
+
+LATE_POLICY_UNSPECIFIED: LatePolicy.ValueType  # 0
+"""The same as NEXT_PERIOD."""
+LATE_POLICY_NEXT_PERIOD: LatePolicy.ValueType  # 1
+"""Into the next period, as an adjustment."""
+LATE_POLICY_CORRECT: LatePolicy.ValueType  # 2
+"""Into a correction of the closed period."""
+Global___LatePolicy: _TypeAlias = LatePolicy  # noqa: Y015
 
 class _LimitKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -209,6 +249,10 @@ class Meter(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     LATE_HORIZON_FIELD_NUMBER: _builtins.int
     WEIGHTS_FIELD_NUMBER: _builtins.int
+    UNIQUE_BY_FIELD_NUMBER: _builtins.int
+    PERCENTILE_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    LATE_POLICY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The meter's name: lower case letters, digits, `_`, `.`, `-`, at most 64."""
     aggregation: Global___Aggregation.ValueType
@@ -217,6 +261,12 @@ class Meter(_message.Message):
     """The unit of `amount`, for people, as `byte`."""
     description: _builtins.str
     """What it counts, for people."""
+    unique_by: _builtins.str
+    """The dimension, or field of the context, whose values UNIQUE counts."""
+    percentile: _builtins.str
+    """Which percentile PERCENTILE takes: a decimal string above 0, at most 100, as `99.9`."""
+    late_policy: Global___LatePolicy.ValueType
+    """Where an event goes whose billing period is closed."""
     @_builtins.property
     def late_horizon(self) -> _duration_pb2.Duration:
         """How old an event may be; 35 days unless set."""
@@ -224,6 +274,10 @@ class Meter(_message.Message):
     @_builtins.property
     def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___Weight]:
         """Usage of other meters that counts here too, as a rate card does."""
+
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Dimensions, or fields of the context, by whose values usage is kept apart; at most 4."""
 
     def __init__(
         self,
@@ -234,10 +288,14 @@ class Meter(_message.Message):
         description: _builtins.str = ...,
         late_horizon: _duration_pb2.Duration | None = ...,
         weights: _abc.Iterable[Global___Weight] | None = ...,
+        unique_by: _builtins.str = ...,
+        percentile: _builtins.str = ...,
+        group_by: _abc.Iterable[_builtins.str] | None = ...,
+        late_policy: Global___LatePolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["late_horizon", b"late_horizon"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "description", b"description", "late_horizon", b"late_horizon", "name", b"name", "unit", b"unit", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "description", b"description", "group_by", b"group_by", "late_horizon", b"late_horizon", "late_policy", b"late_policy", "name", b"name", "percentile", b"percentile", "unique_by", b"unique_by", "unit", b"unit", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,6 +80,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The event is not known here, or is too old to be refunded by this call."""
     REASON_TOO_MANY_RESERVATIONS: _Reason.ValueType  # 27
     """The tenant holds as many reservations as it may. Settle or release some first."""
+    REASON_ROLLUPS_INCOMPLETE: _Reason.ValueType  # 28
+    """A meter's rollups do not have all of the window yet, as they are made anew. Try again later."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call or an item was not served. `google.rpc.ErrorInfo.reason` holds the name without its
@@ -142,6 +144,8 @@ REASON_EVENT_NOT_FOUND: Reason.ValueType  # 26
 """The event is not known here, or is too old to be refunded by this call."""
 REASON_TOO_MANY_RESERVATIONS: Reason.ValueType  # 27
 """The tenant holds as many reservations as it may. Settle or release some first."""
+REASON_ROLLUPS_INCOMPLETE: Reason.ValueType  # 28
+"""A meter's rollups do not have all of the window yet, as they are made anew. Try again later."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
