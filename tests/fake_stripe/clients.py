@@ -32,7 +32,7 @@ async def connected(
             stripe_account=account,
         )
     finally:
-        await http.close_async()
+        await http.close_async()  # type: ignore[no-untyped-call]
 
 
 def now_s(fake: FakeStripe) -> int:

@@ -46,7 +46,7 @@ async def test_repeated_identifiers_are_refused_as_v1_does(client: StripeClient)
     error = refused.value
     assert (error.http_status, error.code, error.param) == (400, None, None)
     assert error.user_message == "An event already exists with identifier one."
-    assert error.headers["stripe-should-retry"] == "false"
+    assert (error.headers or {})["stripe-should-retry"] == "false"
     assert error.error is not None
     assert error.error.type == "invalid_request_error"
 
