@@ -137,7 +137,10 @@ class Passage:
     def _values(self) -> Values:
         request = self._request
         if request.method != "POST":
-            return form(request.query)
+            found = form(request.query)
+            # Stripe's client says here which of its methods asked, when it follows a notification.
+            found.pop("usage", None)
+            return found
         try:
             text = request.body.decode()
         except UnicodeDecodeError:
