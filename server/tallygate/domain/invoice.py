@@ -42,6 +42,17 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """Usage of a selection in a segment, by the segment's place from 0; `group` by `per`."""
+
+    segment: int
+    selection: Selection
+    quantity: Decimal
+    count: int
+    group: Group = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A step of a line's working: so many units at so much each, and a fee for the step.
 
@@ -69,10 +80,12 @@ class InvoiceLine:
     """One line. `amount` is rounded; `exact` is what it was before, to 18 decimals.
 
     `charged` is what the price asks for in its own `unit`, a currency or `credits`; each of them is
-    worth `rate` of the invoice's currency. A line that follows from others of its price (discount,
-    minimum, credits) is the difference between what these come to, rounded, with it and without
-    it: together they are rounded once. `share` says which part of the period the price counts for,
-    as microseconds of it and of all.
+    worth `rate` of the invoice's currency. Of a minimum it is the least that is asked for, of
+    credits what is burned. `percent` is a discount's. `share` says which part of the period the
+    price counts for, as microseconds of it and of all.
+
+    A line that follows from others of its price (discount, minimum, credits) is the difference
+    between what these come to, rounded, with it and without it: together they are rounded once.
     """
 
     number: int
@@ -90,6 +103,7 @@ class InvoiceLine:
     included: int = 0
     parts: tuple[Part, ...] = ()
     charged: Decimal = ZERO
+    percent: Decimal = ZERO
     unit: str = ""
     rate: Decimal = Decimal(1)
     share: tuple[int, int] = (1, 1)
