@@ -102,7 +102,7 @@ def prices(draw: st.DrawFn, place: int) -> Price:
         per="" if flat or above else draw(st.sampled_from(["", "tier", "region"])),
         currency="" if in_credits else draw(st.sampled_from(["", "USD", "JPY", "KWD"])),
         rounding=draw(st.none() | st.sampled_from(Rounding)),
-        round_per=RoundPer.LINE if in_credits else draw(st.sampled_from(RoundPer)),
+        round_per=draw(st.sampled_from(RoundPer)) if tiered and not in_credits else RoundPer.LINE,
         pay=Pay.ADVANCE if ahead else Pay.ARREARS,
         prorate=draw(st.booleans()),
     )

@@ -91,7 +91,7 @@ def price(message: catalog_pb2.Price, path: str) -> Price:
         where=_where(message, f"{path}.where"),
         per=text(message.per, f"{path}.per"),
         currency=text(message.currency, f"{path}.currency"),
-        rounding=_value(_ROUNDINGS, message.rounding, f"{path}.rounding", optional=True),
+        rounding=_rounding(message.rounding, f"{path}.rounding"),
         round_per=_value(_ROUND_PER, message.round_per, f"{path}.round_per", optional=True)
         or RoundPer.LINE,
         pay=_value(_PAY, message.pay, f"{path}.pay", optional=True) or Pay.ARREARS,
@@ -123,7 +123,7 @@ def price_message(found: Price) -> catalog_pb2.Price:
         where={key: catalog_pb2.DimensionValues(values=values) for key, values in found.where},
         per=found.per,
         currency=found.currency,
-        rounding=_ROUNDINGS[found.rounding] if found.rounding else None,
+        rounding=_ROUNDINGS[found.rounding] if found.rounding else catalog_pb2.ROUNDING_UNSPECIFIED,
         round_per=_ROUND_PER[found.round_per],
         pay=_PAY[found.pay],
         whole=not found.prorate,
@@ -145,8 +145,7 @@ def terms(message: catalog_pb2.Terms, path: str) -> Terms:
         credit=credit,
         exchange_at=_value(_EXCHANGE_AT, message.exchange_at, f"{path}.exchange_at", optional=True)
         or TERMS.exchange_at,
-        rounding=_value(_ROUNDINGS, message.rounding, f"{path}.rounding", optional=True)
-        or TERMS.rounding,
+        rounding=_rounding(message.rounding, f"{path}.rounding") or TERMS.rounding,
     )
 
 
@@ -204,6 +203,10 @@ def _steps(found: Iterable[DiscountStep]) -> list[catalog_pb2.DiscountStep]:
         catalog_pb2.DiscountStep(start=_plain(each.start), percent=format(each.percent, "f"))
         for each in found
     ]
+
+
+def _rounding(number: int, field: str) -> Rounding | None:
+    return _value(_ROUNDINGS, number, field, optional=True)
 
 
 def _value(

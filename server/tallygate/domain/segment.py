@@ -5,15 +5,27 @@ where a tenant had no plan there is none.
 Refuses to know: usage, and where versions are kept.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
-from tallygate.domain.catalog import Aggregation, Catalog, Meter, Plan, Tenant, limits_of
-from tallygate.domain.ids import MeterName, PlanName
+from tallygate.domain.catalog import (
+    Aggregation,
+    Catalog,
+    Meter,
+    Plan,
+    Tenant,
+    default_tenant,
+    limits_of,
+)
+from tallygate.domain.ids import MeterName, PlanName, TenantId
 from tallygate.domain.invoice import Selection
 from tallygate.domain.price import TERMS, Price, PriceId, PriceModel, Terms
 from tallygate.domain.window import Window
+
+Stated = TypeVar("Stated", Tenant, Catalog)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +107,27 @@ def version_at(versions: Sequence[Version], instant_us: int) -> Version | None:
     """Return the version that is in effect at an instant."""
     found = [each for each in versions if each.at_us <= instant_us]
     return found[-1] if found else None
+
+
+def versions_of(
+    tenant_id: TenantId,
+    tenants: Sequence[tuple[int, Tenant]],
+    catalogs: Sequence[tuple[int, Catalog]],
+) -> tuple[Version, ...]:
+    """Return what was in effect when, out of both histories, each by time; of equals the last."""
+    found: list[Version] = []
+    for at_us in sorted({at_us for at_us, _ in (*tenants, *catalogs)}):
+        catalog = _last(catalogs, at_us)
+        if catalog is not None:
+            tenant = _last(tenants, at_us) or default_tenant(catalog, tenant_id)
+            found.append(Version(at_us, catalog, tenant))
+    return tuple(found)
+
+
+def _last(history: Sequence[tuple[int, Stated]], at_us: int) -> Stated | None:
+    """Return what a history says of an instant."""
+    place = bisect_right(history, at_us, key=lambda each: each[0])
+    return history[place - 1][1] if place else None
 
 
 def _stretches(versions: Sequence[Version], period: Window) -> Iterator[tuple[Window, Version]]:

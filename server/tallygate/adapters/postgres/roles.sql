@@ -56,3 +56,4 @@ grant insert on
     tallygate.limit_reset, tallygate.outbox, tallygate.delivery
     to tallygate_control;
 grant update on tallygate.credit_balance to tallygate_control;
+grant insert on tallygate.exchange_rate, tallygate.invoice to tallygate_control;
