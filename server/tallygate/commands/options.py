@@ -37,3 +37,11 @@ def settings_of(config: Path | None, **flags: object) -> Settings:
         return load_settings(flags, config=config)
     except TallygateError as error:
         fail(error)
+
+
+def ledger_settings(config: Path | None, postgres_dsn: str | None) -> Settings:
+    """Return the settings of a command that asks the ledger; it must be said where that is."""
+    settings = settings_of(config, postgres_dsn=postgres_dsn)
+    if settings.postgres_dsn is None:
+        raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")
+    return settings

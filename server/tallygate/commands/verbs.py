@@ -22,6 +22,7 @@ from tallygate.commands.credit import credit, reset
 from tallygate.commands.dev import Dev, development
 from tallygate.commands.explain import explain
 from tallygate.commands.imports import imports
+from tallygate.commands.invoice import invoice
 from tallygate.commands.options import (
     CatalogFile,
     Config,
@@ -44,6 +45,7 @@ from tallygate.commands.output import (
     show,
 )
 from tallygate.commands.processes import stop_signal
+from tallygate.commands.rates import rates
 from tallygate.commands.simulate import simulate_plan
 from tallygate.commands.verify import verify
 from tallygate.domain.errors import CatalogInvalid
@@ -54,6 +56,8 @@ verbs = typer.Typer()
 verbs.add_typer(imports, name="import")
 verbs.add_typer(credit, name="credit")
 verbs.add_typer(outbox, name="outbox")
+verbs.add_typer(invoice, name="invoice")
+verbs.add_typer(rates, name="rates")
 verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)

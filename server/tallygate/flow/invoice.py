@@ -36,7 +36,7 @@ from tallygate.ports.billing import (
 
 # Each further one means that another invoice of the same tenant was written meanwhile.
 ISSUE_TRIES_MAX: Final = 5
-START: Final[Place] = (-(2**62), "")
+START: Final[Place] = (0, "")
 
 
 @dataclass(frozen=True, slots=True)
