@@ -60,6 +60,7 @@ def price(read: Reader, node: Node, path: str) -> Price:
     in_credits = "credits" in parts or any(each for _, each in tiers)
     if in_credits and ("amount" in parts or any(each is False for _, each in tiers)):
         read.fault(node, path, "asks for money and for credits: give it one of them")
+        in_credits = False
     name = "credits" if in_credits else "amount"
     return Price(
         price_id=PriceId(read.text(parts.get("id"), f"{path}.id")),
