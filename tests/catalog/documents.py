@@ -86,6 +86,54 @@ tenants:
       rated: {limit: unlimited, expires: 2027-01-01T12:00:00Z}
 """
 
+# Every model of a price, and every way to narrow, to discount or to round one.
+PRICES = """\
+version: 1
+meters:
+  calls: {aggregation: count}
+  bytes: {}
+  paid: {unit: cent}
+  seats: {aggregation: max}
+  cards: {weights: {bytes: 5}}
+plans:
+  all:
+    limits:
+      - {id: soft, meter: bytes, kind: window, period: billing_period, limit: 9, on_exceed: allow}
+      - {id: hard, meter: bytes, kind: window, period: billing_period, limit: 9}
+      - {id: prepaid, meter: bytes, kind: balance}
+    prices:
+      - {id: base, model: flat, amount: 49.90, pay: advance, discount: 12.5}
+      - {id: calls, model: per_unit, meter: calls, amount: 0.002, included: 10_000}
+      - {id: over, model: per_unit, meter: bytes, amount: 0.000000000001, above: soft}
+      - id: packs
+        model: package
+        meter: bytes
+        amount: 5
+        size: 1_000
+        minimum: 20
+        discount: [{from: 5, percent: 10}, {percent: 1}]
+      - id: graded
+        model: graduated
+        meter: bytes
+        round_per: tier
+        tiers: [{up_to: 10, amount: 1}, {up_to: 20, amount: 0.5, flat: 3}, {amount: 0.1}]
+      - id: bulk
+        model: volume
+        meter: seats
+        rounding: up
+        tiers: [{up_to: 5, amount: 9}, {flat: 7}]
+      - {id: share, model: percentage, meter: paid, percent: 2.9, currency: JPY, prorate: false}
+      - {id: card, model: per_unit, meter: bytes, credits: 2.5, per: region, where: {tier: [a, b]}}
+      - {id: steps, model: volume, meter: calls, tiers: [{up_to: 3, credits: 2}, {credits: 1}]}
+    terms:
+      currency: EUR
+      minimum: 100
+      discount: [{from: 1_000, percent: 5}]
+      credit: {price: 0.01, balance: prepaid}
+      exchange_at: period_start
+      rounding: half_up
+"""
+
 
 def changed(old: str, new: str, of: str = GOOD) -> str:
     """Return a good document with one part replaced, which must be there once."""

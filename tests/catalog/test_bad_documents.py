@@ -152,7 +152,7 @@ LIMITS = [
         f"{SOFT}.meter",
         "is requests, but egress of plan free limits egress_bytes",
     ),
-    line("description: >", "prices: >", "plans.pro.prices", "not offered yet"),
+    line("description: >", "prices: >", "plans.pro.prices", "must be a list"),
 ]
 TENANTS = [
     line("org: {plan: pro}", "org: {plan: pros}", "tenants.org.plan", "there is no plan", "pro"),

@@ -28,6 +28,18 @@ from tallygate.domain.catalog import (
     Weight,
 )
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, MeterName, PlanName, TenantId
+from tallygate.domain.price import (
+    CreditTerms,
+    DiscountStep,
+    ExchangeAt,
+    Pay,
+    Price,
+    PriceModel,
+    Rounding,
+    RoundPer,
+    Terms,
+    Tier,
+)
 from tallygate.domain.window import Calendar, Period
 
 names = st.from_regex(r"[a-z0-9][a-z0-9_.\-]{0,8}", fullmatch=True)
@@ -67,7 +79,48 @@ limits = st.builds(
     numbers,
     st.booleans(),
 )
-plans = st.builds(Plan, names, st.lists(limits, max_size=3).map(tuple), texts)
+amounts = st.decimals(0, 10**15, allow_nan=False, places=12)
+steps = st.lists(st.builds(DiscountStep, amounts, amounts), max_size=2).map(tuple)
+prices = st.builds(
+    Price,
+    names,
+    st.sampled_from(PriceModel),
+    names,
+    amounts,
+    st.booleans(),
+    numbers,
+    amounts,
+    st.lists(st.builds(Tier, st.none() | numbers, amounts, amounts), max_size=2).map(tuple),
+    numbers,
+    names,
+    amounts,
+    steps,
+    st.lists(st.tuples(names, st.lists(texts, max_size=2).map(tuple)), max_size=2).map(tuple),
+    texts,
+    st.sampled_from(["", "EUR"]),
+    st.none() | st.sampled_from(Rounding),
+    st.sampled_from(RoundPer),
+    st.sampled_from(Pay),
+    st.booleans(),
+    texts,
+)
+terms = st.builds(
+    Terms,
+    st.sampled_from(["USD", "JPY"]),
+    amounts,
+    steps,
+    st.none() | st.builds(CreditTerms, amounts, names),
+    st.sampled_from(ExchangeAt),
+    st.sampled_from(Rounding),
+)
+plans = st.builds(
+    Plan,
+    names,
+    st.lists(limits, max_size=3).map(tuple),
+    texts,
+    st.lists(prices, max_size=3).map(tuple),
+    terms,
+)
 tenants = st.builds(
     Tenant,
     texts.filter(bool),
@@ -148,6 +201,13 @@ def test_a_plain_tenant_is_small() -> None:
     """What is as usual is not written: a million tenants lie in Redis."""
     tenant = Tenant(TenantId("acme"), PlanName("free"))
     assert tenant_to_json(tenant) == b'{"tenant_id":"acme","plan":"free"}'
+
+
+def test_a_plan_without_prices_is_written_as_before() -> None:
+    """A sidecar's snapshot does not grow by what it never asks for."""
+    plan = Plan(PlanName("free"))
+    written = catalog_to_json(Catalog(plans={plan.name: plan}))
+    assert b'"plans":[{"name":"free","limits":[],"description":""}]' in written
 
 
 def test_an_override_is_small() -> None:

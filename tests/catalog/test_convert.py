@@ -10,10 +10,10 @@ from tallygate.adapters.catalog.document import parse
 from tallygate.api import convert_catalog as convert
 from tallygate.domain.errors import InvalidField
 from tallygate.gen.v1 import catalog_pb2
-from tests.catalog.documents import GOOD, KINDS
+from tests.catalog.documents import GOOD, KINDS, PRICES
 
 
-@pytest.mark.parametrize("text", [GOOD, KINDS], ids=["GOOD", "KINDS"])
+@pytest.mark.parametrize("text", [GOOD, KINDS, PRICES], ids=["GOOD", "KINDS", "PRICES"])
 def test_what_a_document_says_a_message_says(text: str) -> None:
     """Meters, plans and tenants survive the way through their messages, on the wire too."""
     parsed = parse(text)
@@ -68,7 +68,15 @@ def in_override(**fields: object) -> Callable[[], object]:
     return lambda: convert.override(catalog_pb2.Override(**values))  # type: ignore[arg-type]
 
 
+def in_prices(**fields: object) -> Callable[[], object]:
+    """Return what converts a plan of one price."""
+    values = {"price_id": "a", "model": catalog_pb2.PRICE_MODEL_PER_UNIT, **fields}
+    price = catalog_pb2.Price(**values)  # type: ignore[arg-type]  # fields by name
+    return lambda: convert.plan(catalog_pb2.Plan(name="free", prices=[price]))
+
+
 AT = "plan.limits[0]"
+PRICE = "plan.prices[0]"
 # Per case: what converts, the field it is refused for.
 MALFORMED = [
     (in_plan(duration=Duration()), f"{AT}.duration"),
@@ -91,6 +99,25 @@ MALFORMED = [
     (in_shape(group_by=["a", "\x00"]), "meter.group_by[1]"),
     (in_shape(late_policy=99), "meter.late_policy"),
     (in_shape(aggregation=99), "meter.aggregation"),
+    (in_prices(model=0), f"{PRICE}.model"),
+    (in_prices(model=99), f"{PRICE}.model"),
+    (in_prices(price_id=""), f"{PRICE}.price_id"),
+    (in_prices(amount="1e3"), f"{PRICE}.amount"),
+    (in_prices(amount="-1"), f"{PRICE}.amount"),
+    (in_prices(amount="0.0000000000001"), f"{PRICE}.amount"),
+    (in_prices(percent="NaN"), f"{PRICE}.percent"),
+    (in_prices(rounding=99), f"{PRICE}.rounding"),
+    (in_prices(size=5), f"{PRICE}.size"),
+    (in_prices(description="\x00"), f"{PRICE}.description"),
+    (
+        in_prices(where={"k": catalog_pb2.DimensionValues(values=["\x00"])}),
+        f"{PRICE}.where['k']",
+    ),
+    (
+        in_prices(tiers=[catalog_pb2.PriceTier(amount="a lot")]),
+        f"{PRICE}.tiers[0].amount",
+    ),
+    (in_prices(discount=[catalog_pb2.DiscountStep(percent="x")]), f"{PRICE}.discount[0].percent"),
     (in_override(expires_at=Timestamp()), "override.expires_at"),
     (in_override(expires_at=Timestamp(seconds=2**40)), "override.expires_at"),
     (in_override(reason="r" * 257), "override.reason"),

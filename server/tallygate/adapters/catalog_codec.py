@@ -10,6 +10,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
+from tallygate.adapters.price_codec import (
+    price_from_json,
+    price_to_json,
+    terms_from_json,
+    terms_to_json,
+)
 from tallygate.domain.catalog import (
     Aggregation,
     Catalog,
@@ -26,6 +32,7 @@ from tallygate.domain.catalog import (
     Weight,
 )
 from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
+from tallygate.domain.price import TERMS
 from tallygate.domain.window import Calendar, Period
 
 # JSON is untyped; what is read from it is checked by building the domain's own types.
@@ -41,7 +48,7 @@ def catalog_to_json(catalog: Catalog) -> bytes:
             "format": FORMAT,
             "version": catalog.version,
             "meters": [asdict(meter) for meter in catalog.meters.values()],
-            "plans": [asdict(plan) for plan in catalog.plans.values()],
+            "plans": [_plan_to_json(plan) for plan in catalog.plans.values()],
             "default_plan": catalog.default_plan,
             "destinations": [asdict(destination) for destination in catalog.destinations],
         }
@@ -129,11 +136,27 @@ def _weight(found: Json) -> Weight:
     )
 
 
+def _plan_to_json(plan: Plan) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": plan.name,
+        "limits": [asdict(limit) for limit in plan.limits],
+        "description": plan.description,
+    }
+    # Most plans of most sidecars have none: nothing is written of what is not there.
+    if plan.prices:
+        found["prices"] = [price_to_json(price) for price in plan.prices]
+    if plan.terms != TERMS:
+        found["terms"] = terms_to_json(plan.terms)
+    return found
+
+
 def _plan(found: Json) -> Plan:
     return Plan(
         name=PlanName(found["name"]),
         limits=tuple(_limit(each) for each in found["limits"]),
         description=found.get("description", ""),
+        prices=tuple(price_from_json(each) for each in found.get("prices", ())),
+        terms=terms_from_json(found.get("terms", {})),
     )
 
 

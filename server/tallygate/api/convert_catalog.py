@@ -14,6 +14,8 @@ from typing import Final, TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tallygate.api.convert_prices import price, price_message, terms, terms_message
+from tallygate.api.convert_texts import PROSE_LENGTH_MAX, name, text
 from tallygate.domain import catalog as domain
 from tallygate.domain import ids
 from tallygate.domain.catalog import (
@@ -37,8 +39,6 @@ from tallygate.gen.v1 import admin_pb2, catalog_pb2
 Value = TypeVar("Value", bound=StrEnum)
 
 # The bounds of a catalog document, which holds the same values.
-TEXT_LENGTH_MAX: Final = 256
-PROSE_LENGTH_MAX: Final = 1024
 DURATION_US_MAX: Final = 3_660 * DAY_US
 INSTANT_US_END: Final = from_datetime(datetime(2200, 1, 1, tzinfo=UTC))
 _RATIO: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?|\.[0-9]{1,6}")
@@ -99,10 +99,10 @@ def meter(message: catalog_pb2.Meter) -> domain.Meter:
     if message.HasField("late_horizon"):
         horizon_us = duration_us(message.late_horizon, "meter.late_horizon")
     return domain.Meter(
-        name=MeterName(_name(message.name, "meter.name")),
+        name=MeterName(name(message.name, "meter.name")),
         aggregation=_value(_AGGREGATIONS, message.aggregation, "meter.aggregation"),
-        unit=_text(message.unit, "meter.unit"),
-        description=_text(message.description, "meter.description", PROSE_LENGTH_MAX),
+        unit=text(message.unit, "meter.unit"),
+        description=text(message.description, "meter.description", PROSE_LENGTH_MAX),
         late_horizon_us=horizon_us,
         weights=tuple(
             _weight(each, f"meter.weights[{index}]") for index, each in enumerate(message.weights)
@@ -156,11 +156,15 @@ def _late_policy(message: catalog_pb2.Meter) -> LatePolicy:
 def plan(message: catalog_pb2.Plan) -> domain.Plan:
     """Return the plan. Raises `InvalidField`."""
     return domain.Plan(
-        name=PlanName(_name(message.name, "plan.name")),
+        name=PlanName(name(message.name, "plan.name")),
         limits=tuple(
             _limit(limit, f"plan.limits[{index}]") for index, limit in enumerate(message.limits)
         ),
-        description=_text(message.description, "plan.description", PROSE_LENGTH_MAX),
+        description=text(message.description, "plan.description", PROSE_LENGTH_MAX),
+        prices=tuple(
+            price(each, f"plan.prices[{index}]") for index, each in enumerate(message.prices)
+        ),
+        terms=terms(message.terms, "plan.terms"),
     )
 
 
@@ -170,6 +174,8 @@ def plan_message(found: domain.Plan) -> catalog_pb2.Plan:
         name=found.name,
         limits=[_limit_message(limit) for limit in found.limits],
         description=found.description,
+        prices=[price_message(each) for each in found.prices],
+        terms=terms_message(found.terms),
     )
 
 
@@ -179,10 +185,10 @@ def tenant(message: catalog_pb2.Tenant) -> domain.Tenant:
     zone = message.time_zone or "UTC"
     return domain.Tenant(
         tenant_id=identity,
-        plan=PlanName(_name(message.plan, "tenant.plan")),
+        plan=PlanName(name(message.plan, "tenant.plan")),
         calendar=Calendar(zone, _anchor_us(message, zone), message.fiscal_month or 1),
         currency=message.currency or "USD",
-        stripe_customer_id=_text(message.stripe_customer_id, "tenant.stripe_customer_id"),
+        stripe_customer_id=text(message.stripe_customer_id, "tenant.stripe_customer_id"),
         parent=ids.tenant_id(message.parent, "tenant.parent") if message.parent else None,
         overrides=tuple(
             override(each, f"tenant.overrides[{index}]")
@@ -216,11 +222,11 @@ def override(message: catalog_pb2.Override, path: str = "override") -> domain.Ov
         # 0 says that there is no end.
         expires_at_us = instant_us(message.expires_at, f"{path}.expires_at", 1)
     return domain.Override(
-        limit_id=LimitId(_name(message.limit_id, f"{path}.limit_id")),
+        limit_id=LimitId(name(message.limit_id, f"{path}.limit_id")),
         limit=UNLIMITED if message.unlimited else message.limit,
         burst=message.burst,
         expires_at_us=expires_at_us,
-        reason=_text(message.reason, f"{path}.reason"),
+        reason=text(message.reason, f"{path}.reason"),
     )
 
 
@@ -281,8 +287,8 @@ def _limit(message: catalog_pb2.Limit, path: str) -> Limit:
     if message.HasField("duration"):
         trailing_us = duration_us(message.duration, f"{path}.duration")
     return Limit(
-        limit_id=LimitId(_name(message.limit_id, f"{path}.limit_id")),
-        meter=MeterName(_name(message.meter, f"{path}.meter")),
+        limit_id=LimitId(name(message.limit_id, f"{path}.limit_id")),
+        meter=MeterName(name(message.meter, f"{path}.meter")),
         kind=kind,
         period=_period(message, kind, f"{path}.period"),
         limit=number,
@@ -292,7 +298,7 @@ def _limit(message: catalog_pb2.Limit, path: str) -> Limit:
         duration_us=trailing_us,
         overdraft=message.overdraft,
         low_at=tuple(message.low_at),
-        per=_text(message.per, f"{path}.per"),
+        per=text(message.per, f"{path}.per"),
         where=_where(message.where, f"{path}.where"),
         on_outage=_value(
             _ON_OUTAGE, message.on_outage or catalog_pb2.ON_OUTAGE_REFUSE, f"{path}.on_outage"
@@ -312,18 +318,18 @@ def _where(
     values: Mapping[str, catalog_pb2.DimensionValues], path: str
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple(
-        (_text(key, path), tuple(_text(value, f"{path}[{key!r}]") for value in values[key].values))
+        (text(key, path), tuple(text(value, f"{path}[{key!r}]") for value in values[key].values))
         for key in sorted(values)
     )
 
 
 def _weight(message: catalog_pb2.Weight, path: str) -> Weight:
     for value in message.values:
-        _text(value, f"{path}.values")
+        text(value, f"{path}.values")
     return Weight(
-        meter=MeterName(_name(message.meter, f"{path}.meter")),
+        meter=MeterName(name(message.meter, f"{path}.meter")),
         units=message.units,
-        by=_text(message.by, f"{path}.by"),
+        by=text(message.by, f"{path}.by"),
         values=tuple(sorted(message.values.items())),
     )
 
@@ -375,19 +381,3 @@ def _anchor_us(message: catalog_pb2.Tenant, zone: str) -> int:
     except (KeyError, ValueError, OSError):
         # Whether it is a zone is for the catalog's rules to tell.
         return 0
-
-
-def _text(value: str, field: str, length_max: int = TEXT_LENGTH_MAX) -> str:
-    if len(value) > length_max:
-        raise InvalidField(f"must be at most {length_max} characters", field=field)
-    if not value.isprintable():
-        raise InvalidField("holds a character that cannot be printed", field=field)
-    return value
-
-
-def _name(value: str, field: str) -> str:
-    if not value:
-        raise InvalidField("is required", field=field)
-    if not ids.is_name(value):
-        raise InvalidField("is not a name: a-z, 0-9, '_', '.', '-'", field=field)
-    return value

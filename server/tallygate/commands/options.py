@@ -49,3 +49,9 @@ def instant_us(text: str, option: str) -> int:
         message = "must be a date, or a date and time, as in ISO 8601"
         raise typer.BadParameter(message, param_hint=option) from None
     return from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+def ledger_settings(config: Path | None, postgres_dsn: str | None) -> Settings:
+    """Return the settings of a command that asks the ledger; it must be said where that is."""
+    settings = settings_of(config, postgres_dsn=postgres_dsn)
+    if settings.postgres_dsn is None:
+        raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")
+    return settings

@@ -22,6 +22,7 @@ from tallygate.commands.credit import credit, reset
 from tallygate.commands.dev import Dev, development
 from tallygate.commands.explain import explain
 from tallygate.commands.imports import imports
+from tallygate.commands.invoice import invoice
 from tallygate.commands.options import (
     CatalogFile,
     Config,
@@ -45,6 +46,7 @@ from tallygate.commands.output import (
 )
 from tallygate.commands.processes import stop_signal
 from tallygate.commands.rollups import rollups
+from tallygate.commands.rates import rates
 from tallygate.commands.simulate import simulate_plan
 from tallygate.commands.usage_windows import WindowsAsked, request_of, windows
 from tallygate.commands.verify import verify
@@ -57,6 +59,8 @@ verbs.add_typer(imports, name="import")
 verbs.add_typer(credit, name="credit")
 verbs.add_typer(outbox, name="outbox")
 verbs.add_typer(rollups, name="rollups")
+verbs.add_typer(invoice, name="invoice")
+verbs.add_typer(rates, name="rates")
 verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, MeterName, PlanName, TenantId
+from tallygate.domain.price import TERMS, Price, Terms
 from tallygate.domain.window import DAY_US, Calendar, Period
 
 # 35 days, as far back as Stripe accepts a meter event.
@@ -134,11 +135,13 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A named set of limits."""
+    """A named set of limits, and what is asked for: its prices and their terms."""
 
     name: PlanName
     limits: tuple[Limit, ...] = ()
     description: str = ""
+    prices: tuple[Price, ...] = ()
+    terms: Terms = TERMS
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,12 @@ def _plans(old: Catalog, new: Catalog) -> Iterator[Change]:
             {limit.limit_id: limit for limit in before.limits},
             {limit.limit_id: limit for limit in after.limits},
         )
+        yield from _mappings(
+            f"plans.{name}.prices",
+            {price.price_id: price for price in before.prices},
+            {price.price_id: price for price in after.prices},
+        )
+        yield from _mappings(f"plans.{name}", {"terms": before.terms}, {"terms": after.terms})
 
 
 def _mappings(

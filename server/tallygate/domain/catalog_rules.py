@@ -30,6 +30,7 @@ from tallygate.domain.limit_rules import (
     override_faults,
 )
 from tallygate.domain.path_fault import PathFault, closest, unknown
+from tallygate.domain.price_rules import prices_faults
 from tallygate.domain.request import LIMITS_MAX
 from tallygate.domain.window import zone_of
 
@@ -88,6 +89,7 @@ def plan_faults(catalog: Catalog, plan: Plan) -> Iterator[PathFault]:
         yield from limit_faults(limit, catalog.meters, at)
     if len(plan.limits) > LIMITS_MAX:
         yield PathFault(f"{path}.limits", f"holds more than {LIMITS_MAX} limits")
+    yield from prices_faults(plan, catalog.meters, path)
 
 
 def tenant_faults(

@@ -1,6 +1,7 @@
-"""The currencies of ISO 4217 that money can be held in.
+"""The currencies of ISO 4217 that money can be held in, and how many decimals each has.
 
-Guarantees: the codes are those in force. Refuses to know: rates and minor units.
+Guarantees: the codes are those in force, with their minor units.
+Refuses to know: rates of exchange.
 """
 
 from typing import Final
@@ -16,3 +17,18 @@ VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG
 """
 
 CURRENCIES: Final = frozenset(_CODES.split())
+
+_MINOR_UNITS_USUAL: Final = 2
+_NO_MINOR_UNITS: Final = """
+BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF
+"""
+_THREE_DECIMALS: Final = "BHD IQD JOD KWD LYD OMR TND"
+_MINOR_UNITS: Final = {
+    **dict.fromkeys(_NO_MINOR_UNITS.split(), 0),
+    **dict.fromkeys(_THREE_DECIMALS.split(), 3),
+}
+
+
+def minor_units(currency: str) -> int:
+    """Return how many decimals an amount of the currency has."""
+    return _MINOR_UNITS.get(currency, _MINOR_UNITS_USUAL)

@@ -5,7 +5,7 @@ Refuses to know: documents, and the other limits of its plan.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from tallygate.domain.catalog import (
@@ -175,9 +175,14 @@ def _scope_faults(limit: Limit, path: str) -> Iterator[PathFault]:
     if limit.per and limit.kind is LimitKind.BALANCE:
         # Credits are granted to tenants: their books know no dimension.
         yield PathFault(f"{path}.per", "is not for limits of kind balance")
-    if len(limit.where) > DIMENSIONS_MAX:
+    yield from where_faults(limit.where, path)
+
+
+def where_faults(where: Sequence[tuple[str, Sequence[str]]], path: str) -> Iterator[PathFault]:
+    """Iterate over the faults of the values that a limit or a price is kept to."""
+    if len(where) > DIMENSIONS_MAX:
         yield PathFault(f"{path}.where", f"holds more than {DIMENSIONS_MAX} names")
-    for key, values in limit.where:
+    for key, values in where:
         at = f"{path}.where.{key}"
         if not is_key(key):
             yield PathFault(at, key_message())

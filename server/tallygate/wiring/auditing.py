@@ -44,7 +44,7 @@ REDIS_TIMEOUT_MS: Final = 10_000
 async def verifying(settings: Settings, progress: Progress) -> AsyncIterator[Verify]:
     """Lend what compares an installation with its ledger."""
     async with AsyncExitStack() as stack:
-        postgres = _postgres(settings)
+        postgres = postgres_of(settings)
         stack.push_async_callback(postgres.close)
         client = _redis(settings)
         if client is not None:
@@ -94,7 +94,7 @@ def completeness_of(
 async def explaining(settings: Settings) -> AsyncIterator[Explain]:
     """Lend what tells an event's story."""
     async with AsyncExitStack() as stack:
-        postgres = _postgres(settings)
+        postgres = postgres_of(settings)
         stack.push_async_callback(postgres.close)
         client = _redis(settings)
         if client is not None:
@@ -115,7 +115,8 @@ def _redis(settings: Settings) -> Redis | None:
     return connect(settings.redis_url.get_secret_value(), REDIS_TIMEOUT_MS)
 
 
-def _postgres(settings: Settings) -> Postgres:
+def postgres_of(settings: Settings) -> Postgres:
+    """Return a small pool for one command. The address has to be set."""
     assert settings.postgres_dsn is not None
     return Postgres(
         settings.postgres_dsn.get_secret_value(),

@@ -16,6 +16,7 @@ from tallygate.adapters.catalog.destinations import destinations
 from tallygate.adapters.catalog.limits import limit, override
 from tallygate.adapters.catalog.meters import meters
 from tallygate.adapters.catalog.nodes import Reader
+from tallygate.adapters.catalog.prices import price, terms
 from tallygate.domain.catalog import Catalog, Plan, Tenant
 from tallygate.domain.catalog_rules import catalog_faults, tenant_faults
 from tallygate.domain.errors import CatalogInvalid, Fault, InvalidField
@@ -29,14 +30,14 @@ DOCUMENT_VERSION: Final = "1"
 FAULTS_MAX: Final = 1_000
 
 _ROOT: Final = ("version", "default_plan", "meters", "plans", "tenants", "destinations")
-_PLAN: Final = ("limits", "description")
+_PLAN: Final = ("limits", "description", "prices", "terms")
 _TENANT: Final = (
     *("plan", "anchor", "time_zone", "fiscal_month", "currency", "stripe_customer_id", "parent"),
     *("overrides", "suspended"),
 )
 
-# What the format has room for: a document that says it is early, not misspelt.
-_PLAN_PLANNED: Final = ("prices",)
+# Fields of which what stands in for them may break a rule about their neighbours.
+_LEADING: Final = ("kind", "period", "limit", "duration", "model", "tiers")
 
 
 class YamlCatalogDocuments:
@@ -114,7 +115,7 @@ class _Document:
         plans: dict[PlanName, Plan] = {}
         for name, value in read.mapping(node, "plans").items():
             path = f"plans.{name}"
-            parts = read.mapping(value, path, _PLAN, _PLAN_PLANNED)
+            parts = read.mapping(value, path, _PLAN)
             plans[PlanName(name)] = Plan(
                 name=PlanName(name),
                 limits=tuple(
@@ -122,6 +123,11 @@ class _Document:
                     for item, at in read.sequence(parts.get("limits"), f"{path}.limits")
                 ),
                 description=read.prose(parts.get("description"), f"{path}.description"),
+                prices=tuple(
+                    price(read, item, at)
+                    for item, at in read.sequence(parts.get("prices"), f"{path}.prices")
+                ),
+                terms=terms(read, parts.get("terms"), f"{path}.terms"),
             )
         return plans
 
@@ -177,4 +183,4 @@ def _follows(path: str, told: Collection[str]) -> bool:
     if path in told:
         return True
     container = path.rpartition(".")[0]
-    return any(f"{container}.{name}" in told for name in ("kind", "period", "limit", "duration"))
+    return any(f"{container}.{name}" in told for name in _LEADING)

@@ -7,9 +7,10 @@ Refuses to know: whether numbers hold together; that is for the catalog's rules.
 import re
 from typing import Final
 
-from yaml.nodes import Node, ScalarNode, SequenceNode
+from yaml.nodes import Node, ScalarNode
 
 from tallygate.adapters.catalog.nodes import Reader
+from tallygate.adapters.catalog.wheres import where
 from tallygate.domain.catalog import Limit, LimitKind, OnExceed, OnOutage, Override
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, MeterName
 from tallygate.domain.limit_rules import SUITS, unsuited
@@ -56,7 +57,7 @@ def limit(read: Reader, node: Node, path: str) -> Limit:
         overdraft=read.integer(parts.get("overdraft"), f"{path}.overdraft"),
         low_at=read.integers(parts.get("low_at"), f"{path}.low_at"),
         per=read.text(parts.get("per"), f"{path}.per"),
-        where=_where(read, parts.get("where"), f"{path}.where"),
+        where=where(read, parts.get("where"), f"{path}.where"),
         on_outage=on_outage,
         local_budget=local_budget,
         exact=read.flag(parts.get("exact"), f"{path}.exact"),
@@ -99,18 +100,6 @@ def _period(read: Reader, node: Node | None, kind: LimitKind, path: str) -> Peri
     # A period that could not be read, or is not there, is told already.
     found = read.choice(node, path, Period, default=Period.MINUTE)
     return found if kind in SUITS["period"] else None
-
-
-def _where(read: Reader, node: Node | None, path: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Return the values by name, in the order of the names: it means nothing."""
-    found: dict[str, tuple[str, ...]] = {}
-    for key, value in read.mapping(node, path).items():
-        at = f"{path}.{key}"
-        if isinstance(value, SequenceNode):
-            found[key] = tuple(read.text(item, place) for item, place in read.sequence(value, at))
-        else:
-            found[key] = (read.text(value, at),)
-    return tuple(sorted(found.items()))
 
 
 def _outage(read: Reader, node: Node | None, path: str) -> tuple[OnOutage, int]:

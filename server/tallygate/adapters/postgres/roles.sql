@@ -67,3 +67,4 @@ grant insert, delete on tallygate.rollup_group to tallygate_control;
 grant insert, update, delete on
     tallygate.group_usage, tallygate.group_part, tallygate.group_level
     to tallygate_control;
+grant insert on tallygate.exchange_rate, tallygate.invoice to tallygate_control;

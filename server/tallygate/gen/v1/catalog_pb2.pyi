@@ -237,6 +237,150 @@ ON_OUTAGE_LOCAL_BUDGET: OnOutage.ValueType  # 3
 """Each sidecar grants up to `local_budget` units per outage; they are counted after it."""
 Global___OnOutage: _TypeAlias = OnOutage  # noqa: Y015
 
+class _PriceModel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriceModelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PriceModel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRICE_MODEL_UNSPECIFIED: _PriceModel.ValueType  # 0
+    """Refused."""
+    PRICE_MODEL_FLAT: _PriceModel.ValueType  # 1
+    """A fee per billing period."""
+    PRICE_MODEL_PER_UNIT: _PriceModel.ValueType  # 2
+    """So much for each unit."""
+    PRICE_MODEL_PACKAGE: _PriceModel.ValueType  # 3
+    """So much for each package of `size` units, begun ones too."""
+    PRICE_MODEL_GRADUATED: _PriceModel.ValueType  # 4
+    """Each unit at the amount of the tier that it lies in."""
+    PRICE_MODEL_VOLUME: _PriceModel.ValueType  # 5
+    """All units at the amount of the tier that the last one lies in."""
+    PRICE_MODEL_PERCENTAGE: _PriceModel.ValueType  # 6
+    """A percentage of a meter that counts money in its smallest unit."""
+
+class PriceModel(_PriceModel, metaclass=_PriceModelEnumTypeWrapper):
+    """How a quantity becomes an amount."""
+
+PRICE_MODEL_UNSPECIFIED: PriceModel.ValueType  # 0
+"""Refused."""
+PRICE_MODEL_FLAT: PriceModel.ValueType  # 1
+"""A fee per billing period."""
+PRICE_MODEL_PER_UNIT: PriceModel.ValueType  # 2
+"""So much for each unit."""
+PRICE_MODEL_PACKAGE: PriceModel.ValueType  # 3
+"""So much for each package of `size` units, begun ones too."""
+PRICE_MODEL_GRADUATED: PriceModel.ValueType  # 4
+"""Each unit at the amount of the tier that it lies in."""
+PRICE_MODEL_VOLUME: PriceModel.ValueType  # 5
+"""All units at the amount of the tier that the last one lies in."""
+PRICE_MODEL_PERCENTAGE: PriceModel.ValueType  # 6
+"""A percentage of a meter that counts money in its smallest unit."""
+Global___PriceModel: _TypeAlias = PriceModel  # noqa: Y015
+
+class _Rounding:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoundingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rounding.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROUNDING_UNSPECIFIED: _Rounding.ValueType  # 0
+    """That of the plan's terms; of the terms themselves, HALF_EVEN."""
+    ROUNDING_HALF_EVEN: _Rounding.ValueType  # 1
+    """To the nearer one, of two alike to the even one."""
+    ROUNDING_HALF_UP: _Rounding.ValueType  # 2
+    """To the nearer one, of two alike to the one further from zero."""
+    ROUNDING_UP: _Rounding.ValueType  # 3
+    """Away from zero."""
+    ROUNDING_DOWN: _Rounding.ValueType  # 4
+    """Towards zero."""
+
+class Rounding(_Rounding, metaclass=_RoundingEnumTypeWrapper):
+    """How an amount becomes one that its currency has coins for."""
+
+ROUNDING_UNSPECIFIED: Rounding.ValueType  # 0
+"""That of the plan's terms; of the terms themselves, HALF_EVEN."""
+ROUNDING_HALF_EVEN: Rounding.ValueType  # 1
+"""To the nearer one, of two alike to the even one."""
+ROUNDING_HALF_UP: Rounding.ValueType  # 2
+"""To the nearer one, of two alike to the one further from zero."""
+ROUNDING_UP: Rounding.ValueType  # 3
+"""Away from zero."""
+ROUNDING_DOWN: Rounding.ValueType  # 4
+"""Towards zero."""
+Global___Rounding: _TypeAlias = Rounding  # noqa: Y015
+
+class _RoundPer:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoundPerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RoundPer.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROUND_PER_UNSPECIFIED: _RoundPer.ValueType  # 0
+    """The same as LINE."""
+    ROUND_PER_LINE: _RoundPer.ValueType  # 1
+    """What belongs to one price, once."""
+    ROUND_PER_TIER: _RoundPer.ValueType  # 2
+    """Each tier by itself."""
+
+class RoundPer(_RoundPer, metaclass=_RoundPerEnumTypeWrapper):
+    """What is rounded."""
+
+ROUND_PER_UNSPECIFIED: RoundPer.ValueType  # 0
+"""The same as LINE."""
+ROUND_PER_LINE: RoundPer.ValueType  # 1
+"""What belongs to one price, once."""
+ROUND_PER_TIER: RoundPer.ValueType  # 2
+"""Each tier by itself."""
+Global___RoundPer: _TypeAlias = RoundPer  # noqa: Y015
+
+class _Pay:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PayEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pay.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAY_UNSPECIFIED: _Pay.ValueType  # 0
+    """The same as ARREARS."""
+    PAY_ARREARS: _Pay.ValueType  # 1
+    """With the usage of its period."""
+    PAY_ADVANCE: _Pay.ValueType  # 2
+    """With the usage of the period before."""
+
+class Pay(_Pay, metaclass=_PayEnumTypeWrapper):
+    """When a fee is asked for."""
+
+PAY_UNSPECIFIED: Pay.ValueType  # 0
+"""The same as ARREARS."""
+PAY_ARREARS: Pay.ValueType  # 1
+"""With the usage of its period."""
+PAY_ADVANCE: Pay.ValueType  # 2
+"""With the usage of the period before."""
+Global___Pay: _TypeAlias = Pay  # noqa: Y015
+
+class _ExchangeAt:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExchangeAtEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExchangeAt.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXCHANGE_AT_UNSPECIFIED: _ExchangeAt.ValueType  # 0
+    """The same as PERIOD_END."""
+    EXCHANGE_AT_PERIOD_END: _ExchangeAt.ValueType  # 1
+    """The newest at the end of the billing period."""
+    EXCHANGE_AT_PERIOD_START: _ExchangeAt.ValueType  # 2
+    """The newest at its start."""
+
+class ExchangeAt(_ExchangeAt, metaclass=_ExchangeAtEnumTypeWrapper):
+    """Which rate of exchange counts."""
+
+EXCHANGE_AT_UNSPECIFIED: ExchangeAt.ValueType  # 0
+"""The same as PERIOD_END."""
+EXCHANGE_AT_PERIOD_END: ExchangeAt.ValueType  # 1
+"""The newest at the end of the billing period."""
+EXCHANGE_AT_PERIOD_START: ExchangeAt.ValueType  # 2
+"""The newest at its start."""
+Global___ExchangeAt: _TypeAlias = ExchangeAt  # noqa: Y015
+
 @_typing.final
 class Meter(_message.Message):
     """What is counted."""
@@ -498,13 +642,15 @@ Global___Limit: _TypeAlias = Limit  # noqa: Y015
 
 @_typing.final
 class Plan(_message.Message):
-    """A named set of limits."""
+    """A named set of limits, and what is asked for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PRICES_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The plan's name."""
     description: _builtins.str
@@ -513,20 +659,283 @@ class Plan(_message.Message):
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Limit]:
         """Its limits."""
 
+    @_builtins.property
+    def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Price]:
+        """Its prices, in the order of an invoice."""
+
+    @_builtins.property
+    def terms(self) -> Global___Terms:
+        """What holds for all its prices."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         limits: _abc.Iterable[Global___Limit] | None = ...,
         description: _builtins.str = ...,
+        prices: _abc.Iterable[Global___Price] | None = ...,
+        terms: Global___Terms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "limits", b"limits", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "limits", b"limits", "name", b"name", "prices", b"prices", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Plan: _TypeAlias = Plan  # noqa: Y015
+
+@_typing.final
+class PriceTier(_message.Message):
+    """The units above the tier before. Decimals are texts here and in what follows, as `0.002`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UP_TO_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    FLAT_FIELD_NUMBER: _builtins.int
+    up_to: _builtins.int
+    """Its last unit; 0 for the last tier, which has no end."""
+    amount: _builtins.str
+    """For each unit; empty means 0."""
+    flat: _builtins.str
+    """Once a unit lies in it; empty means 0."""
+    def __init__(
+        self,
+        *,
+        up_to: _builtins.int = ...,
+        amount: _builtins.str = ...,
+        flat: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "flat", b"flat", "up_to", b"up_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceTier: _TypeAlias = PriceTier  # noqa: Y015
+
+@_typing.final
+class DiscountStep(_message.Message):
+    """So many percent off all of it, once it reaches a start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    start: _builtins.str
+    """Units of a price, money of a plan; empty means 0."""
+    percent: _builtins.str
+    """0 to 100."""
+    def __init__(
+        self,
+        *,
+        start: _builtins.str = ...,
+        percent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["percent", b"percent", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiscountStep: _TypeAlias = DiscountStep  # noqa: Y015
+
+@_typing.final
+class Price(_message.Message):
+    """One price of a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class WhereEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___DimensionValues: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___DimensionValues | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PRICE_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    METER_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    IN_CREDITS_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
+    INCLUDED_FIELD_NUMBER: _builtins.int
+    ABOVE_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    DISCOUNT_FIELD_NUMBER: _builtins.int
+    WHERE_FIELD_NUMBER: _builtins.int
+    PER_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    ROUNDING_FIELD_NUMBER: _builtins.int
+    ROUND_PER_FIELD_NUMBER: _builtins.int
+    PAY_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    price_id: _builtins.str
+    """Its id, unique in its plan."""
+    model: Global___PriceModel.ValueType
+    """How a quantity becomes an amount."""
+    meter: _builtins.str
+    """The meter whose usage it is for; none for a fee."""
+    amount: _builtins.str
+    """Per period, unit or package; empty means 0."""
+    in_credits: _builtins.bool
+    """Amounts are in credits."""
+    size: _builtins.int
+    """Units of a package."""
+    percent: _builtins.str
+    """Of a meter that counts money."""
+    included: _builtins.int
+    """Units of a period that are free."""
+    above: _builtins.str
+    """A limit whose units are free instead."""
+    minimum: _builtins.str
+    """What a period costs at least; empty means 0."""
+    per: _builtins.str
+    """A dimension, or a field of the context, each value of which is rated by itself."""
+    currency: _builtins.str
+    """ISO 4217; empty for that of the terms."""
+    rounding: Global___Rounding.ValueType
+    """How it is rounded."""
+    round_per: Global___RoundPer.ValueType
+    """What is rounded."""
+    pay: Global___Pay.ValueType
+    """When a fee is asked for."""
+    whole: _builtins.bool
+    """A part of a period counts in full."""
+    description: _builtins.str
+    """What it is for, for people."""
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceTier]:
+        """Of GRADUATED and VOLUME, rising."""
+
+    @_builtins.property
+    def discount(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiscountStep]:
+        """The step that is reached counts."""
+
+    @_builtins.property
+    def where(self) -> _containers.MessageMap[_builtins.str, Global___DimensionValues]:
+        """Only for usage whose dimensions, or context, have one of the values."""
+
+    def __init__(
+        self,
+        *,
+        price_id: _builtins.str = ...,
+        model: Global___PriceModel.ValueType = ...,
+        meter: _builtins.str = ...,
+        amount: _builtins.str = ...,
+        in_credits: _builtins.bool = ...,
+        size: _builtins.int = ...,
+        percent: _builtins.str = ...,
+        tiers: _abc.Iterable[Global___PriceTier] | None = ...,
+        included: _builtins.int = ...,
+        above: _builtins.str = ...,
+        minimum: _builtins.str = ...,
+        discount: _abc.Iterable[Global___DiscountStep] | None = ...,
+        where: _abc.Mapping[_builtins.str, Global___DimensionValues] | None = ...,
+        per: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        rounding: Global___Rounding.ValueType = ...,
+        round_per: Global___RoundPer.ValueType = ...,
+        pay: Global___Pay.ValueType = ...,
+        whole: _builtins.bool = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["above", b"above", "amount", b"amount", "currency", b"currency", "description", b"description", "discount", b"discount", "in_credits", b"in_credits", "included", b"included", "meter", b"meter", "minimum", b"minimum", "model", b"model", "pay", b"pay", "per", b"per", "percent", b"percent", "price_id", b"price_id", "round_per", b"round_per", "rounding", b"rounding", "size", b"size", "tiers", b"tiers", "where", b"where", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Price: _TypeAlias = Price  # noqa: Y015
+
+@_typing.final
+class CreditTerms(_message.Message):
+    """What a credit costs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICE_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    price: _builtins.str
+    """In the currency of the terms."""
+    balance: _builtins.str
+    """The balance whose grants pay first; empty for none."""
+    def __init__(
+        self,
+        *,
+        price: _builtins.str = ...,
+        balance: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "price", b"price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreditTerms: _TypeAlias = CreditTerms  # noqa: Y015
+
+@_typing.final
+class Terms(_message.Message):
+    """What holds for all prices of a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    DISCOUNT_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
+    EXCHANGE_AT_FIELD_NUMBER: _builtins.int
+    ROUNDING_FIELD_NUMBER: _builtins.int
+    currency: _builtins.str
+    """ISO 4217; empty means USD."""
+    minimum: _builtins.str
+    """What a period costs at least; empty means 0."""
+    exchange_at: Global___ExchangeAt.ValueType
+    """Which rate of exchange counts."""
+    rounding: Global___Rounding.ValueType
+    """How prices that say nothing of it are rounded."""
+    @_builtins.property
+    def discount(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiscountStep]:
+        """Off what a period comes to."""
+
+    @_builtins.property
+    def credit(self) -> Global___CreditTerms:
+        """For prices in credits."""
+
+    def __init__(
+        self,
+        *,
+        currency: _builtins.str = ...,
+        minimum: _builtins.str = ...,
+        discount: _abc.Iterable[Global___DiscountStep] | None = ...,
+        credit: Global___CreditTerms | None = ...,
+        exchange_at: Global___ExchangeAt.ValueType = ...,
+        rounding: Global___Rounding.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "currency", b"currency", "discount", b"discount", "exchange_at", b"exchange_at", "minimum", b"minimum", "rounding", b"rounding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Terms: _TypeAlias = Terms  # noqa: Y015
 
 @_typing.final
 class Override(_message.Message):

@@ -1,0 +1,139 @@
+"""Usage as it is billed, out of rollups and events, and what it is made of.
+
+Guarantees: what one call returns is of one snapshot; where a price is for some events of a meter
+only, or tells them apart, the events themselves are added up.
+Refuses to know: prices.
+"""
+
+import json
+from collections.abc import Sequence
+
+import asyncpg
+
+from tallygate.adapters.postgres.pool import Lent, Postgres
+from tallygate.adapters.postgres.queries import query
+from tallygate.domain.billed import Figures, Level, cover, quantity_of
+from tallygate.domain.errors import TooManyItems
+from tallygate.domain.ids import EventId, MeterName, TenantId
+from tallygate.domain.invoice import Group, Measured, Selection
+from tallygate.domain.window import Window
+from tallygate.ports.billing import (
+    GROUPS_MAX,
+    EvidenceBucket,
+    EvidenceEvent,
+    Place,
+    UsageAsked,
+)
+
+
+class PostgresBilledUsage:
+    """The `BilledUsage` and `UsageEvidence` ports."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def billed(self, tenant_id: TenantId, asked: Sequence[UsageAsked]) -> list[Measured]:
+        """Return the usage of each selection, by group where it has some, all of one instant."""
+        async with (
+            self._postgres.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            whole = [each for each in asked if _is_whole(each.selection)]
+            found = await _from_rollups(connection, tenant_id, whole)
+            for each in asked:
+                if not _is_whole(each.selection):
+                    found += await _from_events(connection, tenant_id, each)
+        return found
+
+    async def meters(self, tenant_id: TenantId, window: Window) -> list[MeterName]:
+        """Return the meters with usage in the minutes of a stretch, by name."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                query("billed_meters"), tenant_id, window.start_us, window.end_us
+            )
+        return [MeterName(row["meter"]) for row in rows]
+
+    async def buckets(
+        self, tenant_id: TenantId, asked: UsageAsked, after: Place, count: int
+    ) -> list[EvidenceBucket]:
+        """Return up to `count` rollups, and events beside them, by time."""
+        pieces = cover(asked.window)
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                query("billed_buckets"),
+                tenant_id,
+                asked.selection.meter,
+                [piece.level.value for piece in pieces],
+                [piece.window.start_us for piece in pieces],
+                [piece.window.end_us for piece in pieces],
+                *after,
+                count,
+            )
+        return [
+            EvidenceBucket(
+                Level(row["level"]), row["at_us"], row["count"], int(row["sum"]), row["id"]
+            )
+            for row in rows
+        ]
+
+    async def events(
+        self, tenant_id: TenantId, asked: UsageAsked, group: Group, after: Place, count: int
+    ) -> list[EvidenceEvent]:
+        """Return up to `count` events of a selection and group, by time and id."""
+        ((key, value),) = group or (("", ""),)
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                query("billed_events"), *_events_of(tenant_id, asked), key, value, *after, count
+            )
+        return [
+            EvidenceEvent(
+                EventId(row["event_id"]), row["event_time_us"], row["amount"], row["refund_of"]
+            )
+            for row in rows
+        ]
+
+
+def _is_whole(selection: Selection) -> bool:
+    return not selection.where and not selection.per
+
+
+async def _from_rollups(
+    connection: Lent, tenant_id: TenantId, asked: Sequence[UsageAsked]
+) -> list[Measured]:
+    pieces = [
+        (place, each.selection.meter, piece)
+        for place, each in enumerate(asked)
+        for piece in cover(each.window)
+    ]
+    rows = await connection.fetch(
+        query("billed_usage"),
+        tenant_id,
+        [place for place, _, _ in pieces],
+        [meter for _, meter, _ in pieces],
+        [piece.level.value for _, _, piece in pieces],
+        [piece.window.start_us for _, _, piece in pieces],
+        [piece.window.end_us for _, _, piece in pieces],
+    )
+    return [_measured(asked[row["place"]], row, ()) for row in rows]
+
+
+async def _from_events(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> list[Measured]:
+    per = asked.selection.per
+    rows = await connection.fetch(
+        query("billed_groups"), *_events_of(tenant_id, asked), per, GROUPS_MAX + 1
+    )
+    if len(rows) > GROUPS_MAX:
+        raise TooManyItems(f"{per} has more than {GROUPS_MAX} values", field="per")
+    return [_measured(asked, row, ((per, row["value"]),) if per else ()) for row in rows]
+
+
+def _events_of(tenant_id: TenantId, asked: UsageAsked) -> tuple[str | int, ...]:
+    where = {key: list(values) for key, values in asked.selection.where}
+    window = asked.window
+    return tenant_id, asked.selection.meter, window.start_us, window.end_us, json.dumps(where)
+
+
+def _measured(asked: UsageAsked, row: asyncpg.Record, group: Group) -> Measured:
+    figures = Figures(row["count"], int(row["sum"]), row["max"], row["min"])
+    quantity = quantity_of(asked.selection.aggregation, figures)
+    return Measured(asked.segment, asked.selection, quantity, figures.count, group)

@@ -1,0 +1,44 @@
+"""Which billing period is meant: by a month, a day or an instant, in the tenant's calendar.
+
+Guarantees: every period of a tenant has a name that finds it.
+Refuses to know: whether the period is over.
+"""
+
+import re
+from datetime import datetime
+from typing import Final
+
+from tallygate.domain.errors import InvalidField
+from tallygate.domain.window import Calendar, Period, Window, from_datetime, window_at, zone_of
+
+_MONTH: Final = re.compile(r"(\d{4})-(\d{2})")
+_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def period_at(of: Calendar, instant_us: int) -> Window:
+    """Return the billing period that holds an instant."""
+    return window_at(Period.BILLING_PERIOD, of, instant_us)
+
+
+def period_named(text: str, of: Calendar, field: str = "period") -> Window:
+    """Return the period that a text names: `2026-11` is the one that begins then.
+
+    Of a day or an instant, it is the period that holds it, of a day at local midnight; an instant
+    without an offset is the tenant's local time. Raises `InvalidField`.
+    """
+    zone = zone_of(of.time_zone)
+    month = _MONTH.fullmatch(text)
+    try:
+        if month:
+            # A period begins in each month, so the one of its last instant begins in it.
+            year, number = divmod(int(month[1]) * 12 + int(month[2]) - 1 + 1, 12)
+            following = datetime(year, number + 1, 1, tzinfo=zone)
+            if not 1 <= int(month[2]) <= 12:
+                raise ValueError
+            return period_at(of, from_datetime(following) - 1)
+        whole = f"{text}T00:00:00" if _DAY.fullmatch(text) else text
+        moment = datetime.fromisoformat(whole)
+    except (ValueError, OverflowError):
+        message = "must be a month (2026-11), a day (2026-11-30) or an instant, as in ISO 8601"
+        raise InvalidField(f"{message}, not {text!r}", field=field) from None
+    return period_at(of, from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=zone)))

@@ -1,0 +1,1 @@
+"""Prices, rating and invoices, against a naive rater of their own."""
