@@ -122,9 +122,7 @@ async def test_more_than_may_wait_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(module, "WAITING_MAX", 3)
     log, observed = FakeTrailLog(), Observed()
     trail = Trail(log, observed)
-    found = await asyncio.gather(
-        *(trail.write(entry()) for _ in range(5)), return_exceptions=True
-    )
+    found = await asyncio.gather(*(trail.write(entry()) for _ in range(5)), return_exceptions=True)
     assert [type(each) for each in found if each is not None] == [Overloaded, Overloaded]
     assert (observed.refusals, len(log.rows)) == (2, 3)
 

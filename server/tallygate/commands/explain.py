@@ -11,8 +11,9 @@ from typing import Annotated, Final
 
 import typer
 
+from tallygate.commands.audited import needs_postgres, run_audited
 from tallygate.commands.options import Config, Json, PostgresDsn, RedisUrl, settings_of
-from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, errors, run, show
+from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, errors, show
 from tallygate.domain import ids
 from tallygate.domain.drift import spelled
 from tallygate.domain.event import RejectedEvent, UsageEvent
@@ -37,8 +38,7 @@ def explain(
 ) -> None:
     """Tell an event's whole story; exit 1 if nothing is on record."""
     settings = settings_of(config, postgres_dsn=postgres_dsn, redis_url=redis_url)
-    if settings.postgres_dsn is None:
-        raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")
+    needs_postgres(settings)
 
     async def work() -> Story:
         event_id = ids.event_id(event, "EVENT_ID")
@@ -46,7 +46,9 @@ def explain(
         async with explaining(settings) as telling:
             return await telling.story(event_id, asked)
 
-    story = run(work())
+    story = run_audited(
+        settings, "explain", work(), tenant_id=tenant, shows=True, request={"event_id": event}
+    )
     show([*_sheets(story)], as_json=as_json)
     if story.unsearched:
         errors.print(f"The streams were not searched: {story.unsearched}.", markup=False)

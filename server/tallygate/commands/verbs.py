@@ -18,6 +18,7 @@ from tallygate.commands import demo as demos
 from tallygate.commands import doctor as doctors
 from tallygate.commands import usage as usages
 from tallygate.commands import watch as watches
+from tallygate.commands.audit import audit
 from tallygate.commands.credit import credit, reset
 from tallygate.commands.dev import Dev, development
 from tallygate.commands.explain import explain
@@ -54,6 +55,7 @@ verbs = typer.Typer()
 verbs.add_typer(imports, name="import")
 verbs.add_typer(credit, name="credit")
 verbs.add_typer(outbox, name="outbox")
+verbs.add_typer(audit, name="audit")
 verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)

@@ -84,7 +84,7 @@ class ChainBreak:
 
 def actor_name(value: str, field: str) -> str:
     """Return `value` if it may stand for who asks. Raises `InvalidField` naming `field`."""
-    if not value or len(value) > ACTOR_LENGTH_MAX or not value.isprintable():
+    if not value.strip() or len(value) > ACTOR_LENGTH_MAX or not value.isprintable():
         raise InvalidField(
             f"must be 1 to {ACTOR_LENGTH_MAX} printable characters that say who asks", field=field
         )

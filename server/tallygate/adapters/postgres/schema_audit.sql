@@ -33,7 +33,7 @@ create function tallygate.audit_field(value text) returns text
     set search_path = pg_catalog
     as $$ select octet_length(convert_to(value, 'UTF8'))::text || ':' || value || ',' $$;
 comment on function tallygate.audit_field is
-    'A field as the chain hashes it: its length in bytes before it, so that none runs into another.';
+    'A field as the chain hashes it: with its length in bytes before it, so that none runs on.';
 
 -- Runs as its owner: no role may write rows of its own making. Its time is taken while it holds
 -- the end of the chain, so that times follow the numbers.
