@@ -22,6 +22,7 @@ from tallygate.commands.audit import audit
 from tallygate.commands.credit import credit, reset
 from tallygate.commands.dev import Dev, development
 from tallygate.commands.explain import explain
+from tallygate.commands.export import export
 from tallygate.commands.imports import imports
 from tallygate.commands.options import (
     CatalogFile,
@@ -60,6 +61,7 @@ verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)
 verbs.command("explain")(explain)
+verbs.command("export")(export)
 
 
 @verbs.command()
