@@ -24,6 +24,7 @@ from tallygate.commands.dev import Dev, development
 from tallygate.commands.explain import explain
 from tallygate.commands.export import export
 from tallygate.commands.imports import imports
+from tallygate.commands.lineage import lineage
 from tallygate.commands.options import (
     CatalogFile,
     Config,
@@ -57,6 +58,7 @@ verbs.add_typer(imports, name="import")
 verbs.add_typer(credit, name="credit")
 verbs.add_typer(outbox, name="outbox")
 verbs.add_typer(audit, name="audit")
+verbs.add_typer(lineage, name="lineage")
 verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)
