@@ -15,7 +15,7 @@ from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import EventId, MeterName, TenantId
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US
 from tallygate.ports import LedgerBatch
-from tallygate.ports.lineage import BucketAsked, BucketLineage, Grain, Whereabouts
+from tallygate.ports.lineage import BucketAsked, BucketEvent, BucketLineage, Grain, Whereabouts
 from tests.servers import Databases, connection, run
 from tests.usage_events import NOON_US, event
 
@@ -37,7 +37,8 @@ class Parts:
 
     async def bucket(self, grain: Grain, at_us: int = NOON_US) -> BucketLineage:
         """Return a bucket of acme's requests with all its events, read three at a time."""
-        events, after = [], None
+        events: list[BucketEvent] = []
+        after: tuple[int, str] | None = None
         while True:
             asked = BucketAsked(ACME, REQUESTS, grain, at_us, after, 3)
             found = await self.reads.bucket(asked)

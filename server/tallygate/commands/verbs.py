@@ -47,6 +47,7 @@ from tallygate.commands.output import (
     show,
 )
 from tallygate.commands.processes import stop_signal
+from tallygate.commands.replay import replay
 from tallygate.commands.simulate import simulate_plan
 from tallygate.commands.verify import verify
 from tallygate.domain.errors import CatalogInvalid
@@ -59,6 +60,7 @@ verbs.add_typer(credit, name="credit")
 verbs.add_typer(outbox, name="outbox")
 verbs.add_typer(audit, name="audit")
 verbs.add_typer(lineage, name="lineage")
+verbs.add_typer(replay, name="replay")
 verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)
