@@ -15,6 +15,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from tallygate.domain.retention import EVENT_MONTHS_MIN
+
 REDACTED = "***"
 
 MIB = 1024 * 1024
@@ -65,6 +67,13 @@ def split_commas(value: object) -> object:
     if not isinstance(value, str):
         return value
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def check_retention(months: int) -> int:
+    """Return the months as they are; raise ValueError for fewer than counters may need."""
+    if 0 < months < EVENT_MONTHS_MIN:
+        raise ValueError(f"must be 0, for ever, or at least {EVENT_MONTHS_MIN}")
+    return months
 
 
 def check_scheme(*schemes: str) -> AfterValidator:
@@ -295,6 +304,16 @@ class Settings(BaseSettings):
 
     relay_backoff_max_ms: int = Field(default=3_600_000, ge=1_000, le=86_400_000)
     """The longest wait between two attempts."""
+
+    retention_event_months: Annotated[int, AfterValidator(check_retention)] = Field(
+        default=0, ge=0, le=1_200
+    )
+    """Whole months for which events are kept before `tallygate retention apply` may drop them, from
+    14: longer than any limit's window. 0 for ever. Keys and rollups are kept for ever."""
+
+    retention_message_days: int = Field(default=0, ge=0, le=3_660)
+    """Days for which delivered messages are kept before the same command prunes them; 0 for
+    ever."""
 
     @classmethod
     def settings_customise_sources(

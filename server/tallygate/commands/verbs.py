@@ -48,6 +48,7 @@ from tallygate.commands.output import (
 )
 from tallygate.commands.processes import stop_signal
 from tallygate.commands.replay import replay
+from tallygate.commands.retention import retention
 from tallygate.commands.simulate import simulate_plan
 from tallygate.commands.verify import verify
 from tallygate.domain.errors import CatalogInvalid
@@ -61,6 +62,7 @@ verbs.add_typer(outbox, name="outbox")
 verbs.add_typer(audit, name="audit")
 verbs.add_typer(lineage, name="lineage")
 verbs.add_typer(replay, name="replay")
+verbs.add_typer(retention, name="retention")
 verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)

@@ -57,6 +57,16 @@ class WholeFile:
         self._part.unlink(missing_ok=True)
 
 
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hex. Raises `FileRefused` where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise FileRefused(f"{path} cannot be read: {reason}", field="--dir") from error
+
+
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
     """Say of which file the system complains, without a traceback."""

@@ -185,6 +185,26 @@ begin
 end
 $$;
 
+-- Periods are no part of this: where they are kept, none that a month touches may be open still.
+create function tallygate.unclosed_periods(from_time timestamptz, to_time timestamptz)
+    returns bigint
+    language plpgsql stable
+    set search_path = pg_catalog
+    as $$
+declare
+    found bigint := 0;
+begin
+    if to_regclass('tallygate.billing_period') is not null then
+        execute 'select count(*) from tallygate.billing_period'
+            ' where start_at < $2 and end_at > $1 and state <> ''closed'''
+            into found using from_time, to_time;
+    end if;
+    return found;
+end
+$$;
+comment on function tallygate.unclosed_periods is
+    'Count the billing periods of any tenant that overlap a time and are not closed.';
+
 -- Runs as its owner, so that no role needs the right to drop tables. Events are never edited, so
 -- that as many as the archive has are the ones it has. Whoever ingests waits while they are
 -- counted, with everything else done before.
@@ -212,6 +232,10 @@ begin
     if keep_months < 14
         or asked_month + make_interval(months => keep_months + 1) > now() then
         raise exception 'the month is younger than what is kept'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if tallygate.unclosed_periods(asked_month, asked_month + interval '1 month') > 0 then
+        raise exception 'a billing period of the month is not closed'
             using errcode = 'invalid_parameter_value';
     end if;
     -- Before the events, as whoever places a hold must not wait for who counts.
