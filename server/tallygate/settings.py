@@ -69,13 +69,6 @@ def split_commas(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-def check_retention(months: int) -> int:
-    """Return the months as they are; raise ValueError for fewer than counters may need."""
-    if 0 < months < EVENT_MONTHS_MIN:
-        raise ValueError(f"must be 0, for ever, or at least {EVENT_MONTHS_MIN}")
-    return months
-
-
 def check_scheme(*schemes: str) -> AfterValidator:
     """Return a validator that lets only URLs of these schemes pass, and never shows the URL."""
 
@@ -305,9 +298,7 @@ class Settings(BaseSettings):
     relay_backoff_max_ms: int = Field(default=3_600_000, ge=1_000, le=86_400_000)
     """The longest wait between two attempts."""
 
-    retention_event_months: Annotated[int, AfterValidator(check_retention)] = Field(
-        default=0, ge=0, le=1_200
-    )
+    retention_event_months: int = Field(default=0, ge=0, le=1_200)
     """Whole months for which events are kept before `tallygate retention apply` may drop them, from
     14: longer than any limit's window. 0 for ever. Keys and rollups are kept for ever."""
 
@@ -344,6 +335,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 "processes above 1 need TCP in grpc_address: a Unix socket has one listener, and"
                 " nothing divides its connections"
+            )
+        if 0 < self.retention_event_months < EVENT_MONTHS_MIN:
+            raise ValueError(
+                f"retention_event_months must be 0, for ever, or at least {EVENT_MONTHS_MIN}:"
+                " counters are made anew of events"
             )
         if self.ingest_claim_idle_ms <= self.postgres_statement_timeout_ms:
             raise ValueError(

@@ -6,6 +6,7 @@ Refuses to know: where the log is kept.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import typer
@@ -61,7 +62,7 @@ def list_entries(
         shows=True,
         request={"actor": actor, "action": action, "from": from_, "to": to},
     )
-    show([_rows(found)], as_json=as_json)
+    show([sheet_of(found)], as_json=as_json)
 
 
 @audit.command("verify")
@@ -107,10 +108,11 @@ def _noted(text: str) -> tuple[int, bytes]:
     return int(found[1]), bytes.fromhex(found[2])
 
 
-def _rows(found: list[TrailLink]) -> Sheet:
+def sheet_of(found: Sequence[TrailLink]) -> Sheet:
+    """Return rows of the log as a table, with all that their hashes are of."""
     columns = (
         *("row", "at", "actor", "role", "action", "tenant", "outcome", "request"),
-        *("call", "hash"),
+        *("call", "digest", "hash before", "hash"),
     )
     return Sheet(
         "audit",
@@ -119,7 +121,8 @@ def _rows(found: list[TrailLink]) -> Sheet:
             (
                 *(row.seq, spelled(row.at_us), row.entry.actor, row.entry.role, row.entry.action),
                 *(row.entry.tenant_id, row.entry.outcome, row.entry.request),
-                *(row.entry.call_id, row.hash.hex()),
+                *(row.entry.call_id, row.entry.request_sha256),
+                *(row.prev_hash.hex(), row.hash.hex()),
             )
             for row in found
         ],
