@@ -15,6 +15,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from tallygate.domain.retention import EVENT_MONTHS_MIN
+
 REDACTED = "***"
 
 MIB = 1024 * 1024
@@ -296,6 +298,14 @@ class Settings(BaseSettings):
     relay_backoff_max_ms: int = Field(default=3_600_000, ge=1_000, le=86_400_000)
     """The longest wait between two attempts."""
 
+    retention_event_months: int = Field(default=0, ge=0, le=1_200)
+    """Whole months for which events are kept before `tallygate retention apply` may drop them, from
+    14: longer than any limit's window. 0 for ever. Keys and rollups are kept for ever."""
+
+    retention_message_days: int = Field(default=0, ge=0, le=3_660)
+    """Days for which delivered messages are kept before the same command prunes them; 0 for
+    ever."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -325,6 +335,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 "processes above 1 need TCP in grpc_address: a Unix socket has one listener, and"
                 " nothing divides its connections"
+            )
+        if 0 < self.retention_event_months < EVENT_MONTHS_MIN:
+            raise ValueError(
+                f"retention_event_months must be 0, for ever, or at least {EVENT_MONTHS_MIN}:"
+                " counters are made anew of events"
             )
         if self.ingest_claim_idle_ms <= self.postgres_statement_timeout_ms:
             raise ValueError(

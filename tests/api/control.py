@@ -7,12 +7,13 @@ Refuses to know Postgres.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 from google.protobuf.message import Message
 
 from tallygate.adapters.catalog.document import YamlCatalogDocuments
+from tallygate.adapters.log import redact_value
 from tallygate.api.admin import AdminParts, AdminServicer
+from tallygate.api.audited import AuditedRegistry
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.server import Server, ServerOptions
 from tallygate.domain.ids import MeterName
@@ -20,6 +21,7 @@ from tallygate.flow.apply import Apply
 from tallygate.flow.grant import Granting
 from tallygate.flow.reset import ResetParts, Resetting
 from tallygate.flow.usage_windows import UsageWindows
+from tallygate.flow.trail import Trail
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
 from tallygate.ports import UsageQuery, UsageRow, UsageTotal
 from tallygate.testing.catalog import FakeCatalogStore
@@ -27,6 +29,7 @@ from tallygate.testing.credit import FakeCreditLedger, FakeResetAudit
 from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.period_usage import FakePeriodUsage
 from tallygate.testing.quota import FakeQuotaStore
+from tallygate.testing.trail import FakeTrailLog
 from tests.catalog.documents import GOOD
 from tests.sidecar import MESSAGE_BYTES_MAX, SilentEdge, channel
 from tests.transports import TRANSPORT
@@ -66,6 +69,7 @@ class Control:
     books: Books
     ledger: FakeLedger = field(default_factory=FakeLedger)
     audit: FakeResetAudit = field(default_factory=FakeResetAudit)
+    trail: FakeTrailLog = field(default_factory=FakeTrailLog)
     counters: FakeQuotaStore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,11 +109,17 @@ async def controlled() -> AsyncIterator[Control]:
     windows = UsageWindows(usage, usage, store, found)
     parts = AdminParts(apply, store, books, windows, granting, Resetting(resets))
     servicer = AdminServicer(parts)
+    trail = Trail(found.trail)
     server = Server(
         ServerOptions(
             ["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(10.0, SilentEdge()), transport=TRANSPORT
         ),
-        {ADMIN: partial(admin_pb2_grpc.add_AdminServiceServicer_to_server, servicer)},
+        {
+            ADMIN: lambda registry: admin_pb2_grpc.add_AdminServiceServicer_to_server(
+                servicer,
+                AuditedRegistry(registry, trail, redact_value),  # type: ignore[arg-type]
+            )
+        },
     )
     await server.start()
     async with channel(server.addresses[0]) as opened:
@@ -117,3 +127,4 @@ async def controlled() -> AsyncIterator[Control]:
         await found.apply(GOOD)
         yield found
     await server.stop(1.0)
+    await trail.close()

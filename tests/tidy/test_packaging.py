@@ -13,8 +13,9 @@ from .tree import Source, sources
 PIN = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?P<rest>[^\n]*)$", re.MULTILINE
 )
-# What requirements.lock is for: the service, its embedded servers and native transport, the tools.
-LOCKED_EXTRAS = ("embedded", "native", "stripe")
+# What requirements.lock is for: the service, its exports and Stripe, its embedded servers and
+# native transport, the tools.
+LOCKED_EXTRAS = ("archive", "embedded", "native", "stripe")
 LOCKED_GROUPS = ("dev",)
 # What bench/requirements.lock is for: drawing what a benchmark found.
 BENCH_GROUPS = ("bench",)

@@ -11,13 +11,14 @@ from typing import Annotated, Final
 
 import typer
 
+from tallygate.commands.audited import needs_postgres, run_audited
 from tallygate.commands.options import Config, Json, PostgresDsn, RedisUrl, settings_of
-from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, errors, run, show
+from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, errors, show
 from tallygate.domain import ids
 from tallygate.domain.drift import spelled
 from tallygate.domain.event import RejectedEvent, UsageEvent
 from tallygate.flow.explain import Chapter, Ending, Story
-from tallygate.ports.story import Waiting
+from tallygate.ports.story import Archived, Waiting
 from tallygate.wiring.auditing import explaining
 
 # Sooner than this is on time: clocks differ, and calls take a while.
@@ -37,8 +38,7 @@ def explain(
 ) -> None:
     """Tell an event's whole story; exit 1 if nothing is on record."""
     settings = settings_of(config, postgres_dsn=postgres_dsn, redis_url=redis_url)
-    if settings.postgres_dsn is None:
-        raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")
+    needs_postgres(settings)
 
     async def work() -> Story:
         event_id = ids.event_id(event, "EVENT_ID")
@@ -46,7 +46,9 @@ def explain(
         async with explaining(settings) as telling:
             return await telling.story(event_id, asked)
 
-    story = run(work())
+    story = run_audited(
+        settings, "explain", work(), tenant_id=tenant, shows=True, request={"event_id": event}
+    )
     show([*_sheets(story)], as_json=as_json)
     if story.unsearched:
         errors.print(f"The streams were not searched: {story.unsearched}.", markup=False)
@@ -139,6 +141,9 @@ def _beside(story: Story) -> Iterator[Sheet]:
 
 def _lines(chapter: Chapter) -> Iterator[tuple[str, Cell]]:
     yield "ending", _ENDINGS[chapter.ending]
+    if chapter.archived is not None:
+        yield from _archived(chapter.archived)
+        yield from _period(chapter)
     if chapter.stored is None:
         return
     event = chapter.stored.event
@@ -163,15 +168,28 @@ def _lines(chapter: Chapter) -> Iterator[tuple[str, Cell]]:
         yield "refund of", event.refund_of
     if chapter.refunds:
         yield "refunded", -sum(each.amount for each in chapter.refunds)
-    if chapter.period is not None:
-        start, end = spelled(chapter.period.start_us), spelled(chapter.period.end_us)
-        yield "billing period", f"{start} to {end}"
+    yield from _period(chapter)
     if not chapter.told:
         yield "deliveries", "no message tells of it: no destination wanted it, or it was pruned"
 
 
+def _archived(archived: Archived) -> Iterator[tuple[str, Cell]]:
+    month = archived.month
+    yield "happened", spelled(archived.event_time_us)
+    yield "archive", month.file
+    yield "archive's sha256", month.file_sha256
+    yield "dropped from the ledger", spelled(month.dropped_at_us)
+
+
+def _period(chapter: Chapter) -> Iterator[tuple[str, Cell]]:
+    if chapter.period is not None:
+        start, end = spelled(chapter.period.start_us), spelled(chapter.period.end_us)
+        yield "billing period", f"{start} to {end}"
+
+
 _ENDINGS: Final = {
     Ending.PERSISTED: "in the ledger",
+    Ending.ARCHIVED: "archived: counted for ever, and kept in its month's archive alone",
     Ending.REJECTED: "refused, and kept as a dead letter",
     Ending.WAITING: "accepted, and on its way to the ledger",
 }
@@ -184,6 +202,6 @@ def _number(event: UsageEvent | RejectedEvent) -> str:
 def _why(chapter: Chapter, waiting: Waiting) -> str:
     if waiting.rejected_for:
         return f"refused: {waiting.rejected_for}"
-    if chapter.stored is not None:
+    if chapter.stored is not None or chapter.archived is not None:
         return "a duplicate of what the ledger has"
     return "on its way"

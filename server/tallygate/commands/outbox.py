@@ -1,6 +1,6 @@
 """The verbs about the outbox, which an operator gives to the database itself.
 
-Guarantees: each may be given again: what is done is done once.
+Guarantees: each may be given again: what is done is done once, and stands in the audit log.
 Refuses to know: how rows change.
 """
 
@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from tallygate.commands.audited import needs_postgres, run_audited
 from tallygate.commands.options import Config, Json, PostgresDsn, settings_of
-from tallygate.commands.output import Sheet, run, show
-from tallygate.settings import Settings
+from tallygate.commands.output import Sheet, show
 from tallygate.wiring.tools import outbox_upkeep
 
 outbox = typer.Typer(no_args_is_help=True, help="Mend the outbox: retry, prune, rebase.")
@@ -26,12 +26,15 @@ def retry(
     as_json: Json = False,
 ) -> None:
     """Have messages that were given up on sent again, under the ids they had."""
+    settings = settings_of(config, postgres_dsn=postgres_dsn)
+    dsn = needs_postgres(settings)
 
-    async def work(dsn: str) -> int:
+    async def work() -> int:
         async with outbox_upkeep(dsn) as upkeep:
             return await upkeep.unpark(destination, message)
 
-    _show("retried", run(work(_dsn(settings_of(config, postgres_dsn=postgres_dsn)))), as_json)
+    asked = {"destination": destination, "message": message}
+    _show("retried", run_audited(settings, "outbox retry", work(), request=asked), as_json)
 
 
 @outbox.command()
@@ -45,12 +48,16 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Delete old messages that every destination has; those that wait or are parked stay."""
+    settings = settings_of(config, postgres_dsn=postgres_dsn)
+    dsn = needs_postgres(settings)
 
-    async def work(dsn: str) -> int:
+    async def work() -> int:
         async with outbox_upkeep(dsn) as upkeep:
             return await upkeep.prune(older_than_days)
 
-    _show("pruned", run(work(_dsn(settings_of(config, postgres_dsn=postgres_dsn)))), as_json)
+    asked = {"older_than_days": older_than_days}
+    found = run_audited(settings, "outbox prune", work(), request=asked)
+    _show("pruned", found, as_json)
 
 
 @outbox.command()
@@ -58,18 +65,14 @@ def rebase(
     *, postgres_dsn: PostgresDsn = None, config: Config = None, as_json: Json = False
 ) -> None:
     """After a restore into a new cluster: put the old cluster's messages before all new ones."""
+    settings = settings_of(config, postgres_dsn=postgres_dsn)
+    dsn = needs_postgres(settings)
 
-    async def work(dsn: str) -> int:
+    async def work() -> int:
         async with outbox_upkeep(dsn) as upkeep:
             return await upkeep.rebase()
 
-    _show("rebased", run(work(_dsn(settings_of(config, postgres_dsn=postgres_dsn)))), as_json)
-
-
-def _dsn(settings: Settings) -> str:
-    if settings.postgres_dsn is None:
-        raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")
-    return settings.postgres_dsn.get_secret_value()
+    _show("rebased", run_audited(settings, "outbox rebase", work()), as_json)
 
 
 def _show(what: str, count: int, as_json: bool) -> None:

@@ -18,11 +18,14 @@ from tallygate.commands import demo as demos
 from tallygate.commands import doctor as doctors
 from tallygate.commands import usage as usages
 from tallygate.commands import watch as watches
+from tallygate.commands.audit import audit
 from tallygate.commands.credit import credit, reset
 from tallygate.commands.dev import Dev, development
 from tallygate.commands.explain import explain
+from tallygate.commands.export import export
 from tallygate.commands.imports import imports
 from tallygate.commands.invoice import invoice
+from tallygate.commands.lineage import lineage
 from tallygate.commands.options import (
     CatalogFile,
     Config,
@@ -47,6 +50,8 @@ from tallygate.commands.output import (
 from tallygate.commands.processes import stop_signal
 from tallygate.commands.rollups import rollups
 from tallygate.commands.rates import rates
+from tallygate.commands.replay import replay
+from tallygate.commands.retention import retention
 from tallygate.commands.simulate import simulate_plan
 from tallygate.commands.usage_windows import WindowsAsked, request_of, windows
 from tallygate.commands.verify import verify
@@ -61,10 +66,15 @@ verbs.add_typer(outbox, name="outbox")
 verbs.add_typer(rollups, name="rollups")
 verbs.add_typer(invoice, name="invoice")
 verbs.add_typer(rates, name="rates")
+verbs.add_typer(audit, name="audit")
+verbs.add_typer(lineage, name="lineage")
+verbs.add_typer(replay, name="replay")
+verbs.add_typer(retention, name="retention")
 verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)
 verbs.command("explain")(explain)
+verbs.command("export")(export)
 
 
 @verbs.command()

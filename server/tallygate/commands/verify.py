@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+from tallygate.commands.audited import needs_postgres, run_audited
 from tallygate.commands.options import Config, Json, PostgresDsn, RedisUrl, settings_of
-from tallygate.commands.output import EXIT_FAILED, Sheet, counting, run, show
+from tallygate.commands.output import EXIT_FAILED, Sheet, counting, show
 from tallygate.domain import ids
 from tallygate.flow.verify import Report
 from tallygate.wiring.auditing import verifying
@@ -27,8 +28,7 @@ def verify(
 ) -> None:
     """Compare all that was made of the ledger with it, live; exit 1 if anything differs."""
     settings = settings_of(config, postgres_dsn=postgres_dsn, redis_url=redis_url)
-    if settings.postgres_dsn is None:
-        raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")
+    needs_postgres(settings)
 
     async def work() -> Report:
         asked = ids.tenant_id(tenant, "--tenant") if tenant else None
@@ -36,7 +36,7 @@ def verify(
             async with verifying(settings, lambda _what, count: note(count)) as verification:
                 return await verification.run(asked)
 
-    report = run(work())
+    report = run_audited(settings, "verify", work(), tenant_id=tenant, shows=True)
     show([*_sheets(report, rows)], as_json=as_json)
     if not report.clean:
         raise typer.Exit(EXIT_FAILED)

@@ -2,9 +2,9 @@
 
 If we die here, nothing has happened: an explanation reads, and changes nothing.
 
-Guarantees: an event that was accepted and is not lost is found: in the ledger, among the dead
-letters, or in the streams. The streams are searched first: what leaves them meanwhile has reached
-the ledger.
+Guarantees: an event that was accepted and is not lost is found: in the ledger, in the archive of a
+month that was dropped, among the dead letters, or in the streams. The streams are searched first:
+what leaves them meanwhile has reached the ledger.
 Refuses to know: SQL, Redis, and how a story is told.
 """
 
@@ -18,6 +18,7 @@ from tallygate.domain.ids import EventId, TenantId
 from tallygate.domain.window import Period, Window, window_at
 from tallygate.ports import CatalogStore, Clock
 from tallygate.ports.story import (
+    Archived,
     Bucket,
     CorrectionTold,
     EventRecords,
@@ -34,6 +35,7 @@ class Ending(StrEnum):
     """Where an event's way has led it."""
 
     PERSISTED = "persisted"
+    ARCHIVED = "archived"
     REJECTED = "rejected"
     WAITING = "waiting"
 
@@ -49,6 +51,7 @@ class Chapter:
     tenant_id: TenantId
     ending: Ending
     stored: Stored | None = None
+    archived: Archived | None = None
     letters: tuple[Letter, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     duplicates: tuple[Waiting, ...] = ()
@@ -97,17 +100,20 @@ class Explain:
         waiting, unsearched = await self._waiting(tenant_id, event_id)
         records = self._parts.records
         stored = await records.stored(tenant_id, event_id)
+        archived = await records.archived(tenant_id, event_id)
         letters = await records.letters(tenant_id, event_id)
         tenants = sorted(
             {each.event.tenant_id for each in stored}
+            | {each.tenant_id for each in archived}
             | {each.event.tenant_id for each in waiting}
             | {TenantId(each.rejected.tenant_id) for each in letters}
         )
         by_tenant = {each.event.tenant_id: each for each in stored}
+        dropped = {each.tenant_id: each for each in archived}
         chapters = [
             await self._chapter(
                 tenant,
-                by_tenant.get(tenant),
+                by_tenant.get(tenant) or dropped.get(tenant),
                 [each for each in letters if each.rejected.tenant_id == tenant],
                 [each for each in waiting if each.event.tenant_id == tenant],
             )
@@ -128,13 +134,16 @@ class Explain:
     async def _chapter(
         self,
         tenant_id: TenantId,
-        stored: Stored | None,
+        found: Stored | Archived | None,
         letters: Sequence[Letter],
         waiting: Sequence[Waiting],
     ) -> Chapter:
-        if stored is None:
+        if found is None:
             ending = Ending.REJECTED if letters else Ending.WAITING
-            return Chapter(tenant_id, ending, None, tuple(letters), tuple(waiting))
+            return Chapter(tenant_id, ending, letters=tuple(letters), waiting=tuple(waiting))
+        if isinstance(found, Archived):
+            return await self._archived(found, letters, waiting)
+        stored = found
         records, event = self._parts.records, stored.event
         # The entry that the ledger has taken may not be trimmed yet: it is no duplicate.
         numbers = (event.source_id, event.source_lane, event.source_seq)
@@ -154,6 +163,22 @@ class Explain:
             told=tuple(await records.told(event)),
             corrections=tuple(await records.corrections(tenant_id, event.event_id)),
             period=await self._period(tenant_id, event.event_time_us),
+        )
+
+    async def _archived(
+        self, found: Archived, letters: Sequence[Letter], waiting: Sequence[Waiting]
+    ) -> Chapter:
+        """Return what the ledger has still of an event whose month was dropped."""
+        records, tenant_id, event_id = self._parts.records, found.tenant_id, found.event_id
+        return Chapter(
+            tenant_id=tenant_id,
+            ending=Ending.ARCHIVED,
+            archived=found,
+            letters=tuple(letters),
+            duplicates=tuple(waiting),
+            refunds=tuple(await records.refunds(tenant_id, event_id)),
+            corrections=tuple(await records.corrections(tenant_id, event_id)),
+            period=await self._period(tenant_id, found.event_time_us),
         )
 
     async def _period(self, tenant_id: TenantId, at_us: int) -> Window | None:

@@ -133,6 +133,10 @@ class Verify:
             f"rollups by group of meter {meter}: they lack events, as they are made anew"
             for meter in await self._parts.groups.incomplete()
         ]
+        dropped = len({month.from_us for month in months if month.dropped})
+        if dropped:
+            report.count("months archived", dropped)
+        report.add(await ledger.archives(tenant_id))
         report.count("partitions", len({month.leaf for month in months if month.leaf}))
         report.add(_misplaced(months))
         report.add(await ledger.unnamed(tenant_id))
@@ -206,7 +210,7 @@ def _by_month(months: Sequence[Month]) -> list[tuple[Month, list[str]]]:
     for each in months:
         before, leaves = found.get(each.from_us, (None, []))
         events = each.events + (before.events if before else 0)
-        whole = Month(each.from_us, each.to_us, each.leaf, events)
+        whole = Month(each.from_us, each.to_us, each.leaf, events, each.dropped)
         found[each.from_us] = (whole, [*leaves, each.leaf] if each.leaf else leaves)
     return list(found.values())
 

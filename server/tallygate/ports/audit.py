@@ -27,13 +27,15 @@ FOUND_MAX: Final = 10_000
 class Month:
     """A month of usage: its bounds in microseconds, its partition, how many events that has.
 
-    `leaf` is empty where there are rollups without an event.
+    `leaf` is empty where there are rollups without an event. Of a month that was `dropped`, the
+    events are in its archive; those that came since lie in the partition of all other months.
     """
 
     from_us: int
     to_us: int
     leaf: str
     events: int
+    dropped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,10 @@ class LedgerAudit(Protocol):
 
     async def accounts(self, tenant_id: TenantId | None) -> Sequence[Difference]:
         """Return accounts of balances that differ from their postings."""
+        ...
+
+    async def archives(self, tenant_id: TenantId | None) -> Sequence[Difference]:
+        """Return what rollups and keys have otherwise than the archives of dropped months."""
         ...
 
 

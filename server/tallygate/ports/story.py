@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tallygate.domain.event import RejectedEvent, UsageEvent
 from tallygate.domain.ids import EventId, MeterName, OperationId, TenantId
+from tallygate.ports.archive import ArchivedMonth
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,16 @@ class Stored:
     event: UsageEvent
     leaf: str
     numbered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """An event whose month was dropped: the ledger has its key, and its archive the rest."""
+
+    tenant_id: TenantId
+    event_id: EventId
+    event_time_us: int
+    month: ArchivedMonth
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,10 @@ class EventRecords(Protocol):
 
     async def stored(self, tenant_id: TenantId | None, event_id: EventId) -> Sequence[Stored]:
         """Return the events of this id: one per tenant at most."""
+        ...
+
+    async def archived(self, tenant_id: TenantId | None, event_id: EventId) -> Sequence[Archived]:
+        """Return where the events of this id are whose months were dropped."""
         ...
 
     async def letters(self, tenant_id: TenantId | None, event_id: EventId) -> Sequence[Letter]:

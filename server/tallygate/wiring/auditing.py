@@ -17,6 +17,7 @@ from tallygate.adapters.postgres.audit_usage import PostgresAuditSnapshots
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.event_records import PostgresEventRecords
 from tallygate.adapters.postgres.group_audit import PostgresGroupAudit
+from tallygate.adapters.postgres.lineage_reads import PostgresLineageReads
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.postgres.stored_numbers import PostgresStoredNumbers
 from tallygate.adapters.redis.client import connect
@@ -33,6 +34,7 @@ from tallygate.flow.completeness import (
 from tallygate.flow.explain import Explain, ExplainParts
 from tallygate.flow.verify import Progress, Verify, VerifyParts
 from tallygate.flow.verify_counters import CounterAudit, CounterParts
+from tallygate.ports.lineage import LineageReads
 from tallygate.settings import Settings
 from tallygate.wiring.rebuilding import Declarations
 
@@ -107,6 +109,16 @@ async def explaining(settings: Settings) -> AsyncIterator[Explain]:
                 streams=RedisStreamSearch(client, settings.shards) if client else None,
             )
         )
+
+
+@asynccontextmanager
+async def tracing(settings: Settings) -> AsyncIterator[LineageReads]:
+    """Lend what looks back from buckets and messages to events."""
+    postgres = _postgres(settings)
+    try:
+        yield PostgresLineageReads(postgres)
+    finally:
+        await postgres.close()
 
 
 def _redis(settings: Settings) -> Redis | None:

@@ -13,10 +13,12 @@ from redis.asyncio import Redis
 
 from tallygate.adapters.catalog.document import YamlCatalogDocuments
 from tallygate.adapters.clock import SystemClock
+from tallygate.adapters.log import redact_value
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger, PostgresResetAudit
 from tallygate.adapters.postgres.group_remake import PostgresRollups
 from tallygate.adapters.postgres.pool import Postgres
+from tallygate.adapters.postgres.trail import PostgresTrailLog
 from tallygate.adapters.postgres.usage_reader import PostgresUsageReader
 from tallygate.adapters.prometheus.credits import CreditMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
@@ -26,6 +28,7 @@ from tallygate.adapters.redis.catalog_publisher import RedisCatalogPublisher
 from tallygate.adapters.redis.epochs import RedisCounterEpochs, RedisCounterStages
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.api.admin import AdminParts, AdminServicer
+from tallygate.api.audited import AuditedRegistry
 from tallygate.api.server import Register
 from tallygate.flow.apply import Apply
 from tallygate.flow.carry import Carry
@@ -36,6 +39,7 @@ from tallygate.flow.loop import Step as LoopStep
 from tallygate.flow.publish import Publish
 from tallygate.flow.remake import KeepRollups
 from tallygate.flow.reset import ResetParts, Resetting
+from tallygate.flow.trail import Trail
 from tallygate.gen.v1 import admin_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.wiring.host import Host, Running
@@ -83,10 +87,13 @@ async def prepare_control(host: Host, running: Running) -> Callable[[], Awaitabl
     control = control_of(backends, metrics, host.observer)
     for loop in control.loops:
         host.spawn(loop)
+    trail = Trail(PostgresTrailLog(backends.postgres), metrics.trail)
+    # Before the connections, and after the server whose calls it records.
+    host.stack.push_async_callback(trail.close)
     services: dict[str, Register] = {
         ADMIN: lambda registry: admin_pb2_grpc.add_AdminServiceServicer_to_server(
             control.servicer,
-            registry,  # type: ignore[arg-type]
+            AuditedRegistry(registry, trail, redact_value),  # type: ignore[arg-type]
         )
     }
 

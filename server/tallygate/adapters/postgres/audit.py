@@ -17,7 +17,7 @@ import asyncpg
 
 from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
-from tallygate.domain.drift import NOTHING, Check, Difference, Figures, Level, Unequal
+from tallygate.domain.drift import NOTHING, Check, Difference, Figures, Level, Unequal, spelled
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.ports.audit import FOUND_MAX, DestinationTotal, Month
 
@@ -47,13 +47,19 @@ class PostgresLedgerAudit:
         """Return the months there are, by time. See the port."""
         async with snapshot(self._postgres) as connection:
             rows = await connection.fetch(query("verify_months"), tenant_id, timeout=PATIENCE_S)
-        return [Month(row["from_us"], row["to_us"], row["leaf"], row["events"]) for row in rows]
+        return [
+            Month(row["from_us"], row["to_us"], row["leaf"], row["events"], row["dropped"])
+            for row in rows
+        ]
 
     async def unequal(self, month: Month, tenant_id: TenantId | None) -> Sequence[Unequal]:
         """Return the buckets of a month that differ between events, minutes, hours and days."""
         found: list[Unequal] = []
         async with snapshot(self._postgres) as connection:
             for level, name in _LEVELS.items():
+                # Of a month that was dropped, rollups stand against its archive: see `archives`.
+                if month.dropped and level is Level.EVENTS_MINUTE:
+                    continue
                 asked = (month.from_us, month.to_us, tenant_id)
                 rows = await some(connection, name, *asked)
                 found += [_unequal(level, row) for row in rows]
@@ -119,6 +125,12 @@ class PostgresLedgerAudit:
             )
             for row in rows
         ]
+
+    async def archives(self, tenant_id: TenantId | None) -> Sequence[Difference]:
+        """Return what rollups and keys have otherwise than the archives of dropped months."""
+        async with snapshot(self._postgres) as connection:
+            rows = await some(connection, "verify_archives", tenant_id)
+        return [_unlike_archive(row) for row in rows]
 
 
 @asynccontextmanager
@@ -190,6 +202,19 @@ def _figures(row: asyncpg.Record, side: str) -> Figures:
     if row[f"{side}_count"] is None:
         return NOTHING
     return Figures(*(int(row[f"{side}_{name}"]) for name in ("count", "sum", "max", "min")))
+
+
+def _unlike_archive(row: asyncpg.Record) -> Difference:
+    keys = row["figure"] == "keys"
+    return Difference(
+        check=Check.LEDGER if keys else Check.ROLLUP,
+        what="event_key" if keys else f"usage_day.{row['figure']}",
+        tenant_id=TenantId(row["tenant_id"]),
+        where=f"{row['meter']} {spelled(row['month_us'])}".lstrip(),
+        expected=int(row["expected"]),
+        found=int(row["found"]),
+        detail="the month was dropped, and its archive has another figure",
+    )
 
 
 def _unnamed(row: asyncpg.Record) -> Difference:

@@ -9,6 +9,7 @@ from typing import Final
 
 import asyncpg
 
+from tallygate.adapters.postgres.lineage_reads import archived_month
 from tallygate.adapters.postgres.messages import as_json
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.queries import query
@@ -21,7 +22,7 @@ from tallygate.domain.ids import (
     SourceId,
     TenantId,
 )
-from tallygate.ports.story import Bucket, CorrectionTold, Letter, RefundTold, Stored, Told
+from tallygate.ports.story import Archived, Bucket, CorrectionTold, Letter, RefundTold, Stored, Told
 
 # Without a tenant, or through all messages, Postgres may have to read much.
 PATIENCE_S: Final = 300
@@ -37,6 +38,16 @@ class PostgresEventRecords:
         """Return the events of this id: one per tenant at most."""
         rows = await self._rows("explain_events", tenant_id, event_id)
         return [Stored(_event(row), row["leaf"], row["seen"]) for row in rows]
+
+    async def archived(self, tenant_id: TenantId | None, event_id: EventId) -> Sequence[Archived]:
+        """Return where the events of this id are whose months were dropped."""
+        rows = await self._rows("explain_archived", tenant_id, event_id)
+        return [
+            Archived(
+                TenantId(row["tenant_id"]), event_id, row["event_time_us"], archived_month(row)
+            )
+            for row in rows
+        ]
 
     async def letters(self, tenant_id: TenantId | None, event_id: EventId) -> Sequence[Letter]:
         """Return the dead letters of this id."""

@@ -9,7 +9,8 @@ declare
     name text;
 begin
     foreach name in array array[
-        'tallygate_ingest', 'tallygate_relay', 'tallygate_control', 'tallygate_read'
+        'tallygate_ingest', 'tallygate_relay', 'tallygate_control', 'tallygate_read',
+        'tallygate_operator'
     ] loop
         begin
             execute format('create role %I nologin', name);
@@ -68,3 +69,20 @@ grant insert, update, delete on
     tallygate.group_usage, tallygate.group_part, tallygate.group_level
     to tallygate_control;
 grant insert on tallygate.exchange_rate, tallygate.invoice to tallygate_control;
+
+-- Whoever may ask may append to the audit log, and nobody may write its rows himself.
+revoke execute on function tallygate.append_audit, tallygate.drop_month from public;
+grant execute on function tallygate.append_audit
+    to tallygate_control, tallygate_read, tallygate_operator;
+
+-- Who exports, sends again, makes rollups anew, holds and drops, by the commands.
+grant select on all tables in schema tallygate to tallygate_operator;
+grant insert on
+    tallygate.legal_hold, tallygate.legal_hold_release, tallygate.month_archive,
+    tallygate.month_archive_usage, tallygate.message_replay
+    to tallygate_operator;
+grant insert, update, delete on
+    tallygate.usage_minute, tallygate.usage_hour, tallygate.usage_day
+    to tallygate_operator;
+grant insert, update on tallygate.delivery to tallygate_operator;
+grant execute on function tallygate.drop_month to tallygate_operator;

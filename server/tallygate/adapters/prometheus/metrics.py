@@ -25,6 +25,7 @@ from tallygate.adapters.prometheus.completeness import CompletenessMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
 from tallygate.adapters.prometheus.rebuild import RebuildMetrics
 from tallygate.adapters.prometheus.timings import Timings
+from tallygate.adapters.prometheus.trail import TrailMetrics
 
 RPC_BUCKETS_S = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075),
@@ -102,6 +103,7 @@ class Metrics:
         self.journal = JournalMetrics(registry)
         self.completeness = CompletenessMetrics(registry)
         self.rebuild = RebuildMetrics(registry)
+        self.trail = TrailMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:

@@ -1,4 +1,5 @@
 -- Delete some of the messages that are older than so many days and wait nowhere; count them.
+-- Those that tell of a tenant whom a legal hold keeps stay.
 with old as (
     select id
     from tallygate.outbox
@@ -8,6 +9,19 @@ with old as (
         and not exists (
             select from tallygate.delivery
             where delivery.message_id = outbox.id and delivery.state <> 'delivered'
+        )
+        and not exists (
+            select from tallygate.legal_hold_active as hold
+            where case
+                when outbox.type = 'usage.batch' then exists (
+                    select from jsonb_array_elements(
+                        convert_from(outbox.payload, 'UTF8')::jsonb -> 'data' -> 'events'
+                    ) as part
+                    where part ->> 'tenant_id' = hold.tenant_id
+                )
+                else convert_from(outbox.payload, 'UTF8')::jsonb -> 'data' ->> 'tenant_id'
+                    = hold.tenant_id
+            end
         )
     order by xid, seq
     limit $2::integer

@@ -1,4 +1,5 @@
--- Add up per destination and meter what its messages tell, and what the ledger has of those events.
+-- Add up per destination and meter what its messages tell, and what the ledger has of those events;
+-- of events that were dropped with their months, neither.
 with told as (
     select
         message.id, part ->> 'tenant_id' as tenant_id, part ->> 'event_id' as event_id,
@@ -23,5 +24,10 @@ left join tallygate.usage_event as event
         select event_time from tallygate.event_key
         where event_key.tenant_id = told.tenant_id and event_key.event_id = told.event_id
     )
+where event.event_id is not null or not exists (
+    select from tallygate.event_key as named
+    join tallygate.month_dropped on month = date_trunc('month', named.event_time, 'UTC')
+    where named.tenant_id = told.tenant_id and named.event_id = told.event_id
+)
 group by 1, 2
 order by 1, 2

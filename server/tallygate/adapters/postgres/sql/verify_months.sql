@@ -19,6 +19,10 @@ select
     tallygate.microseconds(coalesce(event.month, rolled.month)) as from_us,
     tallygate.microseconds(coalesce(event.month, rolled.month) + interval '1 month') as to_us,
     coalesce(event.leaf, '') as leaf,
-    coalesce(event.events, 0) as events
+    coalesce(event.events, 0) as events,
+    exists (
+        select from tallygate.month_dropped as dropped
+        where dropped.month = coalesce(event.month, rolled.month)
+    ) as dropped
 from event full join rolled using (month)
 order by 1, 3

@@ -35,6 +35,12 @@ where
             select from tallygate.outbox_pruned
             where event.received_at < outbox_pruned.pruned_before
         )
-        else event.event_id is null or told.messages <> 1
-            or told.amount <> event.amount or told.meter <> event.meter
+        when event.event_id is null then not exists (
+            -- The event was dropped with its month, and there is nothing to hold it against.
+            select from tallygate.event_key as named
+            join tallygate.month_dropped
+                on month = date_trunc('month', named.event_time, 'UTC')
+            where named.tenant_id = told.tenant_id and named.event_id = told.event_id
+        )
+        else told.messages <> 1 or told.amount <> event.amount or told.meter <> event.meter
     end

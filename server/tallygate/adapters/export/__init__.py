@@ -1,0 +1,1 @@
+"""Files that rows are exported to: CSV, JSON lines, Parquet."""

@@ -1,0 +1,2 @@
+-- Read the end of the audit log's chain.
+select seq, hash from tallygate.audit_head

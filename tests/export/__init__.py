@@ -1,0 +1,1 @@
+"""Exports: rows out of the ledger into files, and back."""
