@@ -56,3 +56,11 @@ grant insert on
     tallygate.limit_reset, tallygate.outbox, tallygate.delivery
     to tallygate_control;
 grant update on tallygate.credit_balance to tallygate_control;
+
+-- Series are learned and forgotten; what was found and told is only ever added.
+grant insert, update, delete on
+    tallygate.anomaly_series, tallygate.anomaly_season to tallygate_control;
+grant insert on
+    tallygate.usage_anomaly, tallygate.reconciliation, tallygate.reconcile_drift
+    to tallygate_control;
+grant insert, update on tallygate.reconcile_run to tallygate_control;
