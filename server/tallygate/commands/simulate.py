@@ -6,20 +6,19 @@ Refuses to know: how usage is decided, and where it is read from.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from tallygate.commands.instants import instant_us
 from tallygate.commands.options import Config, Json, PostgresDsn, settings_of
 from tallygate.commands.output import EXIT_FAILED, Sheet, counting, run, show
 from tallygate.domain import ids
 from tallygate.domain.catalog import Catalog, Limit, LimitKind
-from tallygate.domain.errors import InvalidField
 from tallygate.domain.ids import PlanName
 from tallygate.domain.simulation import Findings, Standing
-from tallygate.domain.window import from_datetime, to_datetime
+from tallygate.domain.window import to_datetime
 from tallygate.flow.simulate import Simulate, SimulateOptions, SimulateParts
 from tallygate.ports import ParsedCatalog
 from tallygate.ports.replay import ReplayQuery
@@ -61,8 +60,8 @@ def simulate_plan(
     async def work() -> Outcome:
         query = ReplayQuery(
             ids.tenant_id(tenant, "--tenant") if tenant else None,
-            _instant_us(since, "--from"),
-            _instant_us(until, "--to"),
+            instant_us(since, "--from"),
+            instant_us(until, "--to"),
         )
         parsed = parsed_catalog(file)
         options = SimulateOptions(query, PlanName(plan) if plan else None)
@@ -152,19 +151,6 @@ def _notes(catalog: Catalog, findings: Findings, options: SimulateOptions) -> It
 def _limits(catalog: Catalog) -> Iterator[Limit]:
     for plan in catalog.plans.values():
         yield from plan.limits
-
-
-def _instant_us(text: str, option: str) -> int | None:
-    """Return a date or a time as an instant, in UTC where it names no offset."""
-    if not text:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidField(
-            "must be as 2026-11-21, 2026-11-21T14:00 or 2026-11-21T14:00+01:00", field=option
-        ) from None
-    return from_datetime(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
 
 
 def _time(instant_us: int) -> str:

@@ -18,6 +18,7 @@ from tallygate.commands import demo as demos
 from tallygate.commands import doctor as doctors
 from tallygate.commands import usage as usages
 from tallygate.commands import watch as watches
+from tallygate.commands.anomalies import anomalies
 from tallygate.commands.credit import credit, reset
 from tallygate.commands.dev import Dev, development
 from tallygate.commands.explain import explain
@@ -58,6 +59,7 @@ verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)
 verbs.command("explain")(explain)
+verbs.command("anomalies")(anomalies)
 
 
 @verbs.command()

@@ -80,7 +80,14 @@ class FakeAnomalies:
                     hour: used for hour, used in usage.get(key, {}).items() if first <= hour < last
                 }
                 due.append(Due(key, series, dict(self.seasons.get(key, {})), hours))
-            yield FakeDueSeries(self, due)
+            kept = dict(self.series), {key: dict(each) for key, each in self.seasons.items()}
+            kept_noted, told = dict(self.noted), list(self.messages)
+            try:
+                yield FakeDueSeries(self, due)
+            except BaseException:
+                self.series, self.seasons = kept
+                self.noted, self.messages = kept_noted, told
+                raise
 
     async def backlog(self) -> AnomalyBacklog:
         """Return how far behind the series are."""
