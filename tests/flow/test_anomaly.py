@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count
+from typing import cast
 
 import pytest
 
@@ -22,7 +23,7 @@ from tallygate.flow.anomaly import (
     SettledByStream,
     look_back,
 )
-from tallygate.ports import LedgerBatch, ShardDepth
+from tallygate.ports import LedgerBatch, ShardDepth, UsageStream
 from tallygate.ports.anomaly import AnomalyBacklog, SeriesKey
 from tallygate.testing.anomaly import FakeAnomalies
 from tallygate.testing.ledger import FakeLedger
@@ -189,7 +190,8 @@ async def test_streams_say_how_far_the_ledger_is() -> None:
 
     for oldest, settled in (((), 1_000), ((0, 0), 1_000), ((0, 700, 900), 700)):
         stream = Stream(*oldest)
-        assert await SettledByStream(stream).settled_us() == settled  # type: ignore[arg-type]  # what it asks
+        found = SettledByStream(cast(UsageStream, stream))
+        assert await found.settled_us() == settled
 
 
 async def test_looking_back_finds_what_the_loop_finds() -> None:

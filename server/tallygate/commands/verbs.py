@@ -19,6 +19,7 @@ from tallygate.commands import doctor as doctors
 from tallygate.commands import usage as usages
 from tallygate.commands import watch as watches
 from tallygate.commands.anomalies import anomalies
+from tallygate.commands.compare import compare
 from tallygate.commands.credit import credit, reset
 from tallygate.commands.dev import Dev, development
 from tallygate.commands.explain import explain
@@ -60,6 +61,7 @@ verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)
 verbs.command("explain")(explain)
 verbs.command("anomalies")(anomalies)
+verbs.command("compare")(compare)
 
 
 @verbs.command()

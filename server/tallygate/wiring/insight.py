@@ -5,21 +5,28 @@ Guarantees: the loops can run in several processes at once; nothing that is lent
 Refuses to know: what is unusual, and how findings are shown.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from fractions import Fraction
 from typing import Final
 
+from tallygate.adapters.catalog.file_view import FileCatalogView
 from tallygate.adapters.clock import SystemClock
+from tallygate.adapters.entry_sort import entry_sort
 from tallygate.adapters.postgres.anomalies import PostgresAnomalies
+from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.compared_usage import PostgresComparedUsage
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.domain.anomaly import Options
+from tallygate.domain.compare import Compared
 from tallygate.flow.anomaly import AnomalyParts, FindAnomalies, SettledByStream
+from tallygate.flow.compare import By, Compare, CompareOptions, CompareParts
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.ports.anomaly import UsageHistory
 from tallygate.settings import Settings
 from tallygate.wiring.host import Host
+from tallygate.wiring.rebuilding import Declarations
 
 # An hour is looked at some minutes after its end, and a minute more is nothing.
 ANOMALIES_MS: Final = 60_000
@@ -51,6 +58,30 @@ async def looking_back(settings: Settings) -> AsyncIterator[UsageHistory]:
         yield PostgresAnomalies(postgres)
     finally:
         await postgres.close()
+
+
+@asynccontextmanager
+async def comparing(
+    settings: Settings, options: CompareOptions, told: Callable[[Compared], None]
+) -> AsyncIterator[Compare]:
+    """Lend what compares another system's export with our usage."""
+    postgres = lent_postgres(settings)
+    try:
+        with entry_sort() as sort:
+            declared = declarations(settings, postgres)
+            if options.by is By.PERIOD:
+                # Only then does it matter whether tenants are declared in a file.
+                await declared.effective(now_us())
+            parts = CompareParts(PostgresComparedUsage(postgres), declared, sort)
+            yield Compare(parts, options, told)
+    finally:
+        await postgres.close()
+
+
+def declarations(settings: Settings, postgres: Postgres) -> Declarations:
+    """Return what was declared of tenants: as the ledger has it, or the catalog's file."""
+    file = FileCatalogView(settings.catalog) if settings.catalog else None
+    return Declarations(PostgresCatalogStore(postgres), file)
 
 
 def lent_postgres(settings: Settings) -> Postgres:
