@@ -46,6 +46,7 @@ from tallygate.commands.output import (
     show,
 )
 from tallygate.commands.processes import stop_signal
+from tallygate.commands.reconcile import reconcile
 from tallygate.commands.simulate import simulate_plan
 from tallygate.commands.verify import verify
 from tallygate.domain.errors import CatalogInvalid
@@ -62,6 +63,7 @@ verbs.command("verify")(verify)
 verbs.command("explain")(explain)
 verbs.command("anomalies")(anomalies)
 verbs.command("compare")(compare)
+verbs.command("reconcile")(reconcile)
 
 
 @verbs.command()

@@ -19,6 +19,7 @@ from tallygate.domain.drift import Figures
 from tallygate.domain.errors import UnknownTenant
 from tallygate.domain.ids import MeterName, PlanName, TenantId
 from tallygate.domain.reconcile import (
+    NONE,
     Absent,
     Figure,
     Pair,
@@ -48,6 +49,7 @@ ATTEMPTS_MAX: Final = 3
 # Counters are corrected once a second.
 PAUSE_S: Final = 1.5
 ALL: Final = MeterName("")
+NOTHING: Final = Figure(NONE)
 # Of who is not declared, whose limits nobody asks for.
 PLANLESS: Final = PlanName("")
 
@@ -89,13 +91,13 @@ class Reconcile:
             found += _periods(tenant, now_us, at_us)
         return found
 
-    async def usable(self, ids: Sequence[TenantId]) -> list[PeriodAsked]:
-        """Return the current and last periods of those of the tenants that are known, or were."""
+    async def known(self, ids: Sequence[TenantId], at_us: int | None = None) -> list[PeriodAsked]:
+        """Return the same of tenants that have usage, also of those that nobody declares."""
         now_us = self._parts.clock.now_us()
         known = await self._parts.declared.tenants_named(ids)
         # Usage of who is not declared any more is in the calendar's own periods.
         tenants = [known.get(each) or Tenant(each, PLANLESS, Calendar()) for each in ids]
-        return [period for tenant in tenants for period in _periods(tenant, now_us, None)]
+        return [period for tenant in tenants for period in _periods(tenant, now_us, at_us)]
 
     async def of(self, asked: Sequence[PeriodAsked]) -> list[Reconciled]:
         """Return what each meter with usage in these periods came to.
@@ -129,9 +131,10 @@ class Reconcile:
                 for readings in meters.get(row.ask, {}).values():
                     _fill(readings, row.reading)
         return {
-            pair: reconciled(pair, readings)
+            pair: reconciled(pair, _with_ledger(readings))
             for number, each in enumerate(asked)
             for meter, readings in sorted(meters.get(number, {}).items())
+            if _used(readings)
             for pair in [Pair(each.tenant.tenant_id, meter, each.period)]
         }
 
@@ -233,7 +236,7 @@ class DailyReconcile:
     async def _part(self, state: RunState) -> DailyCounts:
         parts = self.parts
         tenants = await parts.reads.tenants(state.after, TENANTS_MAX)
-        results = await parts.reconcile.of(await parts.reconcile.usable(tenants))
+        results = await parts.reconcile.of(await parts.reconcile.known(tenants))
         last = len(tenants) < TENANTS_MAX
         until = tenants[-1] if tenants else state.after
         now_us = parts.clock.now_us()
@@ -269,6 +272,23 @@ def _fill(readings: list[Reading], general: Reading) -> None:
     """Add what holds for all meters, where there is nothing of the step."""
     if not any((each.step, each.name) == (general.step, general.name) for each in readings):
         readings.append(general)
+
+
+def _used(readings: Sequence[Reading]) -> bool:
+    """Say whether anything has usage, or cannot be asked: most meters of most plans have none."""
+    return any(
+        each.figure.why is Why.UNKNOWN
+        if isinstance(each.figure, Absent)
+        else each.step is Step.LEDGER or each.figure.units or each.figure.due
+        for each in readings
+    )
+
+
+def _with_ledger(readings: Sequence[Reading]) -> Sequence[Reading]:
+    """Return readings with what a ledger without a row of them has, which is nothing."""
+    if any(each.step is Step.LEDGER for each in readings):
+        return readings
+    return [*readings, *(Reading(step, NOTHING) for step in (Step.LEDGER, Step.ROLLUP))]
 
 
 def _taken(figures: Figures, aggregation: Aggregation) -> Figure:

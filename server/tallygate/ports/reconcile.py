@@ -128,7 +128,7 @@ class ReconcileStore(Protocol):
         ...
 
     async def newest(self) -> RunState | None:
-        """Return the run that was finished last."""
+        """Return the daily run that was finished last."""
         ...
 
     async def verdicts(self, run_id: str) -> dict[str, int]:

@@ -126,8 +126,9 @@ class FakeReconcileStore:
         return new
 
     async def newest(self) -> RunState | None:
-        """Return the run that was finished last."""
-        finished = [each for each in self.runs.values() if each.finished_us]
+        """Return the daily run that was finished last."""
+        daily = [each for each in self.runs.values() if each.run_id.startswith("daily-")]
+        finished = [each for each in daily if each.finished_us]
         return max(finished, key=lambda each: each.finished_us, default=None)
 
     async def verdicts(self, run_id: str) -> dict[str, int]:

@@ -126,7 +126,7 @@ class PostgresReconcileStore:
             return await _tell(connection, part)
 
     async def newest(self) -> RunState | None:
-        """Return the run that was finished last."""
+        """Return the daily run that was finished last."""
         async with self._postgres.connection() as connection:
             row = await connection.fetchrow(query("reconcile_newest"))
         return None if row is None else _state(row)
