@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 
 from tallygate.domain.errors import InvalidField
+from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.other_export import Columns, Format, OtherRow, TimeFormat, read
 
 NOON = "2026-11-20T10:00:00Z"
@@ -14,12 +15,13 @@ HEAD = "tenant_id,meter,event_time,amount\n"
 
 def csv_rows(*lines: str, head: str = HEAD, **columns: object) -> list[OtherRow]:
     """Read rows of CSV."""
-    return list(read([head, *lines], Format.CSV, Columns(**columns)))  # type: ignore[arg-type]  # by name
+    asked = Columns(**columns)  # type: ignore[arg-type]  # fields by name
+    return list(read([head, *lines], Format.CSV, asked))
 
 
 def test_csv_and_json_say_the_same() -> None:
     """Both give a row with its line, exact amount and time, whatever else is in it."""
-    wanted = OtherRow(2, "acme", "requests", NOON_US, Decimal("0.1"), "e-1")  # type: ignore[arg-type]  # names
+    wanted = OtherRow(2, TenantId("acme"), MeterName("requests"), NOON_US, Decimal("0.1"), "e-1")
     found = csv_rows(
         f'acme,"requests",{NOON},0.1,e-1,"a\nb"\n',
         head="tenant_id,meter,event_time,amount,id,note\n",

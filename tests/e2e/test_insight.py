@@ -178,6 +178,13 @@ async def test_control_reconciles_by_itself(
 
         await eventually(told, SETTLE_S, what="a reconciliation")
         assert await other.metric("tallygate_reconcile_accuracy_ratio") == 0.5
+
+        async def looked() -> bool:
+            return await other.metric("tallygate_anomaly_series") == 2
+
+        await eventually(looked, SETTLE_S, what="a look at usage")
+        failed = r'tallygate_loop_iterations_total\{loop="anomalies",outcome="failed"\}'
+        assert await other.metric(failed) == 0
         assert await other.metric(r'tallygate_reconcile_drift_units\{step="rollup"\}') == 1
     recorded = await tallygate("reconcile", "--record", "--json", postgres_dsn=as_control)
     assert recorded.figures("result") == {

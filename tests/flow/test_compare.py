@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -46,21 +47,31 @@ def used(number: int, at_us: int = NOON_US, amount: int = 1, **fields: object) -
 
 def row(at_us: int = NOON_US, units: object = 1, **fields: object) -> OtherRow:
     """Return a row of theirs."""
-    values = {"line": 2, "tenant_id": ACME, "meter": REQUESTS, "event_id": ""}
-    return OtherRow(**{**values, "time_us": at_us, "units": Decimal(str(units)), **fields})  # type: ignore[arg-type]  # fields by name
+    values = {
+        "line": 2,
+        "tenant_id": ACME,
+        "meter": REQUESTS,
+        "event_id": "",
+        "time_us": at_us,
+        "units": Decimal(str(units)),
+    }
+    return OtherRow(**{**values, **fields})  # type: ignore[arg-type]  # fields by name
 
 
 async def compare(
-    ours: Iterable[UsageEvent], theirs: Iterable[OtherRow], **options: object
+    ours: Iterable[UsageEvent],
+    theirs: Iterable[OtherRow],
+    tenants: Iterable[Tenant] = (),
+    **options: object,
 ) -> tuple[Comparison, list[Compared]]:
     """Compare, sorting theirs in runs of three; return what was found and what was told."""
     told: list[Compared] = []
-    tenants = options.pop("tenants", ())
     ledger = FakeLedger()
     await ledger.persist(LedgerBatch(tuple(ours)))
     with entry_sort(run_max=3, runs_max=2) as sort:
-        parts = CompareParts(FakeComparedUsage(ledger), Declared(*tenants), sort)  # type: ignore[misc]  # tenants
-        compared = Compare(parts, CompareOptions(**options), told.append)  # type: ignore[arg-type]  # fields by name
+        parts = CompareParts(FakeComparedUsage(ledger), Declared(*tenants), sort)
+        asked = CompareOptions(**options)  # type: ignore[arg-type]  # fields by name
+        compared = Compare(parts, asked, told.append)
         return await compared.run(theirs), told
 
 
@@ -180,7 +191,7 @@ async def test_months_and_totals() -> None:
     """A month is UTC's; a total is of the stretch that was given, with times or without."""
     ours = [used(1), used(2, NOON_US + DAY_US, 4)]
     assert (await compare(ours, [row(units=5)], by=By.MONTH))[0].same
-    bounds = {"by": By.TOTAL, "from_us": DAY, "to_us": DAY + 2 * DAY_US}
+    bounds: dict[str, Any] = {"by": By.TOTAL, "from_us": DAY, "to_us": DAY + 2 * DAY_US}
     assert (await compare(ours, [row(units=2), row(0, 3)], **bounds))[0].same
     with pytest.raises(InvalidField, match="needed"):
         await compare(ours, [row()], by=By.TOTAL)
@@ -263,8 +274,8 @@ async def test_any_two_systems(
 def totals(rows: list[tuple[str, str, int, int]]) -> dict[tuple[str, str, int], int]:
     """Add up rows by hand."""
     found: dict[tuple[str, str, int], int] = {}
-    for *key, units in rows:
-        found[tuple(key)] = found.get(tuple(key), 0) + units  # type: ignore[index,arg-type]  # three of them
+    for tenant, meter, hour, units in rows:
+        found[tenant, meter, hour] = found.get((tenant, meter, hour), 0) + units
     return found
 
 
