@@ -4,6 +4,7 @@ Guarantees: a `Settings` that exists is valid; its repr and dumps show no passwo
 Refuses to know where values come from (see `settings_sources`) and who uses them.
 """
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -305,6 +306,20 @@ class Settings(BaseSettings):
     retention_message_days: int = Field(default=0, ge=0, le=3_660)
     """Days for which delivered messages are kept before the same command prunes them; 0 for
     ever."""
+    anomalies: Literal["on", "off"] = "on"
+    """Whether control looks for hours of usage that are not as the weeks before have them."""
+
+    anomaly_sensitivity: Decimal = Field(default=Decimal(4), gt=0, le=1_000)
+    """How many deviations from what is expected are usual: of noise, four leave out all but one
+    hour in ten thousand."""
+
+    anomaly_events_min: int = Field(default=100, ge=0, le=1_000_000_000)
+    """In hours with fewer events, had and expected, nothing is an anomaly: of a hundred, ten more
+    or less are chance."""
+
+    reconcile: Literal["daily", "off"] = "daily"
+    """Whether control reconciles the current and the last billing period of every tenant, each
+    day."""
 
     @classmethod
     def settings_customise_sources(

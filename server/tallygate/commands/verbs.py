@@ -19,6 +19,8 @@ from tallygate.commands import doctor as doctors
 from tallygate.commands import usage as usages
 from tallygate.commands import watch as watches
 from tallygate.commands.audit import audit
+from tallygate.commands.anomalies import anomalies
+from tallygate.commands.compare import compare
 from tallygate.commands.credit import credit, reset
 from tallygate.commands.dev import Dev, development
 from tallygate.commands.explain import explain
@@ -52,6 +54,7 @@ from tallygate.commands.rollups import rollups
 from tallygate.commands.rates import rates
 from tallygate.commands.replay import replay
 from tallygate.commands.retention import retention
+from tallygate.commands.reconcile import reconcile
 from tallygate.commands.simulate import simulate_plan
 from tallygate.commands.usage_windows import WindowsAsked, request_of, windows
 from tallygate.commands.verify import verify
@@ -75,6 +78,9 @@ verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)
 verbs.command("explain")(explain)
 verbs.command("export")(export)
+verbs.command("anomalies")(anomalies)
+verbs.command("compare")(compare)
+verbs.command("reconcile")(reconcile)
 
 
 @verbs.command()

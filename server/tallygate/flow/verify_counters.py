@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tallygate.domain.catalog import Catalog, Limit, LimitKind, Tenant, default_tenant, limits_of
+from tallygate.domain.catalog import Catalog, Limit, LimitKind, Tenant, limits_of
 from tallygate.domain.drift import BalanceBook, Check, Difference
 from tallygate.domain.drift_counters import Slots, Unlike, unlike, unlike_balance
 from tallygate.domain.errors import Overloaded
@@ -30,6 +30,7 @@ from tallygate.domain.ids import AccountId, TenantId, scope_of, shard_of, tenant
 from tallygate.domain.limit import charge
 from tallygate.flow.event_usage import AddedUsage
 from tallygate.flow.family import lineages
+from tallygate.flow.limit_age import younger
 from tallygate.flow.recount import TENANTS_PAGE, Recount, Recounted
 from tallygate.flow.verify import CounterFindings
 from tallygate.ports import Clock
@@ -331,18 +332,7 @@ class CounterAudit:
         """Say whether the limit has been another one, or none, since the window began."""
         if limit.kind is LimitKind.BALANCE or not since_us:
             return False
-        declared = await usage.tenant_since(tenant.tenant_id, since_us)
-        if any(each.parent != tenant.parent for each in declared):
-            return True
-        for catalog in await usage.catalogs_since(since_us):
-            if catalog.meters.get(limit.meter) != look.catalog.meters.get(limit.meter):
-                return True
-            undeclared = default_tenant(catalog, tenant.tenant_id)
-            for then in declared or ([undeclared] if undeclared is not None else [tenant]):
-                had = limits_of(catalog, then, look.page.at_us)
-                if _measure(limit) not in map(_measure, had):
-                    return True
-        return False
+        return await younger(usage, look.catalog, tenant, limit, since_us)
 
 
 def _limits(look: _Look, tenant: Tenant, account: AccountId) -> Iterable[Limit]:
@@ -388,12 +378,4 @@ def _difference(account: AccountId, limit: Limit, unequal: Unlike) -> Difference
         expected=unequal.expected,
         found=unequal.found,
         detail="the counter is not what the ledger and what is in flight come to",
-    )
-
-
-def _measure(limit: Limit) -> tuple[object, ...]:
-    """Return what decides which usage a limit counts, and where."""
-    return (
-        *(limit.limit_id, limit.meter, limit.kind, limit.period),
-        *(limit.duration_us, limit.per, limit.where),
     )

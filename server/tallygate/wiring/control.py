@@ -43,6 +43,8 @@ from tallygate.flow.trail import Trail
 from tallygate.gen.v1 import admin_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.wiring.host import Host, Running
+from tallygate.wiring.insight import start_insight
+from tallygate.wiring.reconciling import start_reconciling
 from tallygate.wiring.roles import ADMIN
 from tallygate.wiring.steps import Step
 from tallygate.wiring.store import open_store
@@ -90,6 +92,8 @@ async def prepare_control(host: Host, running: Running) -> Callable[[], Awaitabl
     trail = Trail(PostgresTrailLog(backends.postgres), metrics.trail)
     # Before the connections, and after the server whose calls it records.
     host.stack.push_async_callback(trail.close)
+    start_insight(host)
+    start_reconciling(host)
     services: dict[str, Register] = {
         ADMIN: lambda registry: admin_pb2_grpc.add_AdminServiceServicer_to_server(
             control.servicer,

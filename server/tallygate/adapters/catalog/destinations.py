@@ -21,6 +21,8 @@ MESSAGE_TYPES: Final = (
     "limit.threshold_crossed",
     "balance.low",
     "credit.granted",
+    "usage.anomaly",
+    "reconcile.drift",
 )
 KINDS: Final = ("webhook",)
 

@@ -8,7 +8,6 @@ A transaction stores events with their rollups and messages, so that in a snapsh
 all of them agree: no retry is needed, and nothing is in flight between them.
 """
 
-import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -17,24 +16,20 @@ import asyncpg
 
 from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
-from tallygate.domain.drift import NOTHING, Check, Difference, Figures, Level, Unequal, spelled
+from tallygate.adapters.postgres.wanted import Stretch
+from tallygate.adapters.postgres.wanted import wanted as stretches
+from tallygate.domain.drift import NOTHING, Check, Difference, Figures, Level, Unequal
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.ports.audit import FOUND_MAX, DestinationTotal, Month
 
 # A comparison reads a month of events, or all messages: hours on a large ledger's disks.
 PATIENCE_S: Final = 4 * 3_600
-# A destination's start and end are known to the transaction that wrote them. Batches that were
-# under way then may have been written either way, and Redis' clock is not Postgres'.
-MARGIN_US: Final = 10_000_000
-NEVER_US: Final = 253_402_300_799_999_999
 _LEVELS: Final = {
     Level.EVENTS_MINUTE: "verify_minutes",
     Level.MINUTE_HOUR: "verify_hours",
     Level.MINUTE_DAY: "verify_days",
 }
 _USAGE: Final = "usage.batch"
-
-_Stretch = tuple[str, str, int, int]
 
 
 class PostgresLedgerAudit:
@@ -75,7 +70,7 @@ class PostgresLedgerAudit:
     async def untold(self, tenant_id: TenantId | None) -> Sequence[Difference]:
         """Return what messages tell otherwise than the ledger has it, twice, or not at all."""
         async with snapshot(self._postgres) as connection:
-            wanted = await _wanted(connection)
+            wanted = await stretches(connection)
             usage = _merged(each for each in wanted if each[1] == _USAGE)
             starts, ends = [each[0] for each in usage], [each[1] for each in usage]
             events = await some(connection, "verify_told", tenant_id, starts, ends)
@@ -87,7 +82,7 @@ class PostgresLedgerAudit:
     async def undelivered(self) -> Sequence[Difference]:
         """Return messages without a delivery they should have, and deliveries that cannot be."""
         async with snapshot(self._postgres) as connection:
-            columns = _columns(await _wanted(connection))
+            columns = _columns(await stretches(connection))
             missing = await some(connection, "verify_undelivered", *columns)
             impossible = await some(connection, "verify_deliveries")
         return [*map(_undelivered, missing), *map(_impossible, impossible)]
@@ -150,35 +145,12 @@ async def some(connection: Lent, name: str, *asked: object) -> list[asyncpg.Reco
     return list(await cursor.fetch(FOUND_MAX, timeout=PATIENCE_S))
 
 
-async def _wanted(connection: Lent) -> list[_Stretch]:
-    """Return from when to when each destination was to be told each type, margins left out.
-
-    Destinations change in the transaction that writes a version of the catalog.
-    """
-    rows = await connection.fetch(query("verify_catalogs"))
-    began: dict[tuple[str, str], int] = {}
-    found: list[_Stretch] = []
-    for row in rows:
-        now = {
-            (each["name"], kind)
-            for each in json.loads(row["destinations"])
-            for kind in each["types"]
-        }
-        at_us = row["created_at_us"]
-        gone = began.keys() - now
-        found += [(*each, began.pop(each) + MARGIN_US, at_us - MARGIN_US) for each in gone]
-        for new in now - began.keys():
-            began[new] = at_us
-    found += [(*each, at_us + MARGIN_US, NEVER_US) for each, at_us in began.items()]
-    return sorted(each for each in found if each[2] < each[3])
-
-
-def _merged(stretches: Iterator[_Stretch]) -> list[tuple[int, int]]:
+def _merged(stretches: Iterator[Stretch]) -> list[tuple[int, int]]:
     """Return the times in which some destination wanted it; they may overlap."""
     return sorted({(from_us, to_us) for _, _, from_us, to_us in stretches})
 
 
-def _columns(stretches: Sequence[_Stretch]) -> tuple[list[str], list[str], list[int], list[int]]:
+def _columns(stretches: Sequence[Stretch]) -> tuple[list[str], list[str], list[int], list[int]]:
     return (
         [each[0] for each in stretches],
         [each[1] for each in stretches],

@@ -67,6 +67,16 @@ async def write_grant(connection: Lent, grant: CreditGrant) -> None:
         await _insert(connection, [_grant(grant)])
 
 
+async def write_wanted(connection: Lent, found: Sequence[Message]) -> int:
+    """Write those of the messages that some destination wants; return how many."""
+    if not found:
+        return 0
+    wanted = await _wanted(connection)
+    told = [message for message in found if message.type in wanted]
+    await _insert(connection, told)
+    return len(told)
+
+
 async def _wanted(connection: Lent) -> set[str]:
     rows = await connection.fetch(query("outbox_subscriptions"))
     return {kind for row in rows for kind in row["types"]}

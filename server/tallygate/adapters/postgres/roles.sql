@@ -86,3 +86,11 @@ grant insert, update, delete on
     to tallygate_operator;
 grant insert, update on tallygate.delivery to tallygate_operator;
 grant execute on function tallygate.drop_month to tallygate_operator;
+
+-- Series are learned and forgotten; what was found and told is only ever added.
+grant insert, update, delete on
+    tallygate.anomaly_series, tallygate.anomaly_season to tallygate_control;
+grant insert on
+    tallygate.usage_anomaly, tallygate.reconciliation, tallygate.reconcile_drift
+    to tallygate_control;
+grant insert, update on tallygate.reconcile_run to tallygate_control;

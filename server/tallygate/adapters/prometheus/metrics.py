@@ -22,6 +22,7 @@ from prometheus_client import (
 )
 
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
+from tallygate.adapters.prometheus.insight import InsightMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
 from tallygate.adapters.prometheus.rebuild import RebuildMetrics
 from tallygate.adapters.prometheus.timings import Timings
@@ -104,6 +105,7 @@ class Metrics:
         self.completeness = CompletenessMetrics(registry)
         self.rebuild = RebuildMetrics(registry)
         self.trail = TrailMetrics(registry)
+        self.insight = InsightMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:

@@ -1,0 +1,100 @@
+"""What looking at usage and reconciling it tell, as metrics and as log lines.
+
+Guarantees: an anomaly and a drift are counted; which they are is in the ledger's own tables.
+Refuses to know who calls: the class has the shape of observer protocols and imports none.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from tallygate.domain.reconcile import Step, Verdict
+from tallygate.ports.anomaly import AnomalyBacklog
+from tallygate.ports.reconcile import RunState
+
+log = structlog.get_logger(__name__)
+
+HOUR_S: Final = 3_600
+
+
+class InsightMetrics:
+    """Anomalies and reconciliations, on the registry that it is given."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"tallygate_{name}", text, registry=registry)
+
+        self.anomalies = Counter(
+            "tallygate_anomalies",
+            "Hours of a tenant's usage of a meter that were not as expected, by direction.",
+            ("direction",),
+            registry=registry,
+        )
+        for direction in ("high", "low"):
+            self.anomalies.labels(direction)
+        self.hours = Counter(
+            "tallygate_anomaly_hours",
+            "Hours of usage that were looked at, each tenant's and meter's by itself.",
+            registry=registry,
+        )
+        self.series = gauge("anomaly_series", "Tenants' meters whose usage is looked at.")
+        self.lag = gauge(
+            "anomaly_lag_seconds", "How far the looking at usage is behind; 0 when it is not."
+        )
+
+        self.accuracy = gauge(
+            "reconcile_accuracy_ratio",
+            "Pairs of tenant and meter that were exact, over all, in the last reconciliation.",
+        )
+        self.pairs = Gauge(
+            "tallygate_reconcile_pairs",
+            "Pairs of tenant, meter and period by verdict, in the last reconciliation.",
+            ("verdict",),
+            registry=registry,
+        )
+        self.drift_units = Gauge(
+            "tallygate_reconcile_drift_units",
+            "Units that it found off, too many and too few added up, by the step that is off.",
+            ("step",),
+            registry=registry,
+        )
+        self.age = gauge(
+            "reconcile_age_seconds", "How long ago the last reconciliation was finished."
+        )
+
+    def looked(self, hours: int, found: Mapping[str, int]) -> None:
+        """Count hours that were looked at, and anomalies by direction."""
+        self.hours.inc(hours)
+        for direction, count in found.items():
+            self.anomalies.labels(direction).inc(count)
+
+    def behind(self, backlog: AnomalyBacklog, until_hour: int) -> None:
+        """Show how many series there are, and how far the last of them is behind."""
+        self.series.set(backlog.series)
+        hours = until_hour - backlog.next_hour if backlog.series else 0
+        self.lag.set(max(0, hours) * HOUR_S)
+
+    def reconciled(
+        self, state: RunState, verdicts: Mapping[str, int], drift_units: Mapping[str, Decimal]
+    ) -> None:
+        """Show what the last reconciliation came to, and log it where anything drifts."""
+        self.accuracy.set(state.exact / state.pairs if state.pairs else 1)
+        for verdict in Verdict:
+            self.pairs.labels(verdict.value).set(verdicts.get(verdict.value, 0))
+        for step in Step:
+            if step is not Step.LEDGER:
+                self.drift_units.labels(step.value).set(float(drift_units.get(step.value, 0)))
+        if state.drifting:
+            log.error(
+                "reconcile_drift",
+                run_id=state.run_id,
+                pairs=state.drifting,
+                units={step: str(units) for step, units in drift_units.items()},
+            )
+
+    def aged(self, seconds: float) -> None:
+        """Show how old the last reconciliation is."""
+        self.age.set(seconds)

@@ -1,0 +1,175 @@
+"""Another system's export of usage, row by row: CSV or JSON lines, with columns of any name.
+
+Guarantees: pure, one row in memory; a row that cannot be read is refused by its line and column.
+Refuses to know: files, buckets, and what the rows are compared with.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import Final
+
+from tallygate.domain import ids
+from tallygate.domain.compare import EXACT
+from tallygate.domain.errors import InvalidField
+from tallygate.domain.ids import MeterName, TenantId
+from tallygate.domain.window import from_datetime
+
+CELL_LENGTH_MAX: Final = 64 * 1024
+_EXPONENT_MAX: Final = 30
+
+
+class Format(StrEnum):
+    """How the export is written."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+class TimeFormat(StrEnum):
+    """How its times are: ISO 8601, or so many since the Unix epoch."""
+
+    ISO = "iso"
+    SECONDS = "s"
+    MILLISECONDS = "ms"
+    MICROSECONDS = "us"
+
+
+_US: Final = {
+    TimeFormat.SECONDS: 1_000_000,
+    TimeFormat.MILLISECONDS: 1_000,
+    TimeFormat.MICROSECONDS: 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where a row has what. An empty `event_id` is for rows without, an empty `time` too.
+
+    With an empty `meter`, or `tenant`, all rows are of `only_meter`, or `only_tenant`; otherwise
+    rows of others are left out. `meters` are our names of theirs; `unit` is how many of our
+    smallest units one of theirs is.
+    """
+
+    tenant: str = "tenant_id"
+    meter: str = "meter"
+    time: str = "event_time"
+    amount: str = "amount"
+    event_id: str = ""
+    only_tenant: str = ""
+    only_meter: str = ""
+    time_format: TimeFormat = TimeFormat.ISO
+    meters: Mapping[str, str] = field(default_factory=dict)
+    unit: Decimal = Decimal(1)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRow:
+    """A row, in our names and units; `time_us` is 0 where rows have no time."""
+
+    line: int
+    tenant_id: TenantId
+    meter: MeterName
+    time_us: int
+    units: Decimal
+    event_id: str = ""
+
+
+def read(lines: Iterable[str], form: Format, columns: Columns) -> Iterator[OtherRow]:
+    """Iterate over the rows of an export. Raises `InvalidField` naming line and column."""
+    rows = _csv_rows(lines, columns) if form is Format.CSV else _json_rows(lines)
+    for line, cells in rows:
+        row = _row(line, cells, columns)
+        if row is not None:
+            yield row
+
+
+def _csv_rows(lines: Iterable[str], columns: Columns) -> Iterator[tuple[int, Mapping[str, object]]]:
+    csv.field_size_limit(CELL_LENGTH_MAX)
+    reader = csv.DictReader(lines, strict=True)
+    try:
+        names = reader.fieldnames or ()
+        for wanted in (columns.tenant, columns.meter, columns.time, columns.amount):
+            if wanted and wanted not in names:
+                raise InvalidField(f"the file has no column {wanted!r}", field="line 1")
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise InvalidField(f"is no CSV: {error}", field=f"line {reader.reader.line_num}") from None
+
+
+def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line, parse_float=Decimal)
+        except (ValueError, RecursionError):
+            raise InvalidField("is no JSON", field=f"line {number}") from None
+        if not isinstance(cells, dict):
+            raise InvalidField("is no JSON object", field=f"line {number}")
+        yield number, cells
+
+
+def _row(line: int, cells: Mapping[str, object], columns: Columns) -> OtherRow | None:
+    def text(column: str, otherwise: str = "") -> str:
+        if not column:
+            return otherwise
+        value = cells.get(column)
+        if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+            raise InvalidField("is missing", field=f"line {line}, {column}")
+        return str(value).strip()
+
+    tenant = text(columns.tenant, columns.only_tenant)
+    named = text(columns.meter, columns.only_meter)
+    meter = columns.meters.get(named, named)
+    if columns.only_tenant not in ("", tenant) or columns.only_meter not in ("", meter):
+        return None
+    return OtherRow(
+        line,
+        ids.tenant_id(tenant, f"line {line}, {columns.tenant}"),
+        _named(meter, f"line {line}, {columns.meter}"),
+        _time_us(text(columns.time), columns, line) if columns.time else 0,
+        EXACT.multiply(
+            _amount(text(columns.amount), f"line {line}, {columns.amount}"), columns.unit
+        ),
+        ids.event_id(text(columns.event_id), f"line {line}, {columns.event_id}")
+        if columns.event_id
+        else "",
+    )
+
+
+def _named(value: str, place: str) -> MeterName:
+    if not ids.is_name(value):
+        raise InvalidField("is no meter's name: map it to one", field=place)
+    return MeterName(value)
+
+
+def _amount(value: str, place: str) -> Decimal:
+    try:
+        found = Decimal(value)
+    except InvalidOperation:
+        raise InvalidField(f"{value[:40]!r} is no number", field=place) from None
+    exponent = found.as_tuple().exponent
+    if not isinstance(exponent, int) or abs(exponent) > _EXPONENT_MAX or found.adjusted() > 30:
+        raise InvalidField(f"{value[:40]!r} is out of range", field=place)
+    return found
+
+
+def _time_us(value: str, columns: Columns, line: int) -> int:
+    place = f"line {line}, {columns.time}"
+    if columns.time_format is TimeFormat.ISO:
+        try:
+            moment = datetime.fromisoformat(value)
+            return from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        except (ValueError, OverflowError):
+            raise InvalidField(f"{value[:40]!r} is no time in ISO 8601", field=place) from None
+    # A part of a microsecond is left out, as our own times have none.
+    found = int(EXACT.multiply(_amount(value, place), Decimal(_US[columns.time_format])))
+    if not -62_135_596_800_000_000 <= found <= 253_402_300_799_999_999:
+        raise InvalidField(f"{value[:40]!r} is out of range", field=place)
+    return found

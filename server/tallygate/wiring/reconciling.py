@@ -1,0 +1,114 @@
+"""What reconciliation is put together with: its sources of figures, its loop, and its command.
+
+Guarantees: nothing that is lent outlives its `async with`; without Redis, counters are left out.
+Refuses to know: what figures come to.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from redis.asyncio import Redis
+
+from tallygate.adapters.catalog.file_view import FileCatalogView
+from tallygate.adapters.clock import SystemClock
+from tallygate.adapters.postgres.audit_usage import PostgresAuditSnapshots
+from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.pool import PoolOptions, Postgres
+from tallygate.adapters.postgres.reconcile import PostgresReconcileReads, PostgresReconcileStore
+from tallygate.adapters.redis.client import connect
+from tallygate.adapters.redis.counter_reads import RedisCounterReads
+from tallygate.adapters.redis.epochs import RedisCounterStages
+from tallygate.flow.loop import Loop, LoopOptions
+from tallygate.flow.reconcile import (
+    DailyParts,
+    DailyReconcile,
+    LedgerFigures,
+    Reconcile,
+    ReconcileParts,
+    ToldFigures,
+)
+from tallygate.flow.reconcile_counters import CounterFigures
+from tallygate.flow.verify_counters import CounterParts
+from tallygate.ports.reconcile import FigureSource, ReconcileReads, ReconcileStore
+from tallygate.settings import Settings
+from tallygate.wiring.host import Host
+from tallygate.wiring.rebuilding import Declarations
+
+# A day's run begins within minutes of its midnight, in UTC.
+RECONCILE_MS: Final = 60_000
+# As much as verification waits: nobody but an operator does.
+REDIS_TIMEOUT_MS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciling:
+    """What a command reconciles with."""
+
+    reconcile: Reconcile
+    reads: ReconcileReads
+    store: ReconcileStore
+
+
+def start_reconciling(host: Host) -> None:
+    """Start the daily reconciliation, beside the other loops of control."""
+    settings = host.settings
+    if settings.reconcile == "off":
+        return
+    postgres = host.postgres()
+    made = reconciling_of(settings, postgres, host.redis(REDIS_TIMEOUT_MS), told=False)
+    parts = DailyParts(made.reconcile, made.reads, made.store, host.clock, host.metrics.insight)
+    pace = LoopOptions(idle_ms=RECONCILE_MS)
+    host.spawn(Loop("reconcile", DailyReconcile(parts), host.clock, host.observer, pace))
+
+
+def reconciling_of(
+    settings: Settings, postgres: Postgres, client: Redis | None, *, told: bool
+) -> Reconciling:
+    """Return what reconciles an installation; `told` adds what destinations were told."""
+    clock, reads = SystemClock(), PostgresReconcileReads(postgres)
+    store = PostgresCatalogStore(postgres)
+    file = FileCatalogView(settings.catalog) if settings.catalog else None
+    declared = Declarations(store, file)
+    sources: list[FigureSource] = []
+    if client is not None and file is None:
+        counters = CounterParts(
+            reads=RedisCounterReads(client, settings.shards),
+            stages=RedisCounterStages(client, settings.shards),
+            snapshots=PostgresAuditSnapshots(postgres),
+            declared=declared,
+            clock=clock,
+            shards=settings.shards,
+        )
+        sources.append(CounterFigures(counters, store))
+    if told:
+        sources.append(ToldFigures(reads, declared, clock))
+    # Last, so that what is in flight to any step before is in it.
+    sources.append(LedgerFigures(reads, declared, clock))
+    return Reconciling(
+        Reconcile(ReconcileParts(sources, declared, clock)),
+        reads,
+        PostgresReconcileStore(postgres),
+    )
+
+
+@asynccontextmanager
+async def reconciling(settings: Settings, *, told: bool) -> AsyncIterator[Reconciling]:
+    """Lend what reconciles an installation."""
+    async with AsyncExitStack() as stack:
+        assert settings.postgres_dsn is not None
+        postgres = Postgres(
+            settings.postgres_dsn.get_secret_value(),
+            PoolOptions(
+                connections_max=4,
+                connect_timeout_ms=settings.postgres_connect_timeout_ms,
+                statement_timeout_ms=settings.postgres_statement_timeout_ms,
+            ),
+        )
+        stack.push_async_callback(postgres.close)
+        client = None
+        if settings.redis_url is not None:
+            client = connect(settings.redis_url.get_secret_value(), REDIS_TIMEOUT_MS)
+            stack.push_async_callback(client.aclose)
+        yield reconciling_of(settings, postgres, client, told=told)
