@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, MeterName, PlanName, TenantId
+from tallygate.domain.stripe_sync import StripeAccount, StripeSync
 from tallygate.domain.window import DAY_US, Calendar, Period
 
 # 35 days, as far back as Stripe accepts a meter event.
@@ -81,6 +82,7 @@ class Meter:
     description: str = ""
     late_horizon_us: int = LATE_HORIZON_US
     weights: tuple[Weight, ...] = ()
+    stripe: StripeSync | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,10 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where messages go. `secret_env` or `secret_file` says where the relay finds the secret."""
+    """Where messages go. `secret_env` or `secret_file` says where the relay finds the secret.
+
+    One with `stripe` takes no messages: usage goes there as intents.
+    """
 
     name: str
     kind: str
@@ -160,6 +165,7 @@ class Destination:
     types: tuple[str, ...]
     secret_env: str = ""
     secret_file: str = ""
+    stripe: StripeAccount | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from typing import Final
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from tallygate.adapters.catalog.nodes import Reader
+from tallygate.adapters.catalog.stripe import sync
 from tallygate.domain.catalog import LATE_HORIZON_US, Aggregation, Meter, Weight
 from tallygate.domain.ids import MeterName
 
-_METER: Final = ("aggregation", "unit", "description", "late_horizon", "weights")
+_METER: Final = ("aggregation", "unit", "description", "late_horizon", "weights", "stripe")
 _WEIGHT: Final = ("units", "by", "values")
 
 # What the format has room for: a document that says it is early, not misspelt.
@@ -49,6 +50,7 @@ def _meter(read: Reader, name: str, node: Node) -> Meter:
             _weight(read, source, value, f"{path}.weights.{source}")
             for source, value in read.mapping(parts.get("weights"), f"{path}.weights").items()
         ),
+        stripe=sync(read, parts.get("stripe"), f"{path}.stripe"),
     )
 
 

@@ -1,0 +1,18 @@
+-- Give back the lanes of a lease, each due with the first of its sends, or not at all.
+update tallygate.stripe_lane as lane
+set
+    lease_token = null,
+    leased_until = null,
+    due_at = coalesce(
+        (
+            select min(send.due_at)
+            from tallygate.stripe_send as send
+            where
+                send.destination = lane.destination
+                and send.customer = lane.customer
+                and send.meter = lane.meter
+                and send.state in ('pending', 'sending', 'ambiguous')
+        ),
+        'infinity'
+    )
+where lane.lease_token = $1::uuid
