@@ -7,7 +7,7 @@ Refuses to know: what became of an intent; that is its send.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, NewType
 
@@ -17,6 +17,8 @@ from tallygate.domain.stripe_sync import StripeSync, sent_value, units_max
 IntentId = NewType("IntentId", int)
 
 IDENTIFIER_LENGTH_MAX: Final = 100
+# The number of an intent that the store is to number.
+NEXT: Final = 0
 # 160 bits: no two intents of ours meet.
 _HASH_LENGTH: Final = 40
 
@@ -79,7 +81,7 @@ class Intent:
     """One thing to tell Stripe, before it has a number.
 
     `quantity` is in our smallest unit, or the currency's for an item; `value` is the text that is
-    sent. `seq` counts the intents of one window. `replaces` and `cancels` name others.
+    sent. `seq` counts the intents of one window, from 1. `replaces` and `cancels` name others.
     """
 
     destination: str
@@ -137,39 +139,23 @@ def identity(parts: Sequence[object]) -> tuple[str, str]:
     return f"tallygate-{found}", f"tallygate-key-{found}"
 
 
-def made_again(
-    of: Intent, intent_id: IntentId, seq: int, *, customer: str = "", kind: IntentKind | None = None
-) -> Intent:
-    """Return an intent that says the same under another identity, to the customer of now."""
-    place = of.place
-    if customer and customer != place.customer:
-        place = IntentPlace(
-            place.tenant_id,
-            customer,
-            place.meter,
-            place.dimensions,
-            place.start_us,
-            place.end_us,
-            place.period_start_us,
-            place.period_end_us,
-        )
-    again = kind or of.kind
-    identifier, key = identity(_parts(of.destination, place, seq, again, of.quantity))
-    return Intent(
-        destination=of.destination,
-        place=place,
-        seq=seq,
-        kind=again,
-        quantity=of.quantity,
-        value=of.value,
-        event_name=of.event_name,
-        timestamp_us=of.timestamp_us,
+def made_again(of: Intent, intent_id: IntentId, *, customer: str, negative: bool = False) -> Intent:
+    """Return an intent that says the same under another identity, to the customer of now.
+
+    An intent is replaced once at most, so its own identifier tells its successor from all others;
+    the store numbers it within its window. A cancel that came too late goes on as a `negative`.
+    """
+    identifier, key = identity(("again", of.identifier))
+    kind = IntentKind.NEGATIVE if negative else of.kind
+    return replace(
+        of,
+        place=replace(of.place, customer=customer),
+        seq=NEXT,
+        kind=kind,
         identifier=identifier,
         idempotency_key=key,
         replaces=intent_id,
-        # What was to be cancelled stays named, unless usage is taken back in another way.
-        cancels=of.cancels if again is IntentKind.CANCEL else None,
-        details=of.details,
+        cancels=of.cancels if kind is IntentKind.CANCEL else None,
     )
 
 
@@ -177,28 +163,25 @@ def _intent(
     destination: str, sync: StripeSync, gap: WindowGap, kind: IntentKind, quantity: int
 ) -> Intent:
     seq = gap.seq + 1
-    identifier, key = identity(_parts(destination, gap.place, seq, kind, quantity))
+    place = gap.place
+    identifier, key = identity(
+        (
+            *(destination, place.tenant_id, place.customer, place.meter, place.dimensions),
+            *(place.start_us, place.end_us, seq, kind.value, quantity),
+        )
+    )
     return Intent(
         destination=destination,
-        place=gap.place,
+        place=place,
         seq=seq,
         kind=kind,
         quantity=quantity,
         value=sent_value(quantity, sync.scale),
         event_name=sync.event_name,
         # The window's first instant lies in its period too, and never ahead of anybody's clock.
-        timestamp_us=gap.place.start_us,
+        timestamp_us=place.start_us,
         identifier=identifier,
         idempotency_key=key,
         cancels=gap.cancellable if kind is IntentKind.CANCEL else None,
         details={"price": sync.price} if sync.price else {},
-    )
-
-
-def _parts(
-    destination: str, place: IntentPlace, seq: int, kind: IntentKind, quantity: int
-) -> tuple[object, ...]:
-    return (
-        *(destination, place.tenant_id, place.customer, place.meter, place.dimensions),
-        *(place.start_us, place.end_us, seq, kind.value, quantity),
     )

@@ -69,8 +69,12 @@ comment on column tallygate.stripe_send.doubtful is
     'An attempt may have been taken, so that only the same identifier may go out again.';
 comment on column tallygate.stripe_send.alone is
     'Goes by a call of its own, as a stream it was part of left open what became of it.';
-create index stripe_send_due on tallygate.stripe_send (destination, customer, meter, due_at)
-    where state in ('pending', 'sending', 'ambiguous');
+create index stripe_send_due on tallygate.stripe_send
+    (destination, customer, meter, due_at, intent_id)
+    where state = 'pending';
+create index stripe_send_doubt on tallygate.stripe_send
+    (destination, customer, meter, due_at, intent_id)
+    where state in ('sending', 'ambiguous');
 create index stripe_send_unfinished on tallygate.stripe_send (destination, state)
     where state not in ('delivered', 'settled', 'shadow');
 create index stripe_send_period on tallygate.stripe_send
@@ -82,12 +86,15 @@ create table tallygate.stripe_lane (
     customer text collate "C" not null,
     meter text collate "C" not null,
     due_at timestamptz not null,
+    quiet_until timestamptz not null default '-infinity',
     lease_token uuid,
     leased_until timestamptz,
     primary key (destination, customer, meter)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 comment on table tallygate.stripe_lane is
     'A customer''s meter: one relay sends for it at a time. Leases are in the database''s time.';
+comment on column tallygate.stripe_lane.quiet_until is
+    'Nothing is sent before, so that what Stripe has summed up by then can be read.';
 create index stripe_lane_due on tallygate.stripe_lane (destination, due_at);
 create index stripe_lane_leased on tallygate.stripe_lane (lease_token)
     where lease_token is not null;

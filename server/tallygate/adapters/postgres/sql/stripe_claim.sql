@@ -1,11 +1,13 @@
 -- Lease the lanes of a destination that are due and free, and the first sends of each; the attempt
--- is counted before it is made, and one that was begun before and not ended is doubtful.
+-- is counted before it is made, and one that was begun before and not ended is doubtful. What is
+-- in doubt comes first.
 with free as (
     select destination, customer, meter
     from tallygate.stripe_lane
     where
         destination = $1::text
         and due_at <= tallygate.instant($2::bigint)
+        and quiet_until <= tallygate.instant($2::bigint)
         and (leased_until is null or leased_until <= now())
     order by due_at
     limit $3::integer
@@ -24,15 +26,35 @@ leased as (
 head as (
     select first.intent_id
     from leased cross join lateral (
-        select send.intent_id
-        from tallygate.stripe_send as send
-        where
-            send.destination = leased.destination
-            and send.customer = leased.customer
-            and send.meter = leased.meter
-            and send.state in ('pending', 'sending', 'ambiguous')
-            and send.due_at <= tallygate.instant($2::bigint)
-        order by send.due_at, send.intent_id
+        select both.intent_id
+        from (
+            (
+                select 1 as rank, send.due_at, send.intent_id
+                from tallygate.stripe_send as send
+                where
+                    send.destination = leased.destination
+                    and send.customer = leased.customer
+                    and send.meter = leased.meter
+                    and send.state in ('sending', 'ambiguous')
+                    and send.due_at <= tallygate.instant($2::bigint)
+                order by send.due_at, send.intent_id
+                limit $4::integer
+            )
+            union all
+            (
+                select 2, send.due_at, send.intent_id
+                from tallygate.stripe_send as send
+                where
+                    send.destination = leased.destination
+                    and send.customer = leased.customer
+                    and send.meter = leased.meter
+                    and send.state = 'pending'
+                    and send.due_at <= tallygate.instant($2::bigint)
+                order by send.due_at, send.intent_id
+                limit $4::integer
+            )
+        ) as both
+        order by both.rank, both.due_at, both.intent_id
         limit $4::integer
     ) as first
 ),

@@ -1,5 +1,6 @@
 -- Write intents with their sends, and have their lanes looked at; return those that are new.
--- What another planner has written meanwhile, or under the same identity, is left as it is.
+-- What another planner has written meanwhile, or under the same identity, is left as it is. A
+-- number of 0 asks for the window's next.
 with new as (
     insert into tallygate.stripe_intent (
         destination, tenant_id, customer, meter, dimensions, window_start, window_end,
@@ -9,7 +10,28 @@ with new as (
     select
         destination, tenant_id, customer, meter, dimensions, tallygate.instant(start_us),
         tallygate.instant(end_us), tallygate.instant(period_start_us),
-        tallygate.instant(period_end_us), seq, kind, quantity, value, event_name,
+        tallygate.instant(period_end_us),
+        case
+            when seq > 0 then seq
+            else coalesce(
+                (
+                    select max(known.seq)
+                    from tallygate.stripe_intent as known
+                    where
+                        known.destination = asked.destination
+                        and known.meter = asked.meter
+                        and known.tenant_id = asked.tenant_id
+                        and known.window_start = tallygate.instant(asked.start_us)
+                        and known.window_end = tallygate.instant(asked.end_us)
+                        and known.dimensions = asked.dimensions
+                ),
+                0
+            ) + row_number() over (
+                partition by destination, meter, tenant_id, start_us, end_us, dimensions, seq
+                order by identifier
+            )
+        end,
+        kind, quantity, value, event_name,
         tallygate.instant(timestamp_us), identifier, idempotency_key, replaces, cancels, details
     from unnest(
         $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],

@@ -1,4 +1,4 @@
--- Read sends that are left to people, oldest usage first, with the last number of each window.
+-- Read sends of some states that nothing replaces, by number.
 select
     send.state,
     send.code,
@@ -25,18 +25,7 @@ select
     intent.idempotency_key,
     intent.replaces,
     intent.cancels,
-    intent.details,
-    (
-        select max(other.seq)
-        from tallygate.stripe_intent as other
-        where
-            other.destination = intent.destination
-            and other.meter = intent.meter
-            and other.tenant_id = intent.tenant_id
-            and other.window_start = intent.window_start
-            and other.window_end = intent.window_end
-            and other.dimensions = intent.dimensions
-    ) as last_seq
+    intent.details
 from tallygate.stripe_send as send
 join tallygate.stripe_intent as intent on intent.intent_id = send.intent_id
 left join tallygate.stripe_intent as later on later.replaces = intent.intent_id
