@@ -14,7 +14,7 @@ PIN = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?P<rest>[^\n]*)$", re.MULTILINE
 )
 # What requirements.lock is for: the service, its embedded servers and native transport, the tools.
-LOCKED_EXTRAS = ("embedded", "native")
+LOCKED_EXTRAS = ("embedded", "native", "stripe")
 LOCKED_GROUPS = ("dev",)
 # What bench/requirements.lock is for: drawing what a benchmark found.
 BENCH_GROUPS = ("bench",)
