@@ -19,6 +19,8 @@ SENDABLE_US: Final = 35 * DAY_US - HOUR_US
 LATE_US: Final = 30 * DAY_US
 # An event can be cancelled for 24 h.
 CANCEL_WITHIN_US: Final = 23 * HOUR_US
+# The code of a send whose idempotency key has an error for an answer, and so for a day.
+KEY_BURNT: Final = "idempotency_key_burnt"
 
 
 class Move(StrEnum):
@@ -30,8 +32,8 @@ class Move(StrEnum):
     LEAVE = "leave"
 
 
-def move_of(intent: Intent, *, doubtful: bool, first_us: int, now_us: int) -> Move:
-    """Return what may be done now, where `first_us` is when it was first tried."""
+def move_of(intent: Intent, *, doubtful: bool, first_us: int, now_us: int, code: str = "") -> Move:
+    """Return what may be done now: `first_us` is when it was first tried, `code` how it ended."""
     forgotten = doubtful and now_us - first_us >= RETRY_WITHIN_US
     old = is_too_old(intent, now_us)
     if intent.kind in ADDING:
@@ -40,7 +42,9 @@ def move_of(intent: Intent, *, doubtful: bool, first_us: int, now_us: int) -> Mo
             return Move.SETTLE
         return Move.LEAVE if old else Move.SEND
     if intent.kind is IntentKind.ITEM:
-        return Move.LOOK_UP if forgotten else Move.SEND
+        # A key under which an error is remembered says no more; an item has nothing else.
+        burnt = doubtful and code == KEY_BURNT
+        return Move.LOOK_UP if forgotten or burnt else Move.SEND
     # A total or a quantity replaces itself: it may go out again however late, while it is taken.
     return Move.LEAVE if old else Move.SEND
 

@@ -34,6 +34,8 @@ class Gate:
     chance: Callable[[], float] = field(default=random.random)
     # What keeps the gate shut: `throttled`, `key_refused`, `silent`, or nothing.
     reason: str = ""
+    # Set when the process stops: what has not begun is given back.
+    closed: bool = False
     _shut_until_us: int = 0
     _throttled: int = 0
     _silent: int = 0
@@ -42,7 +44,7 @@ class Gate:
     @property
     def shut(self) -> bool:
         """Whether nothing may go out now."""
-        return self.clock.now_us() < self._shut_until_us
+        return self.closed or self.clock.now_us() < self._shut_until_us
 
     @property
     def careful(self) -> bool:

@@ -135,6 +135,17 @@ class Judge:
             reason=reason,
         )
 
+    def outdone(self, claimed: Claimed) -> SendResult:
+        """Return the result of a total that a later one has taken the place of."""
+        # Sent now, it would take the later one's place, as Stripe keeps what it receives last.
+        return SendResult(
+            claimed.intent_id,
+            SendState.SETTLED,
+            self._clock.now_us(),
+            unsent=True,
+            reason="a later total stands",
+        )
+
     def unsendable(self, claimed: Claimed) -> SendResult | None:
         """Return the result of a send that cannot be exact, None for all others."""
         fault = value_faults(claimed.intent.value)

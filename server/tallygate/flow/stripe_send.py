@@ -206,7 +206,7 @@ class StripeSender:
             round_.results += [self._judge.unsent(each, now_us) for each in lane]
             return
         for place, claimed in enumerate(lane):
-            if round_.stopped or self._parts.clock.monotonic() >= round_.ends_s:
+            if self._over(round_):
                 rest = lane[place:]
             else:
                 result = await self._one(claimed, round_)
@@ -245,6 +245,8 @@ class StripeSender:
         return not waits
 
     async def _one(self, claimed: Claimed, round_: _Round) -> SendResult:
+        if claimed.outdone:
+            return self._judge.outdone(claimed)
         match self._move(claimed):
             case Move.LEAVE:
                 return self._judge.too_old(claimed)
@@ -270,7 +272,7 @@ class StripeSender:
 
     async def _stream(self, batch: Sequence[Claimed], round_: _Round) -> None:
         now_us = self._parts.clock.now_us()
-        if round_.stopped or self._parts.clock.monotonic() >= round_.ends_s:
+        if self._over(round_):
             round_.results += [self._judge.unsent(each, now_us) for each in batch]
             return
         key = self._judge.batch_key(batch)
@@ -309,6 +311,14 @@ class StripeSender:
                 pass
         self._parts.observer.held(self._destination, gate.reason)
 
+    def _over(self, round_: _Round) -> bool:
+        """Say whether nothing more may begin in this round."""
+        return (
+            round_.stopped
+            or self._parts.gate.closed
+            or self._parts.clock.monotonic() >= round_.ends_s
+        )
+
     def _stop_for_silence(self, round_: _Round) -> None:
         round_.stopped = self._parts.gate.silent() or round_.stopped
 
@@ -334,4 +344,5 @@ class StripeSender:
             doubtful=claimed.doubtful,
             first_us=claimed.first_us,
             now_us=self._parts.clock.now_us(),
+            code=claimed.code,
         )

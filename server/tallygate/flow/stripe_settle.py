@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Final
 
 from tallygate.domain.stripe_intent import Intent, IntentKind, SendState, made_again
-from tallygate.domain.stripe_retry import is_too_old
+from tallygate.domain.stripe_retry import KEY_BURNT, is_too_old
 from tallygate.domain.stripe_settle import settle
 from tallygate.domain.window import HOUR_US, MINUTE_US
 from tallygate.ports import Clock
@@ -66,7 +66,9 @@ class Settler:
                 reason="found at Stripe",
             )
         # It is not there, and Stripe has forgotten the key: the same may go out once more.
-        return SendResult(claimed.intent_id, SendState.PENDING, now_us, reason="not at Stripe")
+        return SendResult(
+            claimed.intent_id, SendState.PENDING, now_us, code=KEY_BURNT, reason="not at Stripe"
+        )
 
     async def _period(self, claimed: Sequence[Claimed], found: Settlement) -> None:
         intent = claimed[0].intent

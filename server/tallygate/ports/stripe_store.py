@@ -83,7 +83,8 @@ class Claimed:
     """An intent to be sent now. `attempt` counts from 1, this one included.
 
     `doubtful` says that an attempt before may have been taken; the first was at `first_us`.
-    `cancelled` is the identifier of what a cancel is of. `alone` keeps it out of streams.
+    `code` is what the last attempt ended with. `cancelled` is the identifier of what a cancel is
+    of. `alone` keeps it out of streams. `outdone` says that a later total or quantity stands.
     """
 
     intent_id: IntentId
@@ -92,7 +93,9 @@ class Claimed:
     doubtful: bool
     alone: bool
     first_us: int
+    code: str = ""
     cancelled: str = ""
+    outdone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

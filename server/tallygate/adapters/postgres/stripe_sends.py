@@ -222,5 +222,7 @@ def _claimed(row: asyncpg.Record) -> Claimed:
         doubtful=row["doubtful"],
         alone=row["alone"],
         first_us=row["first_attempt_us"],
+        code=row["code"],
         cancelled=row["cancelled"],
+        outdone=row["outdone"],
     )

@@ -26,7 +26,7 @@ leased as (
 head as (
     select first.intent_id
     from leased cross join lateral (
-        select both.intent_id
+        select waiting.intent_id
         from (
             (
                 select 1 as rank, send.due_at, send.intent_id
@@ -53,8 +53,8 @@ head as (
                 order by send.due_at, send.intent_id
                 limit $4::integer
             )
-        ) as both
-        order by both.rank, both.due_at, both.intent_id
+        ) as waiting
+        order by waiting.rank, waiting.due_at, waiting.intent_id
         limit $4::integer
     ) as first
 ),
@@ -70,13 +70,15 @@ claimed as (
     from head
     where send.intent_id = head.intent_id
     returning
-        send.intent_id, send.attempts, send.doubtful, send.alone, send.first_attempt_at
+        send.intent_id, send.attempts, send.doubtful, send.alone, send.first_attempt_at,
+        send.code
 )
 select
     claimed.intent_id,
     claimed.attempts,
     claimed.doubtful,
     claimed.alone,
+    claimed.code,
     tallygate.microseconds(claimed.first_attempt_at) as first_attempt_us,
     intent.destination,
     intent.tenant_id,
@@ -98,7 +100,19 @@ select
     intent.replaces,
     intent.cancels,
     intent.details,
-    coalesce(cancelled.identifier, '') as cancelled
+    coalesce(cancelled.identifier, '') as cancelled,
+    intent.kind in ('total', 'quantity') and exists (
+        select from tallygate.stripe_intent as later
+        where
+            later.destination = intent.destination
+            and later.meter = intent.meter
+            and later.tenant_id = intent.tenant_id
+            and later.dimensions = intent.dimensions
+            and later.kind = intent.kind
+            and (later.window_start, later.window_end, later.seq)
+            > (intent.window_start, intent.window_end, intent.seq)
+            and (intent.kind = 'quantity' or later.window_start = intent.window_start)
+    ) as outdone
 from claimed
 join tallygate.stripe_intent as intent on intent.intent_id = claimed.intent_id
 left join tallygate.stripe_intent as cancelled on cancelled.intent_id = intent.cancels
