@@ -47,10 +47,11 @@ class WorldClock:
 
     def __init__(self, virtual: VirtualClock) -> None:
         self.virtual = virtual
+        self.ahead_us = 0
 
     def now_us(self) -> int:
         """Return microseconds since the Unix epoch."""
-        return self.virtual.now_us()
+        return self.virtual.now_us() + self.ahead_us
 
     def monotonic(self) -> float:
         """Return the machine's seconds: rounds are bounded in real time."""
