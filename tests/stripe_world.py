@@ -91,7 +91,7 @@ class Told:
         if self.reasons[-1:] != [reason]:
             self.reasons.append(reason)
 
-    def stale(self, _: str, count: int) -> None:
+    def stale_notes(self, _: str, count: int) -> None:
         """Count it."""
         self.stale_ += count
 

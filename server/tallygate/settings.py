@@ -296,6 +296,14 @@ class Settings(BaseSettings):
     relay_backoff_max_ms: int = Field(default=3_600_000, ge=1_000, le=86_400_000)
     """The longest wait between two attempts."""
 
+    stripe_reports_address: Address | None = None
+    """Where a relay takes Stripe's reports of errors, over plain HTTP behind what ends TLS; unset,
+    it takes none."""
+
+    stripe_plan_ms: int = Field(default=60_000, ge=100, le=3_600_000)
+    """Between looks for usage that Stripe is not to be told of yet: short beside the 10 min after
+    which a window counts as settled."""
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -45,6 +45,7 @@ from tallygate.commands.output import (
 )
 from tallygate.commands.processes import stop_signal
 from tallygate.commands.simulate import simulate_plan
+from tallygate.commands.stripe import stripe
 from tallygate.commands.verify import verify
 from tallygate.domain.errors import CatalogInvalid
 from tallygate.wiring import configure_logging, tools
@@ -54,6 +55,7 @@ verbs = typer.Typer()
 verbs.add_typer(imports, name="import")
 verbs.add_typer(credit, name="credit")
 verbs.add_typer(outbox, name="outbox")
+verbs.add_typer(stripe, name="stripe")
 verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)

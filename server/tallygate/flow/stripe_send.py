@@ -45,7 +45,7 @@ class SendObserver(Protocol):
     def held(self, destination: str, reason: str) -> None:
         """Nothing goes out for now, for this reason; empty when all is well."""
 
-    def stale(self, destination: str, count: int) -> None:
+    def stale_notes(self, destination: str, count: int) -> None:
         """So many notes came after another relay had taken over."""
 
 
@@ -336,7 +336,7 @@ class StripeSender:
         stale = len(results) - ours
         if stale:
             counts.stale += stale
-            self._parts.observer.stale(self._destination, stale)
+            self._parts.observer.stale_notes(self._destination, stale)
 
     def _move(self, claimed: Claimed) -> Move:
         return move_of(

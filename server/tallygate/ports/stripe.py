@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from tallygate.domain.errors import BackendUnavailable, TallygateError
+from tallygate.domain.stripe_meters import AccountMeter
 from tallygate.ports.stripe_store import Claimed, ReportedError
 
 
@@ -111,28 +112,14 @@ class StripeReports(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteMeter:
-    """A meter at Stripe. `window` is hour, day or empty."""
-
-    meter_id: str
-    event_name: str
-    display_name: str
-    formula: str
-    window: str
-    customer_key: str
-    value_key: str
-    active: bool
-
-
 class StripeMeters(Protocol):
     """The meters of an account."""
 
-    async def meters(self) -> list[RemoteMeter]:
+    async def meters(self) -> list[AccountMeter]:
         """Return all of them, also those that are not active. Raises `StripeSilent`."""
         ...
 
-    async def create_meter(self, wanted: RemoteMeter) -> str:
+    async def create_meter(self, wanted: AccountMeter) -> str:
         """Make a meter, once however often it is asked for alike; return its id."""
         ...
 

@@ -24,6 +24,7 @@ from prometheus_client import (
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
 from tallygate.adapters.prometheus.rebuild import RebuildMetrics
+from tallygate.adapters.prometheus.stripe import StripeMetrics
 from tallygate.adapters.prometheus.timings import Timings
 
 RPC_BUCKETS_S = (
@@ -102,6 +103,7 @@ class Metrics:
         self.journal = JournalMetrics(registry)
         self.completeness = CompletenessMetrics(registry)
         self.rebuild = RebuildMetrics(registry)
+        self.stripe = StripeMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:

@@ -11,7 +11,8 @@ import stripe
 
 from tallygate.adapters.stripe.answers import answer_of, reason_of
 from tallygate.adapters.stripe.client import Client
-from tallygate.ports.stripe import Outcome, RemoteMeter, StripeRefused, StripeSilent
+from tallygate.domain.stripe_meters import AccountMeter
+from tallygate.ports.stripe import Outcome, StripeRefused, StripeSilent
 
 PAGE: Final = 100
 
@@ -22,7 +23,7 @@ class StripeAccountMeters:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def meters(self) -> list[RemoteMeter]:
+    async def meters(self) -> list[AccountMeter]:
         """Return all of them, also those that are not active."""
         try:
             found = await self._client.stripe().v1.billing.meters.list_async(
@@ -33,7 +34,7 @@ class StripeAccountMeters:
         except Exception as error:  # noqa: BLE001
             raise _failed(error) from None
 
-    async def create_meter(self, wanted: RemoteMeter) -> str:
+    async def create_meter(self, wanted: AccountMeter) -> str:
         """Make a meter, once however often it is asked for alike; return its id."""
         spelled = repr((wanted.event_name, wanted.display_name, wanted.formula, wanted.window))
         key = f"tallygate-meter-{hashlib.sha256(spelled.encode()).hexdigest()[:40]}"
@@ -73,8 +74,8 @@ class StripeAccountMeters:
             raise _failed(error) from None
 
 
-def _meter(found: stripe.billing.Meter) -> RemoteMeter:
-    return RemoteMeter(
+def _meter(found: stripe.billing.Meter) -> AccountMeter:
+    return AccountMeter(
         meter_id=found.id,
         event_name=found.event_name,
         display_name=found.display_name,
