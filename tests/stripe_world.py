@@ -173,6 +173,29 @@ class StripeWorld:
         await self.plan()
         await self.send()
 
+    async def live(self, customers: Sequence[str]) -> None:
+        """Go on in live mode, with a meter and customers there."""
+        self.key = "sk_live_tallygate"
+        for each in customers:
+            self.stripe.add_customer(each, livemode=True)
+        await self.make_meter()
+
+    async def make_meter(self, **meter: object) -> None:
+        """Make the meter in the mode of the key."""
+        await (
+            self.client()
+            .stripe()
+            .v1.billing.meters.create_async(
+                {
+                    "event_name": EVENT,
+                    "display_name": "Requests",
+                    "default_aggregation": {"formula": "sum"},
+                    **meter,  # type: ignore[typeddict-item]  # by name
+                },
+                {"api_key": self.key},
+            )
+        )
+
     def pass_s(self, seconds: float) -> None:
         """Let time pass, for us and for Stripe."""
         self.clock.virtual.advance(seconds)
@@ -240,16 +263,7 @@ async def stripe_world(
     async with FakeStripe(virtual, behaviour=behaviour, customers=[CUSTOMER]) as stripe:
         world = StripeWorld(postgres, dsn, stripe, WorldClock(virtual), FakeCatalogStore())
         await world.declare()
-        client = world.client().stripe()
-        await client.v1.billing.meters.create_async(
-            {
-                "event_name": EVENT,
-                "display_name": "Requests",
-                "default_aggregation": {"formula": "sum"},
-                **meter,  # type: ignore[typeddict-item]  # by name
-            },
-            {"api_key": world.key},
-        )
+        await world.make_meter(**meter)
         try:
             yield world
         finally:
