@@ -45,7 +45,7 @@ class Behaviour:
     # Two calls at once for one customer and meter: 409, detected from requests that truly overlap.
     concurrency_checked: bool = True
     # How long each meter event is being worked on, in real time: what makes calls overlap.
-    work_ms: float = 0.0
+    work_ms: float = 1.0
     stream_live_only: bool = True
     session_s: float = 15 * 60
     # Errors of one meter within this time make one report, which names a few of them only.

@@ -4,8 +4,8 @@ Guarantees: an endpoint is a function from a call to JSON, without waiting; it s
 Refuses to know: connections, keys, rate limits and faults of the connection.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .faults import Fault
@@ -55,19 +55,17 @@ class Route:
     exclusive: bool = False
 
 
-@dataclass(slots=True)
 class Routes:
     """All endpoints, by method and path."""
 
-    _exact: dict[tuple[str, str], Route] = field(default_factory=dict)
-    _open: list[tuple[str, list[str], Route]] = field(default_factory=list)
-
-    def add(self, route: Route) -> None:
-        """Make an endpoint known."""
-        if "{}" in route.pattern:
-            self._open.append((route.method, route.pattern.split("/"), route))
-        else:
-            self._exact[route.method, route.pattern] = route
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._exact: dict[tuple[str, str], Route] = {}
+        self._open: list[tuple[str, list[str], Route]] = []
+        for route in routes:
+            if "{}" in route.pattern:
+                self._open.append((route.method, route.pattern.split("/"), route))
+            else:
+                self._exact[route.method, route.pattern] = route
 
     def find(self, method: str, path: str) -> tuple[Route, tuple[str, ...]] | None:
         """Return the endpoint of a call with what its path names; None where there is none."""

@@ -208,6 +208,7 @@ class Usage:
         series.add(event)
         if fault is not None and fault.kind is FaultKind.DOUBLE:
             series.add(event)
+        self._world.alerting.look(meter, event.customer, now_us)
 
     def _late_fault(
         self, event: MeterEvent, meter: Meter | None, fault: Fault | None

@@ -1,0 +1,1 @@
+"""The behavioural fake of Stripe, driven through Stripe's own client."""
