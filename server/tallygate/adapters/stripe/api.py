@@ -27,6 +27,8 @@ from tallygate.ports.stripe_store import Claimed
 # A session is given up this long before its end, so that no call meets it.
 SESSION_MARGIN_US: Final = MINUTE_US
 PAGE: Final = 100
+# By how much Stripe's clock and ours may differ.
+CLOCKS_S: Final = 300
 # Where an item's identifier stands, so that it can be found again.
 ITEM_KEY: Final = "tallygate_identifier"
 
@@ -90,14 +92,12 @@ class StripeUsage:
         intent = claimed.intent
         try:
             items = await self._client.stripe().v1.invoice_items.list_async(
-                {
-                    "customer": intent.place.customer,
-                    "created": {"gte": claimed.first_us // SECOND_US - 60},
-                    "limit": PAGE,
-                },
-                self._client.calling(),
+                {"customer": intent.place.customer, "limit": PAGE}, self._client.calling()
             )
+            # Newest first: what is older than the first attempt cannot be of this intent.
             async for item in items.auto_paging_iter():
+                if item.date < claimed.first_us // SECOND_US - CLOCKS_S:
+                    return False
                 if _said(item.metadata) == intent.identifier:
                     return True
         # The client raises whatever its transport does; what it means is told in one place.
