@@ -306,6 +306,7 @@ class Settings(BaseSettings):
     retention_message_days: int = Field(default=0, ge=0, le=3_660)
     """Days for which delivered messages are kept before the same command prunes them; 0 for
     ever."""
+
     anomalies: Literal["on", "off"] = "on"
     """Whether control looks for hours of usage that are not as the weeks before have them."""
 
@@ -320,6 +321,14 @@ class Settings(BaseSettings):
     reconcile: Literal["daily", "off"] = "daily"
     """Whether control reconciles the current and the last billing period of every tenant, each
     day."""
+
+    stripe_reports_address: Address | None = None
+    """Where a relay takes Stripe's reports of errors, over plain HTTP behind what ends TLS; unset,
+    it takes none."""
+
+    stripe_plan_ms: int = Field(default=60_000, ge=100, le=3_600_000)
+    """Between looks for usage that Stripe is not to be told of yet: short beside the 10 min after
+    which a window counts as settled."""
 
     @classmethod
     def settings_customise_sources(

@@ -33,6 +33,7 @@ from tallygate.domain.catalog import (
 )
 from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.price import TERMS
+from tallygate.domain.stripe_sync import Mode, StripeAccount, StripeSync, SyncWindow, Way
 from tallygate.domain.window import Calendar, Period
 
 # JSON is untyped; what is read from it is checked by building the domain's own types.
@@ -124,6 +125,25 @@ def _meter(found: Json) -> Meter:
         percentile_ppm=int(found.get("percentile_ppm", 0)),
         group_by=tuple(str(name) for name in found.get("group_by", ())),
         late_policy=LatePolicy(found.get("late_policy", LatePolicy.NEXT_PERIOD)),
+        stripe=_sync(found["stripe"]) if found.get("stripe") is not None else None,
+    )
+
+
+def _sync(found: Json) -> StripeSync:
+    usual = StripeSync(Way(found["way"]))
+    return StripeSync(
+        way=usual.way,
+        event_name=found.get("event_name", ""),
+        since_us=int(found.get("since_us", 0)),
+        window=SyncWindow(found.get("window", usual.window)),
+        scale=found.get("scale", usual.scale),
+        settle_us=int(found.get("settle_us", usual.settle_us)),
+        early=bool(found.get("early", False)),
+        overwrite=bool(found.get("overwrite", False)),
+        v2_stream=bool(found.get("v2_stream", False)),
+        dimensions=tuple((str(key), str(name)) for key, name in found.get("dimensions", ())),
+        price=found.get("price", ""),
+        destination=found.get("destination", ""),
     )
 
 
@@ -199,6 +219,18 @@ def _destination(found: Json) -> Destination:
         types=tuple(found["types"]),
         secret_env=found.get("secret_env", ""),
         secret_file=found.get("secret_file", ""),
+        stripe=_account(found["stripe"]) if found.get("stripe") is not None else None,
+    )
+
+
+def _account(found: Json) -> StripeAccount:
+    return StripeAccount(
+        mode=Mode(found.get("mode", Mode.SANDBOX)),
+        shadow=bool(found.get("shadow", False)),
+        account=found.get("account", ""),
+        calls_per_s=int(found.get("calls_per_s", 0)),
+        reports_env=found.get("reports_env", ""),
+        reports_file=found.get("reports_file", ""),
     )
 
 

@@ -57,6 +57,7 @@ from tallygate.commands.retention import retention
 from tallygate.commands.reconcile import reconcile
 from tallygate.commands.simulate import simulate_plan
 from tallygate.commands.usage_windows import WindowsAsked, request_of, windows
+from tallygate.commands.stripe import stripe
 from tallygate.commands.verify import verify
 from tallygate.domain.errors import CatalogInvalid
 from tallygate.wiring import configure_logging, tools
@@ -73,6 +74,7 @@ verbs.add_typer(audit, name="audit")
 verbs.add_typer(lineage, name="lineage")
 verbs.add_typer(replay, name="replay")
 verbs.add_typer(retention, name="retention")
+verbs.add_typer(stripe, name="stripe")
 verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)

@@ -11,6 +11,7 @@ from typing import Final
 
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.price import TERMS, Price, Terms
+from tallygate.domain.stripe_sync import StripeAccount, StripeSync
 from tallygate.domain.window import DAY_US, Calendar, Period
 
 # 35 days, as far back as Stripe accepts a meter event.
@@ -101,6 +102,7 @@ class Meter:
     percentile_ppm: int = 0
     group_by: tuple[str, ...] = ()
     late_policy: LatePolicy = LatePolicy.NEXT_PERIOD
+    stripe: StripeSync | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,10 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where messages go. `secret_env` or `secret_file` says where the relay finds the secret."""
+    """Where messages go. `secret_env` or `secret_file` says where the relay finds the secret.
+
+    One with `stripe` takes no messages: usage goes there as intents.
+    """
 
     name: str
     kind: str
@@ -182,6 +187,7 @@ class Destination:
     types: tuple[str, ...]
     secret_env: str = ""
     secret_file: str = ""
+    stripe: StripeAccount | None = None
 
 
 @dataclass(frozen=True, slots=True)

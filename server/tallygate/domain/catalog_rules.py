@@ -32,6 +32,7 @@ from tallygate.domain.limit_rules import (
 from tallygate.domain.path_fault import PathFault, closest, unknown
 from tallygate.domain.price_rules import prices_faults
 from tallygate.domain.request import LIMITS_MAX
+from tallygate.domain.stripe_rules import stripe_faults
 from tallygate.domain.window import zone_of
 
 # A rate card: so many meters, and of each so many skus. All of it is in every sidecar's memory.
@@ -42,12 +43,13 @@ GROUP_NAMES_MAX: Final = 4
 
 
 def catalog_faults(catalog: Catalog) -> Iterator[PathFault]:
-    """Iterate over the faults of meters, plans and the default plan."""
+    """Iterate over the faults of all but tenants."""
     for meter in catalog.meters.values():
         yield from meter_faults(catalog, meter)
     for plan in catalog.plans.values():
         yield from plan_faults(catalog, plan)
     yield from _identity_faults(catalog)
+    yield from stripe_faults(catalog)
     if catalog.default_plan is not None and catalog.default_plan not in catalog.plans:
         yield unknown("default_plan", "plan", catalog.default_plan, catalog.plans)
 

@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
@@ -24,6 +24,10 @@ from tallygate.flow.relay import Relay, RelayOptions
 from tallygate.ports import DestinationConfig
 from tallygate.settings import Settings
 from tallygate.wiring.host import Host
+from tallygate.wiring.stripe_desk import ExtraMissing
+
+if TYPE_CHECKING:
+    from tallygate.wiring.stripe import StripeAccounts
 
 DESTINATIONS_MS: Final = 2_000
 
@@ -46,11 +50,30 @@ def start_relay(host: Host) -> None:
 
     async def refresh() -> None:
         newest = await catalog.effective(host.clock.now_us())
-        await relays.fit(newest.destinations)
+        await relays.fit([each for each in newest.destinations if each.stripe is None])
         observer.measured(await outbox.depths())
         observer.held_back(await upkeep.gate_lag_s())
 
     host.loop("destinations", refresh, DESTINATIONS_MS)
+    accounts: list[StripeAccounts] = []
+
+    async def refresh_stripe() -> None:
+        newest = await catalog.effective(host.clock.now_us())
+        if not accounts and any(each.stripe for each in newest.destinations):
+            accounts.append(_stripe(host))
+        for each in accounts:
+            await each.fit(newest)
+
+    host.loop("stripe", refresh_stripe, DESTINATIONS_MS)
+
+
+def _stripe(host: Host) -> "StripeAccounts":
+    """Return what runs Stripe's accounts: its client is an extra, which others do without."""
+    try:
+        from tallygate.wiring.stripe import StripeAccounts  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ExtraMissing from error
+    return StripeAccounts(host)
 
 
 class Relays:

@@ -1,6 +1,6 @@
 """The `destinations` of a catalog document: where messages go.
 
-Guarantees: a destination names where its secret is found, and a document that holds a secret
+Guarantees: a destination names where its secrets are found, and a document that holds a secret
 itself is refused.
 Refuses to know: how messages are sent.
 """
@@ -9,12 +9,14 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
-from yaml.nodes import Node, ScalarNode
+from yaml.nodes import MappingNode, Node, ScalarNode
 
 from tallygate.adapters.catalog.nodes import Reader
+from tallygate.adapters.catalog.stripe import ACCOUNT_KEYS, account
 from tallygate.domain.catalog import Destination
 from tallygate.domain.ids import is_name
 from tallygate.domain.path_fault import closest
+from tallygate.domain.stripe_rules import KIND
 
 MESSAGE_TYPES: Final = (
     "usage.batch",
@@ -24,10 +26,14 @@ MESSAGE_TYPES: Final = (
     "usage.anomaly",
     "reconcile.drift",
 )
-KINDS: Final = ("webhook",)
+KINDS: Final = ("webhook", "stripe")
 
-_KINDS_PLANNED: Final = ("stripe", "kafka", "clickhouse", "archive")
+_KINDS_PLANNED: Final = ("kafka", "clickhouse", "archive")
 _KEYS: Final = ("kind", "url", "types", "secret")
+_STRIPE_KEYS: Final = ("kind", "url", "secret", *ACCOUNT_KEYS)
+_KINDS_TOLD: Final = " or ".join(KINDS)
+# Where a destination names no other, as a test does.
+_STRIPE_URL: Final = "https://api.stripe.com"
 _URL_LENGTH_MAX: Final = 2_048
 _FILE_LENGTH_MAX: Final = 4_096
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -45,6 +51,8 @@ def _destination(read: Reader, name: str, node: Node) -> Destination:
     path = f"destinations.{name}"
     if not is_name(name):
         read.fault(node, path, "is not a name: a-z, 0-9, '_', '.', '-'")
+    if _named_kind(node) == KIND:
+        return _stripe(read, name, node, path)
     parts = read.mapping(node, path, _KEYS)
     for key in _KEYS:
         if key not in parts:
@@ -60,12 +68,38 @@ def _destination(read: Reader, name: str, node: Node) -> Destination:
     )
 
 
+def _stripe(read: Reader, name: str, node: Node, path: str) -> Destination:
+    parts = read.mapping(node, path, _STRIPE_KEYS)
+    read.needed(parts, "secret", node, path)
+    secret = _secret(read, parts.get("secret"), f"{path}.secret")
+    reports = _secret(read, parts.get("reports_secret"), f"{path}.reports_secret")
+    return Destination(
+        name=name,
+        kind=KIND,
+        url=_url(read, parts.get("url"), f"{path}.url") or _STRIPE_URL,
+        types=(),
+        secret_env=secret.get("env", ""),
+        secret_file=secret.get("file", ""),
+        stripe=account(read, parts, path, reports),
+    )
+
+
+def _named_kind(node: Node) -> str:
+    """Return a destination's kind before it is read: which keys it may have hangs on it."""
+    if not isinstance(node, MappingNode):
+        return ""
+    for key, value in node.value:
+        if isinstance(key, ScalarNode) and key.value == "kind" and isinstance(value, ScalarNode):
+            return str(value.value)
+    return ""
+
+
 def _kind(read: Reader, node: Node | None, path: str) -> str:
     kind = read.text(node, path)
     if node is not None and kind in _KINDS_PLANNED:
-        read.fault(node, path, f"{kind} is reserved: not offered yet, as {KINDS[0]} is")
+        read.fault(node, path, f"{kind} is reserved: not offered yet, as {_KINDS_TOLD} are")
     elif node is not None and kind and kind not in KINDS:
-        read.fault(node, path, f"must be {KINDS[0]}, not {kind!r}", closest(kind, KINDS))
+        read.fault(node, path, f"must be {_KINDS_TOLD}, not {kind!r}", closest(kind, KINDS))
     return kind
 
 

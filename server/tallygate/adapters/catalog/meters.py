@@ -11,12 +11,13 @@ from typing import Final
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from tallygate.adapters.catalog.nodes import Reader
+from tallygate.adapters.catalog.stripe import sync
 from tallygate.domain.catalog import LATE_HORIZON_US, PPM, Aggregation, LatePolicy, Meter, Weight
 from tallygate.domain.ids import MeterName
 
 _METER: Final = (
     *("aggregation", "unit", "description", "late_horizon", "weights"),
-    *("unique_by", "percentile", "group_by", "late_policy"),
+    *("unique_by", "percentile", "group_by", "late_policy", "stripe"),
 )
 _WEIGHT: Final = ("units", "by", "values")
 _PERCENTILE: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,4})?")
@@ -62,6 +63,7 @@ def _meter(read: Reader, name: str, node: Node) -> Meter:
             LatePolicy,
             default=LatePolicy.NEXT_PERIOD,
         ),
+        stripe=sync(read, parts.get("stripe"), f"{path}.stripe"),
     )
 
 

@@ -50,6 +50,14 @@ grant select, insert, update on
 
 grant select on tallygate.outbox, tallygate.destination to tallygate_relay;
 grant select, update on tallygate.delivery to tallygate_relay;
+-- Stripe is planned from rollups, or from events where dimensions count, for tenants that have a
+-- customer there; what became of each intent is the relay's to note.
+grant select on
+    tallygate.usage_minute, tallygate.usage_hour, tallygate.usage_day, tallygate.usage_event,
+    tallygate.catalog_version, tallygate.tenant
+    to tallygate_relay;
+grant select, insert on tallygate.stripe_intent, tallygate.stripe_report to tallygate_relay;
+grant select, insert, update on tallygate.stripe_send, tallygate.stripe_lane to tallygate_relay;
 
 grant select on all tables in schema tallygate to tallygate_control, tallygate_read;
 grant insert on

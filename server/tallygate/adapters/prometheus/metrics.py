@@ -25,6 +25,7 @@ from tallygate.adapters.prometheus.completeness import CompletenessMetrics
 from tallygate.adapters.prometheus.insight import InsightMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
 from tallygate.adapters.prometheus.rebuild import RebuildMetrics
+from tallygate.adapters.prometheus.stripe import StripeMetrics
 from tallygate.adapters.prometheus.timings import Timings
 from tallygate.adapters.prometheus.trail import TrailMetrics
 
@@ -106,6 +107,7 @@ class Metrics:
         self.rebuild = RebuildMetrics(registry)
         self.trail = TrailMetrics(registry)
         self.insight = InsightMetrics(registry)
+        self.stripe = StripeMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:

@@ -1,0 +1,189 @@
+-- Read the windows of a meter whose usage is not what is intended of them, as of one instant.
+-- Usage is that of the coarsest rollup whose buckets no billing period divides, or of events where
+-- dimensions count; only one of the four sources is read.
+with cut as (
+    select
+        tenant_id,
+        customer,
+        tallygate.instant(period_start_us) as period_start,
+        tallygate.instant(period_end_us) as period_end,
+        tallygate.instant(from_us) as starts,
+        tallygate.instant(to_us) as ends
+    from unnest($3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
+        as cut (tenant_id, customer, period_start_us, period_end_us, from_us, to_us)
+),
+usage as (
+    select cut.*, rollup.bucket, '{}' as dimensions, rollup.count, rollup.sum, rollup.max,
+        rollup.min
+    from cut join tallygate.usage_minute as rollup
+        on
+            rollup.tenant_id = cut.tenant_id
+            and rollup.meter = $2::text
+            and rollup.bucket >= cut.starts
+            and rollup.bucket < cut.ends
+    where $9::text = 'minute'
+    union all
+    select cut.*, rollup.bucket, '{}', rollup.count, rollup.sum, rollup.max, rollup.min
+    from cut join tallygate.usage_hour as rollup
+        on
+            rollup.tenant_id = cut.tenant_id
+            and rollup.meter = $2::text
+            and rollup.bucket >= cut.starts
+            and rollup.bucket < cut.ends
+    where $9::text = 'hour'
+    union all
+    select cut.*, rollup.bucket, '{}', rollup.count, rollup.sum, rollup.max, rollup.min
+    from cut join tallygate.usage_day as rollup
+        on
+            rollup.tenant_id = cut.tenant_id
+            and rollup.meter = $2::text
+            and rollup.bucket >= cut.starts
+            and rollup.bucket < cut.ends
+    where $9::text = 'day'
+    union all
+    select
+        cut.*,
+        event.event_time,
+        (
+            select jsonb_object_agg(asked.key, coalesce(event.dimensions ->> asked.name, 'none'))
+            from unnest($13::text[], $14::text[]) as asked (key, name)
+        )::text,
+        (event.amount > 0)::integer,
+        event.amount,
+        event.amount,
+        event.amount
+    from cut join tallygate.usage_event as event
+        on
+            event.tenant_id = cut.tenant_id
+            and event.meter = $2::text
+            and event.event_time >= cut.starts
+            and event.event_time < cut.ends
+    where $9::text = 'event'
+),
+placed as (
+    select
+        *, date_bin($10::bigint * interval '1 microsecond', bucket, 'epoch'::timestamptz) as begun
+    from usage
+),
+total as (
+    select
+        tenant_id,
+        customer,
+        dimensions collate "C" as dimensions,
+        period_start,
+        period_end,
+        greatest(begun, period_start) as window_start,
+        least(begun + $10::bigint * interval '1 microsecond', period_end) as window_end,
+        case $11::text
+            when 'count' then sum(count)
+            when 'sum' then sum(sum)
+            when 'max' then coalesce(max(max) filter (where count > 0), 0)
+            when 'min' then coalesce(min(min) filter (where count > 0), 0)
+        end as quantity
+    from placed
+    group by tenant_id, customer, dimensions, period_start, period_end, begun
+    having
+        least(begun + $10::bigint * interval '1 microsecond', period_end)
+        <= tallygate.instant($12::bigint)
+),
+span as (
+    select tenant_id, max(customer) as customer, min(starts) as starts, max(ends) as ends
+    from cut
+    group by tenant_id
+),
+intended as (
+    select
+        intent.tenant_id,
+        span.customer,
+        intent.dimensions,
+        min(intent.period_start) as period_start,
+        min(intent.period_end) as period_end,
+        intent.window_start,
+        intent.window_end,
+        max(intent.seq) as seq,
+        case
+            when $15::boolean
+                then (
+                    array_agg(intent.quantity order by intent.seq desc)
+                    filter (where later.intent_id is null)
+                )[1]
+            else coalesce(sum(intent.quantity) filter (where later.intent_id is null), 0)
+        end as quantity
+    from span
+    join tallygate.stripe_intent as intent
+        on
+            intent.tenant_id = span.tenant_id
+            and intent.window_start >= span.starts
+            and intent.window_start < span.ends
+    left join tallygate.stripe_intent as later on later.replaces = intent.intent_id
+    where
+        intent.destination = $1::text
+        and intent.meter = $2::text
+        and intent.window_end <= tallygate.instant($12::bigint)
+    group by
+        intent.tenant_id, span.customer, intent.dimensions, intent.window_start, intent.window_end
+),
+gap as (
+    select
+        coalesce(total.tenant_id, intended.tenant_id) as tenant_id,
+        coalesce(total.customer, intended.customer) as customer,
+        coalesce(total.dimensions, intended.dimensions) as dimensions,
+        coalesce(total.period_start, intended.period_start) as period_start,
+        coalesce(total.period_end, intended.period_end) as period_end,
+        coalesce(total.window_start, intended.window_start) as window_start,
+        coalesce(total.window_end, intended.window_end) as window_end,
+        coalesce(total.quantity, 0) as quantity,
+        coalesce(intended.quantity, 0) as intended,
+        coalesce(intended.seq, 0) as seq
+    from total full join intended
+        on
+            intended.tenant_id = total.tenant_id
+            and intended.dimensions = total.dimensions
+            and intended.window_start = total.window_start
+            and intended.window_end = total.window_end
+    -- A total that was never told is told even if it is 0; what adds up is not.
+    where
+        (total.tenant_id is not null or not $15::boolean)
+        and (
+            coalesce(total.quantity, 0) <> coalesce(intended.quantity, 0)
+            or ($15::boolean and intended.quantity is null)
+        )
+    order by 6, 1, 3
+    limit $17::integer
+)
+select
+    gap.tenant_id,
+    gap.customer,
+    gap.dimensions,
+    tallygate.microseconds(gap.period_start) as period_start_us,
+    tallygate.microseconds(gap.period_end) as period_end_us,
+    tallygate.microseconds(gap.window_start) as start_us,
+    tallygate.microseconds(gap.window_end) as end_us,
+    gap.quantity,
+    gap.intended,
+    gap.seq,
+    (
+        select intent.intent_id
+        from tallygate.stripe_intent as intent
+        join tallygate.stripe_send as send on send.intent_id = intent.intent_id
+        where
+            gap.quantity < gap.intended
+            and intent.destination = $1::text
+            and intent.meter = $2::text
+            and intent.tenant_id = gap.tenant_id
+            and intent.window_start = gap.window_start
+            and intent.window_end = gap.window_end
+            and intent.dimensions = gap.dimensions
+            and intent.kind = 'delta'
+            and intent.quantity = gap.intended - gap.quantity
+            and send.state = 'delivered'
+            and send.first_attempt_at > tallygate.instant($16::bigint)
+            and not exists (
+                select from tallygate.stripe_intent as other
+                where other.cancels = intent.intent_id or other.replaces = intent.intent_id
+            )
+        order by intent.seq desc
+        limit 1
+    ) as cancellable
+from gap
+order by gap.window_start, gap.tenant_id, gap.dimensions

@@ -1,0 +1,1 @@
+"""Usage on its way to Stripe: planned, sent, settled."""
