@@ -20,8 +20,8 @@ from tallygate.domain.ids import MeterName
 from tallygate.flow.apply import Apply
 from tallygate.flow.grant import Granting
 from tallygate.flow.reset import ResetParts, Resetting
-from tallygate.flow.usage_windows import UsageWindows
 from tallygate.flow.trail import Trail
+from tallygate.flow.usage_windows import UsageWindows
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
 from tallygate.ports import UsageQuery, UsageRow, UsageTotal
 from tallygate.testing.catalog import FakeCatalogStore

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tallygate.adapters.postgres.audit import PostgresLedgerAudit
+from tallygate.adapters.postgres.group_audit import PostgresGroupAudit
 from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.retention import PostgresRetention
@@ -99,7 +100,9 @@ class Parts:
 
     async def verify(self) -> Report:
         """Compare everything that Postgres has."""
-        return await Verify(VerifyParts(PostgresLedgerAudit(self.postgres))).run()
+        return await Verify(
+            VerifyParts(PostgresLedgerAudit(self.postgres), PostgresGroupAudit(self.postgres))
+        ).run()
 
 
 @pytest.fixture

@@ -107,10 +107,10 @@ def meter(message: catalog_pb2.Meter) -> domain.Meter:
         weights=tuple(
             _weight(each, f"meter.weights[{index}]") for index, each in enumerate(message.weights)
         ),
-        unique_by=_text(message.unique_by, "meter.unique_by"),
+        unique_by=text(message.unique_by, "meter.unique_by"),
         percentile_ppm=_percentile_ppm(message.percentile),
         group_by=tuple(
-            _text(each, f"meter.group_by[{index}]") for index, each in enumerate(message.group_by)
+            text(each, f"meter.group_by[{index}]") for index, each in enumerate(message.group_by)
         ),
         late_policy=_late_policy(message),
     )

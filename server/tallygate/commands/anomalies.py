@@ -10,9 +10,9 @@ from typing import Annotated, Final
 
 import typer
 
-from tallygate.commands.times import instant_us
 from tallygate.commands.options import Config, Json, PostgresDsn, settings_of
 from tallygate.commands.output import Sheet, run, show
+from tallygate.commands.times import instant_us
 from tallygate.domain import ids
 from tallygate.domain.anomaly import Options
 from tallygate.domain.drift import spelled

@@ -14,9 +14,9 @@ from typing import Annotated, Final, Literal, TextIO
 
 import typer
 
-from tallygate.commands.times import instant_us
 from tallygate.commands.options import CatalogFile, Config, Json, PostgresDsn, settings_of
 from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, counting, run, show
+from tallygate.commands.times import instant_us
 from tallygate.domain import ids
 from tallygate.domain.compare import Compared, Entry, Match, Parity, Tolerance
 from tallygate.domain.drift import spelled

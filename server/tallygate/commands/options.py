@@ -4,7 +4,6 @@ Guarantees: a setting that is wrong is said in a line, with exit code 1.
 Refuses to know: verbs.
 """
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,6 @@ import typer
 
 from tallygate.commands.output import fail
 from tallygate.domain.errors import TallygateError
-from tallygate.domain.window import from_datetime
 from tallygate.settings import Settings
 from tallygate.settings_sources import load_settings
 
@@ -41,14 +39,6 @@ def settings_of(config: Path | None, **flags: object) -> Settings:
         fail(error)
 
 
-def instant_us(text: str, option: str) -> int:
-    """Return a date, or a date and time, in microseconds; in UTC where it names no zone."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        message = "must be a date, or a date and time, as in ISO 8601"
-        raise typer.BadParameter(message, param_hint=option) from None
-    return from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 def ledger_settings(config: Path | None, postgres_dsn: str | None) -> Settings:
     """Return the settings of a command that asks the ledger; it must be said where that is."""
     settings = settings_of(config, postgres_dsn=postgres_dsn)

@@ -13,9 +13,9 @@ from typing import Annotated, Final
 
 import typer
 
-from tallygate.commands.times import instant_us
 from tallygate.commands.options import CatalogFile, Config, Json, PostgresDsn, RedisUrl, settings_of
 from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, counting, run, show
+from tallygate.commands.times import instant_us
 from tallygate.domain import ids
 from tallygate.domain.drift import spelled
 from tallygate.domain.ids import TenantId

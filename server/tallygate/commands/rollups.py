@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from tallygate.commands.options import Config, Json, PostgresDsn, instant_us, settings_of
+from tallygate.commands.options import Config, Json, PostgresDsn, settings_of
 from tallygate.commands.output import EXIT_FAILED, Sheet, counting, run, show
+from tallygate.commands.times import instant_us
 from tallygate.domain.ids import MeterName
 from tallygate.domain.window import Window
 from tallygate.flow.remake import MeterRollups
@@ -65,10 +66,11 @@ def rebuild(
 def _window(from_hour: str, to_hour: str) -> Window | None:
     if not from_hour and not to_hour:
         return None
-    if not from_hour or not to_hour:
-        missing = "--to" if from_hour else "--from"
+    from_us, to_us = instant_us(from_hour, "--from"), instant_us(to_hour, "--to")
+    if from_us is None or to_us is None:
+        missing = "--from" if from_us is None else "--to"
         raise typer.BadParameter("is needed with the other bound", param_hint=missing)
-    return Window(instant_us(from_hour, "--from"), instant_us(to_hour, "--to"))
+    return Window(from_us, to_us)
 
 
 def _dsn(settings: Settings) -> str:

@@ -11,8 +11,8 @@ from typing import Final
 import typer
 
 from tallygate.commands.channel import channel
-from tallygate.commands.options import instant_us
 from tallygate.commands.output import Cell, Sheet
+from tallygate.commands.times import instant_us
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 from tallygate.gen.v1 import admin_pb2_grpc, meter_usage_pb2
 
@@ -57,10 +57,12 @@ def request_of(asked: WindowsAsked, now_us: int) -> meter_usage_pb2.QueryMeterUs
         page_size=asked.rows,
     )
     minute_us = now_us - now_us % MINUTE_US
-    to_us = instant_us(asked.to_minute, "--to") if asked.to_minute else minute_us + MINUTE_US
-    from_us = to_us - DAY_US
-    if asked.from_minute:
-        from_us = instant_us(asked.from_minute, "--from")
+    to_us = instant_us(asked.to_minute, "--to")
+    if to_us is None:
+        to_us = minute_us + MINUTE_US
+    from_us = instant_us(asked.from_minute, "--from")
+    if from_us is None:
+        from_us = to_us - DAY_US
     getattr(request, "from").FromMicroseconds(from_us)
     request.to.FromMicroseconds(to_us)
     if asked.sliding:

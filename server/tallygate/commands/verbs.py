@@ -18,8 +18,8 @@ from tallygate.commands import demo as demos
 from tallygate.commands import doctor as doctors
 from tallygate.commands import usage as usages
 from tallygate.commands import watch as watches
-from tallygate.commands.audit import audit
 from tallygate.commands.anomalies import anomalies
+from tallygate.commands.audit import audit
 from tallygate.commands.compare import compare
 from tallygate.commands.credit import credit, reset
 from tallygate.commands.dev import Dev, development
@@ -50,14 +50,14 @@ from tallygate.commands.output import (
     show,
 )
 from tallygate.commands.processes import stop_signal
-from tallygate.commands.rollups import rollups
 from tallygate.commands.rates import rates
+from tallygate.commands.reconcile import reconcile
 from tallygate.commands.replay import replay
 from tallygate.commands.retention import retention
-from tallygate.commands.reconcile import reconcile
+from tallygate.commands.rollups import rollups
 from tallygate.commands.simulate import simulate_plan
-from tallygate.commands.usage_windows import WindowsAsked, request_of, windows
 from tallygate.commands.stripe import stripe
+from tallygate.commands.usage_windows import WindowsAsked, request_of, windows
 from tallygate.commands.verify import verify
 from tallygate.domain.errors import CatalogInvalid
 from tallygate.wiring import configure_logging, tools

@@ -114,7 +114,7 @@ async def explaining(settings: Settings) -> AsyncIterator[Explain]:
 @asynccontextmanager
 async def tracing(settings: Settings) -> AsyncIterator[LineageReads]:
     """Lend what looks back from buckets and messages to events."""
-    postgres = _postgres(settings)
+    postgres = postgres_of(settings)
     try:
         yield PostgresLineageReads(postgres)
     finally:

@@ -18,7 +18,7 @@ from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.adapters.postgres.wanted import Stretch
 from tallygate.adapters.postgres.wanted import wanted as stretches
-from tallygate.domain.drift import NOTHING, Check, Difference, Figures, Level, Unequal
+from tallygate.domain.drift import NOTHING, Check, Difference, Figures, Level, Unequal, spelled
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.ports.audit import FOUND_MAX, DestinationTotal, Month
 
