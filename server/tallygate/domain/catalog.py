@@ -57,6 +57,13 @@ class OnOutage(StrEnum):
     LOCAL_BUDGET = "local_budget"
 
 
+class LatePolicy(StrEnum):
+    """What an event of a period that is closed does."""
+
+    NEXT_PERIOD = "next_period"
+    CORRECT = "correct"
+
+
 @dataclass(frozen=True, slots=True)
 class Weight:
     """What one unit of another meter counts as.
@@ -81,6 +88,7 @@ class Meter:
     description: str = ""
     late_horizon_us: int = LATE_HORIZON_US
     weights: tuple[Weight, ...] = ()
+    late_policy: LatePolicy = LatePolicy.NEXT_PERIOD
 
 
 @dataclass(frozen=True, slots=True)
