@@ -18,12 +18,14 @@ from tallygate.api.server import Server, ServerOptions
 from tallygate.domain.ids import MeterName
 from tallygate.flow.apply import Apply
 from tallygate.flow.grant import Granting
+from tallygate.flow.period_orders import OrderParts, PeriodOrders
 from tallygate.flow.reset import ResetParts, Resetting
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
 from tallygate.ports import UsageQuery, UsageRow, UsageTotal
 from tallygate.testing.catalog import FakeCatalogStore
 from tallygate.testing.credit import FakeCreditLedger, FakeResetAudit
 from tallygate.testing.ledger import FakeLedger
+from tallygate.testing.period import FakePeriods
 from tallygate.testing.quota import FakeQuotaStore
 from tests.catalog.documents import GOOD
 from tests.sidecar import MESSAGE_BYTES_MAX, SilentEdge, channel
@@ -65,6 +67,7 @@ class Control:
     ledger: FakeLedger = field(default_factory=FakeLedger)
     audit: FakeResetAudit = field(default_factory=FakeResetAudit)
     counters: FakeQuotaStore = field(init=False)
+    periods: FakePeriods = field(init=False)
 
     def __post_init__(self) -> None:
         self.counters = FakeQuotaStore(self.now_us)
@@ -99,7 +102,10 @@ async def controlled() -> AsyncIterator[Control]:
     apply = Apply(store, YamlCatalogDocuments(), found)
     resets = ResetParts(found.counters, found.audit, store, found, SHARDS)
     granting = Granting(FakeCreditLedger(found.ledger), store, found)
-    servicer = AdminServicer(AdminParts(apply, store, books, granting, Resetting(resets)))
+    periods = FakePeriods(found.ledger)
+    orders = PeriodOrders(OrderParts(periods, periods, store, found))
+    found.periods = periods
+    servicer = AdminServicer(AdminParts(apply, store, books, granting, Resetting(resets), orders))
     server = Server(
         ServerOptions(
             ["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(10.0, SilentEdge()), transport=TRANSPORT

@@ -61,7 +61,10 @@ CATALOGS = {
         where inhrelid::regclass::text like 'tallygate.%'
     """,
 }
-PARTS = ("schema.sql", "schema_rollups.sql", "schema_credits.sql", "schema_counters.sql")
+PARTS = (
+    *("schema.sql", "schema_rollups.sql", "schema_credits.sql", "schema_counters.sql"),
+    "schema_periods.sql",
+)
 OWN_TABLE = "schema_migration"
 # The columns that code without refunds names.
 OLD_EVENT = (

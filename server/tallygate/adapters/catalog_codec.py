@@ -14,6 +14,7 @@ from tallygate.domain.catalog import (
     Aggregation,
     Catalog,
     Destination,
+    LatePolicy,
     Limit,
     LimitKind,
     Meter,
@@ -25,7 +26,7 @@ from tallygate.domain.catalog import (
     Weight,
 )
 from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
-from tallygate.domain.window import Calendar, Period
+from tallygate.domain.window import Billing, BillingKind, Calendar, Period
 
 # JSON is untyped; what is read from it is checked by building the domain's own types.
 Json = Mapping[str, Any]
@@ -65,6 +66,8 @@ def tenant_to_json(tenant: Tenant) -> bytes:
     """Return the tenant as JSON, without what is as usual: there may be millions."""
     usual = asdict(Tenant(tenant.tenant_id, tenant.plan))
     found = _unusual(asdict(tenant), usual, ("tenant_id", "plan"))
+    if tenant.calendar.billing is None:
+        found.get("calendar", {}).pop("billing", None)
     if tenant.overrides:
         plain = asdict(Override(LimitId(""), 0))
         found["overrides"] = [
@@ -85,6 +88,7 @@ def tenant_from_json(data: bytes | str) -> Tenant:
             calendar.get("time_zone", usual.calendar.time_zone),
             int(calendar.get("anchor_us", usual.calendar.anchor_us)),
             int(calendar.get("fiscal_month", usual.calendar.fiscal_month)),
+            _billing(_object(calendar["billing"])) if "billing" in calendar else None,
         ),
         currency=found.get("currency", usual.currency),
         stripe_customer_id=found.get("stripe_customer_id", ""),
@@ -112,6 +116,16 @@ def _meter(found: Json) -> Meter:
         description=found.get("description", ""),
         late_horizon_us=int(found["late_horizon_us"]),
         weights=tuple(_weight(each) for each in found.get("weights", ())),
+        late_policy=LatePolicy(found.get("late_policy", LatePolicy.NEXT_PERIOD)),
+    )
+
+
+def _billing(found: Json) -> Billing:
+    return Billing(
+        kind=BillingKind(found["kind"]),
+        every_us=int(found.get("every_us", 0)),
+        starts_us=tuple(int(start) for start in found.get("starts_us", ())),
+        grace_us=int(found.get("grace_us", 0)),
     )
 
 

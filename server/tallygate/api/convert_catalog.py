@@ -6,14 +6,13 @@ Refuses to know: what is done with catalogs.
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from tallygate.api.convert_billing import billing, billing_message
+from tallygate.api.convert_times import duration_us, instant_us
 from tallygate.domain import catalog as domain
 from tallygate.domain import ids
 from tallygate.domain.catalog import (
@@ -38,8 +37,6 @@ Value = TypeVar("Value", bound=StrEnum)
 # The bounds of a catalog document, which holds the same values.
 TEXT_LENGTH_MAX: Final = 256
 PROSE_LENGTH_MAX: Final = 1024
-DURATION_US_MAX: Final = 3_660 * DAY_US
-INSTANT_US_END: Final = from_datetime(datetime(2200, 1, 1, tzinfo=UTC))
 _RATIO: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?|\.[0-9]{1,6}")
 
 CHANGE_KINDS: Final = {
@@ -87,7 +84,7 @@ def meter(message: catalog_pb2.Meter) -> domain.Meter:
     """Return the meter. Raises `InvalidField`."""
     horizon_us = domain.LATE_HORIZON_US
     if message.HasField("late_horizon"):
-        horizon_us = _duration_us(message.late_horizon, "meter.late_horizon")
+        horizon_us = duration_us(message.late_horizon, "meter.late_horizon")
     return domain.Meter(
         name=MeterName(_name(message.name, "meter.name")),
         aggregation=_value(_AGGREGATIONS, message.aggregation, "meter.aggregation"),
@@ -145,7 +142,9 @@ def tenant(message: catalog_pb2.Tenant) -> domain.Tenant:
     return domain.Tenant(
         tenant_id=identity,
         plan=PlanName(_name(message.plan, "tenant.plan")),
-        calendar=Calendar(zone, _anchor_us(message, zone), message.fiscal_month or 1),
+        calendar=Calendar(
+            zone, _anchor_us(message, zone), message.fiscal_month or 1, billing(message)
+        ),
         currency=message.currency or "USD",
         stripe_customer_id=_text(message.stripe_customer_id, "tenant.stripe_customer_id"),
         parent=ids.tenant_id(message.parent, "tenant.parent") if message.parent else None,
@@ -171,6 +170,8 @@ def tenant_message(found: domain.Tenant) -> catalog_pb2.Tenant:
         fiscal_month=found.calendar.fiscal_month,
     )
     message.anchor.FromMicroseconds(found.calendar.anchor_us)
+    if found.calendar.billing is not None:
+        message.billing.CopyFrom(billing_message(found.calendar.billing))
     return message
 
 
@@ -214,36 +215,14 @@ def change_message(change: Change) -> admin_pb2.CatalogChange:
     )
 
 
-def instant_us(instant: Timestamp, field: str, least_us: int = 0) -> int:
-    """Return microseconds, within the years that every store can hold. Raises `InvalidField`."""
-    try:
-        found_us: int = instant.ToMicroseconds()
-    except ValueError:
-        # Seconds or nanoseconds outside of what the type allows.
-        found_us = INSTANT_US_END
-    if not least_us <= found_us < INSTANT_US_END:
-        raise InvalidField("must be in a year from 1970 to 2199", field=field)
-    return found_us
-
-
-def _duration_us(duration: Duration, field: str) -> int:
-    try:
-        found_us: int = duration.ToMicroseconds()
-    except ValueError:
-        found_us = 0
-    if not 0 < found_us <= DURATION_US_MAX:
-        raise InvalidField("must be above 0, at most 3660 days", field=field)
-    return found_us
-
-
 def _limit(message: catalog_pb2.Limit, path: str) -> Limit:
     kind = _value(_KINDS, message.kind, f"{path}.kind")
     number = UNLIMITED if message.unlimited else message.limit
     if message.unlimited and kind is LimitKind.BALANCE:
         raise InvalidField("is not for limits of kind balance", field=f"{path}.unlimited")
-    duration_us = 0
+    trailing_us = 0
     if message.HasField("duration"):
-        duration_us = _duration_us(message.duration, f"{path}.duration")
+        trailing_us = duration_us(message.duration, f"{path}.duration")
     return Limit(
         limit_id=LimitId(_name(message.limit_id, f"{path}.limit_id")),
         meter=MeterName(_name(message.meter, f"{path}.meter")),
@@ -253,7 +232,7 @@ def _limit(message: catalog_pb2.Limit, path: str) -> Limit:
         burst=message.burst or (number if kind is LimitKind.RATE else 0),
         on_exceed=_value(_ON_EXCEED, message.on_exceed, f"{path}.on_exceed"),
         warn_at_ppm=tuple(_ratio_ppm(ratio, f"{path}.warn_at") for ratio in message.warn_at),
-        duration_us=duration_us,
+        duration_us=trailing_us,
         overdraft=message.overdraft,
         low_at=tuple(message.low_at),
         per=_text(message.per, f"{path}.per"),

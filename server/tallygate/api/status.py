@@ -52,6 +52,7 @@ CODES: Final = {
     "TOO_MANY_RESERVATIONS": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "EVENT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "REFUND_TOO_LARGE": grpc.StatusCode.FAILED_PRECONDITION,
+    "PERIOD_STATE": grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

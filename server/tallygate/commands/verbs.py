@@ -43,6 +43,7 @@ from tallygate.commands.output import (
     run,
     show,
 )
+from tallygate.commands.period import period
 from tallygate.commands.processes import stop_signal
 from tallygate.commands.simulate import simulate_plan
 from tallygate.commands.verify import verify
@@ -54,6 +55,7 @@ verbs = typer.Typer()
 verbs.add_typer(imports, name="import")
 verbs.add_typer(credit, name="credit")
 verbs.add_typer(outbox, name="outbox")
+verbs.add_typer(period, name="period")
 verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)

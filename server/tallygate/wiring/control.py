@@ -6,7 +6,7 @@ Refuses to know: who runs the loops, and where the service listens.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from redis.asyncio import Redis
@@ -36,6 +36,7 @@ from tallygate.flow.reset import ResetParts, Resetting
 from tallygate.gen.v1 import admin_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.wiring.host import Host, Running
+from tallygate.wiring.periods import PeriodPace, closing_of, orders_of, pace_of
 from tallygate.wiring.roles import ADMIN
 from tallygate.wiring.steps import Step
 from tallygate.wiring.store import open_store
@@ -45,6 +46,8 @@ PUBLISH_MS: Final = 250
 CREDITS_MS: Final = 250
 # Expiries are posted a day late by design; a minute more is nothing.
 EXPIRE_MS: Final = 60_000
+# A period that somebody closes by hand is closed while he waits.
+PERIODS_MS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class ControlBackends:
     shards: int
     # Whether counters that are new, or were lost, are decided by at once.
     opens_new: bool = False
+    periods: PeriodPace = field(default_factory=PeriodPace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,9 @@ async def prepare_control(host: Host, running: Running) -> Callable[[], Awaitabl
     client = host.redis(settings.redis_timeout_ms)
     store = await open_store(settings, client, metrics)
     opens_new = settings.counter_rebuild == "none"
-    backends = ControlBackends(host.postgres(), client, store, settings.shards, opens_new)
+    backends = ControlBackends(
+        host.postgres(), client, store, settings.shards, opens_new, pace_of(settings)
+    )
     control = control_of(backends, metrics, host.observer)
     for loop in control.loops:
         host.spawn(loop)
@@ -121,6 +127,7 @@ def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserv
     )
     audit = PostgresResetAudit(backends.postgres)
     resetting = Resetting(ResetParts(backends.counters, audit, catalogs, clock, shards, publisher))
+    closing = closing_of(backends.postgres, backends.redis, shards, metrics, backends.periods)
     return Control(
         servicer=AdminServicer(
             AdminParts(
@@ -129,11 +136,13 @@ def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserv
                 usage=PostgresUsageReader(backends.postgres),
                 granting=Granting(credit, catalogs, clock),
                 resetting=resetting,
+                periods=orders_of(backends.postgres, backends.periods),
             )
         ),
         loops=(
             loop("publish", Step(publish.run_once), PUBLISH_MS),
             loop("credits", credits_, CREDITS_MS),
             loop("credit_expiry", ExpireCredits(credit, clock), EXPIRE_MS),
+            *((loop("periods", closing, PERIODS_MS),) if backends.periods.closing else ()),
         ),
     )

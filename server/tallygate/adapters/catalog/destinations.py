@@ -21,6 +21,9 @@ MESSAGE_TYPES: Final = (
     "limit.threshold_crossed",
     "balance.low",
     "credit.granted",
+    "period.closed",
+    "period.held",
+    "period.reopened",
 )
 KINDS: Final = ("webhook",)
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from yaml.nodes import Node
 
+from tallygate.adapters.catalog.billing import billing
 from tallygate.adapters.catalog.compose import compose
 from tallygate.adapters.catalog.destinations import destinations
 from tallygate.adapters.catalog.limits import limit, override
@@ -31,8 +32,8 @@ FAULTS_MAX: Final = 1_000
 _ROOT: Final = ("version", "default_plan", "meters", "plans", "tenants", "destinations")
 _PLAN: Final = ("limits", "description")
 _TENANT: Final = (
-    *("plan", "anchor", "time_zone", "fiscal_month", "currency", "stripe_customer_id", "parent"),
-    *("overrides", "suspended"),
+    *("plan", "anchor", "time_zone", "fiscal_month", "billing"),
+    *("currency", "stripe_customer_id", "parent", "overrides", "suspended"),
 )
 
 # What the format has room for: a document that says it is early, not misspelt.
@@ -149,6 +150,7 @@ class _Document:
                 zone,
                 read.instant_us(parts.get("anchor"), f"{path}.anchor", zone),
                 read.integer(parts.get("fiscal_month"), f"{path}.fiscal_month", 1),
+                billing(read, parts.get("billing"), f"{path}.billing", zone),
             ),
             currency=read.text(parts.get("currency"), f"{path}.currency") or "USD",
             stripe_customer_id=read.text(

@@ -40,6 +40,9 @@ grant select on
     tallygate.destination, tallygate.catalog_version, tallygate.tenant, tallygate.limit_reset
     to tallygate_ingest;
 grant execute on function tallygate.ensure_partitions to tallygate_ingest;
+-- Which events come too late for their period, and where they belong instead.
+grant select on tallygate.billing_period, tallygate.period_frontier to tallygate_ingest;
+grant select, insert on tallygate.late_event, tallygate.period_pending to tallygate_ingest;
 
 grant select on tallygate.outbox, tallygate.destination to tallygate_relay;
 grant select, update on tallygate.delivery to tallygate_relay;
@@ -56,3 +59,11 @@ grant insert on
     tallygate.limit_reset, tallygate.outbox, tallygate.delivery
     to tallygate_control;
 grant update on tallygate.credit_balance to tallygate_control;
+grant insert, update on
+    tallygate.billing_period, tallygate.period_frontier, tallygate.period_lease
+    to tallygate_control;
+grant insert on
+    tallygate.period_total, tallygate.period_adjustment, tallygate.period_revision,
+    tallygate.period_action
+    to tallygate_control;
+grant delete on tallygate.period_pending to tallygate_control;

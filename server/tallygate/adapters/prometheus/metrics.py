@@ -23,6 +23,7 @@ from prometheus_client import (
 
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
+from tallygate.adapters.prometheus.periods import PeriodMetrics
 from tallygate.adapters.prometheus.rebuild import RebuildMetrics
 from tallygate.adapters.prometheus.timings import Timings
 
@@ -102,6 +103,7 @@ class Metrics:
         self.journal = JournalMetrics(registry)
         self.completeness = CompletenessMetrics(registry)
         self.rebuild = RebuildMetrics(registry)
+        self.periods = PeriodMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:

@@ -80,6 +80,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The event is not known here, or is too old to be refunded by this call."""
     REASON_TOO_MANY_RESERVATIONS: _Reason.ValueType  # 27
     """The tenant holds as many reservations as it may. Settle or release some first."""
+    REASON_PERIOD_STATE: _Reason.ValueType  # 31
+    """The billing period is not in a state in which that can be done. Read it first."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call or an item was not served. `google.rpc.ErrorInfo.reason` holds the name without its
@@ -142,6 +144,8 @@ REASON_EVENT_NOT_FOUND: Reason.ValueType  # 26
 """The event is not known here, or is too old to be refunded by this call."""
 REASON_TOO_MANY_RESERVATIONS: Reason.ValueType  # 27
 """The tenant holds as many reservations as it may. Settle or release some first."""
+REASON_PERIOD_STATE: Reason.ValueType  # 31
+"""The billing period is not in a state in which that can be done. Read it first."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
