@@ -68,6 +68,7 @@ class Control:
     audit: FakeResetAudit = field(default_factory=FakeResetAudit)
     counters: FakeQuotaStore = field(init=False)
     periods: FakePeriods = field(init=False)
+    address: str = ""
 
     def __post_init__(self) -> None:
         self.counters = FakeQuotaStore(self.now_us)
@@ -113,7 +114,8 @@ async def controlled() -> AsyncIterator[Control]:
         {ADMIN: partial(admin_pb2_grpc.add_AdminServiceServicer_to_server, servicer)},
     )
     await server.start()
-    async with channel(server.addresses[0]) as opened:
+    found.address = server.addresses[0]
+    async with channel(found.address) as opened:
         found.stub = admin_pb2_grpc.AdminServiceStub(opened)
         await found.apply(GOOD)
         yield found

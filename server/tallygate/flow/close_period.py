@@ -1,8 +1,8 @@
 """ledger ─▶ [ close_period ] ─▶ frozen totals · hash ─▶ outbox: a period comes to its end.
 
-If we die before a period is sealed, nothing has happened. If we die after it, its totals are frozen
-and what comes is late; the next run hashes and closes it. If we die after that, it is closed and
-its message is in the outbox, once.
+If we die here before a period is sealed, nothing has happened. If we die after it, its totals are
+frozen and what comes is late; the next run hashes and closes it. If we die after that, it is closed
+and its message is in the outbox, once.
 
 Guarantees: a period is sealed only where all that was accepted before its grace was over is in the
 ledger; else it is held, and that is told. It is closed only when its events add up to its totals.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from tallygate.domain.catalog import Catalog
+from tallygate.domain.errors import TallygateError
 from tallygate.domain.ids import TenantId
 from tallygate.domain.period import (
     GRACE_US,
@@ -34,6 +35,7 @@ from tallygate.ports.period import (
     PeriodLedger,
     PeriodReader,
     Sealed,
+    SealedRevision,
     Sealing,
     Span,
     StateCount,
@@ -260,32 +262,45 @@ class ClosePeriods:
             await self._parts.ledger.add(spans, now_us)
 
     async def _close(self, now_us: int) -> int:
-        """Hash what is sealed, hold it against its totals, and close it."""
-        parts, closed = self._parts, 0
+        """Close what is sealed; return how many were. Raises the first failure after all others."""
+        closed = 0
+        failure: TallygateError | None = None
+        for revision in await self._parts.ledger.unfinished(CLOSE_MAX):
+            try:
+                closed += await self._finish(revision, now_us)
+            except TallygateError as error:
+                # One that is too large for its time must not keep the others from being closed.
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return closed
+
+    async def _finish(self, revision: SealedRevision, now_us: int) -> bool:
+        """Hash a revision, hold it against its totals, and close it; say whether it was not."""
+        parts = self._parts
 
         async def keep_leading(_leaves: int) -> None:
             await parts.ledger.lead(self._options.holder, LEASE_MS)
 
-        for revision in await parts.ledger.unfinished(CLOSE_MAX):
-            started = parts.clock.monotonic()
-            key, number = revision.span.key, revision.revision
-            await keep_leading(0)
-            covered = await cover(parts.ledger, revision, keep_leading)
-            place = (key.tenant_id, key.start_us)
-            found = differences(
-                covered,
-                await parts.reader.frozen(*place, number),
-                await parts.reader.frozen(*place, number - 1) if number > 1 else (),
-                await parts.reader.adjustments(*place, number) if number == 1 else (),
-            )
-            if found and not revision.accept_missing:
-                await parts.ledger.hold({key: Held.TOTALS_DIFFER}, now_us)
-                continue
-            if await parts.ledger.close(revision, covered, now_us):
-                closed += 1
-                seconds = parts.clock.monotonic() - started
-                parts.observer.closed(revision.cause, covered.events, seconds)
-        return closed
+        started = parts.clock.monotonic()
+        key, number = revision.span.key, revision.revision
+        await keep_leading(0)
+        covered = await cover(parts.ledger, revision, keep_leading)
+        place = (key.tenant_id, key.start_us)
+        found = differences(
+            covered,
+            await parts.reader.frozen(*place, number),
+            await parts.reader.frozen(*place, number - 1) if number > 1 else (),
+            await parts.reader.adjustments(*place, number) if number == 1 else (),
+        )
+        if found and not revision.accept_missing:
+            await parts.ledger.hold({key: Held.TOTALS_DIFFER}, now_us)
+            return False
+        if not await parts.ledger.close(revision, covered, now_us):
+            return False
+        seconds = parts.clock.monotonic() - started
+        parts.observer.closed(revision.cause, covered.events, seconds)
+        return True
 
     async def _calendars(self, ids: Sequence[TenantId]) -> Mapping[TenantId, Calendar]:
         """Return tenants' calendars; who is not declared has calendar months in UTC."""

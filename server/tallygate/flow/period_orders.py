@@ -1,7 +1,7 @@
 """operator ─▶ [ period_orders ] ─▶ ledger: a period is closed before its time, or opened again.
 
-If we die before the ledger has it, nothing has happened. If we die after it, it is done, and is
-said to be when it is asked again.
+If we die here before the ledger has it, nothing has happened. If we die after it, it is done, and
+is said to be when it is asked again.
 
 Guarantees: nothing is done without a reason and somebody who gives it, and both stay on record.
 Refuses to know: how periods are closed.

@@ -35,7 +35,10 @@ def billing(read: Reader, node: Node | None, path: str, time_zone: str) -> Billi
         return Billing(kind, grace_us=grace_us)
     own = read.mapping(period, at, _OWN)
     if len(own) != 1:
-        read.fault(period, at, "must have one of every, starts")
+        if own or not period.value:
+            read.fault(period, at, "must have one of every, starts")
+        # A key that is misspelt is told already.
+        return Billing(grace_us=grace_us)
     if "every" in own:
         every_us = read.duration_us(own["every"], f"{at}.every", 0)
         return Billing(BillingKind.EVERY, every_us, grace_us=grace_us)

@@ -1,6 +1,7 @@
 -- The schema: with `schema_rollups.sql`, `schema_credits.sql`, `schema_counters.sql` and
 -- `schema_periods.sql`, which follow it, the truth that the migrations lead to, section by section.
--- A test holds the two together. Never run it against a database with data; `tallygate migrate` does that.
+-- A test holds the two together. Never run it against a database with data; `tallygate migrate`
+-- does that.
 
 -- The ledger: events once for ever, how far each source has come, dead letters.
 

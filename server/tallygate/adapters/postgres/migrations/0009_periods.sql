@@ -96,7 +96,7 @@ create table tallygate.period_revision (
     primary key (tenant_id, start_at, revision)
 );
 comment on table tallygate.period_revision is
-    'Each closing that is complete: how many events it covers, and the hash over them. Append-only.';
+    'Each closing that is complete: how many events it covers, the hash over them. Append-only.';
 
 create table tallygate.late_event (
     tenant_id text collate "C" not null,

@@ -9,6 +9,7 @@ with closed as (
 insert into tallygate.period_revision (
     tenant_id, start_at, revision, end_at, cause, sealed_at, closed_at, events, digest
 )
-select tenant_id, start_at, revision, end_at, cause, sealed_at, tallygate.instant($4::bigint), $5, $6
+select tenant_id, start_at, revision, end_at, cause, sealed_at, tallygate.instant($4::bigint),
+    $5, $6
 from closed
 returning true

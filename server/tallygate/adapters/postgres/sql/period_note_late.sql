@@ -1,4 +1,4 @@
--- Note events that came for sealed periods, and where each belongs instead; return how many by rule.
+-- Note events that came for sealed periods, and where each belongs; return how many by rule.
 -- Arrays run in parallel; $7 is when the newest of them was received. `domain/period.py` has the
 -- rules: `place`.
 with asked as (
