@@ -278,6 +278,15 @@ class Settings(BaseSettings):
     ingest_claim_idle_ms: int = Field(default=60_000, ge=100, le=3_600_000)
     """When another ingester takes over unacknowledged events; must exceed the longest batch."""
 
+    period_closing: bool = True
+    """Whether control closes billing periods. Off while ingesters of an older version run."""
+
+    period_grace_s: int = Field(default=172_800, ge=0, le=31_622_400)
+    """How long usage is waited for after a billing period: 48 h, a weekend without its journals."""
+
+    period_correction_delay_s: int = Field(default=3_600, ge=0, le=2_678_400)
+    """How long late events are gathered before a period that they correct is closed again."""
+
     relay_claim_max: int = Field(default=100, ge=1, le=1_000)
     """Outbox messages claimed at once: what one relay sends well within its lease."""
 

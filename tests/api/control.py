@@ -19,6 +19,7 @@ from tallygate.api.server import Server, ServerOptions
 from tallygate.domain.ids import MeterName
 from tallygate.flow.apply import Apply
 from tallygate.flow.grant import Granting
+from tallygate.flow.period_orders import OrderParts, PeriodOrders
 from tallygate.flow.reset import ResetParts, Resetting
 from tallygate.flow.trail import Trail
 from tallygate.flow.usage_windows import UsageWindows
@@ -27,6 +28,7 @@ from tallygate.ports import UsageQuery, UsageRow, UsageTotal
 from tallygate.testing.catalog import FakeCatalogStore
 from tallygate.testing.credit import FakeCreditLedger, FakeResetAudit
 from tallygate.testing.ledger import FakeLedger
+from tallygate.testing.period import FakePeriods
 from tallygate.testing.period_usage import FakePeriodUsage
 from tallygate.testing.quota import FakeQuotaStore
 from tallygate.testing.trail import FakeTrailLog
@@ -71,6 +73,8 @@ class Control:
     audit: FakeResetAudit = field(default_factory=FakeResetAudit)
     trail: FakeTrailLog = field(default_factory=FakeTrailLog)
     counters: FakeQuotaStore = field(init=False)
+    periods: FakePeriods = field(init=False)
+    address: str = ""
 
     def __post_init__(self) -> None:
         self.counters = FakeQuotaStore(self.now_us)
@@ -107,9 +111,12 @@ async def controlled() -> AsyncIterator[Control]:
     granting = Granting(FakeCreditLedger(found.ledger), store, found)
     usage = FakePeriodUsage(found.ledger)
     windows = UsageWindows(usage, usage, store, found)
-    parts = AdminParts(apply, store, books, windows, granting, Resetting(resets))
-    servicer = AdminServicer(parts)
     trail = Trail(found.trail)
+    periods = FakePeriods(found.ledger)
+    orders = PeriodOrders(OrderParts(periods, periods, store, found))
+    found.periods = periods
+    parts = AdminParts(apply, store, books, windows, granting, Resetting(resets), orders)
+    servicer = AdminServicer(parts)
     server = Server(
         ServerOptions(
             ["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(10.0, SilentEdge()), transport=TRANSPORT
@@ -122,7 +129,8 @@ async def controlled() -> AsyncIterator[Control]:
         },
     )
     await server.start()
-    async with channel(server.addresses[0]) as opened:
+    found.address = server.addresses[0]
+    async with channel(found.address) as opened:
         found.stub = admin_pb2_grpc.AdminServiceStub(opened)
         await found.apply(GOOD)
         yield found

@@ -178,6 +178,11 @@ ROW_PARTS: Final[dict[int, Parts]] = {
             _of("faults/test_postgres_late", "late_event_changes_its_own_buckets_alone"),
         ),
         ("replay", _of("faults/test_postgres_late", "replay_of_a_past_day_changes_nothing")),
+        ("late for a closed period", _of("faults/test_period_late", "late_events_after_the_close")),
+        (
+            "waited for",
+            _of("faults/test_period_late", "what_lies_in_a_stream_holds_a_period"),
+        ),
     ),
     29: (
         ("garbage", _of("faults/test_hostile", "bytes_without_sense_get_a_mapped_status")),

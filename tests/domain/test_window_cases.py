@@ -8,7 +8,18 @@ from datetime import datetime
 
 import pytest
 
-from tallygate.domain.window import Calendar, Period, Window, from_datetime, window_at
+from tallygate.domain.window import (
+    DAY_US,
+    HOUR_US,
+    NO_END_US,
+    Billing,
+    BillingKind,
+    Calendar,
+    Period,
+    Window,
+    from_datetime,
+    window_at,
+)
 
 
 def at(text: str) -> int:
@@ -228,3 +239,33 @@ def test_a_fiscal_year_is_four_of_its_quarters(month: int) -> None:
             quarter = window_at(Period.QUARTER, of, quarter.end_us)
         assert quarter.end_us == year.end_us
         instant = year.end_us
+
+
+BILLINGS = [
+    # Months of the zone, though the anchor is on the 20th: from 1 March, +1, to 1 April, +2.
+    (Billing(BillingKind.MONTH), "2025-02-28T23:00", "2025-03-31T22:00"),
+    # The anchor is noon of 20 January 2025, +1; from 30 March on it is +2.
+    (Billing(BillingKind.ANNIVERSARY), "2025-03-20T11:00", "2025-04-20T10:00"),
+    (Billing(BillingKind.EVERY, 7 * DAY_US), "2025-03-24T11:00", "2025-03-31T10:00"),
+    (Billing(BillingKind.EVERY, 7 * DAY_US), "2024-12-30T11:00", "2025-01-06T11:00"),
+    (Billing(BillingKind.EVERY, 36 * HOUR_US), "2025-01-21T23:00", "2025-01-23T11:00"),
+]
+
+
+@pytest.mark.parametrize(("billing", "starts", "ends"), BILLINGS)
+def test_billing_periods_follow_their_rule(billing: Billing, starts: str, ends: str) -> None:
+    """Lengths of whole days keep the clock's time over DST; others are elapsed time."""
+    calendar = Calendar("Europe/Berlin", at("2025-01-20T11:00"), billing=billing)
+    check(Period.BILLING_PERIOD, calendar, starts, ends)
+
+
+def test_given_starts_are_periods() -> None:
+    """Before the first there is one from 1970, after the last one without end."""
+    first, second = at("2025-04-06T00:00"), at("2026-04-06T00:00")
+    calendar = Calendar(billing=Billing(BillingKind.STARTS, starts_us=(first, second)))
+    found = [
+        window_at(Period.BILLING_PERIOD, calendar, instant_us)
+        for instant_us in (5, first - 1, first, second - 1, second)
+    ]
+    before, whole = Window(5 - 5, first), Window(first, second)
+    assert found == [before, before, whole, whole, Window(second, NO_END_US)]

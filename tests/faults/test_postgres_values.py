@@ -15,8 +15,7 @@ from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
-from tallygate.domain.event import EventContext, UsageEvent
-from tallygate.flow.dead_letter import UNSTORABLE
+from tallygate.domain.event import UNSTORABLE, EventContext, UsageEvent
 from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts
 from tallygate.gen.v1 import event_pb2, usage_pb2, usage_pb2_grpc
 from tallygate.testing.stream import FakeStreams, FakeUsageStream

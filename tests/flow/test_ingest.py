@@ -7,9 +7,8 @@ import pytest
 
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.domain.errors import BackendUnavailable
-from tallygate.domain.event import StreamEntry
+from tallygate.domain.event import UNSTORABLE, StreamEntry
 from tallygate.domain.ids import SourceId
-from tallygate.flow.dead_letter import UNSTORABLE
 from tallygate.flow.ingest import (
     Ingest,
     IngestOptions,

@@ -34,7 +34,7 @@ from tallygate.domain.catalog import (
 from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.price import TERMS
 from tallygate.domain.stripe_sync import Mode, StripeAccount, StripeSync, SyncWindow, Way
-from tallygate.domain.window import Calendar, Period
+from tallygate.domain.window import Billing, BillingKind, Calendar, Period
 
 # JSON is untyped; what is read from it is checked by building the domain's own types.
 Json = Mapping[str, Any]
@@ -74,6 +74,8 @@ def tenant_to_json(tenant: Tenant) -> bytes:
     """Return the tenant as JSON, without what is as usual: there may be millions."""
     usual = asdict(Tenant(tenant.tenant_id, tenant.plan))
     found = _unusual(asdict(tenant), usual, ("tenant_id", "plan"))
+    if tenant.calendar.billing is None:
+        found.get("calendar", {}).pop("billing", None)
     if tenant.overrides:
         plain = asdict(Override(LimitId(""), 0))
         found["overrides"] = [
@@ -94,6 +96,7 @@ def tenant_from_json(data: bytes | str) -> Tenant:
             calendar.get("time_zone", usual.calendar.time_zone),
             int(calendar.get("anchor_us", usual.calendar.anchor_us)),
             int(calendar.get("fiscal_month", usual.calendar.fiscal_month)),
+            _billing(_object(calendar["billing"])) if "billing" in calendar else None,
         ),
         currency=found.get("currency", usual.currency),
         stripe_customer_id=found.get("stripe_customer_id", ""),
@@ -144,6 +147,15 @@ def _sync(found: Json) -> StripeSync:
         dimensions=tuple((str(key), str(name)) for key, name in found.get("dimensions", ())),
         price=found.get("price", ""),
         destination=found.get("destination", ""),
+    )
+
+
+def _billing(found: Json) -> Billing:
+    return Billing(
+        kind=BillingKind(found["kind"]),
+        every_us=int(found.get("every_us", 0)),
+        starts_us=tuple(int(start) for start in found.get("starts_us", ())),
+        grace_us=int(found.get("grace_us", 0)),
     )
 
 

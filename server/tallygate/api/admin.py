@@ -10,7 +10,9 @@ from typing import Any, Final
 import grpc
 
 from tallygate.api import convert_catalog as convert
+from tallygate.api import convert_times as times
 from tallygate.api.admin_credits import CreditCalls
+from tallygate.api.admin_periods import PeriodCalls
 from tallygate.api.admin_usage import UsageCalls
 from tallygate.api.paging import decoded, encoded, foreign_token, name, page_size
 from tallygate.domain import ids
@@ -20,6 +22,7 @@ from tallygate.domain.ids import MeterName, PlanName, TenantId
 from tallygate.domain.window import MINUTE_US
 from tallygate.flow.apply import Apply, ApplyOptions
 from tallygate.flow.grant import Granting
+from tallygate.flow.period_orders import PeriodOrders
 from tallygate.flow.reset import Resetting
 from tallygate.flow.usage_windows import UsageWindows
 from tallygate.gen.v1 import admin_pb2
@@ -48,14 +51,16 @@ class AdminParts:
     windows: UsageWindows
     granting: Granting
     resetting: Resetting
+    periods: PeriodOrders
 
 
-class AdminServicer(CreditCalls, UsageCalls):
+class AdminServicer(PeriodCalls, CreditCalls, UsageCalls):
     """Converts, asks the catalog's store or the rollups, converts back."""
 
     def __init__(self, parts: AdminParts) -> None:
         CreditCalls.__init__(self, parts.granting, parts.resetting)
         UsageCalls.__init__(self, parts.windows)
+        self._orders = parts.periods
         self._apply = parts.apply
         self._store = parts.store
         self._usage = parts.usage
@@ -66,7 +71,7 @@ class AdminServicer(CreditCalls, UsageCalls):
         """Validate a document, show what it would change, and apply it."""
         effective_at_us = 0
         if request.HasField("effective_at"):
-            effective_at_us = convert.instant_us(request.effective_at, "effective_at")
+            effective_at_us = times.instant_us(request.effective_at, "effective_at")
         options = ApplyOptions(request.dry_run, effective_at_us, request.expected_version)
         try:
             applied = await self._apply.document(request.document, options)
@@ -249,7 +254,7 @@ def _usage_query(request: admin_pb2.QueryUsageRequest, count: int) -> UsageQuery
 def _minute(request: admin_pb2.QueryUsageRequest, field: str) -> int | None:
     if not request.HasField(field):  # type: ignore[arg-type]  # `from` is a keyword here
         return None
-    instant_us = convert.instant_us(getattr(request, field), field)
+    instant_us = times.instant_us(getattr(request, field), field)
     if instant_us % MINUTE_US:
         raise InvalidField("must be a whole minute", field=field)
     return instant_us
@@ -279,6 +284,6 @@ def _row_of(position: list[object]) -> tuple[str, str, int]:
     _, meter, bucket_us = position
     if not isinstance(meter, str) or type(bucket_us) is not int:
         raise foreign_token()
-    if not 0 <= bucket_us < convert.INSTANT_US_END:
+    if not 0 <= bucket_us < times.INSTANT_US_END:
         raise foreign_token()
     return _tenant_of(position), name(meter, "page_token"), bucket_us

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import grpc
 
-from tallygate.api import convert_catalog as convert
+from tallygate.api import convert_times as times
 from tallygate.api.paging import decoded, encoded, foreign_token, name, page_size
 from tallygate.domain import ids
 from tallygate.domain.credit import NEVER_US, CreditGrant, GrantAsked, GrantId, burn_down_order
@@ -78,9 +78,9 @@ class CreditCalls(admin_pb2_grpc.AdminServiceServicer):
 def _asked(request: credit_pb2.GrantCreditRequest) -> GrantAsked:
     starts_us, expires_us = 0, NEVER_US
     if request.HasField("starts_at"):
-        starts_us = convert.instant_us(request.starts_at, "starts_at")
+        starts_us = times.instant_us(request.starts_at, "starts_at")
     if request.HasField("expires_at"):
-        expires_us = convert.instant_us(request.expires_at, "expires_at")
+        expires_us = times.instant_us(request.expires_at, "expires_at")
     return GrantAsked(
         tenant_id=ids.tenant_id(request.tenant_id),
         limit_id=_limit_id(request.limit_id),

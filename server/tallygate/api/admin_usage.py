@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import grpc
 
-from tallygate.api import convert_catalog as convert
+from tallygate.api import convert_times as times
 from tallygate.api.paging import decoded, encoded, foreign_token, name, page_size
 from tallygate.domain import ids
 from tallygate.domain.errors import InvalidField
@@ -62,8 +62,8 @@ def _asked(request: meter_usage_pb2.QueryMeterUsageRequest) -> UsageAsk:
         tenant_id=ids.tenant_id(request.tenant_id),
         meter=MeterName(name(request.meter, "meter")),
         window=Window(
-            convert.instant_us(getattr(request, "from"), "from"),
-            convert.instant_us(request.to, "to"),
+            times.instant_us(getattr(request, "from"), "from"),
+            times.instant_us(request.to, "to"),
         ),
         division=_division(request),
         group_by=tuple(request.group_by),
@@ -72,10 +72,10 @@ def _asked(request: meter_usage_pb2.QueryMeterUsageRequest) -> UsageAsk:
 
 def _division(request: meter_usage_pb2.QueryMeterUsageRequest) -> Division:
     if request.division == meter_usage_pb2.USAGE_DIVISION_SLIDING:
-        length_us = convert.duration_us(request.length, "length")
-        return Sliding(length_us, convert.duration_us(request.step, "step"))
+        length_us = times.duration_us(request.length, "length")
+        return Sliding(length_us, times.duration_us(request.step, "step"))
     if request.division == meter_usage_pb2.USAGE_DIVISION_SESSION:
-        return Sessions(convert.duration_us(request.gap, "gap"))
+        return Sessions(times.duration_us(request.gap, "gap"))
     if request.division not in _TUMBLING:
         raise InvalidField("is not a known division", field="division")
     return Tumbling(_TUMBLING[request.division])

@@ -6,16 +6,15 @@ Refuses to know: what is done with catalogs.
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from tallygate.api.convert_billing import billing, billing_message
 from tallygate.api.convert_prices import price, price_message, terms, terms_message
 from tallygate.api.convert_texts import PROSE_LENGTH_MAX, name, text
+from tallygate.api.convert_times import duration_us, instant_us
 from tallygate.domain import catalog as domain
 from tallygate.domain import ids
 from tallygate.domain.catalog import (
@@ -39,8 +38,6 @@ from tallygate.gen.v1 import admin_pb2, catalog_pb2
 Value = TypeVar("Value", bound=StrEnum)
 
 # The bounds of a catalog document, which holds the same values.
-DURATION_US_MAX: Final = 3_660 * DAY_US
-INSTANT_US_END: Final = from_datetime(datetime(2200, 1, 1, tzinfo=UTC))
 _RATIO: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?|\.[0-9]{1,6}")
 _PERCENTILE: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,4})?")
 
@@ -186,7 +183,9 @@ def tenant(message: catalog_pb2.Tenant) -> domain.Tenant:
     return domain.Tenant(
         tenant_id=identity,
         plan=PlanName(name(message.plan, "tenant.plan")),
-        calendar=Calendar(zone, _anchor_us(message, zone), message.fiscal_month or 1),
+        calendar=Calendar(
+            zone, _anchor_us(message, zone), message.fiscal_month or 1, billing(message)
+        ),
         currency=message.currency or "USD",
         stripe_customer_id=text(message.stripe_customer_id, "tenant.stripe_customer_id"),
         parent=ids.tenant_id(message.parent, "tenant.parent") if message.parent else None,
@@ -212,6 +211,8 @@ def tenant_message(found: domain.Tenant) -> catalog_pb2.Tenant:
         fiscal_month=found.calendar.fiscal_month,
     )
     message.anchor.FromMicroseconds(found.calendar.anchor_us)
+    if found.calendar.billing is not None:
+        message.billing.CopyFrom(billing_message(found.calendar.billing))
     return message
 
 
@@ -253,29 +254,6 @@ def change_message(change: Change) -> admin_pb2.CatalogChange:
         before=change.before,
         after=change.after,
     )
-
-
-def instant_us(instant: Timestamp, field: str, least_us: int = 0) -> int:
-    """Return microseconds, within the years that every store can hold. Raises `InvalidField`."""
-    try:
-        found_us: int = instant.ToMicroseconds()
-    except ValueError:
-        # Seconds or nanoseconds outside of what the type allows.
-        found_us = INSTANT_US_END
-    if not least_us <= found_us < INSTANT_US_END:
-        raise InvalidField("must be in a year from 1970 to 2199", field=field)
-    return found_us
-
-
-def duration_us(duration: Duration, field: str) -> int:
-    """Return a duration in microseconds. Raises `InvalidField`."""
-    try:
-        found_us: int = duration.ToMicroseconds()
-    except ValueError:
-        found_us = 0
-    if not 0 < found_us <= DURATION_US_MAX:
-        raise InvalidField("must be above 0, at most 3660 days", field=field)
-    return found_us
 
 
 def _limit(message: catalog_pb2.Limit, path: str) -> Limit:

@@ -53,6 +53,7 @@ CODES: Final = {
     "EVENT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "REFUND_TOO_LARGE": grpc.StatusCode.FAILED_PRECONDITION,
     "ROLLUPS_INCOMPLETE": grpc.StatusCode.FAILED_PRECONDITION,
+    "PERIOD_STATE": grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

@@ -5,15 +5,13 @@ answer can be made again under it; times without an offset are UTC.
 Refuses to know: balances and counters.
 """
 
-import getpass
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import typer
-from google.protobuf.timestamp_pb2 import Timestamp
 
+from tallygate.commands.asking import caller, instant, shown
 from tallygate.commands.channel import channel
 from tallygate.commands.options import Config, ControlAddress, Json, settings_of
 from tallygate.commands.output import Sheet, errors, run, show
@@ -58,11 +56,11 @@ def grant(
         amount=amount,
         priority=priority,
         reason=reason,
-        actor=actor or _caller(),
+        actor=actor or caller(),
     )
     for text, field in ((starts, request.starts_at), (expires, request.expires_at)):
         if text:
-            field.FromDatetime(_instant(text))
+            field.FromDatetime(instant(text))
     reply = run(_grant(settings.control_address, request))
     sheets = [_sheet([reply.grant])]
     if reply.replayed:
@@ -105,7 +103,7 @@ def reset(
         limit_id=limit,
         dimensions=dict(_pair(each) for each in dimension or ()),
         reason=reason,
-        actor=actor or _caller(),
+        actor=actor or caller(),
         operation_id=operation_id or _made_up("--id"),
     )
     reply = run(_reset(settings.control_address, request))
@@ -151,8 +149,8 @@ def _sheet(grants: Sequence[credit_pb2.CreditGrant]) -> Sheet:
             each.amount,
             each.remaining,
             each.priority,
-            _shown(each.starts_at),
-            _shown(each.expires_at) if each.HasField("expires_at") else "never",
+            shown(each.starts_at),
+            shown(each.expires_at) if each.HasField("expires_at") else "never",
             each.reason,
             each.actor,
         )
@@ -161,30 +159,10 @@ def _sheet(grants: Sequence[credit_pb2.CreditGrant]) -> Sheet:
     return Sheet("credits", COLUMNS, rows)
 
 
-def _shown(instant: Timestamp) -> str:
-    return instant.ToDatetime().isoformat(timespec="seconds") + "Z"
-
-
-def _caller() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # In a container the user often has no name.
-        raise typer.BadParameter("is required here", param_hint="--actor") from None
-
-
 def _made_up(option: str) -> str:
     made = secrets.token_hex(ID_BYTES)
     errors.print(f"{option} {made}", markup=False)
     return made
-
-
-def _instant(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a time as 2027-01-31T12:00:00Z") from None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def _pair(text: str) -> tuple[str, str]:

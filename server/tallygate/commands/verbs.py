@@ -49,6 +49,7 @@ from tallygate.commands.output import (
     run,
     show,
 )
+from tallygate.commands.period import period
 from tallygate.commands.processes import stop_signal
 from tallygate.commands.rates import rates
 from tallygate.commands.reconcile import reconcile
@@ -75,6 +76,7 @@ verbs.add_typer(lineage, name="lineage")
 verbs.add_typer(replay, name="replay")
 verbs.add_typer(retention, name="retention")
 verbs.add_typer(stripe, name="stripe")
+verbs.add_typer(period, name="period")
 verbs.command("reset")(reset)
 verbs.command("simulate-plan")(simulate_plan)
 verbs.command("verify")(verify)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from zoneinfo import ZoneInfoNotFoundError
 
+from tallygate.domain.billing_rules import billing_faults
 from tallygate.domain.catalog import (
     LINEAGE_MAX,
     PPM,
@@ -111,6 +112,7 @@ def tenant_faults(
             )
         if not 1 <= tenant.calendar.fiscal_month <= 12:
             yield PathFault(f"{path}.fiscal_month", "must be a month, from 1 to 12")
+        yield from billing_faults(tenant, path)
         if tenant.currency not in CURRENCIES:
             yield PathFault(
                 f"{path}.currency",

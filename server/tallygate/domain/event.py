@@ -22,6 +22,8 @@ from tallygate.domain.ids import (
 from tallygate.domain.quick import quick
 
 SCHEMA_VERSION: Final = 1
+# The reason of a dead letter that can never be stored as what it is.
+UNSTORABLE: Final = "UNSTORABLE"
 DIMENSIONS_MAX: Final = 16
 DIMENSION_KEY_LENGTH_MAX: Final = 64
 DIMENSION_VALUE_LENGTH_MAX: Final = 256

@@ -6,10 +6,12 @@ Refuses to know: what time it is.
 
 Instants are microseconds since the Unix epoch. Seconds, minutes and hours are those of UTC; days,
 weeks (ISO, from Monday) and months begin at local midnight; a billing period begins on the anchor's
-day of the month (the month's last day where it is shorter) at the anchor's local time.
+day of the month (the month's last day where it is shorter) at the anchor's local time, unless the
+tenant's `Billing` says otherwise.
 """
 
 import calendar
+from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -21,6 +23,8 @@ SECOND_US: Final = 1_000_000
 MINUTE_US: Final = 60 * SECOND_US
 HOUR_US: Final = 60 * MINUTE_US
 DAY_US: Final = 24 * HOUR_US
+# Later than every event that is taken: 1 January 2200, where a period that has no end ends.
+NO_END_US: Final = 7_258_118_400 * SECOND_US
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -56,16 +60,42 @@ class Window:
         return self.start_us <= instant_us < self.end_us
 
 
+class BillingKind(StrEnum):
+    """How billing periods follow each other."""
+
+    MONTH = "month"
+    ANNIVERSARY = "anniversary"
+    EVERY = "every"
+    STARTS = "starts"
+
+
+@dataclass(frozen=True, slots=True)
+class Billing:
+    """How a tenant's billing periods follow each other, and for how long each is waited for.
+
+    `every_us` is for `EVERY`, counted from the anchor: whole days are days of the tenant's zone, at
+    the anchor's local time. `starts_us`, rising, are for `STARTS`: the last one has no end until
+    there is another. `grace_us` 0 is what the installation waits.
+    """
+
+    kind: BillingKind = BillingKind.ANNIVERSARY
+    every_us: int = 0
+    starts_us: tuple[int, ...] = ()
+    grace_us: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Calendar:
     """A tenant's zone, the instant from which its billing periods count, its fiscal year's month.
 
-    Quarters and years begin with the first day of `fiscal_month`, 1 to 12.
+    Quarters and years begin with the first day of `fiscal_month`, 1 to 12. Without `billing`,
+    periods are those of the anchor's anniversaries.
     """
 
     time_zone: str = "UTC"
     anchor_us: int = 0
     fiscal_month: int = 1
+    billing: Billing | None = None
 
 
 def fixed_length_us(period: Period) -> int | None:
@@ -96,6 +126,15 @@ def window_at(period: Period, of: Calendar, instant_us: int) -> Window:
     if length is not None:
         start = instant_us - instant_us % length
         return Window(start, start + length)
+    billing = of.billing if period is Period.BILLING_PERIOD else None
+    if billing is not None:
+        if billing.kind is BillingKind.STARTS:
+            return _between(billing.starts_us, instant_us)
+        if billing.kind is BillingKind.EVERY and billing.every_us % DAY_US:
+            start = instant_us - (instant_us - of.anchor_us) % billing.every_us
+            return Window(start, start + billing.every_us)
+        if billing.kind is BillingKind.MONTH:
+            period = Period.MONTH
     zone = zone_of(of.time_zone)
     local = to_datetime(instant_us).astimezone(zone)
     index = _index_of(period, of, local)
@@ -136,6 +175,9 @@ def _index_of(period: Period, of: Calendar, local: datetime) -> int:
     if months is not None:
         return (local.year * 12 + local.month - of.fiscal_month) // months
     anchor = to_datetime(of.anchor_us).astimezone(local.tzinfo)
+    days = _days(of)
+    if days:
+        return (local.toordinal() - anchor.toordinal()) // days
     return (local.year - anchor.year) * 12 + local.month - anchor.month
 
 
@@ -154,8 +196,31 @@ def _boundary(period: Period, of: Calendar, index: int) -> int:
     return from_datetime(start.replace(tzinfo=zone))
 
 
-def _anniversary(of: Calendar, months: int) -> int:
+def _between(starts_us: tuple[int, ...], instant_us: int) -> Window:
+    """Return the stretch between two starts, from 1970 before the first, without end after all."""
+    place = bisect_right(starts_us, instant_us)
+    start_us = starts_us[place - 1] if place else min(0, instant_us)
+    return Window(start_us, starts_us[place] if place < len(starts_us) else NO_END_US)
+
+
+def _days(of: Calendar) -> int:
+    """Return of how many days billing periods are, 0 where they are months."""
+    if of.billing is None or of.billing.kind is not BillingKind.EVERY:
+        return 0
+    return of.billing.every_us // DAY_US
+
+
+def _anniversary(of: Calendar, index: int) -> int:
+    """Return the start of the billing period of that index, in months or in the length's days."""
     anchor = to_datetime(of.anchor_us).astimezone(zone_of(of.time_zone))
+    days = _days(of)
+    if days:
+        # Moving a local time by days keeps what the clock shows.
+        return from_datetime((anchor + timedelta(days=index * days)).replace(fold=0))
+    return _months_on(anchor, index)
+
+
+def _months_on(anchor: datetime, months: int) -> int:
     month = anchor.year * 12 + anchor.month - 1 + months
     year, month_index = divmod(month, 12)
     last_day = calendar.monthrange(year, month_index + 1)[1]

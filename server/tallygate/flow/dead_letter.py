@@ -8,11 +8,16 @@ Refuses to know: when a part can never be stored.
 
 from typing import Final
 
-from tallygate.domain.event import BalanceBurn, RejectedEvent, ThresholdCrossing, UsageEvent
+from tallygate.domain.event import (
+    UNSTORABLE,
+    BalanceBurn,
+    RejectedEvent,
+    ThresholdCrossing,
+    UsageEvent,
+)
 from tallygate.domain.ids import SourceId
 from tallygate.ports import LedgerBatch
 
-UNSTORABLE: Final = "UNSTORABLE"
 # The end of year 9999: later times are nonsense, and some stores cannot hold them.
 INSTANT_MAX_US: Final = 253_402_300_799_999_999
 # Of an oversized text, a dead letter keeps the beginning: its columns are indexed. What bytes there

@@ -334,6 +334,10 @@ def _sum(one: Persisted, other: Persisted) -> Persisted:
         messages=one.messages + other.messages,
         burns=one.burns + other.burns,
         corrections=one.corrections + other.corrections,
+        late={
+            placed: one.late.get(placed, 0) + other.late.get(placed, 0)
+            for placed in sorted({*one.late, *other.late})
+        },
         # The numbers of a batch that was divided go with its last part.
         seen=other.seen or one.seen,
     )

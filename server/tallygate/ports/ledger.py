@@ -6,6 +6,7 @@ Refuses to know: SQL.
 A method raises `BackendUnavailable` when the ledger does not answer in time.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,7 +36,8 @@ class LedgerBatch:
 class Persisted:
     """What a ledger transaction did: rows written, and events that were there already.
 
-    `corrections` are those that counters are due for what was stored. `seen` is what the ledger has
+    `corrections` are those that counters are due for what was stored. `late` are events that came
+    for sealed periods, by the rule that placed them. `seen` is what the ledger has
     now of the lanes that the batch has numbers of.
     """
 
@@ -46,6 +48,7 @@ class Persisted:
     messages: int = 0
     burns: int = 0
     corrections: int = field(default=0, compare=False)
+    late: Mapping[str, int] = field(default_factory=dict, compare=False)
     seen: tuple[Seen, ...] = field(default=(), compare=False)
 
 

@@ -61,6 +61,8 @@ class FakeLedger:
         self.current: dict[int, str] = {}
         self.corrections: dict[tuple[SourceId, int, int], Correction] = {}
         self.wanted: set[str] = set()
+        # By which rule an event that is stored now is late for its period, None where it is not.
+        self.late_of: Callable[[UsageEvent], str | None] = lambda _event: None
         self.down = False
         self._committed = committed
 
@@ -69,11 +71,15 @@ class FakeLedger:
         self.answer()
         _check(batch)
         fresh, corrections = 0, len(self.corrections)
+        late: dict[str, int] = {}
         for event in batch.events:
             key = EventKey(TenantId(event.tenant_id), EventId(event.event_id))
             if key not in self.events:
                 self.events[key] = event
                 fresh += 1
+                placed = self.late_of(event)
+                if placed is not None:
+                    late[placed] = late.get(placed, 0) + 1
                 current = self.current.get(event.source_lane, event.counter_epoch)
                 if current != event.counter_epoch:
                     self._correct(event, current, takes_back=False)
@@ -103,6 +109,7 @@ class FakeLedger:
             messages=self._messages(fresh, told),
             burns=len(self.burns) - burns,
             corrections=len(self.corrections) - corrections,
+            late=late,
             seen=self.seen({(each.source_id, each.source_lane) for each in batch.ranges}),
         )
         self._committed()

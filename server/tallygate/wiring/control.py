@@ -6,7 +6,7 @@ Refuses to know: who runs the loops, and where the service listens.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from redis.asyncio import Redis
@@ -44,6 +44,7 @@ from tallygate.gen.v1 import admin_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.wiring.host import Host, Running
 from tallygate.wiring.insight import start_insight
+from tallygate.wiring.periods import PeriodPace, closing_of, orders_of, pace_of
 from tallygate.wiring.reconciling import start_reconciling
 from tallygate.wiring.roles import ADMIN
 from tallygate.wiring.steps import Step
@@ -57,6 +58,8 @@ CREDITS_MS: Final = 250
 EXPIRE_MS: Final = 60_000
 # A new shape has no events until then; what is read meanwhile says so.
 REMAKE_MS: Final = 1_000
+# A period that somebody closes by hand is closed while he waits.
+PERIODS_MS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class ControlBackends:
     shards: int
     # Whether counters that are new, or were lost, are decided by at once.
     opens_new: bool = False
+    periods: PeriodPace = field(default_factory=PeriodPace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,9 @@ async def prepare_control(host: Host, running: Running) -> Callable[[], Awaitabl
     client = host.redis(settings.redis_timeout_ms)
     store = await open_store(settings, client, metrics)
     opens_new = settings.counter_rebuild == "none"
-    backends = ControlBackends(host.postgres(), client, store, settings.shards, opens_new)
+    backends = ControlBackends(
+        host.postgres(), client, store, settings.shards, opens_new, pace_of(settings)
+    )
     control = control_of(backends, metrics, host.observer)
     for loop in control.loops:
         host.spawn(loop)
@@ -140,6 +146,7 @@ def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserv
     resetting = Resetting(ResetParts(backends.counters, audit, catalogs, clock, shards, publisher))
     rollups = PostgresRollups(backends.postgres)
     keep = KeepRollups(rollups, catalogs, clock, RollupMetrics(metrics))
+    closing = closing_of(backends.postgres, backends.redis, shards, metrics, backends.periods)
     return Control(
         servicer=AdminServicer(
             AdminParts(
@@ -149,6 +156,7 @@ def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserv
                 windows=windows_of(backends.postgres, catalogs, clock),
                 granting=Granting(credit, catalogs, clock),
                 resetting=resetting,
+                periods=orders_of(backends.postgres, backends.periods),
             )
         ),
         loops=(
@@ -156,5 +164,6 @@ def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserv
             loop("credits", credits_, CREDITS_MS),
             loop("credit_expiry", ExpireCredits(credit, clock), EXPIRE_MS),
             loop("rollups", keep, REMAKE_MS),
+            *((loop("periods", closing, PERIODS_MS),) if backends.periods.closing else ()),
         ),
     )

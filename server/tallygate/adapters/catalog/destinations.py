@@ -25,6 +25,9 @@ MESSAGE_TYPES: Final = (
     "credit.granted",
     "usage.anomaly",
     "reconcile.drift",
+    "period.closed",
+    "period.held",
+    "period.reopened",
 )
 KINDS: Final = ("webhook", "stripe")
 

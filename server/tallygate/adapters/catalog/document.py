@@ -11,6 +11,7 @@ from typing import Final
 
 from yaml.nodes import Node
 
+from tallygate.adapters.catalog.billing import billing
 from tallygate.adapters.catalog.compose import compose
 from tallygate.adapters.catalog.destinations import destinations
 from tallygate.adapters.catalog.limits import limit, override
@@ -32,8 +33,8 @@ FAULTS_MAX: Final = 1_000
 _ROOT: Final = ("version", "default_plan", "meters", "plans", "tenants", "destinations")
 _PLAN: Final = ("limits", "description", "prices", "terms")
 _TENANT: Final = (
-    *("plan", "anchor", "time_zone", "fiscal_month", "currency", "stripe_customer_id", "parent"),
-    *("overrides", "suspended"),
+    *("plan", "anchor", "time_zone", "fiscal_month", "billing"),
+    *("currency", "stripe_customer_id", "parent", "overrides", "suspended"),
 )
 
 # Fields of which what stands in for them may break a rule about their neighbours.
@@ -155,6 +156,7 @@ class _Document:
                 zone,
                 read.instant_us(parts.get("anchor"), f"{path}.anchor", zone),
                 read.integer(parts.get("fiscal_month"), f"{path}.fiscal_month", 1),
+                billing(read, parts.get("billing"), f"{path}.billing", zone),
             ),
             currency=read.text(parts.get("currency"), f"{path}.currency") or "USD",
             stripe_customer_id=read.text(

@@ -19,14 +19,6 @@ from tallygate.domain.ids import EventId, MeterName, OperationId, SourceId, Tena
 from tallygate.ports.rebuild import Correction
 
 
-async def hold(connection: Lent, lanes: Sequence[int]) -> Mapping[int, str]:
-    """Keep lanes from being closed until the transaction ends; return their counters' epochs."""
-    if not lanes:
-        return {}
-    rows = await connection.fetch(query("ledger_hold_counters"), lanes)
-    return {row["shard"]: row["epoch"] for row in rows}
-
-
 async def note(
     connection: Lent,
     events: Sequence[UsageEvent],

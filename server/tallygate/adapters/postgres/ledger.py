@@ -8,11 +8,18 @@ Refuses to know: streams, and what is done with messages.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Final
 
-from tallygate.adapters.postgres import burns, corrections, event_rows, messages, rollups
+from tallygate.adapters.postgres import (
+    burns,
+    corrections,
+    event_rows,
+    late_events,
+    messages,
+    rollups,
+)
 from tallygate.adapters.postgres.columns import joined
 from tallygate.adapters.postgres.group_rollups import KnownShapes
 from tallygate.adapters.postgres.pool import Contended, Lent, Postgres
@@ -82,11 +89,13 @@ async def _persist(
 ) -> tuple[Persisted, KnownShapes]:
     lanes = {event.source_lane for event in batch.events}
     lanes.update(each.source_lane for each in batch.ranges)
-    # First: whoever makes counters anew sees all that we store, or we see that he has begun.
-    epochs = await corrections.hold(connection, sorted(lanes))
+    # First: whoever makes counters anew, or seals periods, sees all that we store, or we see that
+    # he has begun.
+    sealed_until_us, epochs = await _hold(connection, sorted(lanes))
     events = _distinct(batch.events)
     fresh = await _insert_events(connection, events)
     corrected = await corrections.note(connection, batch.events, fresh, epochs)
+    late = await late_events.note(connection, fresh, sealed_until_us)
     lows = [each for each in batch.crossings if each.of_balance]
     others = [each for each in batch.crossings if not each.of_balance]
     crossings = await _insert_crossings(connection, others)
@@ -106,9 +115,19 @@ async def _persist(
         messages=written,
         burns=burnt,
         corrections=corrected,
+        late=late,
         seen=seen,
     )
     return stored, shapes
+
+
+async def _hold(connection: Lent, lanes: Sequence[int]) -> tuple[int | None, Mapping[int, str]]:
+    """Keep the ledger as it is but for us; return until when periods are sealed, lanes' epochs."""
+    if not lanes:
+        return None, {}
+    rows = await connection.fetch(query("ledger_hold"), lanes)
+    epochs = {row["shard"]: row["epoch"] for row in rows if row["shard"] is not None}
+    return rows[0]["sealed_until_us"], epochs
 
 
 def _distinct(events: Sequence[UsageEvent]) -> list[UsageEvent]:

@@ -63,8 +63,14 @@ async def write(
 
 async def write_grant(connection: Lent, grant: CreditGrant) -> None:
     """Write the message about a grant that was made, where it is wanted."""
-    if CREDIT_GRANTED in await _wanted(connection):
-        await _insert(connection, [_grant(grant)])
+    await tell(connection, [_grant(grant)])
+
+
+async def tell(connection: Lent, found: Sequence[Message]) -> None:
+    """Write those of these messages that are wanted."""
+    if found:
+        wanted = await _wanted(connection)
+        await _insert(connection, [message for message in found if message.type in wanted])
 
 
 async def write_wanted(connection: Lent, found: Sequence[Message]) -> int:
@@ -115,7 +121,7 @@ def _usage_batches(events: Sequence[UsageEvent]) -> Iterator[Message]:
 
 
 def _usage_batch(parts: list[str], at_us: int) -> Message:
-    head = f'{{"type":"{USAGE_BATCH}","timestamp":"{_time(at_us)}","data":{{"events":['
+    head = f'{{"type":"{USAGE_BATCH}","timestamp":"{shown_time(at_us)}","data":{{"events":['
     payload = f"{head}{','.join(parts)}]}}}}".encode()
     return Message("usage", "batch", USAGE_BATCH, payload)
 
@@ -126,8 +132,8 @@ def _event(event: UsageEvent) -> dict[str, object]:
         "tenant_id": event.tenant_id,
         "meter": event.meter,
         "amount": event.amount,
-        "event_time": _time(event.event_time_us),
-        "received_at": _time(event.received_at_us),
+        "event_time": shown_time(event.event_time_us),
+        "received_at": shown_time(event.received_at_us),
         "operation_id": event.operation_id,
         "source_id": event.source_id,
         "source_lane": event.source_lane,
@@ -155,7 +161,7 @@ def _crossing(crossing: ThresholdCrossing) -> Message:
     scope = {"scope": crossing.scope} if crossing.scope else {}
     payload = {
         "type": THRESHOLD_CROSSED,
-        "timestamp": _time(crossing.crossed_at_us),
+        "timestamp": shown_time(crossing.crossed_at_us),
         "data": {
             "tenant_id": crossing.tenant_id,
             "limit_id": crossing.limit_id,
@@ -165,8 +171,8 @@ def _crossing(crossing: ThresholdCrossing) -> Message:
             "threshold": crossing.threshold,
             "used": crossing.used,
             "limit": crossing.limit,
-            "window_start": _time(crossing.window_start_us),
-            "window_end": _time(crossing.window_end_us),
+            "window_start": shown_time(crossing.window_start_us),
+            "window_end": shown_time(crossing.window_end_us),
         },
     }
     return Message("tenant", crossing.tenant_id, THRESHOLD_CROSSED, as_json(payload).encode())
@@ -175,7 +181,7 @@ def _crossing(crossing: ThresholdCrossing) -> Message:
 def _low(crossing: ThresholdCrossing) -> Message:
     payload = {
         "type": BALANCE_LOW,
-        "timestamp": _time(crossing.crossed_at_us),
+        "timestamp": shown_time(crossing.crossed_at_us),
         "data": {
             "tenant_id": crossing.tenant_id,
             "limit_id": crossing.limit_id,
@@ -194,17 +200,18 @@ def _grant(grant: CreditGrant) -> Message:
         "grant_id": grant.grant_id,
         "amount": grant.amount,
         "priority": grant.priority,
-        "starts_at": _time(grant.starts_us),
+        "starts_at": shown_time(grant.starts_us),
     }
     if grant.expires_us != NEVER_US:
-        shown["expires_at"] = _time(grant.expires_us)
+        shown["expires_at"] = shown_time(grant.expires_us)
     if grant.reason:
         shown["reason"] = grant.reason
-    payload = {"type": CREDIT_GRANTED, "timestamp": _time(grant.created_at_us), "data": shown}
+    payload = {"type": CREDIT_GRANTED, "timestamp": shown_time(grant.created_at_us), "data": shown}
     return Message("tenant", grant.tenant_id, CREDIT_GRANTED, as_json(payload).encode())
 
 
 # Events of one entry were received at one instant, and most of them are of that instant.
 @lru_cache(maxsize=4_096)
-def _time(instant_us: int) -> str:
+def shown_time(instant_us: int) -> str:
+    """Return an instant as RFC 3339 in UTC."""
     return to_datetime(instant_us).isoformat().replace("+00:00", "Z")

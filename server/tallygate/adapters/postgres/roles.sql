@@ -47,6 +47,9 @@ grant select, insert on tallygate.rollup_group to tallygate_ingest;
 grant select, insert, update on
     tallygate.group_usage, tallygate.group_part, tallygate.group_level
     to tallygate_ingest;
+-- Which events come too late for their period, and where they belong instead.
+grant select on tallygate.billing_period, tallygate.period_frontier to tallygate_ingest;
+grant select, insert on tallygate.late_event, tallygate.period_pending to tallygate_ingest;
 
 grant select on tallygate.outbox, tallygate.destination to tallygate_relay;
 grant select, update on tallygate.delivery to tallygate_relay;
@@ -102,3 +105,11 @@ grant insert on
     tallygate.usage_anomaly, tallygate.reconciliation, tallygate.reconcile_drift
     to tallygate_control;
 grant insert, update on tallygate.reconcile_run to tallygate_control;
+grant insert, update on
+    tallygate.billing_period, tallygate.period_frontier, tallygate.period_lease
+    to tallygate_control;
+grant insert on
+    tallygate.period_total, tallygate.period_adjustment, tallygate.period_revision,
+    tallygate.period_action
+    to tallygate_control;
+grant delete on tallygate.period_pending to tallygate_control;

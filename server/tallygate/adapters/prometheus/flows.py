@@ -74,6 +74,7 @@ class IngestMetrics:
         self._metrics.events_dead_letter["refused"].inc(persisted.rejected)
         self._metrics.threshold_crossings.inc(persisted.crossings)
         self._metrics.credit_burns.inc(persisted.burns)
+        self._metrics.periods.late(persisted.late)
 
     def poisoned(self, detail: str) -> None:
         """Count and log a part of a batch that can never be stored."""

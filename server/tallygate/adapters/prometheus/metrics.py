@@ -24,6 +24,7 @@ from prometheus_client import (
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
 from tallygate.adapters.prometheus.insight import InsightMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
+from tallygate.adapters.prometheus.periods import PeriodMetrics
 from tallygate.adapters.prometheus.rebuild import RebuildMetrics
 from tallygate.adapters.prometheus.stripe import StripeMetrics
 from tallygate.adapters.prometheus.timings import Timings
@@ -108,6 +109,7 @@ class Metrics:
         self.trail = TrailMetrics(registry)
         self.insight = InsightMetrics(registry)
         self.stripe = StripeMetrics(registry)
+        self.periods = PeriodMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:

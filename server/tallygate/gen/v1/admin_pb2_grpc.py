@@ -6,6 +6,7 @@ import warnings
 from tallygate.gen.v1 import admin_pb2 as tallygate_dot_v1_dot_admin__pb2
 from tallygate.gen.v1 import credit_pb2 as tallygate_dot_v1_dot_credit__pb2
 from tallygate.gen.v1 import meter_usage_pb2 as tallygate_dot_v1_dot_meter__usage__pb2
+from tallygate.gen.v1 import period_pb2 as tallygate_dot_v1_dot_period__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -126,6 +127,26 @@ class AdminServiceStub:
                 '/tallygate.v1.AdminService/ResetLimit',
                 request_serializer=tallygate_dot_v1_dot_credit__pb2.ResetLimitRequest.SerializeToString,
                 response_deserializer=tallygate_dot_v1_dot_credit__pb2.ResetLimitResponse.FromString,
+                _registered_method=True)
+        self.ListPeriods = channel.unary_unary(
+                '/tallygate.v1.AdminService/ListPeriods',
+                request_serializer=tallygate_dot_v1_dot_period__pb2.ListPeriodsRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_period__pb2.ListPeriodsResponse.FromString,
+                _registered_method=True)
+        self.GetPeriod = channel.unary_unary(
+                '/tallygate.v1.AdminService/GetPeriod',
+                request_serializer=tallygate_dot_v1_dot_period__pb2.GetPeriodRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_period__pb2.GetPeriodResponse.FromString,
+                _registered_method=True)
+        self.ClosePeriod = channel.unary_unary(
+                '/tallygate.v1.AdminService/ClosePeriod',
+                request_serializer=tallygate_dot_v1_dot_period__pb2.ClosePeriodRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_period__pb2.ClosePeriodResponse.FromString,
+                _registered_method=True)
+        self.ReopenPeriod = channel.unary_unary(
+                '/tallygate.v1.AdminService/ReopenPeriod',
+                request_serializer=tallygate_dot_v1_dot_period__pb2.ReopenPeriodRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_period__pb2.ReopenPeriodResponse.FromString,
                 _registered_method=True)
 
 
@@ -259,6 +280,34 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPeriods(self, request, context):
+        """Lists billing periods, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPeriod(self, request, context):
+        """Reads a billing period and what was frozen of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClosePeriod(self, request, context):
+        """Has a period that has ended closed now, and not at the end of its grace.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReopenPeriod(self, request, context):
+        """Opens a closed period again; its next closing is another revision.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -351,6 +400,26 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ResetLimit,
                     request_deserializer=tallygate_dot_v1_dot_credit__pb2.ResetLimitRequest.FromString,
                     response_serializer=tallygate_dot_v1_dot_credit__pb2.ResetLimitResponse.SerializeToString,
+            ),
+            'ListPeriods': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPeriods,
+                    request_deserializer=tallygate_dot_v1_dot_period__pb2.ListPeriodsRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_period__pb2.ListPeriodsResponse.SerializeToString,
+            ),
+            'GetPeriod': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPeriod,
+                    request_deserializer=tallygate_dot_v1_dot_period__pb2.GetPeriodRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_period__pb2.GetPeriodResponse.SerializeToString,
+            ),
+            'ClosePeriod': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClosePeriod,
+                    request_deserializer=tallygate_dot_v1_dot_period__pb2.ClosePeriodRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_period__pb2.ClosePeriodResponse.SerializeToString,
+            ),
+            'ReopenPeriod': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReopenPeriod,
+                    request_deserializer=tallygate_dot_v1_dot_period__pb2.ReopenPeriodRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_period__pb2.ReopenPeriodResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -840,6 +909,114 @@ class AdminService:
             '/tallygate.v1.AdminService/ResetLimit',
             tallygate_dot_v1_dot_credit__pb2.ResetLimitRequest.SerializeToString,
             tallygate_dot_v1_dot_credit__pb2.ResetLimitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPeriods(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.AdminService/ListPeriods',
+            tallygate_dot_v1_dot_period__pb2.ListPeriodsRequest.SerializeToString,
+            tallygate_dot_v1_dot_period__pb2.ListPeriodsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPeriod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.AdminService/GetPeriod',
+            tallygate_dot_v1_dot_period__pb2.GetPeriodRequest.SerializeToString,
+            tallygate_dot_v1_dot_period__pb2.GetPeriodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClosePeriod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.AdminService/ClosePeriod',
+            tallygate_dot_v1_dot_period__pb2.ClosePeriodRequest.SerializeToString,
+            tallygate_dot_v1_dot_period__pb2.ClosePeriodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReopenPeriod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.AdminService/ReopenPeriod',
+            tallygate_dot_v1_dot_period__pb2.ReopenPeriodRequest.SerializeToString,
+            tallygate_dot_v1_dot_period__pb2.ReopenPeriodResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,6 +8,7 @@ from grpc import aio as _aio
 from tallygate.gen.v1 import admin_pb2 as _admin_pb2
 from tallygate.gen.v1 import credit_pb2 as _credit_pb2
 from tallygate.gen.v1 import meter_usage_pb2 as _meter_usage_pb2
+from tallygate.gen.v1 import period_pb2 as _period_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -71,6 +72,14 @@ class AdminServiceStub:
     """Lists the grants of a tenant's balance, a page at a time."""
     ResetLimit: _grpc.UnaryUnaryMultiCallable[_credit_pb2.ResetLimitRequest, _credit_pb2.ResetLimitResponse]
     """Sets what a tenant has used of a limit to what reservations hold, with a reason for the audit."""
+    ListPeriods: _grpc.UnaryUnaryMultiCallable[_period_pb2.ListPeriodsRequest, _period_pb2.ListPeriodsResponse]
+    """Lists billing periods, a page at a time."""
+    GetPeriod: _grpc.UnaryUnaryMultiCallable[_period_pb2.GetPeriodRequest, _period_pb2.GetPeriodResponse]
+    """Reads a billing period and what was frozen of it."""
+    ClosePeriod: _grpc.UnaryUnaryMultiCallable[_period_pb2.ClosePeriodRequest, _period_pb2.ClosePeriodResponse]
+    """Has a period that has ended closed now, and not at the end of its grace."""
+    ReopenPeriod: _grpc.UnaryUnaryMultiCallable[_period_pb2.ReopenPeriodRequest, _period_pb2.ReopenPeriodResponse]
+    """Opens a closed period again; its next closing is another revision."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -113,6 +122,14 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Lists the grants of a tenant's balance, a page at a time."""
     ResetLimit: _aio.UnaryUnaryMultiCallable[_credit_pb2.ResetLimitRequest, _credit_pb2.ResetLimitResponse]  # type: ignore[assignment]
     """Sets what a tenant has used of a limit to what reservations hold, with a reason for the audit."""
+    ListPeriods: _aio.UnaryUnaryMultiCallable[_period_pb2.ListPeriodsRequest, _period_pb2.ListPeriodsResponse]  # type: ignore[assignment]
+    """Lists billing periods, a page at a time."""
+    GetPeriod: _aio.UnaryUnaryMultiCallable[_period_pb2.GetPeriodRequest, _period_pb2.GetPeriodResponse]  # type: ignore[assignment]
+    """Reads a billing period and what was frozen of it."""
+    ClosePeriod: _aio.UnaryUnaryMultiCallable[_period_pb2.ClosePeriodRequest, _period_pb2.ClosePeriodResponse]  # type: ignore[assignment]
+    """Has a period that has ended closed now, and not at the end of its grace."""
+    ReopenPeriod: _aio.UnaryUnaryMultiCallable[_period_pb2.ReopenPeriodRequest, _period_pb2.ReopenPeriodResponse]  # type: ignore[assignment]
+    """Opens a closed period again; its next closing is another revision."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads and changes the catalog, and reads usage. Served on the control listener only."""
@@ -260,5 +277,37 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_credit_pb2.ResetLimitResponse, _abc.Awaitable[_credit_pb2.ResetLimitResponse]]:
         """Sets what a tenant has used of a limit to what reservations hold, with a reason for the audit."""
+
+    @_abc_1.abstractmethod
+    def ListPeriods(
+        self,
+        request: _period_pb2.ListPeriodsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_period_pb2.ListPeriodsResponse, _abc.Awaitable[_period_pb2.ListPeriodsResponse]]:
+        """Lists billing periods, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def GetPeriod(
+        self,
+        request: _period_pb2.GetPeriodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_period_pb2.GetPeriodResponse, _abc.Awaitable[_period_pb2.GetPeriodResponse]]:
+        """Reads a billing period and what was frozen of it."""
+
+    @_abc_1.abstractmethod
+    def ClosePeriod(
+        self,
+        request: _period_pb2.ClosePeriodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_period_pb2.ClosePeriodResponse, _abc.Awaitable[_period_pb2.ClosePeriodResponse]]:
+        """Has a period that has ended closed now, and not at the end of its grace."""
+
+    @_abc_1.abstractmethod
+    def ReopenPeriod(
+        self,
+        request: _period_pb2.ReopenPeriodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_period_pb2.ReopenPeriodResponse, _abc.Awaitable[_period_pb2.ReopenPeriodResponse]]:
+        """Opens a closed period again; its next closing is another revision."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -82,6 +82,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The tenant holds as many reservations as it may. Settle or release some first."""
     REASON_ROLLUPS_INCOMPLETE: _Reason.ValueType  # 28
     """A meter's rollups do not have all of the window yet, as they are made anew. Try again later."""
+    REASON_PERIOD_STATE: _Reason.ValueType  # 31
+    """The billing period is not in a state in which that can be done. Read it first."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call or an item was not served. `google.rpc.ErrorInfo.reason` holds the name without its
@@ -146,6 +148,8 @@ REASON_TOO_MANY_RESERVATIONS: Reason.ValueType  # 27
 """The tenant holds as many reservations as it may. Settle or release some first."""
 REASON_ROLLUPS_INCOMPLETE: Reason.ValueType  # 28
 """A meter's rollups do not have all of the window yet, as they are made anew. Try again later."""
+REASON_PERIOD_STATE: Reason.ValueType  # 31
+"""The billing period is not in a state in which that can be done. Read it first."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

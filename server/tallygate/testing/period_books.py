@@ -1,0 +1,269 @@
+"""The books that billing periods in memory are kept in: rows, totals, late events.
+
+Guarantees: what is late, what is frozen and what is adjusted follows `domain/period.py`.
+Refuses to know: ports, which `testing/period.py` serves from these books.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from tallygate.domain.catalog import Aggregation, LatePolicy
+from tallygate.domain.errors import BackendUnavailable, NotFound
+from tallygate.domain.event import UNSTORABLE, UsageEvent
+from tallygate.domain.ids import MeterName, TenantId
+from tallygate.domain.period import (
+    Act,
+    Cause,
+    Figures,
+    MeterTotal,
+    PeriodKey,
+    PeriodState,
+    Place,
+    Sealable,
+    adjustment,
+    after,
+    place,
+)
+from tallygate.domain.period_digest import Covered
+from tallygate.ports.period import (
+    Adjustment,
+    BillingPeriod,
+    KnownTenant,
+    PeriodAction,
+    PeriodAsked,
+    Revision,
+    Sealing,
+    Span,
+)
+from tallygate.testing.ledger import FakeLedger
+
+
+@dataclass(slots=True)
+class PeriodRow:
+    """A period, and what only closing asks of it."""
+
+    period: BillingPeriod
+    created_us: int
+    cause: Cause = Cause.GRACE_OVER
+    accept_missing: bool = False
+    sealed_us: int = 0
+    revisions: list[tuple[Revision, Covered]] = field(default_factory=list)
+
+    @property
+    def key(self) -> PeriodKey:
+        """What names it."""
+        return PeriodKey(self.period.tenant_id, self.period.start_us)
+
+    @property
+    def span(self) -> Span:
+        """From when until when it is."""
+        return Span(self.key, self.period.end_us)
+
+
+@dataclass(frozen=True, slots=True)
+class LateEvent:
+    """An event that came late, for which period, and where it belongs instead."""
+
+    event: UsageEvent
+    closed: PeriodKey | None
+    place: Place
+
+
+class PeriodBooks:
+    """What `FakePeriods` keeps, and how it changes."""
+
+    def __init__(self, ledger: FakeLedger, correcting: Iterable[MeterName] = ()) -> None:
+        self.correcting = {*correcting}
+        self.declared: set[TenantId] = set()
+        self.told: list[tuple[str, PeriodKey, int]] = []
+        self.down = False
+        self._ledger = ledger
+        self._rows: dict[PeriodKey, PeriodRow] = {}
+        self._totals: dict[tuple[PeriodKey, int], list[MeterTotal]] = {}
+        self._adjusted: dict[PeriodKey, list[tuple[Adjustment, Figures]]] = {}
+        self._late: dict[tuple[str, str], LateEvent] = {}
+        self._actions: dict[PeriodKey, list[PeriodAction]] = {}
+        self._accepted_lost = 0
+        ledger.late_of = self._note
+
+    def _note(self, event: UsageEvent) -> str | None:
+        """Say by which rule an event that is stored now is late, None where it is not."""
+        rows = self._of(event.tenant_id)
+        before = [row for row in rows if row.period.start_us <= event.event_time_us]
+        row = before[-1] if before else None
+        unsealed = [each for each in rows if not each.period.revision]
+        if len(unsealed) == len(rows) or (row and event.event_time_us >= row.period.end_us):
+            return None
+        correct = event.meter in self.correcting
+        found = place(
+            _sealable(row) if row is not None else None,
+            _sealable(unsealed[0]),
+            LatePolicy.CORRECT if correct else LatePolicy.NEXT_PERIOD,
+        )
+        if found is None:
+            return None
+        late = LateEvent(event, row.key if row is not None else None, found)
+        self._late[event.tenant_id, event.event_id] = late
+        return found.placed
+
+    def _seal(self, row: PeriodRow, asked: Sealing) -> None:
+        again = row.period.state is PeriodState.CLOSED
+        row.cause = Cause.LATE_EVENTS if again else row.cause
+        act = Act.CORRECT if again else Act.SEAL
+        number = row.period.revision + 1
+        row.period = replace(
+            row.period,
+            state=after(row.period.state, act),
+            revision=number,
+            held=None,
+            held_since_us=0,
+        )
+        row.sealed_us, row.accept_missing = asked.now_us, False
+        known = {each.meter: each for each in self._totals.get((row.key, number - 1), ())}
+        figures = {meter: each.figures for meter, each in known.items()}
+        for meter, events in self._own(row, number).items():
+            figures[meter] = figures.get(meter, Figures()).merged(figures_of(events))
+        self._totals[row.key, number] = [
+            MeterTotal(
+                meter,
+                known[meter].aggregation
+                if meter in known
+                else asked.aggregations.get(meter, Aggregation.SUM),
+                figures[meter],
+            )
+            for meter in sorted(figures)
+        ]
+        if number == 1:
+            self._adjust(row, asked)
+
+    def _adjust(self, row: PeriodRow, asked: Sealing) -> None:
+        found: dict[tuple[int, MeterName], list[UsageEvent]] = {}
+        for late in self._late.values():
+            if late.event.tenant_id == row.key.tenant_id and allocated(late) == spot(row, 1):
+                closed_us = late.closed.start_us if late.closed else -1
+                found.setdefault((closed_us, late.event.meter), []).append(late.event)
+        for (closed_us, meter), events in sorted(found.items()):
+            before, aggregation = self._before(row.key.tenant_id, closed_us, meter)
+            kind = aggregation or asked.aggregations.get(meter, Aggregation.SUM)
+            late_ones = figures_of(events)
+            change = adjustment(before, late_ones, kind)
+            closed_start_us = closed_us if closed_us >= 0 else None
+            made = Adjustment(meter, (), change, late_ones.count, closed_start_us)
+            self._adjusted.setdefault(row.key, []).append((made, late_ones))
+
+    def _before(
+        self, tenant_id: TenantId, closed_us: int, meter: MeterName
+    ) -> tuple[Figures, Aggregation | None]:
+        row = self._rows.get(PeriodKey(tenant_id, closed_us))
+        totals = self._totals.get((row.key, row.period.revision), []) if row is not None else []
+        own = next((each for each in totals if each.meter == meter), None)
+        figures = own.figures if own is not None else Figures()
+        for key, made in self._adjusted.items():
+            for each, late in made:
+                at = each.closed_start_us if each.closed_start_us is not None else -1
+                if key.tenant_id == tenant_id and (at, each.meter) == (closed_us, meter):
+                    figures = figures.merged(late)
+        return figures, own.aggregation if own is not None else None
+
+    def _own(self, row: PeriodRow, number: int) -> dict[MeterName, list[UsageEvent]]:
+        found: dict[MeterName, list[UsageEvent]] = {}
+        for event in self._events(row.key.tenant_id):
+            late = self._late.get((event.tenant_id, event.event_id))
+            if late is None:
+                inside = row.key.start_us <= event.event_time_us < row.period.end_us
+                mine = inside and number == 1
+            else:
+                mine = late.closed == row.key and allocated(late) == spot(row, number)
+            if mine:
+                found.setdefault(event.meter, []).append(event)
+        return found
+
+    def _known(self, tenant_id: TenantId, since_us: int) -> KnownTenant:
+        rows = self._of(tenant_id)
+        if rows:
+            newest = rows[-1]
+            return KnownTenant(
+                tenant_id, newest.span, newest.period.state is PeriodState.OPEN, None
+            )
+        uses = [each.event_time_us for each in self._events(tenant_id)]
+        first_us = min((each for each in uses if each >= since_us), default=None)
+        return KnownTenant(tenant_id, None, False, first_us)
+
+    def _first_use(self, key: PeriodKey, history_us: int) -> int | None:
+        row = self._rows[key]
+        if row.period.revision or row is not self._of(key.tenant_id)[0]:
+            return None
+        uses = [each.event_time_us for each in self._events(key.tenant_id)]
+        since_us = row.created_us - history_us
+        return min((each for each in uses if since_us <= each < key.start_us), default=None)
+
+    def _is_due(self, row: PeriodRow, now_us: int) -> bool:
+        if row.period.state is not PeriodState.GRACE or row.period.due_us > now_us:
+            return False
+        return self._first_unsealed(row)
+
+    def _is_waiting(self, row: PeriodRow) -> bool:
+        wanted = spot(row, row.period.revision + 1)
+        return row.period.state is PeriodState.CLOSED and any(
+            late.closed == row.key and allocated(late) == wanted for late in self._late.values()
+        )
+
+    def _first_unsealed(self, row: PeriodRow) -> bool:
+        rows = self._of(row.key.tenant_id)
+        return all(each.period.revision for each in rows[: rows.index(row)])
+
+    def _followed(self, row: PeriodRow) -> bool:
+        return PeriodKey(row.key.tenant_id, row.period.end_us) in self._rows
+
+    def _letters(self, row: PeriodRow) -> int:
+        return sum(
+            letter.tenant_id == row.key.tenant_id
+            and letter.reason == UNSTORABLE
+            and row.key.start_us <= letter.received_at_us < row.period.due_us
+            for letter in self._ledger.dead_letters.values()
+        )
+
+    def _of(self, tenant_id: TenantId) -> list[PeriodRow]:
+        rows = [row for row in self._rows.values() if row.period.tenant_id == tenant_id]
+        return sorted(rows, key=lambda row: row.period.start_us)
+
+    def _events(self, tenant_id: TenantId) -> list[UsageEvent]:
+        return [each for each in self._ledger.events.values() if each.tenant_id == tenant_id]
+
+    def _asked(self, asked: PeriodAsked) -> PeriodRow:
+        self._answer()
+        row = self._rows.get(asked.key)
+        if row is None:
+            raise NotFound(field="start")
+        return row
+
+    def _act(self, asked: PeriodAsked, action: str) -> None:
+        made = PeriodAction(action, asked.actor, asked.reason, asked.now_us)
+        self._actions.setdefault(asked.key, []).append(made)
+
+    def _answer(self) -> None:
+        if self.down:
+            raise BackendUnavailable
+
+
+def allocated(late: LateEvent) -> tuple[int, int]:
+    """Return the start and the revision that a late event is allocated to."""
+    return late.place.start_us, late.place.revision
+
+
+def spot(row: PeriodRow, number: int) -> tuple[int, int]:
+    """Return what late events of a revision are allocated to."""
+    return row.key.start_us, number
+
+
+def _sealable(row: PeriodRow) -> Sealable:
+    return Sealable(row.key.start_us, row.period.state, row.period.revision)
+
+
+def figures_of(events: Iterable[UsageEvent]) -> Figures:
+    """Return what events add up to."""
+    found = Figures()
+    for event in events:
+        one = Figures(1, event.amount, event.amount, event.amount)
+        found = found.merged(Figures(sum=event.amount) if event.refund_of else one)
+    return found

@@ -1,0 +1,1 @@
+"""Billing periods on a real Postgres, in virtual time."""
