@@ -1,26 +1,8 @@
-"""Which Redis the installed command is tried against: the one an operator most likely runs.
+"""The installed command is tried against one Redis.
 
 What `dev` and `demo` start is the bundled one, so that both are met.
 """
 
-from collections.abc import Iterator
+from tests.newest_redis import redis_binary, redis_server
 
-import pytest
-
-from tallygate.adapters.embedded import EmbeddedRedis
-from tests.conftest import REDIS_BINARIES
-from tests.servers import RedisBinary, shared_redis
-
-
-@pytest.fixture(scope="session")
-def redis_binary() -> RedisBinary:
-    """The newest redis-server found."""
-    return max(REDIS_BINARIES, key=lambda binary: binary.version)
-
-
-@pytest.fixture(scope="session")
-def redis_server(
-    redis_binary: RedisBinary, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[EmbeddedRedis]:
-    """A server of these tests alone: the others' would outlive its binary, which is chosen here."""
-    yield from shared_redis(redis_binary, tmp_path_factory.mktemp("redis"))
+__all__ = ["redis_binary", "redis_server"]

@@ -5,17 +5,17 @@ and not the machine; every statement compares figures of one run.
 """
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
 import pytest
 
-from tallygate.adapters.embedded import EmbeddedRedis
-from tests.conftest import REDIS_BINARIES
 from tests.faults.overload_callers import CHANNELS, PATIENCE_S, Taken, call, connected
 from tests.faults.overload_world import ROOM, Busy, busy
-from tests.servers import RedisBinary, eventually, shared_redis
+from tests.newest_redis import redis_binary, redis_server
+from tests.servers import eventually
+
+__all__ = ["redis_binary", "redis_server"]
 
 TENANTS = [f"tenant-{n}" for n in range(10)]
 # Waiting for an answer, these keep the pipelines full and the queue short.
@@ -24,20 +24,6 @@ ENOUGH = 12
 FLOOD = 60
 IMPATIENT_S = 1.0
 TURNS = 3
-
-
-@pytest.fixture(scope="session")
-def redis_binary() -> RedisBinary:
-    """The newest redis-server found: what is tested here lies in front of it."""
-    return max(REDIS_BINARIES, key=lambda binary: binary.version)
-
-
-@pytest.fixture(scope="session")
-def redis_server(
-    redis_binary: RedisBinary, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[EmbeddedRedis]:
-    """A server of these tests alone."""
-    yield from shared_redis(redis_binary, tmp_path_factory.mktemp("redis"))
 
 
 @pytest.mark.slow

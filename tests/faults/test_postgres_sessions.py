@@ -46,15 +46,46 @@ def batch(first: int, last: int) -> LedgerBatch:
     return LedgerBatch(events, ranges=(span(first, last),))
 
 
+async def commits_wait(dsn: str, admin: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Return once commits wait for a standby, some time after the server was told to have them."""
+    async with connection(dsn) as session:
+        pid = session.get_server_pid()
+
+        async def waits_now() -> bool:
+            await admin.execute("select pg_stat_clear_snapshot()")
+            query = "select wait_event from pg_stat_activity where pid = $1"
+            event: str | None = await admin.fetchval(query, pid)
+            return event == "SyncRep"
+
+        async def waited() -> bool:
+            asked = asyncio.create_task(session.execute("insert into probe values (1)"))
+
+            async def known() -> bool:
+                return asked.done() or await waits_now()
+
+            await eventually(known, what="a commit that is through, or waits")
+            if asked.done():
+                await asked
+                return False
+            await admin.execute("select pg_terminate_backend($1)", pid)
+            with pytest.raises((asyncpg.PostgresError, ConnectionError)):
+                await asked
+            return True
+
+        await eventually(waited, 30.0, what="a commit that waits for a standby")
+
+
 async def test_killed_while_its_commit_is_confirmed(own_postgres: EmbeddedPostgres) -> None:
     """A session that ends after its commit, before it could say so, is tried again to no effect."""
     await migrate(own_postgres.dsn)
     async with world(NO_REDIS, own_postgres.dsn) as on, connection(own_postgres.dsn) as admin:
         ledger = PostgresLedger(on.postgres)
         await ledger.persist(batch(1, 10))
+        await admin.execute("create table probe (number integer)")
         # A commit now waits, after it is written, for a standby that does not exist.
         await admin.execute("alter system set synchronous_standby_names = 'nobody'")
         await admin.execute("select pg_reload_conf()")
+        await commits_wait(own_postgres.dsn, admin)
         unsure = asyncio.create_task(ledger.persist(batch(11, 30)))
         await admin.execute("select pg_terminate_backend($1)", await waits(admin, "SyncRep"))
         with pytest.raises(BackendUnavailable):
