@@ -17,6 +17,7 @@ from tallygate.domain.rollup import GROUPS_MAX, OTHER, shape_of
 from tallygate.domain.sketch import slot_of
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, Window
 from tallygate.ports import LedgerBatch
+from tests.property.test_group_rollups import rebuilt
 from tests.servers import connection
 from tests.sql.test_append_only import as_role
 from tests.usage_events import NOON_US, event
@@ -62,7 +63,7 @@ async def test_groups_are_bounded(postgres: Postgres, postgres_dsn: str) -> None
     assert other.quantity == 2 * half + 5 - GROUPS_MAX
     assert len(await reader.of_windows(TenantId("few"), METER, [WINDOW], ["user"])) == 3
     day_us = NOON_US - NOON_US % DAY_US
-    await rollups.rebuild(METER.name, Window(day_us, day_us + DAY_US), None)
+    await rebuilt(rollups, METER.name, Window(day_us, day_us + DAY_US), None)
     assert await reader.of_windows(ACME, METER, [WINDOW], ["user"]) == before
     async with connection(postgres_dsn) as admin:
         groups = "select count(*) from tallygate.rollup_group where tenant_id = 'acme'"
@@ -110,7 +111,7 @@ async def test_roles_may_do_their_part(postgres_dsn: str) -> None:
             meter = Meter(name, aggregation, unique_by=by, group_by=("region",))
             await rollups.switch(name, shape_of(meter))
             await store(ledger, 10 * number, 10 * number + 3, meter=name)
-            assert await rollups.rebuild(name, Window(NOON_US, NOON_US + HOUR_US), None)
+            assert await rebuilt(rollups, name, Window(NOON_US, NOON_US + HOUR_US), None)
             found = await PostgresPeriodUsage(read).of_windows(ACME, meter, [WINDOW])
             assert [usage.count for usage in found] == [3]
             await rollups.switch(name, None)
@@ -128,4 +129,4 @@ async def test_a_step_is_of_whole_hours(postgres: Postgres) -> None:
     """Others would leave a part of an hour out."""
     rollups = PostgresRollups(postgres)
     with pytest.raises(Exception, match="InvalidParameterValue"):
-        await rollups.rebuild(METER.name, Window(NOON_US, NOON_US + MINUTE_US), None)
+        await rebuilt(rollups, METER.name, Window(NOON_US, NOON_US + MINUTE_US), None)
