@@ -203,8 +203,9 @@ async def test_wrong_items_are_refused(
     client: StripeClient, said: dict[str, object], param: str
 ) -> None:
     """An item is an amount or a quantity, of a customer that is there."""
+    params = {"customer": CUSTOMER, **said}
     with pytest.raises(stripe.InvalidRequestError) as refused:
-        await client.v1.invoice_items.create_async({"customer": CUSTOMER, **said})  # type: ignore[arg-type]
+        await client.v1.invoice_items.create_async(params)  # type: ignore[arg-type]
     assert refused.value.param == param
 
 
