@@ -109,6 +109,8 @@ class Passage:
         )
 
     async def _run(self) -> Reply:
+        if self._engine.overflow is not None:
+            raise self._engine.overflow
         values = self._values()
         seen = Seen(self._request.method, self._request.path, subjects(values))
         self._rule = self._engine.faults.strike(seen, self._at_us)

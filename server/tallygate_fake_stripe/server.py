@@ -62,7 +62,8 @@ class FakeStripe:
     @property
     def url(self) -> str:
         """The base address, for `api` and `meter_events` alike."""
-        return f"http://{self._host}:{self._port}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
 
     @property
     def engine(self) -> Engine:
@@ -146,6 +147,10 @@ class FakeStripe:
         notices = self._engine.world(account, livemode=livemode).notices
         now_us = self.clock.now_us()
         return notices.add_destination(url, list(events), thin=thin, now_us=now_us).secret
+
+    def reset(self) -> None:
+        """Forget everything but the time and the switches."""
+        self._engine.reset()
 
     async def settle(self) -> int:
         """Have happen what is due, webhooks included; return how many of those were attempted."""

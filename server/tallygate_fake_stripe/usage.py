@@ -185,11 +185,11 @@ class Usage:
         )
         if len(self.events) >= world.caps.meter_events:
             raise full("meter events", world.caps.meter_events)
-        self.events.append(event)
-        self._identifiers.take(event.identifier, event, now_us)
         if fault is None or fault.kind is not FaultKind.SWALLOW:
             due_us = now_us + round(world.behaviour.lag_s * US_PER_S)
             world.schedule.at(due_us, lambda at_us: self._apply(event, at_us, fault))
+        self.events.append(event)
+        self._identifiers.take(event.identifier, event, now_us)
         return event
 
     def _apply(self, event: MeterEvent, now_us: int, fault: Fault | None) -> None:
