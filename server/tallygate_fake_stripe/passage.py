@@ -42,7 +42,7 @@ from .idempotency import Answer
 from .keys import ACCOUNT, token
 from .notices import API_VERSION
 from .tables import Json
-from .wire import Noted, Reply, Request
+from .wire import NOTED_MAX, Noted, Reply, Request
 from .world import World
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ class Passage:
     async def run(self) -> Reply:
         """Return what is answered."""
         try:
-            return await self._run()
+            reply = await self._run()
         except StripeFault as fault:
-            return self._refused(fault)
+            reply = self._refused(fault)
+        return await self._after(reply)
 
     def noted(self, reply: Reply) -> Noted:
         """Return the request for the log."""
@@ -106,6 +107,8 @@ class Passage:
             idempotency_key=self._key,
             fault=kind,
             replayed=self._replayed,
+            api_version=request.headers.get("Stripe-Version", ""),
+            said=request.query or request.body[:NOTED_MAX].decode(errors="replace"),
         )
 
     async def _run(self) -> Reply:
@@ -133,8 +136,7 @@ class Passage:
             idempotency_key=self._key,
             fault=self._rule.fault if self._rule is not None and kind in USAGE_KINDS else None,
         )
-        reply = await self._once(route, call, values)
-        return await self._after(kind, reply)
+        return await self._once(route, call, values)
 
     def _values(self) -> Values:
         request = self._request
@@ -192,13 +194,13 @@ class Passage:
             case _:
                 return None
 
-    async def _after(self, kind: FaultKind | None, reply: Reply) -> Reply:
-        """Go wrong once everything has happened."""
-        if self._rule is not None and kind is FaultKind.SLOW_AFTER:
+    async def _after(self, reply: Reply) -> Reply:
+        """Go wrong once everything has happened, whatever the answer is."""
+        if self._rule is None:
+            return reply
+        if self._rule.fault.kind is FaultKind.SLOW_AFTER:
             await asyncio.sleep(self._rule.fault.delay_s)
-        if kind is FaultKind.DROP_AFTER:
-            return Reply(drop=True)
-        return reply
+        return Reply(drop=True) if self._rule.fault.kind is FaultKind.DROP_AFTER else reply
 
     async def _once(self, route: Route, call: Call, values: Values) -> Reply:
         """Carry out a call under its Idempotency-Key."""
