@@ -21,6 +21,7 @@ from .faults import Faults
 from .keys import ACCOUNT, KeyRing
 from .objects import Meter, MeterEvent
 from .post import Delivery
+from .tables import Json
 from .wire import Noted, Reply, Request
 from .world import World
 
@@ -126,6 +127,17 @@ class FakeStripe:
         """Return exactly what summaries say of a customer's usage. Raises `KeyError`."""
         world = self.world(account, livemode=livemode)
         return world.usage.total(world.meters_by_event[event_name], customer, start_s, end_s)
+
+    def invoices(
+        self, customer: str, account: str = ACCOUNT, *, livemode: bool = False
+    ) -> list[Json]:
+        """Return a customer's invoices as the API does, oldest first."""
+        world = self.world(account, livemode=livemode)
+        return [
+            world.billing.render(invoice)
+            for invoice in world.invoices
+            if invoice.customer == customer
+        ]
 
     def add_customer(
         self, id_: str, account: str = ACCOUNT, *, livemode: bool | None = None

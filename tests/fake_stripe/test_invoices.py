@@ -95,6 +95,7 @@ async def test_negative_cycles_cost_nothing(client: StripeClient, fake: FakeStri
     await send(client, "20")
     advance(fake, 28 * DAY_S)
     drafts = (await invoices(client, subscription))[1:]
+    assert [invoice["id"] for invoice in fake.invoices(CUSTOMER)][1:] == [i.id for i in drafts]
     assert [line_amounts(invoice) for invoice in drafts] == [[("0", 0)], [("20", 200)]]
 
 
