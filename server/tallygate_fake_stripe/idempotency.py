@@ -8,7 +8,8 @@ Refuses to know: identifiers of meter events, which are another layer.
 
 import hashlib
 from collections import OrderedDict, defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from .errors import full, invalid, key_in_use, key_reused
@@ -18,11 +19,12 @@ KEY_LENGTH_MAX: Final = 255
 
 @dataclass(slots=True)
 class Answer:
-    """What was answered, byte for byte."""
+    """What was answered, byte for byte, with what a refusal says beside its body."""
 
     status: int
     body: bytes
     request_id: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

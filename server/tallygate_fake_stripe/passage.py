@@ -220,8 +220,8 @@ class Passage:
         )
         if first is not None:
             self._replayed = True
-            headers = {"idempotent-replayed": "true", "original-request": first.request_id}
-            return self._reply(first.status, first.body, headers)
+            told = {"idempotent-replayed": "true", "original-request": first.request_id}
+            return self._reply(first.status, first.body, {**first.headers, **told})
         remembered: Answer | None = None
         try:
             reply = await self._carry_out(route, call, values)
@@ -231,7 +231,8 @@ class Passage:
             remembered = Answer(kept.status, kept.body, self._id)
         except StripeFault as fault:
             if fault.began and not v2:
-                remembered = Answer(fault.status, _encoded(fault.body()), self._id)
+                body = _encoded(fault.body())
+                remembered = Answer(fault.status, body, self._id, fault.headers)
             raise
         finally:
             if remembered is None:
