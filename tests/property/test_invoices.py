@@ -24,7 +24,7 @@ from tallygate.domain.window import Window, from_datetime
 from tallygate.ports import CatalogChange, LedgerBatch
 from tallygate.wiring.invoicing import invoicing_of
 from tests.rating.naive import Story, Use, in_decimal, total_due
-from tests.rating.test_differential import METERS, PREPAID, stories
+from tests.rating.test_differential import METERS, PREPAID, SLOW, stories
 from tests.servers import connection
 from tests.usage_events import event
 
@@ -100,9 +100,9 @@ def _event(number: int, use: Use) -> UsageEvent:
 
 
 @settings(
-    max_examples=20,
+    max_examples=15,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, *SLOW],
 )
 @given(st.data())
 async def test_the_naive_rater_agrees_with_a_real_ledger(
