@@ -4,6 +4,7 @@ from decimal import Decimal
 
 from prometheus_client import CollectorRegistry
 
+from tallygate.adapters.prometheus.insight import STEPS, VERDICTS
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.domain.reconcile import Step, Verdict
 from tallygate.flow.anomaly import AnomalyObserver
@@ -49,6 +50,7 @@ def test_the_last_reconciliation_is_shown_as_a_whole() -> None:
     assert sample(metrics, "reconcile_accuracy_ratio") == 1
     assert [sample(metrics, "reconcile_pairs", verdict=each.value) for each in Verdict] == [0.0] * 5
     steps = [each.value for each in Step if each is not Step.LEDGER]
+    assert (sorted(STEPS), [*VERDICTS]) == (sorted(steps), [each.value for each in Verdict])
     assert {sample(metrics, "reconcile_drift_units", step=each) for each in steps} == {0.0}
     observer.aged(90.5)
     assert sample(metrics, "reconcile_age_seconds") == 90.5
