@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Final, Protocol
 
 from tallygate.domain.catalog import Aggregation, Catalog, Tenant, default_tenant
-from tallygate.domain.drift import Figures
+from tallygate.domain.drift import FIGURES, Figures
 from tallygate.domain.errors import UnknownTenant
 from tallygate.domain.ids import MeterName, PlanName, TenantId
 from tallygate.domain.reconcile import (
@@ -30,7 +30,7 @@ from tallygate.domain.reconcile import (
     Why,
     reconciled,
 )
-from tallygate.domain.window import DAY_US, Calendar, Period, to_datetime, window_at
+from tallygate.domain.window import DAY_US, MINUTE_US, Calendar, Period, to_datetime, window_at
 from tallygate.ports import Clock
 from tallygate.ports.rebuild import Declared
 from tallygate.ports.reconcile import (
@@ -50,6 +50,7 @@ ATTEMPTS_MAX: Final = 3
 PAUSE_S: Final = 1.5
 ALL: Final = MeterName("")
 NOTHING: Final = Figure(NONE)
+CUT: Final = Absent(Why.NOT_KEPT, "the period does not begin and end with a minute")
 # Of who is not declared, whose limits nobody asks for.
 PLANLESS: Final = PlanName("")
 
@@ -154,9 +155,12 @@ class LedgerFigures:
         for each in await self._reads.usage(asked):
             meter = catalog.meters.get(each.meter)
             taken = meter.aggregation if meter is not None else Aggregation.SUM
-            for step, figures in ((Step.LEDGER, each.ledger), (Step.ROLLUP, each.rollup)):
-                reading = Reading(step, _taken(figures, taken))
-                found.append(StepReading(each.ask, each.meter, reading))
+            period = asked[each.ask].period
+            # Minutes that a period cuts say nothing of either part.
+            whole = not period.start_us % MINUTE_US and not period.end_us % MINUTE_US
+            rollup = _taken(each.rollup, taken) if whole else CUT
+            for step, figure in ((Step.LEDGER, _taken(each.ledger, taken)), (Step.ROLLUP, rollup)):
+                found.append(StepReading(each.ask, each.meter, Reading(step, figure)))
         return found
 
 
@@ -291,6 +295,8 @@ def _with_ledger(readings: Sequence[Reading]) -> Sequence[Reading]:
     return [*readings, *(Reading(step, NOTHING) for step in (Step.LEDGER, Step.ROLLUP))]
 
 
-def _taken(figures: Figures, aggregation: Aggregation) -> Figure:
-    """Return the figure by which a meter is taken."""
+def _taken(figures: Figures, aggregation: Aggregation) -> Figure | Absent:
+    """Return the figure by which a meter is taken, where events and minutes have one."""
+    if aggregation.value not in FIGURES:
+        return Absent(Why.NOT_KEPT, f"minutes have no {aggregation.value}")
     return Figure(Decimal(getattr(figures, aggregation.value)))
