@@ -149,7 +149,8 @@ async def test_an_end_waits_for_no_log_that_hangs(monkeypatch: pytest.MonkeyPatc
 
         async def append(self, entries: Sequence[TrailEntry]) -> int:
             """Wait for ever."""
-            return await asyncio.get_running_loop().create_future()
+            never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            return await never
 
     observed = Observed()
     trail = Trail(Hanging(), observed)
