@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -161,7 +161,7 @@ async def test_sums_are_of_whole_minutes(bench: Bench) -> None:
 
 async def test_what_can_never_be_taken_is_refused(bench: Bench) -> None:
     """An unknown meter and times out of bounds are refused, with a reason."""
-    bad: list[dict[str, object]] = [
+    bad: list[dict[str, Any]] = [
         {"event_name": "nothing"},
         {"timestamp_us": START_US - 36 * DAY_US},
         {"timestamp_us": START_US + HOUR_US},

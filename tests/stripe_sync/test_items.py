@@ -113,8 +113,10 @@ async def test_a_list_that_cannot_be_is_refused(postgres_dsn: str) -> None:
     """A line twice, one that ends before it begins, and money of nowhere are named."""
     async with stripe_world(postgres_dsn) as world:
         bad: list[list[dict[str, Any]]] = [
-            *([{}, {}], [{"to": "2026-01-01"}]),
-            *([{"currency": "EURO"}], [{"id": ""}]),
+            [{}, {}],
+            [{"to": "2026-01-01"}],
+            [{"currency": "EURO"}],
+            [{"id": ""}],
         ]
         for changes in bad:
             with pytest.raises(InvalidField):

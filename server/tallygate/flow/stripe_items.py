@@ -13,7 +13,7 @@ from typing import Final
 
 from tallygate.domain.catalog import Destination
 from tallygate.domain.errors import InvalidField
-from tallygate.domain.stripe_intent import ChargeLine, item_for
+from tallygate.domain.stripe_intent import ChargeLine, Intent, item_for
 from tallygate.ports import CatalogStore, Clock
 from tallygate.ports.stripe_store import StripeIntents
 
@@ -39,15 +39,21 @@ class IntendItems:
 
     async def intend(self, account: Destination, lines: Sequence[ChargeLine]) -> ItemCounts:
         """Write an intent for each line. Raises `InvalidField` for what differs from before."""
-        counts = ItemCounts()
         check(lines)
+        intents: list[Intent] = []
         for at in range(0, len(lines), PAGE):
-            await self._page(account, lines[at : at + PAGE], counts)
+            intents += await self._page(account, lines[at : at + PAGE])
+        counts = ItemCounts(without_customer=len(lines) - len(intents))
+        shadow = account.stripe is not None and account.stripe.shadow
+        for at in range(0, len(intents), PAGE):
+            page = intents[at : at + PAGE]
+            new = await self._intents.intend(page, self._clock.now_us(), shadow=shadow)
+            counts.new += len(new)
+            counts.known += len(page) - len(new)
         return counts
 
-    async def _page(
-        self, account: Destination, lines: Sequence[ChargeLine], counts: ItemCounts
-    ) -> None:
+    async def _page(self, account: Destination, lines: Sequence[ChargeLine]) -> list[Intent]:
+        """Return the intents of some lines, none of which differs from one before."""
         named = sorted({line.tenant_id for line in lines})
         tenants = await self._catalogs.tenants_named(named)
         customers = {name: tenant.stripe_customer_id for name, tenant in tenants.items()}
@@ -56,19 +62,13 @@ class IntendItems:
             for line in lines
             if (customer := customers.get(line.tenant_id, ""))
         ]
-        shadow = account.stripe is not None and account.stripe.shadow
         before = await self._intents.items(account.name, [each.place for each in intents])
         for each in intents:
             told = before.get((each.place.tenant_id, each.place.dimensions))
             if told is not None and told != each.identifier:
-                line = each.place.dimensions
-                raise InvalidField(
-                    "was given before with another amount or currency", field=f"lines.{line}"
-                )
-        new = await self._intents.intend(intents, self._clock.now_us(), shadow=shadow)
-        counts.new += len(new)
-        counts.known += len(intents) - len(new)
-        counts.without_customer += len(lines) - len(intents)
+                message = "was given before with another amount or currency"
+                raise InvalidField(message, field=f"lines.{each.place.dimensions}")
+        return intents
 
 
 def check(lines: Sequence[ChargeLine]) -> None:
