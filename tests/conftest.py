@@ -5,6 +5,7 @@ database of the test's own. All are synchronous, so that any kind of test can as
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,7 @@ from tallygate.adapters.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests.servers import Databases, RedisBinary, flush, redis_binaries, run, shared_redis
 
 REDIS_BINARIES = redis_binaries()
+STRIPE_MOCK = shutil.which("stripe-mock")
 
 SLOW_MACHINES = [HealthCheck.too_slow]
 settings.register_profile(
@@ -42,6 +44,7 @@ def pytest_report_header() -> list[str]:
     return [
         "redis: " + ", ".join(f"{each.label} ({each.path})" for each in REDIS_BINARIES),
         "postgres: 18, embedded",
+        "stripe: fake" + (f", stripe-mock ({STRIPE_MOCK})" if STRIPE_MOCK else ""),
     ]
 
 

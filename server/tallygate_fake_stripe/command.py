@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         description="A fake of Stripe's usage-based billing, for tests. Everything is in memory.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (loopback)")
-    parser.add_argument("--port", type=int, default=12_112, help="0 takes a free one (12112)")
+    parser.add_argument("--port", type=int, default=12_113, help="0 takes a free one (12113)")
     parser.add_argument(
         "--virtual-from",
         metavar="TIME",

@@ -46,6 +46,11 @@ class FaultKind(StrEnum):
     DOUBLE = "double"
 
 
+_WHOLE_NAMES: Final = frozenset({"count", "after", "every", "seed"})
+_NUMBER_NAMES: Final = frozenset({"probability", "from_s", "until_s", "delay_s"})
+_WHOLE: Final = (int, type(None))
+_NUMBER: Final = (int, float, type(None))
+
 USAGE_KINDS: Final = frozenset({FaultKind.ASYNC_ERROR, FaultKind.SWALLOW, FaultKind.DOUBLE})
 
 
@@ -219,7 +224,8 @@ def fault_of(values: dict[str, Any]) -> Fault:
     for name, value in values.items():
         if name not in known:
             raise invalid(f"There is no {name} in a fault.", param=name)
-        if isinstance(value, list | dict):
+        wanted = _WHOLE if name in _WHOLE_NAMES else _NUMBER if name in _NUMBER_NAMES else str
+        if isinstance(value, bool) or not isinstance(value, wanted):
             raise invalid(f"Invalid {name}.", param=name)
     if "kind" not in values:
         raise invalid(f"A fault has a kind: {', '.join(FaultKind)}.", param="kind")
