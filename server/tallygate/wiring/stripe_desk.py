@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.pool import Postgres
+from tallygate.adapters.postgres.stripe_intents import PostgresStripeIntents
 from tallygate.adapters.postgres.stripe_sends import PostgresStripeSends
 from tallygate.domain.catalog import Catalog
 from tallygate.domain.errors import NotFound, TallygateError
 from tallygate.flow.stripe_catalog import SyncCatalog
+from tallygate.flow.stripe_items import IntendItems
 from tallygate.flow.stripe_mend import Mend
 from tallygate.settings import Settings
 
@@ -33,6 +35,7 @@ class StripeDesk:
     sends: PostgresStripeSends
     catalogs: PostgresCatalogStore
     mend: Mend
+    items: IntendItems
     clock: SystemClock
 
 
@@ -43,7 +46,8 @@ async def stripe_desk(dsn: str) -> AsyncIterator[StripeDesk]:
     sends, catalogs = PostgresStripeSends(postgres), PostgresCatalogStore(postgres)
     clock = SystemClock()
     try:
-        yield StripeDesk(sends, catalogs, Mend(sends, catalogs, clock), clock)
+        items = IntendItems(PostgresStripeIntents(postgres), catalogs, clock)
+        yield StripeDesk(sends, catalogs, Mend(sends, catalogs, clock), items, clock)
     finally:
         await postgres.close()
 
