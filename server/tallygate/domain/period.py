@@ -206,7 +206,9 @@ def held_because(arrived: Arrived, due_us: int, letters: int) -> Held | None:
 
 def period_at(calendar: Calendar, instant_us: int) -> Window:
     """Return the billing period that holds an instant; it begins and ends with a whole minute."""
-    found = window_at(Period.BILLING_PERIOD, calendar, instant_us)
+    # An anchor of old may have seconds: the minute that a period begins in is the period's.
+    last_us = _minute(instant_us) + MINUTE_US - 1
+    found = window_at(Period.BILLING_PERIOD, calendar, last_us)
     return Window(_minute(found.start_us), _minute(found.end_us))
 
 
@@ -219,7 +221,6 @@ def following(calendar: Calendar, start_us: int) -> Window:
 
 
 def _minute(instant_us: int) -> int:
-    # An anchor of old may have seconds: an instant in them belongs to the period before.
     return instant_us - instant_us % MINUTE_US
 
 

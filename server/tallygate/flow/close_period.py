@@ -41,8 +41,12 @@ from tallygate.ports.period import (
     StateCount,
 )
 
-# Looked at per run: of a hundred thousand tenants each is seen within some minutes.
+# Looked at per run: of a hundred thousand tenants each is seen within some minutes, long before a
+# period of a new one ends. Who has seen all of them rests.
 KNOWN_MAX: Final = 500
+SWEEP_EVERY_S: Final = 60.0
+# Figures that are read from all periods there are.
+COUNT_EVERY_S: Final = 15.0
 ENDED_MAX: Final = 500
 DUE_MAX: Final = 500
 # Events are not stored meanwhile; a period takes some milliseconds.
@@ -125,6 +129,8 @@ class ClosePeriods:
         self._parts = parts
         self._options = options
         self._after = ""
+        self._sweep_at = float("-inf")
+        self._count_at = float("-inf")
 
     async def run_once(self) -> ClosingCounts:
         """Find new tenants, end what has ended, seal what is due, close what is sealed.
@@ -136,11 +142,13 @@ class ClosePeriods:
             return ClosingCounts()
         now_us = parts.clock.now_us()
         catalog = await parts.catalogs.effective(now_us)
-        known, swept = await self._find(now_us)
+        known = await self._find(now_us)
         ended = await self._end(now_us)
         sealed, held = await self._seal(catalog, now_us)
         closed = await self._close(now_us)
-        parts.observer.counted(await parts.ledger.states(), now_us)
+        if parts.clock.monotonic() >= self._count_at:
+            self._count_at = parts.clock.monotonic() + COUNT_EVERY_S
+            parts.observer.counted(await parts.ledger.states(), now_us)
         return ClosingCounts(
             known=known,
             ended=ended,
@@ -148,15 +156,19 @@ class ClosePeriods:
             sealed=sealed,
             closed=closed,
             # What was ended may be due; what was sealed in a full round has others behind it.
-            more=not swept or ended > 0 or sealed > 0 or closed == CLOSE_MAX,
+            more=ended > 0 or sealed > 0 or closed == CLOSE_MAX,
         )
 
-    async def _find(self, now_us: int) -> tuple[int, bool]:
+    async def _find(self, now_us: int) -> int:
         """Give new tenants their first period, and open ones their calendar's end.
 
-        Says how many are new, and whether all tenants were seen since the first.
+        Returns how many are new among those whose turn it is.
         """
         parts, since_us = self._parts, now_us - self._options.history_us
+        if not self._after:
+            if parts.clock.monotonic() < self._sweep_at:
+                return 0
+            self._sweep_at = parts.clock.monotonic() + SWEEP_EVERY_S
         found = await parts.ledger.known(self._after, KNOWN_MAX, since_us)
         self._after = found[-1].tenant_id if len(found) == KNOWN_MAX else ""
         calendars = await self._calendars([each.tenant_id for each in found])
@@ -172,7 +184,7 @@ class ClosePeriods:
                 moved.append(replace(each.newest, end_us=end_us))
         if moved:
             await parts.ledger.resize(moved)
-        return await parts.ledger.add(new, now_us) if new else 0, not self._after
+        return await parts.ledger.add(new, now_us) if new else 0
 
     async def _end(self, now_us: int) -> int:
         """Give periods that have ended their grace, and their tenants the next one."""
