@@ -148,7 +148,9 @@ async def test_a_number_that_is_nowhere_holds_a_period(redis_url: str, postgres_
         await append(on, [periods.event(MID_OCTOBER, 5)] * 3, "one.e1")
         entries = await on.client.xrange(keys.stream(0))
         assert entries
-        await on.client.xdel(keys.stream(0), str(entries[0][0]))
+        entry = entries[0][0]
+        assert isinstance(entry, bytes)
+        await on.client.xdel(keys.stream(0), entry)
         await drain(on)
         await periods.run(NOVEMBER)
         assert (await periods.run(NOVEMBER + GRACE_US)).held == 1

@@ -12,7 +12,7 @@ sealings: a correction, or closing it again, makes the next one. Earlier ones st
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 from tallygate.domain.catalog import Aggregation, LatePolicy
 from tallygate.domain.completeness import Identity
@@ -159,8 +159,11 @@ class Figures:
                 return self.max
             case Aggregation.MIN:
                 return self.min
-            case _:
+            case Aggregation.SUM:
                 return self.sum
+            case _:
+                # Figures do not hold what any other aggregation takes.
+                assert_never(aggregation)
 
 
 def adjustment(before: Figures, late: Figures, aggregation: Aggregation) -> int:
