@@ -89,7 +89,8 @@ class SilentPeriodObserver:
 class ClosingOptions:
     """Who closes, how long periods are waited for, and late events of those that are corrected.
 
-    Of a tenant that is new, periods begin with its first use of the last `history_us`.
+    Of a tenant that is new, periods begin with its first use of the last `history_us`, or of as
+    long as a meter of the catalog takes events late.
     """
 
     holder: str
@@ -142,7 +143,7 @@ class ClosePeriods:
             return ClosingCounts()
         now_us = parts.clock.now_us()
         catalog = await parts.catalogs.effective(now_us)
-        known = await self._find(now_us)
+        known = await self._find(catalog, now_us)
         ended = await self._end(now_us)
         sealed, held = await self._seal(catalog, now_us)
         closed = await self._close(now_us)
@@ -159,12 +160,12 @@ class ClosePeriods:
             more=ended > 0 or sealed > 0 or closed == CLOSE_MAX,
         )
 
-    async def _find(self, now_us: int) -> int:
+    async def _find(self, catalog: Catalog, now_us: int) -> int:
         """Give new tenants their first period, and open ones their calendar's end.
 
         Returns how many are new among those whose turn it is.
         """
-        parts, since_us = self._parts, now_us - self._options.history_us
+        parts, since_us = self._parts, now_us - self._history_us(catalog)
         if not self._after:
             if parts.clock.monotonic() < self._sweep_at:
                 return 0
@@ -230,7 +231,7 @@ class ClosePeriods:
                 keys[:SEAL_MAX],
                 {meter.name: meter.aggregation for meter in catalog.meters.values()},
                 now_us,
-                options.history_us,
+                self._history_us(catalog),
                 lost,
             )
         )
@@ -318,6 +319,10 @@ class ClosePeriods:
         """Return tenants' calendars; who is not declared has calendar months in UTC."""
         declared = await self._parts.catalogs.tenants_named(ids) if ids else {}
         return {each: declared[each].calendar if each in declared else Calendar() for each in ids}
+
+    def _history_us(self, catalog: Catalog) -> int:
+        horizons = (meter.late_horizon_us for meter in catalog.meters.values())
+        return max(self._options.history_us, max(horizons, default=0))
 
     def _grace_us(self, calendar: Calendar) -> int:
         own = calendar.billing.grace_us if calendar.billing is not None else 0
