@@ -21,6 +21,8 @@ from tests.periods.world import ACME, REQUESTS
 from tests.sidecar import failure
 from tests.usage_events import event
 
+# Of a newer client: field 2 holds a state that nobody knows.
+ODD_STATE = period_pb2.ListPeriodsRequest.FromString(b"\x10\x09")
 START = NOW - NOW % DAY_US - 3 * DAY_US
 
 
@@ -116,7 +118,7 @@ async def test_periods_come_in_pages(control: Control) -> None:
         (period_pb2.ClosePeriodRequest(tenant_id=ACME), "INVALID_ARGUMENT", "start"),
         (period_pb2.GetPeriodRequest(tenant_id="other"), "NOT_FOUND", "start"),
         (period_pb2.GetPeriodRequest(tenant_id=ACME, revision=1), "NOT_FOUND", "revision"),
-        (period_pb2.ListPeriodsRequest(state=9), "INVALID_ARGUMENT", "state"),  # type: ignore[arg-type]
+        (ODD_STATE, "INVALID_ARGUMENT", "state"),
         (period_pb2.ListPeriodsRequest(page_token="eA=="), "INVALID_ARGUMENT", "page_token"),
     ],
 )

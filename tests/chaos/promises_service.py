@@ -85,6 +85,29 @@ SERVICE: Final[tuple[Promise, ...]] = (
         ),
     ),
     Promise(
+        "A billing period is closed whole, once, and stays",
+        "An event is in the frozen totals of its period or late, never both and never neither. "
+        "What may be missing holds the period. A closed revision never changes, and whoever asks "
+        "computes its hash anew from the ledger.",
+        "While up to twenty periods are sealed, events are stored some milliseconds later.",
+        (28,),
+        (
+            *_of(
+                "periods/test_race",
+                "each_event_is_billed_once",
+                "sealing_waits_for_what_is_being_stored",
+                "a_planted_error_holds_a_period",
+                "a_changed_event_is_found",
+            ),
+            *_of(
+                "faults/test_period_late",
+                "late_events_after_the_close",
+                "what_lies_in_a_stream_holds_a_period",
+                "a_number_that_is_nowhere_holds_a_period",
+            ),
+        ),
+    ),
+    Promise(
         "Postgres may be away, fail over, or be restored",
         "Decisions go on; streams hold what is accepted; the ledger takes it in order afterwards. "
         "Unknown commits are repeated without effect. What can never be stored is put aside alone.",

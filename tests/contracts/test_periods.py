@@ -1,12 +1,13 @@
 """What every `PeriodLedger`, reader and desk promises, asked of the fakes and of Postgres alike."""
 
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
 
 from tallygate.domain.completeness import Identity
-from tallygate.domain.event import UsageEvent
-from tallygate.domain.ids import EventId
+from tallygate.domain.event import UNSTORABLE, UsageEvent
+from tallygate.domain.ids import EventId, TenantId
 from tallygate.domain.period import (
     GRACE_US,
     Arrived,
@@ -17,7 +18,8 @@ from tallygate.domain.period import (
     PeriodState,
 )
 from tallygate.domain.period_digest import Leaf, LeafKind, PeriodDigest, minute_digest
-from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US
+from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, Billing, BillingKind, Calendar
+from tallygate.ports import LedgerBatch
 from tests.periods.world import (
     ACME,
     CALLS,
@@ -35,6 +37,7 @@ from tests.periods.world import (
     period_world,
     tenant,
 )
+from tests.usage_events import rejected
 
 
 @pytest.fixture(params=["fake", "postgres"])
@@ -232,3 +235,50 @@ async def test_usage_before_the_first_period_has_periods_too(world: PeriodWorld)
     await world.store(world.event(OCTOBER - 1, 3))
     await world.run(JANUARY + GRACE_US)
     assert await world.bill(DECEMBER) == {REQUESTS: 3}
+
+
+async def test_events_that_could_not_be_stored_hold_their_tenant(world: PeriodWorld) -> None:
+    """A letter of the period's own time holds it; one that a rule refused does not."""
+    await world.declare([tenant(), tenant(name="other")])
+    await world.store(world.event(MID_OCTOBER, 5), world.event(MID_OCTOBER, tenant_id="other"))
+    letters = [
+        rejected(1, reason=UNSTORABLE, received_at_us=MID_OCTOBER),
+        rejected(2, reason="EVENT_TIME_TOO_OLD", received_at_us=MID_OCTOBER, tenant_id="other"),
+        rejected(3, reason=UNSTORABLE, received_at_us=OCTOBER - 1, tenant_id="other"),
+    ]
+    await world.ledger.persist(LedgerBatch((), rejected=tuple(letters)))
+    await world.run(NOVEMBER)
+    counts = await world.run(NOVEMBER + GRACE_US)
+    assert (counts.held, counts.closed) == (1, 1)
+    assert (await world.all())[0].held is Held.DEAD_LETTERS
+    assert (await world.all(TenantId("other")))[0].state is PeriodState.CLOSED
+    await world.desk.ask_close(world.asked(OCTOBER), accept_missing=True)
+    assert (await world.run(NOVEMBER + GRACE_US)).closed == 1
+
+
+async def test_a_changed_calendar_leaves_no_hole(world: PeriodWorld) -> None:
+    """The period that lasts ends by the new calendar, and the next one begins there."""
+    await world.declare([tenant()])
+    await world.store(world.event(MID_OCTOBER, 5), world.event(MID_NOVEMBER, 7))
+    await world.run(MID_NOVEMBER)
+    weekly = Calendar("UTC", OCTOBER, billing=Billing(BillingKind.EVERY, 7 * DAY_US))
+    await world.declare([tenant(weekly)])
+    await world.run(DECEMBER + GRACE_US)
+    found = await world.all()
+    assert found[0].end_us == found[1].start_us == NOVEMBER
+    # Weeks count from the first of October: the rest of one comes first.
+    assert found[1].end_us == OCTOBER + 35 * DAY_US
+    assert all(one.end_us == two.start_us for one, two in pairwise(found))
+    assert {each.end_us - each.start_us for each in found[2:]} == {7 * DAY_US}
+    bills = [await world.bill(each.start_us) for each in found if each.revision]
+    assert [each for each in bills if each] == [{REQUESTS: 5}, {REQUESTS: 7}]
+
+
+async def test_a_tenant_s_own_grace_counts(world: PeriodWorld) -> None:
+    """A tenant may be waited for longer or shorter than the others, also once it is reopened."""
+    short = Calendar(billing=Billing(grace_us=HOUR_US))
+    await world.declare([tenant(short)])
+    await world.store(world.event(MID_OCTOBER, 5))
+    await world.run(NOVEMBER)
+    assert (await world.run(NOVEMBER + HOUR_US - 1)).closed == 0
+    assert (await world.run(NOVEMBER + HOUR_US)).closed == 1

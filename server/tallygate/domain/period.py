@@ -12,7 +12,7 @@ sealings: a correction, or closing it again, makes the next one. Earlier ones st
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 from tallygate.domain.catalog import Aggregation, LatePolicy
 from tallygate.domain.completeness import Identity
@@ -159,8 +159,11 @@ class Figures:
                 return self.max
             case Aggregation.MIN:
                 return self.min
-            case _:
+            case Aggregation.SUM:
                 return self.sum
+            case _:
+                # Figures do not hold what any other aggregation takes.
+                assert_never(aggregation)
 
 
 def adjustment(before: Figures, late: Figures, aggregation: Aggregation) -> int:
@@ -206,7 +209,9 @@ def held_because(arrived: Arrived, due_us: int, letters: int) -> Held | None:
 
 def period_at(calendar: Calendar, instant_us: int) -> Window:
     """Return the billing period that holds an instant; it begins and ends with a whole minute."""
-    found = window_at(Period.BILLING_PERIOD, calendar, instant_us)
+    # An anchor of old may have seconds: the minute that a period begins in is the period's.
+    last_us = _minute(instant_us) + MINUTE_US - 1
+    found = window_at(Period.BILLING_PERIOD, calendar, last_us)
     return Window(_minute(found.start_us), _minute(found.end_us))
 
 
@@ -219,7 +224,6 @@ def following(calendar: Calendar, start_us: int) -> Window:
 
 
 def _minute(instant_us: int) -> int:
-    # An anchor of old may have seconds: an instant in them belongs to the period before.
     return instant_us - instant_us % MINUTE_US
 
 

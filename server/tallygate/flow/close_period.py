@@ -41,8 +41,12 @@ from tallygate.ports.period import (
     StateCount,
 )
 
-# Looked at per run: of a hundred thousand tenants each is seen within some minutes.
+# Looked at per run: of a hundred thousand tenants each is seen within some minutes, long before a
+# period of a new one ends. Who has seen all of them rests.
 KNOWN_MAX: Final = 500
+SWEEP_EVERY_S: Final = 60.0
+# Figures that are read from all periods there are.
+COUNT_EVERY_S: Final = 15.0
 ENDED_MAX: Final = 500
 DUE_MAX: Final = 500
 # Events are not stored meanwhile; a period takes some milliseconds.
@@ -85,7 +89,8 @@ class SilentPeriodObserver:
 class ClosingOptions:
     """Who closes, how long periods are waited for, and late events of those that are corrected.
 
-    Of a tenant that is new, periods begin with its first use of the last `history_us`.
+    Of a tenant that is new, periods begin with its first use of the last `history_us`, or of as
+    long as a meter of the catalog takes events late.
     """
 
     holder: str
@@ -125,6 +130,8 @@ class ClosePeriods:
         self._parts = parts
         self._options = options
         self._after = ""
+        self._sweep_at = float("-inf")
+        self._count_at = float("-inf")
 
     async def run_once(self) -> ClosingCounts:
         """Find new tenants, end what has ended, seal what is due, close what is sealed.
@@ -136,11 +143,13 @@ class ClosePeriods:
             return ClosingCounts()
         now_us = parts.clock.now_us()
         catalog = await parts.catalogs.effective(now_us)
-        known, swept = await self._find(now_us)
+        known = await self._find(catalog, now_us)
         ended = await self._end(now_us)
         sealed, held = await self._seal(catalog, now_us)
         closed = await self._close(now_us)
-        parts.observer.counted(await parts.ledger.states(), now_us)
+        if parts.clock.monotonic() >= self._count_at:
+            self._count_at = parts.clock.monotonic() + COUNT_EVERY_S
+            parts.observer.counted(await parts.ledger.states(), now_us)
         return ClosingCounts(
             known=known,
             ended=ended,
@@ -148,15 +157,19 @@ class ClosePeriods:
             sealed=sealed,
             closed=closed,
             # What was ended may be due; what was sealed in a full round has others behind it.
-            more=not swept or ended > 0 or sealed > 0 or closed == CLOSE_MAX,
+            more=ended > 0 or sealed > 0 or closed == CLOSE_MAX,
         )
 
-    async def _find(self, now_us: int) -> tuple[int, bool]:
+    async def _find(self, catalog: Catalog, now_us: int) -> int:
         """Give new tenants their first period, and open ones their calendar's end.
 
-        Says how many are new, and whether all tenants were seen since the first.
+        Returns how many are new among those whose turn it is.
         """
-        parts, since_us = self._parts, now_us - self._options.history_us
+        parts, since_us = self._parts, now_us - self._history_us(catalog)
+        if not self._after:
+            if parts.clock.monotonic() < self._sweep_at:
+                return 0
+            self._sweep_at = parts.clock.monotonic() + SWEEP_EVERY_S
         found = await parts.ledger.known(self._after, KNOWN_MAX, since_us)
         self._after = found[-1].tenant_id if len(found) == KNOWN_MAX else ""
         calendars = await self._calendars([each.tenant_id for each in found])
@@ -172,7 +185,7 @@ class ClosePeriods:
                 moved.append(replace(each.newest, end_us=end_us))
         if moved:
             await parts.ledger.resize(moved)
-        return await parts.ledger.add(new, now_us) if new else 0, not self._after
+        return await parts.ledger.add(new, now_us) if new else 0
 
     async def _end(self, now_us: int) -> int:
         """Give periods that have ended their grace, and their tenants the next one."""
@@ -218,7 +231,7 @@ class ClosePeriods:
                 keys[:SEAL_MAX],
                 {meter.name: meter.aggregation for meter in catalog.meters.values()},
                 now_us,
-                options.history_us,
+                self._history_us(catalog),
                 lost,
             )
         )
@@ -306,6 +319,10 @@ class ClosePeriods:
         """Return tenants' calendars; who is not declared has calendar months in UTC."""
         declared = await self._parts.catalogs.tenants_named(ids) if ids else {}
         return {each: declared[each].calendar if each in declared else Calendar() for each in ids}
+
+    def _history_us(self, catalog: Catalog) -> int:
+        horizons = (meter.late_horizon_us for meter in catalog.meters.values())
+        return max(self._options.history_us, max(horizons, default=0))
 
     def _grace_us(self, calendar: Calendar) -> int:
         own = calendar.billing.grace_us if calendar.billing is not None else 0

@@ -107,7 +107,9 @@ class FakePeriods(PeriodBooks):
         """Return up to `count` periods whose grace is over, each the first unsealed of a tenant."""
         self._answer()
         found = [row for row in self._rows.values() if self._is_due(row, now_us)]
-        found.sort(key=lambda row: (row.period.due_us, row.period.tenant_id))
+        found.sort(
+            key=lambda row: (row.period.held is not None, row.period.due_us, row.period.tenant_id)
+        )
         return [Due(row.period, row.accept_missing, self._letters(row)) for row in found[:count]]
 
     async def hold(self, reasons: Mapping[PeriodKey, Held | None], now_us: int) -> int:

@@ -61,6 +61,6 @@ select tenant_id, allocated_start, 1, closed_start, meter, aggregation, count, s
             when had = 0 then min
             else least(min, min_before) - min_before
         end
-        else sum
+        when 'sum' then sum
     end
 from judged

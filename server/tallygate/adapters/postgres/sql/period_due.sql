@@ -16,5 +16,6 @@ where period.state = 'grace' and period.due_at <= tallygate.instant($1::bigint)
         where earlier.tenant_id = period.tenant_id and earlier.start_at < period.start_at
             and earlier.revision = 0
     )
-order by period.due_at, period.tenant_id
+-- What is held is looked at again after all that is not.
+order by period.held <> '', period.due_at, period.tenant_id
 limit $2
