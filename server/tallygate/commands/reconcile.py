@@ -73,6 +73,9 @@ def reconcile(
     destinations: Annotated[
         bool, typer.Option("--destinations", help="Also what destinations were told; slow.")
     ] = False,
+    stripe: Annotated[
+        bool, typer.Option("--stripe", help="Also what Stripe has summed up: a read per meter.")
+    ] = False,
     record: Annotated[
         bool, typer.Option("--record", help="Keep the results, and have new drifts told.")
     ] = False,
@@ -93,7 +96,7 @@ def reconcile(
         at_us = instant_us(period, "--period")
         tally = Tally(rows)
         with counting("pairs reconciled") as note:
-            async with reconciling(settings, told=destinations) as parts:
+            async with reconciling(settings, told=destinations, stripe=stripe) as parts:
                 recorded = await _begun(parts) if record else None
                 after = ""
                 async for tenants, results in _parts(parts, asked, at_us):

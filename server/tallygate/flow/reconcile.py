@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, Protocol
 
+from tallygate.domain.billed import PLAIN, quantity_of
+from tallygate.domain.billed import Figures as Billed
 from tallygate.domain.catalog import Aggregation, Catalog, Tenant, default_tenant
 from tallygate.domain.drift import Figures
 from tallygate.domain.errors import UnknownTenant
@@ -292,5 +294,6 @@ def _with_ledger(readings: Sequence[Reading]) -> Sequence[Reading]:
 
 
 def _taken(figures: Figures, aggregation: Aggregation) -> Figure:
-    """Return the figure by which a meter is taken."""
-    return Figure(Decimal(getattr(figures, aggregation.value)))
+    """Return the figure by which a meter is taken; its units where rollups of all say no more."""
+    plain = aggregation if aggregation in PLAIN else Aggregation.SUM
+    return Figure(quantity_of(plain, Billed(figures.count, figures.sum, figures.max, figures.min)))
