@@ -141,6 +141,27 @@ async def test_an_unusual_hour_is_told_when_it_is_over() -> None:
     assert found.used.units == usage[SPIKE].units
 
 
+async def test_late_usage_is_told_once() -> None:
+    """Usage that comes hours late is found at the second look; what comes later still is not."""
+    world = World()
+    usage = weeks()
+    spike = usage.pop(SPIKE)
+    await world.use(usage)
+    usual = Used(spike.units // 6, 1)
+    await world.use({SPIKE: usual})
+    world.settle(SPIKE + 2)
+    find = world.find()
+    assert await run_all(find) == (SPIKE + 2 - MONDAY, 0)
+    await world.use({SPIKE: Used(spike.units - usual.units, 1)})
+    world.settle(SPIKE + 12)
+    assert await run_all(find) == (10, 1)
+    ((_, found),) = world.store.messages
+    assert (found.hour, found.late, found.used.units) == (SPIKE, True, spike.units)
+    await world.use({SPIKE: spike, SPIKE + 1: spike})
+    world.settle(SPIKE + 24)
+    assert (await run_all(find))[1] == 0
+
+
 async def test_two_processes_look_at_each_hour_once() -> None:
     """Two that run at once share the series, and find what one would have found."""
     world = World()
@@ -208,7 +229,7 @@ async def test_looking_back_finds_what_the_loop_finds() -> None:
     after = await look_back(world.store, asked(OPTIONS))
     assert [(each.finding.hour, each.noted) for each in after.recalled] == [(SPIKE, True)]
     assert after.hours == 2 * WEEK
-    closer = await look_back(world.store, asked(Options(Fraction(1, 2), 1)))
+    closer = await look_back(world.store, asked(Options(Fraction(1, 10), 1)))
     assert len(closer.recalled) > 1
     assert len(world.store.noted) == 1
 

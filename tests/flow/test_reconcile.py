@@ -178,6 +178,18 @@ def ledger(result: Reconciled) -> Decimal:
     return figure.units
 
 
+async def test_minutes_that_a_period_cuts_are_no_figure() -> None:
+    """Of a period that begins within a minute the rollup is left out, and nothing drifts."""
+    world = World()
+    anchored = Calendar("UTC", NOON_US - DAY_US + 1)
+    world.tenants[ACME] = Tenant(ACME, PlanName("free"), anchored)
+    world.sources = [Fixed([[reading(Step.INTENTS, 1)]])]
+    await world.use("acme")
+    (result,) = await world.of()
+    (rollup,) = [each.figure for each in result.readings if each.step is Step.ROLLUP]
+    assert (isinstance(rollup, Absent), result.verdict) == (True, Verdict.EXACT)
+
+
 async def test_a_drift_is_looked_at_again() -> None:
     """What was off for a moment is not; what stays off is, after three looks with pauses."""
     world = World()

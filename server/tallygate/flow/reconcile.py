@@ -32,7 +32,7 @@ from tallygate.domain.reconcile import (
     Why,
     reconciled,
 )
-from tallygate.domain.window import DAY_US, Calendar, Period, to_datetime, window_at
+from tallygate.domain.window import DAY_US, MINUTE_US, Calendar, Period, to_datetime, window_at
 from tallygate.ports import Clock
 from tallygate.ports.rebuild import Declared
 from tallygate.ports.reconcile import (
@@ -52,6 +52,7 @@ ATTEMPTS_MAX: Final = 3
 PAUSE_S: Final = 1.5
 ALL: Final = MeterName("")
 NOTHING: Final = Figure(NONE)
+CUT: Final = Absent(Why.NOT_KEPT, "the period does not begin and end with a minute")
 # Of who is not declared, whose limits nobody asks for.
 PLANLESS: Final = PlanName("")
 
@@ -156,9 +157,12 @@ class LedgerFigures:
         for each in await self._reads.usage(asked):
             meter = catalog.meters.get(each.meter)
             taken = meter.aggregation if meter is not None else Aggregation.SUM
-            for step, figures in ((Step.LEDGER, each.ledger), (Step.ROLLUP, each.rollup)):
-                reading = Reading(step, _taken(figures, taken))
-                found.append(StepReading(each.ask, each.meter, reading))
+            period = asked[each.ask].period
+            # Minutes that a period cuts say nothing of either part.
+            whole = not period.start_us % MINUTE_US and not period.end_us % MINUTE_US
+            rollup = _taken(each.rollup, taken) if whole else CUT
+            for step, figure in ((Step.LEDGER, _taken(each.ledger, taken)), (Step.ROLLUP, rollup)):
+                found.append(StepReading(each.ask, each.meter, Reading(step, figure)))
         return found
 
 

@@ -5,19 +5,23 @@ Refuses to know who calls: the class has the shape of observer protocols and imp
 """
 
 from collections.abc import Mapping
-from decimal import Decimal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from tallygate.domain.reconcile import Step, Verdict
-from tallygate.ports.anomaly import AnomalyBacklog
-from tallygate.ports.reconcile import RunState
+if TYPE_CHECKING:
+    # Every process declares all metrics, and a sidecar needs nothing of these.
+    from decimal import Decimal
+
+    from tallygate.ports.anomaly import AnomalyBacklog
+    from tallygate.ports.reconcile import RunState
 
 log = structlog.get_logger(__name__)
 
 HOUR_S: Final = 3_600
+VERDICTS: Final = ("exact", "in_flight", "late", "drift", "unknown")
+STEPS: Final = ("counter", "rollup", "delivered", "frozen", "intents", "stripe", "invoice")
 
 
 class InsightMetrics:
@@ -71,22 +75,24 @@ class InsightMetrics:
         for direction, count in found.items():
             self.anomalies.labels(direction).inc(count)
 
-    def behind(self, backlog: AnomalyBacklog, until_hour: int) -> None:
+    def behind(self, backlog: "AnomalyBacklog", until_hour: int) -> None:
         """Show how many series there are, and how far the last of them is behind."""
         self.series.set(backlog.series)
         hours = until_hour - backlog.next_hour if backlog.series else 0
         self.lag.set(max(0, hours) * HOUR_S)
 
     def reconciled(
-        self, state: RunState, verdicts: Mapping[str, int], drift_units: Mapping[str, Decimal]
+        self,
+        state: "RunState",
+        verdicts: Mapping[str, int],
+        drift_units: Mapping[str, "Decimal"],
     ) -> None:
         """Show what the last reconciliation came to, and log it where anything drifts."""
         self.accuracy.set(state.exact / state.pairs if state.pairs else 1)
-        for verdict in Verdict:
-            self.pairs.labels(verdict.value).set(verdicts.get(verdict.value, 0))
-        for step in Step:
-            if step is not Step.LEDGER:
-                self.drift_units.labels(step.value).set(float(drift_units.get(step.value, 0)))
+        for verdict in VERDICTS:
+            self.pairs.labels(verdict).set(verdicts.get(verdict, 0))
+        for step in STEPS:
+            self.drift_units.labels(step).set(float(drift_units.get(step, 0)))
         if state.drifting:
             log.error(
                 "reconcile_drift",
