@@ -134,7 +134,8 @@ class StripeWorld:
         """Return a sender as another process would have it."""
         usage = StripeUsage(self.client(), self.clock)
         parts = SendParts(self.sends, usage, gate or self.gate, self.clock, self.told)
-        values = replace(SendOptions(chance=lambda: 0.0), **options)  # type: ignore[arg-type]  # by name
+        usual = SendOptions(chance=lambda: 0.0)
+        values = replace(usual, **options)  # type: ignore[arg-type]  # by name
         return StripeSender(DESTINATION, parts, values)
 
     async def use(

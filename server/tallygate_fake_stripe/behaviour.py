@@ -62,9 +62,10 @@ class Behaviour:
 class Caps:
     """The most that is kept of each thing; past it, calls are refused with code `fake_full`."""
 
-    meter_events: int = 1_000_000
+    # Some two kilobytes each, with their keys.
+    meter_events: int = 500_000
     objects: int = 200_000
-    idempotency_keys: int = 1_000_000
+    idempotency_keys: int = 500_000
     worlds: int = 1_000
     faults: int = 1_000
     # Old ones are forgotten for new ones.

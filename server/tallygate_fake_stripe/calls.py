@@ -4,7 +4,7 @@ Guarantees: an endpoint is a function from a call to JSON, without waiting; it s
 Refuses to know: connections, keys, rate limits and faults of the connection.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,6 +66,9 @@ class Routes:
                 self._open.append((route.method, route.pattern.split("/"), route))
             else:
                 self._exact[route.method, route.pattern] = route
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter([*self._exact.values(), *(route for _, _, route in self._open)])
 
     def find(self, method: str, path: str) -> tuple[Route, tuple[str, ...]] | None:
         """Return the endpoint of a call with what its path names; None where there is none."""

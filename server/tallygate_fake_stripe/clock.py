@@ -11,6 +11,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+from .errors import full
+
 US_PER_S: Final = 1_000_000
 # Enough for a month of a large test; a schedule that feeds itself without end is found by it.
 PENDING_MAX: Final = 2_000_000
@@ -61,10 +63,6 @@ class VirtualClock:
         return self.advance(seconds - self._now_us / US_PER_S)
 
 
-class ScheduleFull(Exception):
-    """More is scheduled than the fake keeps."""
-
-
 class Schedule:
     """What is due when, in the order of time, and of asking where times are equal."""
 
@@ -81,9 +79,9 @@ class Schedule:
         return self._due[0][0] if self._due else None
 
     def at(self, due_us: int, action: Action) -> None:
-        """Have an action run at an instant. Raises `ScheduleFull`."""
+        """Have an action run at an instant. Raises `StripeFault` where too many wait."""
         if len(self._due) >= PENDING_MAX:
-            raise ScheduleFull(f"{PENDING_MAX} actions are pending")
+            raise full("actions that are due later", PENDING_MAX)
         self._asked += 1
         heapq.heappush(self._due, (due_us, self._asked, action))
 
@@ -95,6 +93,10 @@ class Schedule:
             action(due_us)
             ran += 1
         return ran
+
+    def clear(self) -> None:
+        """Forget all that is due."""
+        self._due.clear()
 
 
 def rfc3339(at_us: int) -> str:

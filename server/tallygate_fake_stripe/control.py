@@ -149,6 +149,16 @@ async def _deliveries(asked: _Asked) -> Json:
     return asked.page([each.dump() for each in asked.stripe.deliveries])
 
 
+async def _changes(asked: _Asked) -> Json:
+    rows = (change for each in asked.world().subscriptions for change in each.changes)
+    return asked.page(list(rows))
+
+
+async def _reset(asked: _Asked) -> Json:
+    asked.stripe.reset()
+    return {}
+
+
 async def _settle(asked: _Asked) -> Json:
     return {"webhooks_attempted": await asked.stripe.settle()}
 
@@ -242,7 +252,9 @@ _ANSWERS: Final[dict[tuple[str, str], Answer]] = {
     ("GET", "totals"): _totals,
     ("GET", "requests"): _requests,
     ("GET", "deliveries"): _deliveries,
+    ("GET", "changes"): _changes,
     ("POST", "settle"): _settle,
+    ("POST", "reset"): _reset,
     ("GET", "state"): _state,
     ("POST", "customers"): _customers,
     ("POST", "webhooks"): _webhook,

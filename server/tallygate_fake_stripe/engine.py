@@ -9,7 +9,7 @@ from collections import Counter, deque
 
 from .behaviour import Behaviour, Caps, Switches
 from .clock import Clock, Schedule
-from .errors import full
+from .errors import StripeFault, full
 from .faults import Faults
 from .keys import ACCOUNT, KeyRing
 from .passage import Passage
@@ -36,6 +36,7 @@ class Engine:
         self.post = Post(clock, self.schedule, behaviour, kept=caps.deliveries)
         self.requests: deque[Noted] = deque(maxlen=caps.requests)
         self.statuses: Counter[int] = Counter()
+        self.overflow: StripeFault | None = None
         self._worlds: dict[tuple[str, bool], World] = {}
 
     def world(self, account: str = ACCOUNT, *, livemode: bool = False) -> World:
@@ -62,8 +63,29 @@ class Engine:
         return tuple(self._worlds.values())
 
     def run_due(self) -> int:
-        """Have everything happen that is due by now."""
-        return self.schedule.run_due(self.clock.now_us())
+        """Have everything happen that is due by now; return how much that was.
+
+        What finds no room is remembered: every later call is told of it.
+        """
+        ran = 0
+        while True:
+            try:
+                return ran + self.schedule.run_due(self.clock.now_us())
+            except StripeFault as fault:
+                self.overflow = self.overflow or fault
+                ran += 1
+
+    def reset(self) -> None:
+        """Forget everything but the time and the switches; calls that are held are let go."""
+        self.faults.clear()
+        self.schedule.clear()
+        self.post.clear()
+        self.requests.clear()
+        self.statuses.clear()
+        self._worlds.clear()
+        self.keys = KeyRing()
+        self.sessions = Sessions(self.caps.objects)
+        self.overflow = None
 
     async def answer(self, request: Request) -> Reply:
         """Carry out a request."""

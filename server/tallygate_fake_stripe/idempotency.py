@@ -7,8 +7,9 @@ Refuses to know: identifiers of meter events, which are another layer.
 """
 
 import hashlib
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from .errors import full, invalid, key_in_use, key_reused
@@ -18,11 +19,12 @@ KEY_LENGTH_MAX: Final = 255
 
 @dataclass(slots=True)
 class Answer:
-    """What was answered, byte for byte."""
+    """What was answered, byte for byte, with what a refusal says beside its body."""
 
     status: int
     body: bytes
     request_id: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -38,10 +40,8 @@ class IdempotencyKeys:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        # Each in the order in which its keys expire, as all of an API live equally long.
+        self._entries: dict[str, OrderedDict[str, _Entry]] = defaultdict(OrderedDict)
 
     def begin(
         self, api: str, key: str, *, path: str, body: bytes, now_us: int, window_us: int
@@ -52,16 +52,17 @@ class IdempotencyKeys:
         """
         if len(key) > KEY_LENGTH_MAX:
             raise invalid(f"An idempotency key has at most {KEY_LENGTH_MAX} characters.")
-        self._forget(now_us)
+        entries = self._entries[api]
+        _forget(entries, now_us)
         digest = hashlib.sha256(body).digest()
-        entry = self._entries.get((api, key))
+        entry = entries.get(key)
         if entry is not None and entry.answer is not None and entry.expires_us <= now_us:
-            del self._entries[api, key]
+            del entries[key]
             entry = None
         if entry is None:
-            if len(self._entries) >= self._most:
+            if len(entries) >= self._most:
                 raise full("idempotency keys", self._most)
-            self._entries[api, key] = _Entry(path, digest, now_us + window_us)
+            entries[key] = _Entry(path, digest, now_us + window_us)
             return None
         if entry.path != path:
             raise key_reused(key, "endpoint")
@@ -73,16 +74,17 @@ class IdempotencyKeys:
 
     def keep(self, api: str, key: str, answer: Answer) -> None:
         """Remember what a key's call was answered."""
-        self._entries[api, key].answer = answer
+        self._entries[api][key].answer = answer
 
     def let_go(self, api: str, key: str) -> None:
         """Forget a key whose call did not begin, so that it may be made again."""
-        self._entries.pop((api, key), None)
+        self._entries[api].pop(key, None)
 
-    def _forget(self, now_us: int) -> None:
-        # Windows differ between v1 and v2 only, so that old entries lie close to the front.
-        while self._entries:
-            entry = next(iter(self._entries.values()))
-            if entry.answer is None or entry.expires_us > now_us:
-                return
-            self._entries.popitem(last=False)
+
+def _forget(entries: OrderedDict[str, _Entry], now_us: int) -> None:
+    """Forget keys whose time is over, from the front on."""
+    while entries:
+        entry = next(iter(entries.values()))
+        if entry.answer is None or entry.expires_us > now_us:
+            return
+        entries.popitem(last=False)

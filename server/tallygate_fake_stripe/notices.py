@@ -113,9 +113,10 @@ class Notices:
         return self.destinations.add(id_, destination)
 
     def _kept(self, table: Table[Notice], notice: Notice, *, thin: bool) -> Notice:
-        for old in tuple(table)[:1]:
-            if notice.created_us - old.created_us > KEPT_US:
-                table.remove(old.id)
+        oldest = next(iter(table), None)
+        # Events are a log: the oldest make room, after their time or before it.
+        if oldest is not None and (table.full or notice.created_us - oldest.created_us > KEPT_US):
+            table.remove(oldest.id)
         table.add(notice.id, notice)
         payload = json.dumps(notice.body, separators=(",", ":")).encode()
         for destination in self.destinations:

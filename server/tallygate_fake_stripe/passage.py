@@ -42,7 +42,7 @@ from .idempotency import Answer
 from .keys import ACCOUNT, token
 from .notices import API_VERSION
 from .tables import Json
-from .wire import Noted, Reply, Request
+from .wire import NOTED_MAX, Noted, Reply, Request
 from .world import World
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ class Passage:
     async def run(self) -> Reply:
         """Return what is answered."""
         try:
-            return await self._run()
+            reply = await self._run()
         except StripeFault as fault:
-            return self._refused(fault)
+            reply = self._refused(fault)
+        return await self._after(reply)
 
     def noted(self, reply: Reply) -> Noted:
         """Return the request for the log."""
@@ -106,9 +107,13 @@ class Passage:
             idempotency_key=self._key,
             fault=kind,
             replayed=self._replayed,
+            api_version=request.headers.get("Stripe-Version", ""),
+            said=request.query or request.body[:NOTED_MAX].decode(errors="replace"),
         )
 
     async def _run(self) -> Reply:
+        if self._engine.overflow is not None:
+            raise self._engine.overflow
         values = self._values()
         seen = Seen(self._request.method, self._request.path, subjects(values))
         self._rule = self._engine.faults.strike(seen, self._at_us)
@@ -131,8 +136,7 @@ class Passage:
             idempotency_key=self._key,
             fault=self._rule.fault if self._rule is not None and kind in USAGE_KINDS else None,
         )
-        reply = await self._once(route, call, values)
-        return await self._after(kind, reply)
+        return await self._once(route, call, values)
 
     def _values(self) -> Values:
         request = self._request
@@ -190,13 +194,13 @@ class Passage:
             case _:
                 return None
 
-    async def _after(self, kind: FaultKind | None, reply: Reply) -> Reply:
-        """Go wrong once everything has happened."""
-        if self._rule is not None and kind is FaultKind.SLOW_AFTER:
+    async def _after(self, reply: Reply) -> Reply:
+        """Go wrong once everything has happened, whatever the answer is."""
+        if self._rule is None:
+            return reply
+        if self._rule.fault.kind is FaultKind.SLOW_AFTER:
             await asyncio.sleep(self._rule.fault.delay_s)
-        if kind is FaultKind.DROP_AFTER:
-            return Reply(drop=True)
-        return reply
+        return Reply(drop=True) if self._rule.fault.kind is FaultKind.DROP_AFTER else reply
 
     async def _once(self, route: Route, call: Call, values: Values) -> Reply:
         """Carry out a call under its Idempotency-Key."""
@@ -216,8 +220,8 @@ class Passage:
         )
         if first is not None:
             self._replayed = True
-            headers = {"idempotent-replayed": "true", "original-request": first.request_id}
-            return self._reply(first.status, first.body, headers)
+            told = {"idempotent-replayed": "true", "original-request": first.request_id}
+            return self._reply(first.status, first.body, {**first.headers, **told})
         remembered: Answer | None = None
         try:
             reply = await self._carry_out(route, call, values)
@@ -227,7 +231,8 @@ class Passage:
             remembered = Answer(kept.status, kept.body, self._id)
         except StripeFault as fault:
             if fault.began and not v2:
-                remembered = Answer(fault.status, _encoded(fault.body()), self._id)
+                body = _encoded(fault.body())
+                remembered = Answer(fault.status, body, self._id, fault.headers)
             raise
         finally:
             if remembered is None:

@@ -84,6 +84,11 @@ class Post:
             made += len(several)
         return made
 
+    def clear(self) -> None:
+        """Forget all deliveries."""
+        self._ready.clear()
+        self.deliveries.clear()
+
     async def close(self) -> None:
         """Close what is open."""
         session, self._session = self._session, None

@@ -6,6 +6,7 @@ Refuses to know: who is billed by them.
 """
 
 from decimal import Decimal
+from itertools import pairwise
 from typing import Final
 
 from .calls import Call, Route
@@ -127,10 +128,10 @@ def _read_amounts(fields: Fields, price: Price) -> None:
         raise missing("tiers_mode")
     price.tiers = tuple(_tier(row) for row in rows)
     bounds = [tier.up_to for tier in price.tiers]
-    ends = bounds[:-1]
-    if not bounds or bounds[-1] is not None or None in ends:
+    ends = [bound for bound in bounds[:-1] if bound is not None]
+    if not bounds or bounds[-1] is not None or len(ends) < len(bounds) - 1:
         raise fields.fault("tiers", "end with one, and only one, whose up_to is inf")
-    if any(after <= before for before, after in zip([0, *ends], ends, strict=False)):  # type: ignore[operator]
+    if any(after <= before for before, after in pairwise([0, *ends])):
         raise fields.fault("tiers", "go up from one to the next")
 
 

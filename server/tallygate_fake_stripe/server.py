@@ -21,6 +21,7 @@ from .faults import Faults
 from .keys import ACCOUNT, KeyRing
 from .objects import Meter, MeterEvent
 from .post import Delivery
+from .tables import Json
 from .wire import Noted, Reply, Request
 from .world import World
 
@@ -62,7 +63,8 @@ class FakeStripe:
     @property
     def url(self) -> str:
         """The base address, for `api` and `meter_events` alike."""
-        return f"http://{self._host}:{self._port}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
 
     @property
     def engine(self) -> Engine:
@@ -126,6 +128,17 @@ class FakeStripe:
         world = self.world(account, livemode=livemode)
         return world.usage.total(world.meters_by_event[event_name], customer, start_s, end_s)
 
+    def invoices(
+        self, customer: str, account: str = ACCOUNT, *, livemode: bool = False
+    ) -> list[Json]:
+        """Return a customer's invoices as the API does, oldest first."""
+        world = self.world(account, livemode=livemode)
+        return [
+            world.billing.render(invoice)
+            for invoice in world.invoices
+            if invoice.customer == customer
+        ]
+
     def add_customer(
         self, id_: str, account: str = ACCOUNT, *, livemode: bool | None = None
     ) -> None:
@@ -146,6 +159,10 @@ class FakeStripe:
         notices = self._engine.world(account, livemode=livemode).notices
         now_us = self.clock.now_us()
         return notices.add_destination(url, list(events), thin=thin, now_us=now_us).secret
+
+    def reset(self) -> None:
+        """Forget everything but the time and the switches."""
+        self._engine.reset()
 
     async def settle(self) -> int:
         """Have happen what is due, webhooks included; return how many of those were attempted."""

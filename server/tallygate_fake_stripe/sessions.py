@@ -35,10 +35,10 @@ class Sessions:
         self, id_: str, account: str, *, livemode: bool, now_us: int, length_us: int
     ) -> Session:
         """Open a session. Raises `StripeFault` where there are too many."""
-        for old in tuple(self._open)[:1]:
-            # Long enough after its end, nobody is told any more that it was one.
-            if now_us > old.expires_us + length_us:
-                self._open.remove(old.token)
+        oldest = next(iter(self._open), None)
+        # Long enough after its end, nobody is told any more that it was one.
+        if oldest is not None and now_us > oldest.expires_us + length_us:
+            self._open.remove(oldest.token)
         text = "mes_" + hashlib.sha256(f"{account} {id_}".encode()).hexdigest()
         session = Session(id_, text, account, livemode, now_us, now_us + length_us)
         return self._open.add(text, session)

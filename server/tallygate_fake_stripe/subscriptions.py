@@ -34,8 +34,6 @@ class Item:
     # Since when it is billed within the period.
     since: int
     metadata: dict[str, str] = field(default_factory=dict)
-    # Every change, with the flags it came with.
-    changes: list[Json] = field(default_factory=list)
 
     def amount(self) -> int:
         """Return what a whole period of it costs; usage is billed afterwards."""
@@ -68,6 +66,8 @@ class Subscription:
     metadata: dict[str, str] = field(default_factory=dict)
     # Usage of items that are gone or have another price now.
     left: list[Span] = field(default_factory=list)
+    # Every change of an item, with the flags it came with.
+    changes: list[Json] = field(default_factory=list)
 
     def render(self) -> Json:
         """Return it as the v1 API does."""
@@ -131,7 +131,7 @@ class Subscriptions:
         """Put another price on a subscription."""
         subscription.items[item.id] = item
         self._world.subscription_items.add(item.id, subscription)
-        item.changes.append(_noted(item, change, "added"))
+        subscription.changes.append(_noted(item, change, "added"))
         self._prorate(subscription, item, 0, item.amount(), change)
 
     def change_item(self, subscription: Subscription, item: Item, change: Change) -> None:
@@ -141,7 +141,7 @@ class Subscriptions:
             self._leave(subscription, item, change.at_s)
             item.price = change.price
         item.quantity = None if item.price.metered else change.quantity
-        item.changes.append(_noted(item, change, "changed"))
+        subscription.changes.append(_noted(item, change, "changed"))
         self._prorate(subscription, item, before, item.amount(), change)
 
     def remove_item(self, subscription: Subscription, item: Item, change: Change) -> None:
@@ -149,6 +149,7 @@ class Subscriptions:
         self._leave(subscription, item, change.at_s)
         del subscription.items[item.id]
         self._world.subscription_items.remove(item.id)
+        subscription.changes.append(_noted(item, change, "removed"))
         self._prorate(subscription, item, item.amount(), 0, change)
 
     def cancel(
@@ -336,6 +337,8 @@ def render_item(subscription: Subscription, item: Item) -> Json:
 
 def _noted(item: Item, change: Change, what: str) -> Json:
     return {
+        "subscription": item.subscription,
+        "subscription_item": item.id,
         "what": what,
         "at": change.at_s,
         "price": item.price.id,

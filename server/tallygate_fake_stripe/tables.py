@@ -49,9 +49,14 @@ class Table(Generic[T]):
     def __contains__(self, id_: object) -> bool:
         return id_ in self._rows
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another."""
+        return len(self._rows) >= self._most
+
     def add(self, id_: str, row: T) -> T:
         """Keep an object. Raises `StripeFault` where the table is full."""
-        if id_ not in self._rows and len(self._rows) >= self._most:
+        if id_ not in self._rows and self.full:
             raise full(f"objects of the kind {self.kind}", self._most)
         self._rows[id_] = row
         return row

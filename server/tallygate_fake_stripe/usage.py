@@ -131,7 +131,7 @@ class Usage:
         """Refuse what is refused at once; return the meter where it is known by then."""
         at_once = draft.source == "v2" or self._world.behaviour.v1_checks_at_once
         if at_once and draft.timestamp is not None:
-            _check_timestamp(draft.timestamp, now_us // US_PER_S)
+            _check_timestamp(draft, draft.timestamp, now_us // US_PER_S)
         meter = self._world.meters_by_event.get(draft.event_name)
         if meter is None or not meter.active:
             if at_once:
@@ -185,11 +185,11 @@ class Usage:
         )
         if len(self.events) >= world.caps.meter_events:
             raise full("meter events", world.caps.meter_events)
-        self.events.append(event)
-        self._identifiers.take(event.identifier, event, now_us)
         if fault is None or fault.kind is not FaultKind.SWALLOW:
             due_us = now_us + round(world.behaviour.lag_s * US_PER_S)
             world.schedule.at(due_us, lambda at_us: self._apply(event, at_us, fault))
+        self.events.append(event)
+        self._identifiers.take(event.identifier, event, now_us)
         return event
 
     def _apply(self, event: MeterEvent, now_us: int, fault: Fault | None) -> None:
@@ -245,20 +245,22 @@ class Usage:
         return "meter_event_value_too_many_digits" if digits > behaviour.value_digits_max else None
 
 
-def _check_timestamp(timestamp: int, now_s: int) -> None:
+def _check_timestamp(draft: Draft, timestamp: int, now_s: int) -> None:
+    """Refuse what is out of bounds: v1 is known to say so in words, v2 has a code."""
+    v2 = draft.source == "v2"
     if timestamp < now_s - PAST_S:
         raise invalid(
             "The event timestamp cannot be more than 35 days in past. Expected a timestamp greater "
             f"than or equal to {now_s - PAST_S}.",
             param="timestamp",
-            code="timestamp_too_far_in_past",
+            code="timestamp_too_far_in_past" if v2 else None,
         )
     if timestamp > now_s + FUTURE_S:
         raise invalid(
             "The event timestamp cannot be more than 5 minutes in future. Expected a timestamp "
             f"less than or equal to {now_s + FUTURE_S}.",
             param="timestamp",
-            code="timestamp_in_future",
+            code="timestamp_in_future" if v2 else None,
         )
 
 

@@ -6,6 +6,9 @@ Refuses to know: who asks and who answers.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+NOTED_MAX: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +51,6 @@ class Noted:
     idempotency_key: str | None
     fault: str | None
     replayed: bool
+    api_version: str
+    # As it came, query or body; a long one without its end.
+    said: str

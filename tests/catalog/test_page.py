@@ -24,7 +24,7 @@ def test_the_example_is_good() -> None:
     parsed = parse(example())
     assert set(parsed.catalog.plans) == {"free", "pro"}
     assert len(parsed.tenants) == 2
-    assert len(parsed.catalog.destinations) == 1
+    assert len(parsed.catalog.destinations) == 2
 
 
 KEYS = {

@@ -46,5 +46,5 @@ ROWS: Final[dict[int, str]] = {
     44: "Injection strings in every field",
 }
 
-REQUIRED: Final = frozenset({*range(1, 25), *range(28, 38), 39, 43, 44})
+REQUIRED: Final = frozenset({*range(1, 27), *range(28, 38), 39, 43, 44})
 """Those that must have tests; the others have what is built so far."""

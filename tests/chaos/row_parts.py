@@ -19,6 +19,8 @@ _PEERS: Final = "faults/test_peer_defects"
 _LIVE: Final = "api/test_live_changes"
 _HELD: Final = "contracts/test_reservations"
 _STORIES: Final = "sim/test_stories"
+_STRIPE: Final = "faults/test_stripe"
+_STRIPE_AWAY: Final = "faults/test_stripe_outage"
 
 ROW_PARTS: Final[dict[int, Parts]] = {
     1: (
@@ -172,6 +174,40 @@ ROW_PARTS: Final[dict[int, Parts]] = {
         ),
     ),
     24: (("rebase", _of("faults/test_postgres_restore", "restore_into_a_new_cluster")),),
+    25: (
+        (
+            "500 after its effect, connections cut, 409, 429",
+            _of(_STRIPE, "a_failure_bills_once", "a_remembered_error_does_not_stay"),
+        ),
+        ("timeout", _of(_STRIPE, "a_call_that_times_out_bills_once")),
+        ("429 holds the account back", _of(_STRIPE, "throttling_holds_the_account_back")),
+        ("400 on one of a batch", _of(_STRIPE, "one_bad_event_is_left_with_its_reason")),
+        ("clocks that differ", _of(_STRIPE, "a_clock_that_is_off_is_told")),
+        (
+            "a revoked key",
+            _of(
+                _STRIPE,
+                "a_refused_key_pauses_the_sink",
+                "a_key_that_cannot_be_read_pauses_the_sink",
+            ),
+        ),
+    ),
+    26: (
+        (
+            "more than a day",
+            _of(
+                _STRIPE_AWAY,
+                "a_day_without_answers",
+                "a_day_in_which_nothing_arrived",
+                "some_arrived_and_some_did_not",
+                "what_nothing_explains_is_left_to_people",
+            ),
+        ),
+        (
+            "more than 35 days",
+            _of(_STRIPE_AWAY, "more_than_stripe_takes", "in_doubt_and_too_old"),
+        ),
+    ),
     28: (
         (
             "late",

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -161,13 +161,12 @@ async def test_sums_are_of_whole_minutes(bench: Bench) -> None:
 
 async def test_what_can_never_be_taken_is_refused(bench: Bench) -> None:
     """An unknown meter and times out of bounds are refused, with a reason."""
-    for number, fields in enumerate(
-        (
-            {"event_name": "nothing"},
-            {"timestamp_us": START_US - 36 * DAY_US},
-            {"timestamp_us": START_US + HOUR_US},
-        )
-    ):
+    bad: list[dict[str, Any]] = [
+        {"event_name": "nothing"},
+        {"timestamp_us": START_US - 36 * DAY_US},
+        {"timestamp_us": START_US + HOUR_US},
+    ]
+    for number, fields in enumerate(bad):
         answer = await bench.api.tell(claimed(number, **fields))
         assert answer.outcome is Outcome.REFUSED
         assert answer.reason

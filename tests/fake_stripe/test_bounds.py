@@ -1,5 +1,6 @@
 """Everything is bounded, and says so; what is sent at random is never a crash."""
 
+import asyncio
 from dataclasses import fields
 from typing import Any
 from urllib.parse import urlencode
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 
 from tallygate_fake_stripe import Behaviour, Caps, FakeStripe, Fault, FaultKind, VirtualClock
 from tallygate_fake_stripe import clock as clocks
-from tallygate_fake_stripe.clock import Schedule, ScheduleFull
+from tallygate_fake_stripe.clock import Schedule
 from tallygate_fake_stripe.errors import StripeFault
 from tallygate_fake_stripe.forms import form
 
-from .clients import CUSTOMER, TEST_KEY, connected, make_meter, send
+from .billing import make_price, subscribe
+from .clients import CUSTOMER, DAY_S, TEST_KEY, TIMEOUT_S, connected, make_meter, send
 
 SMALL = Caps(meter_events=2, objects=2, idempotency_keys=4, worlds=3, faults=1, requests=3)
 
@@ -47,6 +49,41 @@ async def test_caps_are_held(name: str) -> None:
         assert len(fake.requests) <= caps.requests
 
 
+async def test_what_falls_due_without_room_is_told_for_ever() -> None:
+    """What could not be kept at its time makes every later call a refusal, until a reset."""
+    behaviour = Behaviour(rate_limited=False)
+    clock = VirtualClock()
+    async with (
+        FakeStripe(clock, behaviour=behaviour, caps=Caps(objects=2), customers=[CUSTOMER]) as fake,
+        connected(fake.url) as client,
+    ):
+        price = await make_price(client)
+        await subscribe(client, {"price": price.id})
+        clock.advance(32 * DAY_S)
+        await client.v1.invoices.list_async()
+        clock.advance(32 * DAY_S)
+        for _ in range(2):
+            with pytest.raises(stripe.InvalidRequestError, match="of the kind invoice") as refused:
+                await client.v1.invoices.list_async()
+            assert refused.value.code == "fake_full"
+        fake.reset()
+        assert (await client.v1.invoices.list_async()).data == []
+        with pytest.raises(stripe.InvalidRequestError, match="No such customer"):
+            await subscribe(client, {"price": price.id})
+
+
+async def test_held_calls_end_with_a_reset() -> None:
+    """A reset lets go what is held; the call ends in what was, and nobody sees it after."""
+    async with FakeStripe(VirtualClock()) as fake, connected(fake.url) as client:
+        rule = fake.faults.add(Fault(FaultKind.HOLD))
+        making = asyncio.create_task(make_meter(client))
+        async with asyncio.timeout(TIMEOUT_S):
+            await rule.reached()
+            fake.reset()
+            await making
+        assert (await client.v1.billing.meters.list_async()).data == []
+
+
 async def test_long_bodies_are_refused() -> None:
     """A body past its cap is a 413, unread."""
     async with FakeStripe(caps=Caps(body_bytes=1_000)) as fake, aiohttp.ClientSession() as session:
@@ -63,7 +100,7 @@ def test_schedules_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
     for due_us in (20, 10):
         schedule.at(due_us, ran.append)
-    with pytest.raises(ScheduleFull):
+    with pytest.raises(StripeFault):
         schedule.at(30, ran.append)
     assert (schedule.next_us, schedule.run_due(15), ran) == (10, 1, [10])
     assert (schedule.run_due(99), ran, len(schedule), schedule.next_us) == (1, [10, 20], 0, None)

@@ -10,6 +10,7 @@ from stripe import StripeClient
 
 from tallygate_fake_stripe import FakeStripe, SystemClock
 
+from .billing import make_price, subscribe
 from .clients import CUSTOMER, DAY_S, advance, connected, make_meter, now_s, send
 from .receiver import Receiver
 
@@ -197,3 +198,36 @@ async def test_advancing_delivers_what_fell_due(
         await ask("POST", "clock", {"advance_s": 60})
         assert len(receiver.received) == 2
     advance(fake, 1)
+
+
+async def test_changes_and_resets(ask: Ask, client: StripeClient, fake: FakeStripe) -> None:
+    """Changes of quantities are read with their flags; a reset leaves the time and the switches."""
+    price = await make_price(client)
+    subscription = await subscribe(client, {"price": price.id})
+    item = subscription["items"].data[0].id
+    await client.v1.subscription_items.update_async(
+        item, {"quantity": 4, "proration_behavior": "none"}
+    )
+    (change,) = (await ask("GET", "changes"))["data"]
+    assert change == {
+        "subscription": subscription.id,
+        "subscription_item": item,
+        "what": "changed",
+        "at": now_s(fake),
+        "price": price.id,
+        "quantity": 4,
+        "proration_behavior": "none",
+    }
+    await ask("POST", "switches", {"lag_s": 7})
+    await ask("POST", "reset")
+    assert (await ask("GET", "changes"))["data"] == []
+    assert (await ask("GET", "state"))["accounts"] == [
+        {
+            "account": "acct_fake",
+            "livemode": False,
+            "meters": 0,
+            "customers": 0,
+            "meter_events": 0,
+        }
+    ]
+    assert fake.behaviour.lag_s == 7

@@ -67,9 +67,14 @@ async def test_keys_and_identifiers_are_two_layers(client: StripeClient) -> None
     await make_meter(client)
     await send(client, identifier="one", key="key-1")
     await send(client, identifier="one", key="key-1")
+    replays = []
     for _ in range(2):
-        with pytest.raises(stripe.InvalidRequestError, match="already exists"):
+        with pytest.raises(stripe.InvalidRequestError, match="already exists") as refused:
             await send(client, identifier="one", key="key-2")
+        headers = refused.value.headers or {}
+        assert headers["stripe-should-retry"] == "false"
+        replays.append(headers.get("idempotent-replayed"))
+    assert replays == [None, "true"]
 
 
 async def test_v1_remembers_a_500(client: StripeClient, fake: FakeStripe) -> None:

@@ -95,6 +95,7 @@ async def test_negative_cycles_cost_nothing(client: StripeClient, fake: FakeStri
     await send(client, "20")
     advance(fake, 28 * DAY_S)
     drafts = (await invoices(client, subscription))[1:]
+    assert [invoice["id"] for invoice in fake.invoices(CUSTOMER)][1:] == [i.id for i in drafts]
     assert [line_amounts(invoice) for invoice in drafts] == [[("0", 0)], [("20", 200)]]
 
 
@@ -203,8 +204,9 @@ async def test_wrong_items_are_refused(
     client: StripeClient, said: dict[str, object], param: str
 ) -> None:
     """An item is an amount or a quantity, of a customer that is there."""
+    params = {"customer": CUSTOMER, **said}
     with pytest.raises(stripe.InvalidRequestError) as refused:
-        await client.v1.invoice_items.create_async({"customer": CUSTOMER, **said})  # type: ignore[arg-type]
+        await client.v1.invoice_items.create_async(params)  # type: ignore[arg-type]
     assert refused.value.param == param
 
 

@@ -85,7 +85,7 @@ async def test_refused_events_leave_their_identifier_free(client: StripeClient) 
 async def test_timestamps_are_bounded(
     client: StripeClient, fake: FakeStripe, offset_s: int, *, taken: bool
 ) -> None:
-    """35 days back and 5 minutes ahead are taken, a second more is refused."""
+    """35 days back and 5 minutes ahead are taken; a second more is refused in words alone."""
     await make_meter(client)
     timestamp = now_s(fake) + offset_s
     if taken:
@@ -93,9 +93,9 @@ async def test_timestamps_are_bounded(
         return
     with pytest.raises(stripe.InvalidRequestError) as refused:
         await send(client, timestamp=timestamp)
-    past = offset_s < 0
-    assert refused.value.code == ("timestamp_too_far_in_past" if past else "timestamp_in_future")
-    assert refused.value.param == "timestamp"
+    assert (refused.value.code, refused.value.param) == (None, "timestamp")
+    bound = "35 days in past" if offset_s < 0 else "5 minutes in future"
+    assert bound in str(refused.value.user_message)
 
 
 @pytest.mark.parametrize(

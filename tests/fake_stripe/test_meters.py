@@ -78,8 +78,9 @@ async def test_only_the_display_name_changes(client: StripeClient, fake: FakeStr
     advance(fake, 10)
     renamed = await client.v1.billing.meters.update_async(meter.id, {"display_name": "Requests"})
     assert (renamed.display_name, renamed.updated) == ("Requests", now_s(fake))
+    change = {"event_name": "x"}
     with pytest.raises(stripe.InvalidRequestError) as refused:
-        await client.v1.billing.meters.update_async(meter.id, {"event_name": "x"})  # type: ignore[arg-type]
+        await client.v1.billing.meters.update_async(meter.id, change)  # type: ignore[arg-type]
     assert refused.value.code == "parameter_unknown"
 
 

@@ -62,7 +62,7 @@ async def test_quantity_changes_are_prorated(
     changed = await client.v1.subscription_items.update_async(item.id, change)
     assert changed.quantity == 5
     assert await pending(client) == expected
-    kept = fake.world().subscriptions.get(subscription.id).items[item.id].changes
+    kept = fake.world().subscriptions.get(subscription.id).changes
     assert [(each["quantity"], each["proration_behavior"]) for each in kept] == [
         (5, proration or "create_prorations")
     ]

@@ -50,8 +50,9 @@ async def test_bounds_are_aligned(
     params: dict[str, object] = {"customer": CUSTOMER, "start_time": start_s, "end_time": end_s}
     if window:
         params["value_grouping_window"] = window
+    summaries = client.v1.billing.meters.event_summaries
     with pytest.raises(stripe.InvalidRequestError) as refused:
-        await client.v1.billing.meters.event_summaries.list_async(meter.id, params)  # type: ignore[arg-type]
+        await summaries.list_async(meter.id, params)  # type: ignore[arg-type]
     assert refused.value.param == param
 
 
@@ -61,8 +62,9 @@ async def test_bounds_and_customer_are_needed(client: StripeClient, name: str) -
     meter = await make_meter(client)
     params: dict[str, object] = {"customer": CUSTOMER, "start_time": 0, "end_time": 60}
     del params[name]
+    summaries = client.v1.billing.meters.event_summaries
     with pytest.raises(stripe.InvalidRequestError) as refused:
-        await client.v1.billing.meters.event_summaries.list_async(meter.id, params)  # type: ignore[arg-type]
+        await summaries.list_async(meter.id, params)  # type: ignore[arg-type]
     assert (refused.value.param, refused.value.code) == (name, "parameter_missing")
 
 

@@ -13,7 +13,7 @@ from stripe.events import (
 
 from tallygate_fake_stripe import FakeStripe, Fault, FaultKind
 
-from .clients import DAY_S, HOUR_S, advance, make_meter, now_s, send
+from .clients import DAY_S, HOUR_S, advance, connected, make_meter, now_s, send
 from .receiver import Receiver
 
 REPORTED = "v1.billing.meter.error_report_triggered"
@@ -224,3 +224,21 @@ async def test_snapshots_are_sent_to_endpoints_of_v1(
     assert event.data.object["customer"] == "cus_1"
     assert (await client.v1.events.retrieve_async(event.id)).type == event.type
     await client.v1.webhook_endpoints.delete_async(endpoint.id)
+
+
+async def test_connected_accounts_are_followed(fake: FakeStripe, receiver: Receiver) -> None:
+    """A notification of a connected account says so, and what is fetched is that account's."""
+    fake.behaviour.signed_by_system_clock = True
+    secret = fake.add_webhook(receiver.url, account="acct_other")
+    async with (
+        connected(fake.url, account="acct_other") as other,
+        connected(fake.url) as platform,
+    ):
+        meter = await make_meter(other)
+        await receiver.wait_for(1)
+        notification = platform.parse_event_notification(*receiver.received[0], secret)
+        assert str(notification.context) == "acct_other"
+        event = await notification.fetch_event_async()
+        assert event.to_dict()["related_object"]["id"] == meter.id
+        with pytest.raises(stripe.InvalidRequestError):
+            await platform.v1.billing.meters.retrieve_async(meter.id)

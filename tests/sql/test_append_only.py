@@ -231,3 +231,26 @@ async def test_new_partition_turns_no_event_away(postgres_dsn: str, admin: Admin
         "select tableoid::regclass::text from tallygate.usage_event where event_id = 'event-2'"
     )
     assert leaf == "tallygate.usage_event_197001"
+
+
+async def test_nobody_edits_intents(admin: Admin) -> None:
+    """What Stripe was to be told is refused every edit, a superuser's too."""
+    await admin.execute(
+        "insert into tallygate.stripe_intent (destination, tenant_id, customer, meter, dimensions,"
+        " window_start, window_end, period_start, period_end, seq, kind, quantity, value,"
+        " event_name, sent_as_of, identifier, idempotency_key, details) values ('s', 'acme', 'c',"
+        " 'm', '{}', 'epoch', 'epoch'::timestamptz + '1 h', 'epoch', 'epoch'::timestamptz + '1 d',"
+        " 1, 'delta', 5, '5', 'e', 'epoch', 'i', 'k', '{}')"
+    )
+    for statement in (
+        "update tallygate.stripe_intent set quantity = 6",
+        "delete from tallygate.stripe_intent",
+        "truncate tallygate.stripe_intent cascade",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
+            await admin.execute(statement)
+    for role in ("tallygate_ingest", "tallygate_relay", "tallygate_control", "tallygate_read"):
+        for right in ("update", "delete", "truncate"):
+            assert not await admin.fetchval(
+                "select has_table_privilege($1, 'tallygate.stripe_intent', $2)", role, right
+            )

@@ -71,6 +71,7 @@ async def test_stripe_ends_with_what_the_ledger_has(
         world.stripe.faults.clear()
         world.planner = world.new_planner()
         world.pass_s(12 * HOUR_US // 1_000_000)
+        states: dict[str, int] = {}
         for _ in range(100):
             await world.plan()
             await world.send(3)

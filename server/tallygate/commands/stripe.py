@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
+from tallygate.commands.charge_lines import charge_lines
 from tallygate.commands.options import Config, Json, PostgresDsn, settings_of
 from tallygate.commands.output import EXIT_FAILED, Sheet, run, show
 from tallygate.domain.catalog import Catalog
@@ -20,6 +21,7 @@ from tallygate.domain.stripe_intent import IntentId, SendState
 from tallygate.domain.stripe_meters import MeterStep, Step
 from tallygate.domain.stripe_retry import LATE_US
 from tallygate.domain.window import from_datetime, to_datetime
+from tallygate.flow.stripe_items import ItemCounts
 from tallygate.flow.stripe_mend import Mended
 from tallygate.ports.stripe_store import LeftSend, StripeDepth
 from tallygate.settings import Settings
@@ -145,6 +147,33 @@ def send_shadow(
             return await desk.sends.leave_shadow(name, from_us, desk.clock.now_us())
 
     show([Sheet("send-shadow", ("to be sent",), [(run(work()),)])], as_json=as_json)
+
+
+@stripe.command("invoice-items")
+def invoice_items(
+    file: Annotated[
+        Path, typer.Argument(help="Lines as JSON; see docs/stripe.md.", dir_okay=False, exists=True)
+    ],
+    *,
+    destination: Destination = "",
+    postgres_dsn: PostgresDsn = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Have amounts that were worked out here put on invoices; each line once, however often."""
+    settings = settings_of(config, postgres_dsn=postgres_dsn)
+
+    async def work() -> ItemCounts:
+        lines = charge_lines(file.read_text())
+        async with stripe_desk(_dsn(settings)) as desk:
+            catalog = await desk.catalogs.effective(desk.clock.now_us())
+            name = _only(catalog, destination)
+            (account,) = [each for each in catalog.destinations if each.name == name]
+            return await desk.items.intend(account, lines)
+
+    counts = run(work())
+    row = (counts.new, counts.known, counts.without_customer)
+    show([Sheet("items", ("new", "known", "without customer"), [row])], as_json=as_json)
 
 
 async def _sync(

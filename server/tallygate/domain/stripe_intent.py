@@ -6,6 +6,7 @@ Refuses to know: what became of an intent; that is its send.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -137,6 +138,52 @@ def identity(parts: Sequence[object]) -> tuple[str, str]:
     joined = "".join(f"{len(text)}:{text}" for text in texts)
     found = hashlib.sha256(joined.encode()).hexdigest()[:_HASH_LENGTH]
     return f"tallygate-{found}", f"tallygate-key-{found}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeLine:
+    """A line of an invoice that was worked out here: an amount in the currency's smallest unit.
+
+    `line_id` tells it apart among the tenant's lines, for ever.
+    """
+
+    tenant_id: TenantId
+    line_id: str
+    meter: MeterName
+    amount: int
+    currency: str
+    description: str
+    from_us: int
+    to_us: int
+
+
+def item_for(destination: str, customer: str, line: ChargeLine) -> Intent:
+    """Return the intent of an invoice item: one for each line, whatever else it says."""
+    identifier, key = identity(
+        (destination, line.tenant_id, line.line_id, line.amount, line.currency)
+    )
+    return Intent(
+        destination=destination,
+        place=IntentPlace(
+            tenant_id=line.tenant_id,
+            customer=customer,
+            meter=line.meter,
+            dimensions=json.dumps({"line": line.line_id}),
+            start_us=line.from_us,
+            end_us=line.to_us,
+            period_start_us=line.from_us,
+            period_end_us=line.to_us,
+        ),
+        seq=1,
+        kind=IntentKind.ITEM,
+        quantity=line.amount,
+        value=str(line.amount),
+        event_name="",
+        timestamp_us=line.from_us,
+        identifier=identifier,
+        idempotency_key=key,
+        details={"currency": line.currency.lower(), "description": line.description},
+    )
 
 
 def made_again(of: Intent, intent_id: IntentId, *, customer: str, negative: bool = False) -> Intent:

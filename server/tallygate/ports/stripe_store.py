@@ -16,7 +16,7 @@ from typing import Protocol
 
 from tallygate.domain.catalog import Aggregation
 from tallygate.domain.ids import MeterName, TenantId
-from tallygate.domain.stripe_intent import Intent, IntentId, SendState, WindowGap
+from tallygate.domain.stripe_intent import Intent, IntentId, IntentPlace, SendState, WindowGap
 
 
 class Source(StrEnum):
@@ -75,6 +75,12 @@ class StripeIntents(Protocol):
 
         One whose place in its window, or whose identity, is taken is not written.
         """
+        ...
+
+    async def items(
+        self, destination: str, places: Sequence[IntentPlace]
+    ) -> Mapping[tuple[TenantId, str], str]:
+        """Return the identifiers of items that are intended, by tenant and dimensions."""
         ...
 
 

@@ -89,12 +89,29 @@ class FakeStripeStore:
         state = SendState.SHADOW if shadow else SendState.PENDING
         return [each.identifier for each in intents if self._write(each, now_us, state)]
 
+    async def items(
+        self, destination: str, places: Sequence[IntentPlace]
+    ) -> Mapping[tuple[TenantId, str], str]:
+        """Return the identifiers of items that are intended, by tenant and dimensions."""
+        self._answer()
+        asked = {(place.tenant_id, place.meter, place.dimensions) for place in places}
+        return {
+            (row.intent.place.tenant_id, row.intent.place.dimensions): row.intent.identifier
+            for row in self.rows
+            if row.intent.destination == destination
+            and row.intent.kind is IntentKind.ITEM
+            and row.intent.seq == 1
+            and (row.intent.place.tenant_id, row.intent.place.meter, row.intent.place.dimensions)
+            in asked
+        }
+
     async def claim(
         self, destination: str, now_us: int, *, lanes: int, per_lane: int, lease_ms: int
     ) -> Claim:
         """Lease lanes that are due, and the first sends of each."""
         self._answer()
-        token, found = str(uuid.uuid4()), []
+        token = str(uuid.uuid4())
+        found: list[tuple[Claimed, ...]] = []
         for key, lane in sorted(self.lanes.items()):
             due = [each for each in self._of(key) if each.due_us <= now_us]
             free = not lane.token or lane.leased_until_us <= self.now_us()

@@ -14,11 +14,13 @@ from importlib.util import find_spec
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.pool import Postgres
+from tallygate.adapters.postgres.stripe_intents import PostgresStripeIntents
 from tallygate.adapters.postgres.stripe_sends import PostgresStripeSends
 from tallygate.domain.catalog import Catalog, Destination
 from tallygate.domain.errors import NotFound, TallygateError
 from tallygate.domain.window import Window
 from tallygate.flow.stripe_catalog import SyncCatalog
+from tallygate.flow.stripe_items import IntendItems
 from tallygate.flow.stripe_mend import Mend
 from tallygate.ports.stripe import StripeApi
 from tallygate.settings import Settings
@@ -37,6 +39,7 @@ class StripeDesk:
     sends: PostgresStripeSends
     catalogs: PostgresCatalogStore
     mend: Mend
+    items: IntendItems
     clock: SystemClock
 
 
@@ -47,7 +50,8 @@ async def stripe_desk(dsn: str) -> AsyncIterator[StripeDesk]:
     sends, catalogs = PostgresStripeSends(postgres), PostgresCatalogStore(postgres)
     clock = SystemClock()
     try:
-        yield StripeDesk(sends, catalogs, Mend(sends, catalogs, clock), clock)
+        items = IntendItems(PostgresStripeIntents(postgres), catalogs, clock)
+        yield StripeDesk(sends, catalogs, Mend(sends, catalogs, clock), items, clock)
     finally:
         await postgres.close()
 

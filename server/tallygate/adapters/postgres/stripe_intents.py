@@ -6,7 +6,7 @@ Refuses to know: why a window is asked about, and how intents are sent.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import asyncpg
 
@@ -55,6 +55,20 @@ class PostgresStripeIntents:
         """Write intents, to be sent from `now_us` on; return the identifiers of those new."""
         async with self._postgres.connection() as connection:
             return await write_intents(connection, intents, now_us, shadow=shadow)
+
+    async def items(
+        self, destination: str, places: Sequence[IntentPlace]
+    ) -> Mapping[tuple[TenantId, str], str]:
+        """Return the identifiers of items that are intended, by tenant and dimensions."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                query("stripe_items"),
+                destination,
+                [place.tenant_id for place in places],
+                [place.meter for place in places],
+                [place.dimensions for place in places],
+            )
+        return {(TenantId(row["tenant_id"]), row["dimensions"]): row["identifier"] for row in rows}
 
 
 async def write_intents(
