@@ -1,14 +1,21 @@
 """Every call to the admin service is in the audit log, with what came of it."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, cast
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
+from tallygate.adapters.log import redact_value
+from tallygate.api.audited import AuditedRegistry
+from tallygate.api.edge import Registry
 from tallygate.domain.errors import BackendUnavailable
 from tallygate.domain.trail import TrailEntry
+from tallygate.flow.trail import Trail
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc, credit_pb2
+from tallygate.testing.trail import FakeTrailLog
 from tests.api.control import Control, controlled
 from tests.sidecar import failure
 
@@ -101,3 +108,32 @@ def test_every_method_is_a_read_or_a_change() -> None:
     assert hasattr(admin_pb2_grpc, f"{service.name}Stub")
     changes = {each.name for each in service.methods if not each.name.startswith(("Get", "List"))}
     assert {"ApplyCatalog", "GrantCredit", "ResetLimit"} <= changes
+
+
+async def test_streams_are_recorded_too() -> None:
+    """A method that sends several messages is in the log from its first, and when it ends early."""
+    log = FakeTrailLog()
+    registry = Registry()
+    sent: list[str] = []
+
+    async def listed(request: Message, context: object) -> AsyncGenerator[str, None]:
+        try:
+            for each in ("one", "two"):
+                yield each
+        finally:
+            sent.append("closed")
+
+    trail = Trail(log)
+    audited = AuditedRegistry(registry, trail, redact_value, lambda _context: "ada")
+    handler: Any = grpc.unary_stream_rpc_method_handler(cast(Any, listed))
+    audited.add_registered_method_handlers("S", {"Tail": handler})
+    # Its types are those of any method's, of either of grpcio's kinds.
+    behaviour = cast(Any, registry.methods["/S/Tail"].handler.unary_stream)
+    request = admin_pb2.ListPlansRequest()
+    assert [each async for each in behaviour(request, None)] == ["one", "two"]
+    cut = behaviour(request, None)
+    assert await anext(cut) == "one"
+    await cut.aclose()
+    await trail.close()
+    assert [row.entry.outcome for row in log.rows] == ["asked", "done", "asked", "failed"]
+    assert sent == ["closed", "closed"]

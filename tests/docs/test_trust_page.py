@@ -23,7 +23,7 @@ async def test_rows_are_hashed_as_shown(postgres_dsn: str) -> None:
             TrailEntry("ü", "control", "ApplyPlan", outcome="asked"),
         ]
     )
-    sheet = sheet_of([*await log.page(TrailQuery())])
+    sheet = sheet_of([*await log.page(TrailQuery())], hashes=True)
     shown = [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows]
     await postgres.close()
     assert len(shown) == 2

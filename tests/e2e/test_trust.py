@@ -135,8 +135,8 @@ async def test_retention(parts: Parts) -> None:
     """A month is planned, held, released, archived and dropped, and is still accounted for."""
     keep = {"retention_event_months": 14}
     planned = await parts.run("retention", "plan", **keep)
-    assert [row["verdict"] for row in rows_of(planned, "months")] == ["archive", "keep"]
-    assert rows_of(await parts.run("retention", "plan"), "months")[0]["verdict"] == "keep"
+    assert [row["verdict"] for row in rows_of(planned, "months")] == ["archive"]
+    assert rows_of(await parts.run("retention", "plan"), "months") == []
     held = await parts.run("retention", "hold", "acme", "--reason", "case 7", "--id", "h1")
     assert rows_of(held, "holds")[0]["hold"] == "h1"
     assert rows_of(await parts.run("retention", "plan", **keep), "months")[0]["verdict"] == "held"

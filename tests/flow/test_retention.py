@@ -6,24 +6,32 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from tallygate.adapters.postgres.event_records import PostgresEventRecords
 from tallygate.adapters.postgres.export_rows import PostgresExportSource
 from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.lineage_reads import PostgresLineageReads
+from tallygate.adapters.postgres.migrate import apply_roles
 from tallygate.adapters.postgres.outbox import PostgresOutbox
 from tallygate.adapters.postgres.outbox_upkeep import PostgresOutboxUpkeep
+from tallygate.adapters.postgres.pool import Postgres
+from tallygate.adapters.postgres.replays import PostgresMessageReplay, PostgresRollupRecompute
+from tallygate.adapters.postgres.trail import PostgresTrailLog
 from tallygate.domain.drift import Check
 from tallygate.domain.errors import NotFound, OperationIdReused
 from tallygate.domain.ids import EventId, MeterName, TenantId
 from tallygate.domain.retention import Policy, Verdict
+from tallygate.domain.trail import TrailEntry
 from tallygate.domain.window import DAY_US, from_datetime
 from tallygate.flow.explain import Ending, Explain, ExplainParts
+from tallygate.flow.replay import RecomputeAsked, recompute, redeliver
 from tallygate.flow.retention import archive, drop, plan
 from tallygate.ports import LedgerBatch
 from tallygate.ports.export import EventsArchived, ExportQuery
 from tallygate.ports.lineage import BucketAsked, Grain, Whereabouts
+from tallygate.ports.redeliver import RedeliverAsked
 from tallygate.ports.retention import LegalHold, NotDropped
 from tallygate.testing.catalog import FakeCatalogStore
 from tallygate.wiring.exporting import ArchiveFiles, Format
@@ -36,18 +44,14 @@ __all__ = ["parts"]
 
 async def test_whole_way(parts: Parts) -> None:
     """What is due is archived, then dropped; what is young stays; the archive has every event."""
-    assert await parts.verdicts() == {
-        "2024-01": Verdict.ARCHIVE,
-        "2024-02": Verdict.ARCHIVE,
-        "2026-10": Verdict.KEEP,
-    }
+    assert await parts.verdicts() == {"2024-01": Verdict.ARCHIVE, "2024-02": Verdict.ARCHIVE}
     assert await parts.dropped() == []
     january, february = await parts.archived()
-    assert {v for k, v in (await parts.verdicts()).items() if k < "2025"} == {Verdict.DROP}
+    assert set((await parts.verdicts()).values()) == {Verdict.DROP}
     lines = Path(february).read_text().splitlines()  # noqa: ASYNC240  a few lines
     assert [json.loads(line)["event_id"] for line in lines] == ["event-2", "event-3", "event-4"]
     assert [(each.events, each.refused) for each in await parts.dropped()] == [(1, ""), (3, "")]
-    assert await parts.verdicts() == {"2026-10": Verdict.KEEP}
+    assert await parts.verdicts() == {}
     assert await parts.dropped() == []
     assert await parts.archived() == []
     async with connection(parts.dsn) as admin:
@@ -244,7 +248,7 @@ async def test_a_spoilt_or_lost_file_keeps_its_month(parts: Parts) -> None:
 async def test_young_months_stay_whatever_is_asked(parts: Parts) -> None:
     """Neither a policy of fewer months nor a younger month passes the function that drops."""
     parts.policy = Policy()
-    assert set((await parts.verdicts()).values()) == {Verdict.KEEP}
+    assert await parts.verdicts() == {}
     assert await parts.archived() == []
     parts.policy = Policy(event_months=14)
     await parts.archived()
@@ -336,3 +340,54 @@ async def test_parquet_archives_are_as_good(parts: Parts) -> None:
     made = await archive(parts.parts, files, lambda _done, _total: None)
     assert [each.file.path.rpartition(".")[2] for each in made] == ["parquet", "parquet"]
     assert [each.refused for each in await parts.dropped()] == ["", ""]
+
+
+async def test_the_operators_role_can_do_its_work(parts: Parts) -> None:
+    """Who may only operate archives, drops, holds, prunes and replays, and deletes no event."""
+    await apply_roles(parts.dsn)
+    postgres = Postgres(f"{parts.dsn}&options=-c%20role%3Dtallygate_operator")
+    own = replace(parts, postgres=postgres)
+    await own.store.hold(LegalHold("h1", TenantId("other"), "case 7", "ada"))
+    await own.store.release("h1", "settled", "ada")
+    await dropped(own)
+    await parts.execute("update tallygate.usage_day set sum = sum + 1")
+    asked = RecomputeAsked(YOUNG_US, YOUNG_US + 1, apply=True)
+    done = await recompute([PostgresRollupRecompute(postgres)], asked, lambda _done, _total: None)
+    assert done.mended == 1
+    messages = RedeliverAsked("r1", "hook", 0, own.now_us() + DAY_US)
+    await redeliver(
+        PostgresMessageReplay(postgres), messages, apply=True, progress=lambda _done, _total: None
+    )
+    await PostgresOutboxUpkeep(postgres).prune(1)
+    assert await PostgresTrailLog(postgres).append([TrailEntry("ada", "command", "x")]) == 1
+    async with connection(parts.dsn) as admin:
+        for table in ("usage_event", "event_key", "audit_log", "legal_hold", "month_dropped"):
+            for right in ("update", "delete", "truncate"):
+                assert not await admin.fetchval(
+                    "select has_table_privilege('tallygate_operator', $1, $2)",
+                    f"tallygate.{table}",
+                    right,
+                )
+    await postgres.close()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        *("legal_hold", "legal_hold_release", "month_archive", "month_archive_usage"),
+        *("month_dropped", "message_replay"),
+    ],
+)
+async def test_records_are_append_only(parts: Parts, table: str) -> None:
+    """What was held, archived, dropped or sent again is on record as it was."""
+    for statement in (f"delete from tallygate.{table}", f"truncate tallygate.{table} cascade"):
+        await parts.store.hold(LegalHold("h1", TenantId("other"), "case 7", "ada"))
+        await parts.store.release("h1", "settled", "ada")
+        if table.startswith("month") and "delete" in statement:
+            await dropped(parts)
+        await parts.execute(
+            "insert into tallygate.message_replay select 'r', 'hook', id, '' from tallygate.outbox"
+            " on conflict do nothing"
+        )
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
+            await parts.execute(statement)

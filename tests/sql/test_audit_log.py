@@ -1,5 +1,6 @@
 """The audit log takes rows from its own function alone, and what was done to it is found."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TypeAlias
 
@@ -7,10 +8,11 @@ import asyncpg
 import pytest
 
 from tallygate.adapters.postgres.migrate import apply_roles
-from tallygate.adapters.postgres.pool import Postgres
+from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.postgres.trail import PostgresTrailLog
 from tallygate.domain.trail import ChainCheck, TrailEntry
 from tallygate.flow.trail import verify_trail
+from tallygate.ports.trail import TrailQuery
 from tests.servers import connection
 
 Admin: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -131,3 +133,34 @@ async def test_reading_role_appends(postgres_dsn: str) -> None:
     assert await log.append([TrailEntry("ada", "command", "explain")]) == 1
     assert await verify_trail(log, ChainCheck()) == []
     await postgres.close()
+
+
+async def test_writers_at_once_make_one_chain(postgres_dsn: str) -> None:
+    """Many who append at once leave one chain without a gap, and each one's rows in order."""
+    pools = [Postgres(postgres_dsn, PoolOptions(connections_max=2)) for _ in range(4)]
+
+    async def write(number: int) -> None:
+        log = PostgresTrailLog(pools[number % len(pools)])
+        for turn in range(10):
+            await log.append([TrailEntry(f"w{number}", "control", f"{turn}.{x}") for x in "ab"])
+
+    await asyncio.gather(*(write(number) for number in range(12)))
+    log = PostgresTrailLog(pools[0])
+    assert await verify_trail(log, ChainCheck()) == []
+    rows = await log.page(TrailQuery(limit=1_000))
+    assert len(rows) == 240
+    mine = [row.entry.action for row in reversed(rows) if row.entry.actor == "w7"]
+    assert mine == [f"{turn}.{x}" for turn in range(10) for x in "ab"]
+    for pool in pools:
+        await pool.close()
+
+
+async def test_readers_wait_for_nobody(postgres_dsn: str, log: PostgresTrailLog) -> None:
+    """While an append is not committed, the chain up to it is read and holds."""
+    async with connection(postgres_dsn) as admin, admin.transaction():
+        await admin.execute(
+            "select tallygate.append_audit(array['eve'], array['control'], array['x'], array[''],"
+            " array[''], array['{}'], array[''], array['done'])"
+        )
+        assert await verify_trail(log, ChainCheck()) == []
+        assert len(await log.page(TrailQuery())) == ROWS

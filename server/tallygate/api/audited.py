@@ -10,6 +10,7 @@ Who asks is taken from the call's metadata: nobody proves it yet. `Identify` is 
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final, cast
 
 import grpc
@@ -91,8 +92,11 @@ class AuditedRegistry:
     def _streaming(self, name: str, behaviour: StreamBehaviour) -> StreamBehaviour:
         async def audited(request: Message, context: Context) -> AsyncGenerator[Any, None]:
             # Its first message is out long before its end, so that it is recorded as changes are.
-            async with self._trail.change(self._entry(name, request, context)):
-                async for message in behaviour(request, context):
+            async with (
+                self._trail.change(self._entry(name, request, context)),
+                aclosing(behaviour(request, context)) as messages,
+            ):
+                async for message in messages:
                     yield message
 
         return audited

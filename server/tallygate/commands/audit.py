@@ -13,7 +13,7 @@ import typer
 
 from tallygate.commands.audited import needs_postgres, run_audited
 from tallygate.commands.options import Config, Json, PostgresDsn, settings_of
-from tallygate.commands.output import EXIT_FAILED, Sheet, errors, show
+from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, errors, show
 from tallygate.commands.times import instant_us
 from tallygate.domain.drift import spelled
 from tallygate.domain.trail import ChainBreak, ChainCheck, TrailLink
@@ -36,7 +36,8 @@ def list_entries(
     from_: Annotated[str, typer.Option("--from", help="From when, ISO 8601.")] = "",
     to: Annotated[str, typer.Option(help="Until before when.")] = "",
     before: Annotated[
-        int | None, typer.Option(help="Only rows before this number, for the next page.", min=1)
+        int | None,
+        typer.Option(help="Rows before this number, for the next page.", min=1, max=2**53),
     ] = None,
     rows: Annotated[int, typer.Option(help="How many to show.", min=1, max=ROWS_MAX)] = 50,
     postgres_dsn: PostgresDsn = None,
@@ -62,7 +63,7 @@ def list_entries(
         shows=True,
         request={"actor": actor, "action": action, "from": from_, "to": to},
     )
-    show([sheet_of(found)], as_json=as_json)
+    show([sheet_of(found, hashes=as_json)], as_json=as_json)
 
 
 @audit.command("verify")
@@ -108,22 +109,24 @@ def _noted(text: str) -> tuple[int, bytes]:
     return int(found[1]), bytes.fromhex(found[2])
 
 
-def sheet_of(found: Sequence[TrailLink]) -> Sheet:
-    """Return rows of the log as a table, with all that their hashes are of."""
-    columns = (
+def sheet_of(found: Sequence[TrailLink], *, hashes: bool) -> Sheet:
+    """Return rows of the log as a table, for programs with all that their hashes are of."""
+    columns: tuple[str, ...] = (
         *("row", "at", "actor", "role", "action", "tenant", "outcome", "request"),
-        *("call", "digest", "hash before", "hash"),
     )
-    return Sheet(
-        "audit",
-        columns,
-        [
-            (
-                *(row.seq, spelled(row.at_us), row.entry.actor, row.entry.role, row.entry.action),
-                *(row.entry.tenant_id, row.entry.outcome, row.entry.request),
-                *(row.entry.call_id, row.entry.request_sha256),
-                *(row.prev_hash.hex(), row.hash.hex()),
-            )
-            for row in found
-        ],
-    )
+    rows: list[tuple[Cell, ...]] = [
+        (
+            *(row.seq, spelled(row.at_us), row.entry.actor, row.entry.role, row.entry.action),
+            *(row.entry.tenant_id, row.entry.outcome, row.entry.request),
+        )
+        for row in found
+    ]
+    if hashes:
+        columns = (*columns, "call", "digest", "hash before", "hash")
+        rows = [(*shown, *_hashes(row)) for shown, row in zip(rows, found, strict=True)]
+    return Sheet("audit", columns, rows)
+
+
+def _hashes(row: TrailLink) -> tuple[str, ...]:
+    entry = row.entry
+    return entry.call_id, entry.request_sha256, row.prev_hash.hex(), row.hash.hex()

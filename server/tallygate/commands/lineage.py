@@ -5,6 +5,7 @@ in pages: `next` is what `--after` takes.
 Refuses to know: where any of it is kept.
 """
 
+import re
 from typing import Annotated, Final
 
 import typer
@@ -24,6 +25,7 @@ from tallygate.wiring.auditing import tracing
 lineage = typer.Typer(no_args_is_help=True, help="From events to what was made of them, and back.")
 
 ROWS_MAX: Final = 10_000
+_INSTANT: Final = re.compile(r"-?[0-9]{1,18}")
 Rows = Annotated[int, typer.Option(help="How many events to show.", min=1, max=ROWS_MAX)]
 
 
@@ -89,7 +91,9 @@ def of_bucket(
 def of_message(
     *,
     message: Annotated[str, typer.Argument(metavar="MESSAGE_ID", help="As a webhook has it.")],
-    after: Annotated[int, typer.Option(help="How many events to leave out.", min=0)] = 0,
+    after: Annotated[
+        int, typer.Option(help="How many events to leave out.", min=0, max=ROWS_MAX)
+    ] = 0,
     rows: Rows = 500,
     postgres_dsn: PostgresDsn = None,
     config: Config = None,
@@ -116,7 +120,7 @@ def _place(text: str) -> tuple[int, str] | None:
     if not text:
         return None
     at_us, colon, event_id = text.partition(":")
-    if not colon or not at_us.lstrip("-").isdecimal() or len(at_us) > len(str(2**63)):
+    if not colon or _INSTANT.fullmatch(at_us) is None:
         fail(InvalidField("is not what `next` said", field="--after"))
     return int(at_us), event_id
 

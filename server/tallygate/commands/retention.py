@@ -35,7 +35,7 @@ Reason = Annotated[str, typer.Option(help="Why, for the record.", show_default=F
 def plan_months(
     *, postgres_dsn: PostgresDsn = None, config: Config = None, as_json: Json = False
 ) -> None:
-    """Show what would become of each month of events, and why."""
+    """Show what would become of each month that is older than what is kept, and why."""
     settings = settings_of(config, postgres_dsn=postgres_dsn)
     needs_postgres(settings)
 

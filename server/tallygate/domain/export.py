@@ -87,4 +87,4 @@ def columns_of(subject: Subject) -> tuple[Column, ...]:
 
 def instant_text(instant_us: int) -> str:
     """Return an instant in RFC 3339 with six digits of a second, so that texts sort as instants."""
-    return to_datetime(instant_us).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return to_datetime(instant_us).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from tallygate.domain.errors import TallygateError
-from tallygate.domain.retention import MonthFacts, Policy, Verdict, verdict
+from tallygate.domain.retention import MonthFacts, Policy, Verdict, due_before_us, verdict
 from tallygate.ports import Clock
 from tallygate.ports.export import RowFile
 from tallygate.ports.retention import MonthArchive, NotDropped, Retention
@@ -78,9 +78,14 @@ class RetentionParts:
 
 
 async def plan(parts: RetentionParts) -> list[Planned]:
-    """Return what becomes of each month of events."""
+    """Return what becomes of each month that is older than what is kept.
+
+    Younger ones are not even counted, which would be to read the whole ledger.
+    """
+    if not parts.policy.event_months:
+        return []
     now_us = parts.clock.now_us()
-    months = await parts.store.months(now_us)
+    months = await parts.store.months(due_before_us(now_us, parts.policy.event_months))
     return [Planned(each, verdict(each, parts.policy, now_us)) for each in months]
 
 

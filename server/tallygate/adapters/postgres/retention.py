@@ -23,7 +23,7 @@ from tallygate.ports.export import ExportQuery
 from tallygate.ports.retention import LegalHold, MonthArchive, MonthRows, MonthUsage, NotDropped
 
 PATIENCE_S: Final = 4 * 3_600
-# For counting what is dropped, while whoever ingests waits: some ten million events a second.
+# For counting what is dropped, while whoever ingests waits: streams hold far more than a minute.
 DROP_S: Final = 60
 
 

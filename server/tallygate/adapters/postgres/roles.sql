@@ -92,7 +92,8 @@ grant insert on
 grant insert, update, delete on
     tallygate.usage_minute, tallygate.usage_hour, tallygate.usage_day
     to tallygate_operator;
-grant insert, update on tallygate.delivery to tallygate_operator;
+grant insert, update on tallygate.delivery, tallygate.outbox_pruned to tallygate_operator;
+grant delete on tallygate.outbox, tallygate.delivery to tallygate_operator;
 grant execute on function tallygate.drop_month to tallygate_operator;
 
 -- Series are learned and forgotten; what was found and told is only ever added.

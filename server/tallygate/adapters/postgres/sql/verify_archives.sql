@@ -1,4 +1,6 @@
 -- Compare what dropped months came to, with what came since, with the rollups by day and the keys.
+-- Months are joined by what they are equal to, so that each table is read once, whatever their
+-- number; and none is where no month was dropped.
 with kept as (
     select dropped.month, usage.tenant_id, usage.meter, usage.events, usage.count, usage.sum,
         usage.max, usage.min
@@ -12,8 +14,7 @@ with kept as (
         coalesce(min(event.amount) filter (where event.refund_of = ''), 0)
     from tallygate.month_dropped as dropped
     join tallygate.usage_event as event
-        on event.event_time >= dropped.month
-        and event.event_time < dropped.month + interval '1 month'
+        on date_trunc('month', event.event_time, 'UTC') = dropped.month
     where $1 is null or event.tenant_id = $1
     group by 1, 2, 3
 ),
@@ -31,7 +32,7 @@ rolled as (
         coalesce(min(rollup.min) filter (where rollup.count > 0), 0) as min
     from tallygate.month_dropped as dropped
     join tallygate.usage_day as rollup
-        on rollup.bucket >= dropped.month and rollup.bucket < dropped.month + interval '1 month'
+        on date_trunc('month', rollup.bucket, 'UTC') = dropped.month
     where $1 is null or rollup.tenant_id = $1
     group by 1, 2, 3
 ),
@@ -39,8 +40,7 @@ named as (
     select dropped.month, named.tenant_id, count(*) as keys
     from tallygate.month_dropped as dropped
     join tallygate.event_key as named
-        on named.event_time >= dropped.month
-        and named.event_time < dropped.month + interval '1 month'
+        on date_trunc('month', named.event_time, 'UTC') = dropped.month
     where $1 is null or named.tenant_id = $1
     group by 1, 2
 )
