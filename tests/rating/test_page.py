@@ -49,7 +49,8 @@ def test_the_invoice_shown_is_the_one_that_is_made() -> None:
     assert [segment.plan for segment in cut] == ["start", "scale"]
     usage = []
     for meter, of, *quantities in table("meter"):
-        group: Group = tuple(tuple(each.split("=")) for each in of.split(",") if each)  # type: ignore[misc]
+        key, _, value = of.partition("=")
+        group: Group = ((key, value),) if of else ()
         for place, quantity in enumerate(quantities):
             usage += [
                 Measured(place, selection, Decimal(quantity), 1, group)

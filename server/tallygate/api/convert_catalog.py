@@ -33,6 +33,7 @@ from tallygate.domain.catalog_diff import Change, ChangeKind
 from tallygate.domain.errors import InvalidField
 from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.limit_rules import SUITS
+from tallygate.domain.price import TERMS
 from tallygate.domain.window import DAY_US, Calendar, Period, from_datetime, zone_of
 from tallygate.gen.v1 import admin_pb2, catalog_pb2
 
@@ -175,7 +176,8 @@ def plan_message(found: domain.Plan) -> catalog_pb2.Plan:
         limits=[_limit_message(limit) for limit in found.limits],
         description=found.description,
         prices=[price_message(each) for each in found.prices],
-        terms=terms_message(found.terms),
+        # A plan that states none has none: it comes back as it went.
+        terms=terms_message(found.terms) if found.terms != TERMS else None,
     )
 
 

@@ -53,6 +53,12 @@ def cover(window: Window) -> tuple[Piece, ...]:
     return tuple(_cover(window.start_us, window.end_us, _LENGTHS))
 
 
+def whole_minutes(window: Window) -> Window:
+    """Return a stretch with the minutes that it begins and ends in."""
+    start_us = window.start_us // MINUTE_US * MINUTE_US
+    return Window(start_us, -(-window.end_us // MINUTE_US) * MINUTE_US)
+
+
 def added(figures: Sequence[Figures]) -> Figures:
     """Return usage of several pieces together."""
     used = [each for each in figures if each.count]

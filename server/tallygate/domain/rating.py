@@ -16,7 +16,7 @@ from typing import Final
 
 from tallygate.domain.errors import NotFound, TooManyItems
 from tallygate.domain.ids import MeterName, TenantId
-from tallygate.domain.invoice import Invoice, InvoiceLine, LineKind, Measured
+from tallygate.domain.invoice import Invoice, InvoiceLine, LineKind, Measured, Selection
 from tallygate.domain.money import exactly, total
 from tallygate.domain.price import ZERO, ExchangeAt, Pay, Price, PriceId, PriceModel
 from tallygate.domain.price_lines import (
@@ -118,6 +118,9 @@ def _lines(rating: Rating) -> Iterator[InvoiceLine]:
     yield from _ahead(rating)
     purse = Purse(rating.grants)
     once: set[PriceId] = set()
+    used: dict[tuple[int, Selection], list[Measured]] = {}
+    for measured in rating.usage:
+        used.setdefault((measured.segment, measured.selection), []).append(measured)
     for place, segment in enumerate(rating.segments):
         of = _stretch(rating, segment.window)
         made: list[InvoiceLine] = []
@@ -126,22 +129,18 @@ def _lines(rating: Rating) -> Iterator[InvoiceLine]:
                 continue
             under = _under(rating, segment, price, of)
             if price.model is not PriceModel.FLAT:
-                for measured in _measured(rating, place, price):
+                selection = segment.selection(price)
+                found = used.get((place, selection), [])
+                if not found and not price.per:
+                    # A minimum is asked for without usage, too.
+                    found = [Measured(place, selection, ZERO, 0)]
+                for measured in sorted(found, key=lambda each: each.group):
                     made += usage_lines(price, measured, under, purse)
             elif not _had(once, price):
                 made += fee_lines(price, under, purse)
         yield from made
         if segment.terms.minimum or segment.terms.discount:
             yield from plan_lines(_under(rating, segment, None, of), made)
-
-
-def _measured(rating: Rating, place: int, price: Price) -> list[Measured]:
-    """Return a price's usage by group; a price that tells none apart has some even without."""
-    selection = rating.segments[place].selection(price)
-    found = [each for each in rating.usage if each.segment == place and each.selection == selection]
-    if not found and not price.per:
-        found = [Measured(place, selection, ZERO, 0)]
-    return sorted(found, key=lambda each: each.group)
 
 
 def _ahead(rating: Rating) -> Iterator[InvoiceLine]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
 
-from tallygate.domain.billed import Figures, Level, Piece, added, cover
+from tallygate.domain.billed import Figures, Level, Piece, added, cover, whole_minutes
 from tallygate.domain.catalog import Aggregation, Catalog, Tenant
 from tallygate.domain.credit import CreditGrant
 from tallygate.domain.event import UsageEvent
@@ -53,14 +53,12 @@ class FakeBilledUsage:
 
     async def meters(self, tenant_id: TenantId, window: Window) -> list[MeterName]:
         """Return the meters with usage in the minutes of a stretch, by name."""
-        start_us = window.start_us - window.start_us % MINUTE_US
+        within = whole_minutes(window)
         return sorted(
             {
                 event.meter
                 for event in self.stored
-                if event.tenant_id == tenant_id
-                and start_us <= event.event_time_us
-                and event.event_time_us - event.event_time_us % MINUTE_US < window.end_us
+                if event.tenant_id == tenant_id and within.holds(event.event_time_us)
             }
         )
 

@@ -13,7 +13,7 @@ import asyncpg
 from tallygate.adapters.postgres.billed_apart import folded, from_groups, where_of
 from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
-from tallygate.domain.billed import PLAIN, Figures, Level, cover, quantity_of
+from tallygate.domain.billed import PLAIN, Figures, Level, cover, quantity_of, whole_minutes
 from tallygate.domain.errors import TooManyItems
 from tallygate.domain.ids import EventId, MeterName, TenantId
 from tallygate.domain.invoice import Group, Measured, Selection
@@ -48,9 +48,14 @@ class PostgresBilledUsage:
 
     async def meters(self, tenant_id: TenantId, window: Window) -> list[MeterName]:
         """Return the meters with usage in the minutes of a stretch, by name."""
+        pieces = cover(whole_minutes(window))
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
-                query("billed_meters"), tenant_id, window.start_us, window.end_us
+                query("billed_meters"),
+                tenant_id,
+                [piece.level.value for piece in pieces],
+                [piece.window.start_us for piece in pieces],
+                [piece.window.end_us for piece in pieces],
             )
         return [MeterName(row["meter"]) for row in rows]
 
