@@ -36,6 +36,18 @@ class Subject:
         """Store events alone."""
         await self.ledger.persist(LedgerBatch(events))
 
+    async def number(self) -> int:
+        """Return the number of the meter's shape, 0 for none."""
+        return sum(state.number for state in await self.rollups.shapes())
+
+    async def days(self) -> list[UsedDay]:
+        """Return the days of the meter's shape."""
+        return list(await self.rollups.days(await self.number()))
+
+    async def rebuild(self, hours: Window, known: Window | None) -> bool:
+        """Make the rollups of the meter's shape anew."""
+        return await self.rollups.rebuild(await self.number(), hours, known)
+
 
 @pytest.fixture(params=["fake", "postgres"])
 def dsn(request: pytest.FixtureRequest) -> str | None:
@@ -58,10 +70,10 @@ async def subject(dsn: str | None) -> AsyncIterator[Subject]:
 async def test_a_meter_that_was_never_used_is_whole(subject: Subject) -> None:
     """From its first event on, whenever that is."""
     await subject.rollups.switch(REQUESTS, BY_REGION)
-    assert await subject.rollups.days(REQUESTS) == []
+    assert await subject.days() == []
     await subject.store(event(1), event(2, event_time_us=NOON_US - DAY_US))
     assert await subject.rollups.shapes() == [ShapeState(REQUESTS, BY_REGION, True)]
-    assert await subject.rollups.days(REQUESTS) == [
+    assert await subject.days() == [
         UsedDay(TODAY_US - DAY_US, 1, True),
         UsedDay(TODAY_US, 1, True),
     ]
@@ -72,14 +84,14 @@ async def test_a_meter_in_use_is_whole_once_it_is_made_anew(subject: Subject) ->
     await subject.store(event(1), event(2), event(3, event_time_us=NOON_US - DAY_US))
     await subject.rollups.switch(REQUESTS, USERS)
     today = Window(TODAY_US, TODAY_US + DAY_US)
-    assert await subject.rollups.rebuild(REQUESTS, today, today)
-    assert await subject.rollups.days(REQUESTS) == [
+    assert await subject.rebuild(today, today)
+    assert await subject.days() == [
         UsedDay(TODAY_US - DAY_US, 1, False),
         UsedDay(TODAY_US, 2, True),
     ]
     assert await subject.rollups.shapes() == [ShapeState(REQUESTS, USERS, False)]
     yesterday = Window(TODAY_US - DAY_US, TODAY_US)
-    assert await subject.rollups.rebuild(REQUESTS, yesterday, None)
+    assert await subject.rebuild(yesterday, None)
     assert await subject.rollups.shapes() == [ShapeState(REQUESTS, USERS, True)]
 
 
@@ -92,23 +104,23 @@ async def test_hours_add_up_to_a_day(subject: Subject) -> None:
         (Window(noon, TODAY_US + DAY_US), False),
         (Window(TODAY_US, noon), True),
     ):
-        await subject.rollups.rebuild(REQUESTS, hours, hours)
-        assert [day.whole for day in await subject.rollups.days(REQUESTS)] == [whole]
+        await subject.rebuild(hours, hours)
+        assert [day.whole for day in await subject.days()] == [whole]
 
 
 async def test_a_shape_is_switched_once(subject: Subject) -> None:
     """The same shape again changes nothing; another begins without events, as none does."""
     await subject.store(event(1))
     await subject.rollups.switch(REQUESTS, BY_REGION)
-    await subject.rollups.rebuild(REQUESTS, Window(0, HOUR_US), None)
+    await subject.rebuild(Window(0, HOUR_US), None)
     await subject.rollups.switch(REQUESTS, BY_REGION)
     assert await subject.rollups.shapes() == [ShapeState(REQUESTS, BY_REGION, True)]
     await subject.rollups.switch(REQUESTS, USERS)
     assert await subject.rollups.shapes() == [ShapeState(REQUESTS, USERS, False)]
     await subject.rollups.switch(REQUESTS, None)
     assert await subject.rollups.shapes() == []
-    assert await subject.rollups.days(REQUESTS) == []
-    assert not await subject.rollups.rebuild(REQUESTS, Window(0, HOUR_US), None)
+    assert await subject.days() == []
+    assert not await subject.rebuild(Window(0, HOUR_US), None)
 
 
 async def test_what_is_given_up_is_deleted(subject: Subject) -> None:
@@ -119,3 +131,15 @@ async def test_what_is_given_up_is_deleted(subject: Subject) -> None:
     await subject.rollups.switch(REQUESTS, USERS)
     assert await subject.rollups.purge(9) == 1
     assert await subject.rollups.purge(9) == 0
+
+
+async def test_a_shape_that_was_given_up_is_not_made(subject: Subject) -> None:
+    """Whoever is at it is told, and what is in effect is not taken for whole by that."""
+    await subject.store(event(1))
+    await subject.rollups.switch(REQUESTS, BY_REGION)
+    before = await subject.number()
+    await subject.rollups.switch(REQUESTS, USERS)
+    await subject.rollups.switch(REQUESTS, BY_REGION)
+    assert not await subject.rollups.rebuild(before, Window(0, HOUR_US), None)
+    assert await subject.rollups.days(before) == []
+    assert await subject.rollups.shapes() == [ShapeState(REQUESTS, BY_REGION, False)]

@@ -15,7 +15,7 @@ from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.rollup import shape_of
 from tallygate.domain.window import HOUR_US, Window
 from tallygate.flow.verify import Report, Verify, VerifyParts
-from tests.property.test_group_rollups import METERS, declared, events_of, stored
+from tests.property.test_group_rollups import METERS, declared, events_of, rebuilt, stored
 from tests.servers import connection
 
 
@@ -125,7 +125,7 @@ async def test_rollups_that_are_made_anew_are_not_verified(books: Books) -> None
     report = await books.report()
     assert not report.clean
     assert [meter in told for told in report.unverified] == [True]
-    await rollups.rebuild(meter, Window(0, HOUR_US), None)
+    await rebuilt(rollups, meter, Window(0, HOUR_US), None)
     report = await books.report()
     assert report.unverified == []
     assert {each.where.split()[0] for each in report.differences} == {MeterName(meter)}

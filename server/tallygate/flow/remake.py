@@ -90,11 +90,11 @@ class KeepRollups:
             return RemakeCounts()
         switched = await self._follow(catalog)
         states = await self._rollups.shapes()
-        lacking = [state.meter for state in states if not state.whole]
+        lacking = [state for state in states if not state.whole]
         self._observer.incomplete(len(lacking))
         steps = 0
         if lacking:
-            steps = await self._some(lacking[0])
+            steps = await self._some(lacking[0].number)
         purged = await self._rollups.purge(PURGED_GROUPS_MAX)
         return RemakeCounts(switched, steps, purged)
 
@@ -112,22 +112,23 @@ class KeepRollups:
         catalog = await self._catalogs.effective(self._clock.now_us())
         _checked(catalog, meter, window)
         await self._follow(catalog)
-        days = await self._rollups.days(meter)
-        made = 0
+        numbers = {state.meter: state.number for state in await self._rollups.shapes()}
+        number, made = numbers.get(meter, 0), 0
+        days = await self._rollups.days(number)
         for step in steps_of(days, window):
-            if not await self._rollups.rebuild(meter, step.hours, step.hours):
+            if not await self._rollups.rebuild(number, step.hours, step.hours):
                 return made
             made += 1
             note(step.events)
         if window is None:
-            await self._rollups.rebuild(meter, _last_hour(days), None)
+            await self._rollups.rebuild(number, _last_hour(days), None)
         return made
 
     async def states(self) -> list[MeterRollups]:
         """Return the meters with rollups of their own, and what these lack."""
         found = []
         for state in await self._rollups.shapes():
-            days = await self._rollups.days(state.meter)
+            days = await self._rollups.days(state.number)
             missing = sum(not state.whole and not day.whole for day in days)
             found.append(MeterRollups(state.meter, state.whole, len(days), missing))
         return found
@@ -143,18 +144,18 @@ class KeepRollups:
                 switched += 1
         return switched
 
-    async def _some(self, meter: MeterName) -> int:
+    async def _some(self, number: int) -> int:
         """Make the oldest days that lack events whole, about as many as a step takes."""
-        days = await self._rollups.days(meter)
+        days = await self._rollups.days(number)
         lacking = [day for day in days if not day.whole]
         chunk = next(_chunks(lacking), [])
         steps = list(steps_of(chunk))
         for step in steps:
-            if not await self._rollups.rebuild(meter, step.hours, step.hours):
+            if not await self._rollups.rebuild(number, step.hours, step.hours):
                 return 0
         if len(chunk) == len(lacking):
             # Days that come to be used later are whole from their first event on.
-            await self._rollups.rebuild(meter, _last_hour(days), None)
+            await self._rollups.rebuild(number, _last_hour(days), None)
         return len(steps) or 1
 
 

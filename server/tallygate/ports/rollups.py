@@ -8,7 +8,7 @@ A method raises `BackendUnavailable` when Postgres does not answer in time, or o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tallygate.domain.ids import MeterName
@@ -18,11 +18,15 @@ from tallygate.domain.window import Window
 
 @dataclass(frozen=True, slots=True)
 class ShapeState:
-    """The shape of a meter's rollups; `whole` says that they have all events there are."""
+    """The shape of a meter's rollups; `whole` says that they have all events there are.
+
+    `number` is another one after each change, also back to a shape that there was.
+    """
 
     meter: MeterName
     shape: Shape
     whole: bool
+    number: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +52,14 @@ class Rollups(Protocol):
         """
         ...
 
-    async def days(self, meter: MeterName) -> Sequence[UsedDay]:
-        """Return the days on which a meter was used, oldest first; none without a shape."""
+    async def days(self, number: int) -> Sequence[UsedDay]:
+        """Return the days on which the meter of a shape was used, oldest first."""
         ...
 
-    async def rebuild(self, meter: MeterName, hours: Window, known: Window | None) -> bool:
+    async def rebuild(self, number: int, hours: Window, known: Window | None) -> bool:
         """Make rollups of whole hours anew; then they are whole in `known`, for None everywhere.
 
-        Says whether the meter still has a shape.
+        Says whether the shape of that number is still in effect; if not, nothing was made.
         """
         ...
 

@@ -20,6 +20,7 @@ class _Kept:
 
     shape: Shape | None
     windows: list[Window] | None
+    number: int
 
 
 @dataclass(slots=True)
@@ -30,12 +31,13 @@ class FakeRollups:
     remade: list[tuple[MeterName, Window]] = field(default_factory=list)
     _kept: dict[MeterName, _Kept] = field(default_factory=dict)
     _given_up: int = 0
+    _switched: int = 0
 
     async def shapes(self) -> list[ShapeState]:
         """Return the shapes in effect, by meter."""
         self.ledger.answer()
         return [
-            ShapeState(meter, kept.shape, kept.windows is None)
+            ShapeState(meter, kept.shape, kept.windows is None, kept.number)
             for meter, kept in sorted(self._kept.items())
             if kept.shape is not None
         ]
@@ -49,15 +51,16 @@ class FakeRollups:
         used = self._days(meter)
         if before is not None and before.shape is not None and used:
             self._given_up += 1
-        self._kept[meter] = _Kept(shape, [] if used else None)
+        self._switched += 1
+        self._kept[meter] = _Kept(shape, [] if used else None, self._switched)
 
-    async def days(self, meter: MeterName) -> Sequence[UsedDay]:
-        """Return the days on which a meter was used, oldest first; none without a shape."""
+    async def days(self, number: int) -> Sequence[UsedDay]:
+        """Return the days on which the meter of a shape was used, oldest first."""
         self.ledger.answer()
-        kept = self._kept.get(meter)
-        if kept is None or kept.shape is None:
+        found = self._numbered(number)
+        if found is None:
             return []
-        windows = kept.windows
+        meter, windows = found[0], found[1].windows
         return [
             UsedDay(
                 day_us,
@@ -68,12 +71,13 @@ class FakeRollups:
             for day_us, events in sorted(self._days(meter).items())
         ]
 
-    async def rebuild(self, meter: MeterName, hours: Window, known: Window | None) -> bool:
+    async def rebuild(self, number: int, hours: Window, known: Window | None) -> bool:
         """Make rollups of whole hours anew; then they are whole in `known`, for None everywhere."""
         self.ledger.answer()
-        kept = self._kept.get(meter)
-        if kept is None or kept.shape is None:
+        found = self._numbered(number)
+        if found is None:
             return False
+        meter, kept = found
         self.remade.append((meter, hours))
         if known is None:
             kept.windows = None
@@ -87,6 +91,12 @@ class FakeRollups:
         purged = min(groups_max, self._given_up)
         self._given_up -= purged
         return purged
+
+    def _numbered(self, number: int) -> tuple[MeterName, _Kept] | None:
+        for meter, kept in self._kept.items():
+            if kept.number == number and kept.shape is not None:
+                return meter, kept
+        return None
 
     def _days(self, meter: MeterName) -> dict[int, int]:
         found: dict[int, int] = {}

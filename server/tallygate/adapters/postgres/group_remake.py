@@ -33,7 +33,12 @@ class PostgresRollups:
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(query("rollup_shapes"))
         return [
-            ShapeState(MeterName(row["meter"]), shape_from(row["definition"]), row["whole"])
+            ShapeState(
+                MeterName(row["meter"]),
+                shape_from(row["definition"]),
+                row["whole"],
+                row["shape_id"],
+            )
             for row in rows
         ]
 
@@ -43,33 +48,33 @@ class PostgresRollups:
         async with self._postgres.connection() as connection, connection.transaction():
             await connection.fetchval(query("rollup_switch"), meter, definition)
 
-    async def days(self, meter: MeterName) -> Sequence[UsedDay]:
-        """Return the days on which a meter was used, oldest first; none without a shape."""
+    async def days(self, number: int) -> Sequence[UsedDay]:
+        """Return the days on which the meter of a shape was used, oldest first."""
         async with self._postgres.connection() as connection:
-            rows = await connection.fetch(query("rollup_days"), meter)
+            rows = await connection.fetch(query("rollup_days"), number)
         return [UsedDay(row["start_us"], row["events"], row["whole"]) for row in rows]
 
-    async def rebuild(self, meter: MeterName, hours: Window, known: Window | None) -> bool:
+    async def rebuild(self, number: int, hours: Window, known: Window | None) -> bool:
         """Make rollups of whole hours anew. See the port."""
         attempt = 1
         while True:
             try:
-                return await self._rebuild(meter, hours, known)
+                return await self._rebuild(number, hours, known)
             except Contended:
                 if attempt == ATTEMPTS_MAX:
                     raise
                 attempt += 1
 
-    async def _rebuild(self, meter: MeterName, hours: Window, known: Window | None) -> bool:
+    async def _rebuild(self, number: int, hours: Window, known: Window | None) -> bool:
         bounds = (known.start_us, known.end_us) if known is not None else (None, None)
         async with self._postgres.connection() as connection, connection.transaction():
             await connection.execute(query("replay_patience"), str(STEP_TIMEOUT_MS))
             found = await connection.fetchval(
                 query("rollup_rebuild"),
-                *(meter, hours.start_us, hours.end_us, *bounds),
+                *(number, hours.start_us, hours.end_us, *bounds),
                 timeout=STEP_TIMEOUT_MS / 1000,
             )
-        return found is not None and int(found) >= 0
+        return int(found) >= 0
 
     async def purge(self, groups_max: int) -> int:
         """Delete rollups of up to so many groups of shapes that were given up; say how many."""

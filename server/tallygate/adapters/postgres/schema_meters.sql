@@ -97,6 +97,21 @@ create function tallygate.other_group(group_values jsonb) returns jsonb
 comment on function tallygate.other_group is
     'The group of all that have none of their own, beside groups of so many values.';
 
+create function tallygate.asked_groups(groups jsonb) returns table (
+    place integer, shape_id integer, tenant_id text, own jsonb, other jsonb,
+    own_digest text, other_digest text
+)
+    language sql immutable
+    as $$
+        select asked.place::integer - 1, (asked.part ->> 0)::integer,
+            (asked.part ->> 1) collate "C", asked.part -> 2, other.own,
+            md5((asked.part -> 2)::text), md5(other.own::text)
+        from jsonb_array_elements(groups) with ordinality as asked (part, place)
+        cross join lateral (select tallygate.other_group(asked.part -> 2) as own) as other
+    $$;
+comment on function tallygate.asked_groups is
+    'Rows of [shape, tenant, values] by their place, each with the group of all others.';
+
 create function tallygate.resolve_groups(groups jsonb)
     returns table (place integer, group_id bigint)
     language plpgsql
@@ -106,56 +121,62 @@ create function tallygate.resolve_groups(groups jsonb)
 begin
     -- Where a tenant has the group of all others, no group is made any more.
     if exists (
-        select from jsonb_array_elements(groups) as asked (part)
+        with asked as materialized (select * from tallygate.asked_groups(groups))
+        select from asked
         where not exists (
-            select from tallygate.rollup_group as own
-            where own.shape_id = (asked.part ->> 0)::integer
-                and own.tenant_id = asked.part ->> 1
-                and own.digest in (
-                    md5((asked.part -> 2)::text),
-                    md5(tallygate.other_group(asked.part -> 2)::text)
-                )
+            select from tallygate.rollup_group as known
+            where known.shape_id = asked.shape_id and known.tenant_id = asked.tenant_id
+                and known.digest = asked.own_digest
+        ) and not exists (
+            select from tallygate.rollup_group as known
+            where known.shape_id = asked.shape_id and known.tenant_id = asked.tenant_id
+                and known.digest = asked.other_digest
         )
     ) then
         -- One after the other, in one order: what others made shows to the statement that follows.
         perform pg_advisory_xact_lock(1413825364, shape.shape_id)
         from (
-            select distinct (asked.part ->> 0)::integer as shape_id
-            from jsonb_array_elements(groups) as asked (part)
-            order by 1
+            select distinct shape_id from tallygate.asked_groups(groups) order by shape_id
         ) as shape;
         insert into tallygate.rollup_group (shape_id, tenant_id, group_values)
-        select shape_id, tenant_id,
-            case when had + nth <= 10000 then own else other end
-        from (
-            select asked.*,
-                row_number() over (partition by shape_id, tenant_id order by own) as nth,
-                (
-                    select count(*) from tallygate.rollup_group as made
-                    where made.shape_id = asked.shape_id and made.tenant_id = asked.tenant_id
-                ) as had
-            from (
-                select distinct (part ->> 0)::integer as shape_id, part ->> 1 as tenant_id,
-                    part -> 2 as own, tallygate.other_group(part -> 2) as other
-                from jsonb_array_elements(groups) as found (part)
-            ) as asked
-            where not exists (
-                select from tallygate.rollup_group as made
-                where made.shape_id = asked.shape_id and made.tenant_id = asked.tenant_id
-                    and made.digest in (md5(asked.own::text), md5(asked.other::text))
-            )
-        ) as fresh
+        with asked as materialized (
+            select distinct shape_id, tenant_id, own, other, own_digest, other_digest
+            from tallygate.asked_groups(groups)
+        ),
+        made as materialized (
+            select shape_id, tenant_id, count(*) as count
+            from tallygate.rollup_group
+            where (shape_id, tenant_id) in (select shape_id, tenant_id from asked)
+            group by shape_id, tenant_id
+        )
+        select shape_id, tenant_id, case
+            when coalesce(made.count, 0) + row_number() over (
+                partition by shape_id, tenant_id order by asked.own
+            ) <= 10000 then asked.own
+            else asked.other
+        end
+        from asked left join made using (shape_id, tenant_id)
+        where not exists (
+            select from tallygate.rollup_group as known
+            where known.shape_id = asked.shape_id and known.tenant_id = asked.tenant_id
+                and known.digest = asked.own_digest
+        ) and not exists (
+            select from tallygate.rollup_group as known
+            where known.shape_id = asked.shape_id and known.tenant_id = asked.tenant_id
+                and known.digest = asked.other_digest
+        )
         on conflict do nothing;
     end if;
     return query
-        select asked.place::integer - 1, coalesce(own.group_id, other.group_id)
-        from jsonb_array_elements(groups) with ordinality as asked (part, place)
+        with asked as materialized (select * from tallygate.asked_groups(groups))
+        select asked.place, coalesce(own.group_id, other.group_id)
+        from asked
         left join tallygate.rollup_group as own
-            on own.shape_id = (asked.part ->> 0)::integer and own.tenant_id = asked.part ->> 1
-            and own.digest = md5((asked.part -> 2)::text)
+            on own.shape_id = asked.shape_id and own.tenant_id = asked.tenant_id
+            and own.digest = asked.own_digest
         left join tallygate.rollup_group as other
-            on other.shape_id = (asked.part ->> 0)::integer and other.tenant_id = asked.part ->> 1
-            and other.digest = md5(tallygate.other_group(asked.part -> 2)::text);
+            on other.shape_id = asked.shape_id and other.tenant_id = asked.tenant_id
+            and other.digest = asked.other_digest;
 end
 $$;
 comment on function tallygate.resolve_groups is
@@ -318,8 +339,12 @@ begin
         arrived = rollup.arrived or excluded.arrived;
     perform tallygate.join_levels(
         (
-            select jsonb_agg(jsonb_build_array(ids[(part ->> 0)::integer + 1], part -> 1))
-            from jsonb_array_elements(levels) as found (part)
+            select jsonb_agg(jsonb_build_array(group_id, minute))
+            from (
+                select distinct ids[(part ->> 0)::integer + 1] as group_id,
+                    tallygate.bucket_of((part ->> 1)::bigint, 0) as minute
+                from jsonb_array_elements(levels) as found (part)
+            ) as touched
         )
     );
 end

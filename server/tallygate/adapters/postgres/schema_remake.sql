@@ -87,13 +87,19 @@ create function tallygate.grouped_events(
     as $$
         select event.tenant_id, coalesce(own.group_id, other.group_id), event.at_us,
             event.event_id, event.refund, event.amount, event.part_key, event.part_units
-        from tallygate.shaped_events(asked_shape, asked_tenant, starts, ends) as event
+        from (
+            select found.*, md5(found.group_values::text) as own_digest,
+                md5(tallygate.other_group(found.group_values)::text) as other_digest
+            from tallygate.shaped_events(asked_shape, asked_tenant, starts, ends) as found
+            -- So that each event's group is spelled once, and not for each group it may be.
+            offset 0
+        ) as event
         left join tallygate.rollup_group as own
             on own.shape_id = asked_shape and own.tenant_id = event.tenant_id
-            and own.digest = md5(event.group_values::text)
+            and own.digest = event.own_digest
         left join tallygate.rollup_group as other
             on other.shape_id = asked_shape and other.tenant_id = event.tenant_id
-            and other.digest = md5(tallygate.other_group(event.group_values)::text)
+            and other.digest = event.other_digest
     $$;
 comment on function tallygate.grouped_events is
     'The ledger''s events of a shape''s meter, each with the group that it is rolled up in.';
