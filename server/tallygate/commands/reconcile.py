@@ -13,8 +13,9 @@ from typing import Annotated, Final
 
 import typer
 
+from tallygate.commands.audited import run_audited
 from tallygate.commands.options import CatalogFile, Config, Json, PostgresDsn, RedisUrl, settings_of
-from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, counting, run, show
+from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, counting, show
 from tallygate.commands.times import instant_us
 from tallygate.domain import ids
 from tallygate.domain.drift import spelled
@@ -110,7 +111,14 @@ def reconcile(
                         after = until
         return tally
 
-    tally = run(work())
+    tally = run_audited(
+        settings,
+        "reconcile",
+        work(),
+        tenant_id=tenant,
+        shows=not record,
+        request={"period": period, "stripe": stripe, "record": record},
+    )
     show([*_sheets(tally)], as_json=as_json)
     if not tally.clean:
         raise typer.Exit(EXIT_FAILED)
