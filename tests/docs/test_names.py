@@ -123,10 +123,10 @@ def test_commands_exist(page: str) -> None:
             check_command(words[1:])
 
 
-def test_flags_of_the_readme_exist() -> None:
-    """A flag that a row of the README's commands names is one of that row's command."""
+def test_flags_of_the_commands_exist() -> None:
+    """A flag that a row of the tables of commands names is one of that row's command."""
     checked = 0
-    for name, text, *_ in rows(pages()["README.md"]):
+    for name, text, *_ in (*rows(pages()["README.md"]), *rows(pages()["docs/commands.md"])):
         verb = re.match(r"`tallygate ([a-z-]+)", name)
         if verb is None:
             continue
@@ -136,10 +136,11 @@ def test_flags_of_the_readme_exist() -> None:
     assert checked
 
 
-def test_every_command_is_in_the_readme() -> None:
-    """The README leaves no verb out."""
+def test_every_command_is_listed() -> None:
+    """The tables of commands, in the README and beside it, leave no verb out."""
     root = typer.main.get_group(app)
-    named = {words[1] for words in inline_commands(pages()["README.md"]) if len(words) > 1}
+    listed = pages()["README.md"] + pages()["docs/commands.md"]
+    named = {words[1] for words in inline_commands(listed) if len(words) > 1}
     assert set(root.list_commands(typer.Context(root))) <= named
 
 

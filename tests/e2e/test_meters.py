@@ -86,7 +86,7 @@ async def test_groups_follow_the_catalog(tmp_path: Path, redis_url: str, postgre
         assert [row["meter"] for row in rows_of(status, "rollups")] == ["requests", "users"]
 
 
-ASKED = {"tenant": "acme", "meter": "requests"}
+ASKED: dict[str, Any] = {"tenant": "acme", "meter": "requests"}
 
 
 def test_the_last_day_is_asked_for_unless_told() -> None:
@@ -129,5 +129,5 @@ def test_durations_and_bounds_are_read() -> None:
 def test_a_wrong_option_is_named(given: dict[str, str], option: str) -> None:
     """Before anything is asked."""
     with pytest.raises(typer.BadParameter) as raised:
-        request_of(WindowsAsked(**{**ASKED, **given}), NOON_US)  # type: ignore[arg-type]
+        request_of(WindowsAsked(**{**ASKED, **given}), NOON_US)
     assert raised.value.param_hint == option

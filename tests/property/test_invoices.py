@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
@@ -15,7 +14,7 @@ from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger
 from tallygate.adapters.postgres.exchange_rates import PostgresExchangeRates
 from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.pool import Postgres
-from tallygate.domain.catalog import Catalog, Meter, Tenant
+from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.credit import GrantAsked, GrantId
 from tallygate.domain.event import EventContext, UsageEvent
 from tallygate.domain.exchange import ExchangeRate
@@ -56,7 +55,7 @@ async def emptied(dsn: str) -> AsyncIterator[Postgres]:
 
 async def fill(postgres: Postgres, story: Story) -> None:
     """Have all of a story happen."""
-    meters = {MeterName(name): Meter(MeterName(name), kind) for name, kind in METERS.items()}
+    meters = {meter.name: meter for meter in METERS.values()}
     store = PostgresCatalogStore(postgres)
     for version, (at_us, plan) in enumerate(story.plans):
         tenant = Tenant(ACME, plan.name, currency=story.currency)
@@ -88,15 +87,16 @@ def _decimal(numerator: int, denominator: int) -> Decimal:
 
 
 def _event(number: int, use: Use) -> UsageEvent:
-    made = event(
+    return event(
         number,
+        event_id=EventId(use.name),
+        refund_of=EventId(use.refund_of),
         meter=MeterName(use.meter),
         amount=use.amount,
         event_time_us=use.at_us,
         dimensions=dict(use.dimensions),
         context=EventContext(),
     )
-    return made if use.amount > 0 else replace(made, refund_of=EventId("earlier"))
 
 
 @settings(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 
-from tallygate.domain.catalog import Aggregation, Plan
+from tallygate.domain.catalog import Aggregation, Meter, Plan
 from tallygate.domain.price import (
     ExchangeAt,
     Pay,
@@ -24,12 +24,14 @@ COINS = {"USD": 100, "EUR": 100, "JPY": 1, "KWD": 1000}
 
 @dataclass(frozen=True)
 class Use:
-    """One event."""
+    """One event; one below nothing takes from the event `refund_of`, at the same time."""
 
     at_us: int
     meter: str
     amount: int
     dimensions: tuple[tuple[str, str], ...] = ()
+    name: str = ""
+    refund_of: str = ""
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Story:
     currency: str
     plans: Sequence[tuple[int, Plan]]
     uses: Sequence[Use]
-    meters: dict[str, Aggregation]
+    meters: dict[str, Meter]
     grants: list[NaiveGrant] = field(default_factory=list)
     rates: dict[tuple[str, int], Fraction] = field(default_factory=dict)
 
@@ -70,7 +72,6 @@ def dues(story: Story) -> Iterator[tuple[tuple[object, ...], Fraction]]:
         spent = Fraction(0)
         due = Fraction(0)
         part = Fraction(end - start, story.end_us - story.start_us)
-        uses = [use for use in story.uses if start <= use.at_us < end]
         for price in plan.prices:
             if price.model is PriceModel.FLAT and price.pay is Pay.ADVANCE:
                 continue
@@ -78,7 +79,7 @@ def dues(story: Story) -> Iterator[tuple[tuple[object, ...], Fraction]]:
                 if price.price_id in asked_once:
                     continue
                 asked_once.add(price.price_id)
-            for group, amount, paid in price_dues(story, plan, price, (start, end), uses):
+            for group, amount, paid in price_dues(story, plan, price, (start, end)):
                 yield (price.price_id, start, group), amount
                 due += amount
                 spent += amount + paid
@@ -102,7 +103,7 @@ def dues(story: Story) -> Iterator[tuple[tuple[object, ...], Fraction]]:
 
 
 def price_dues(
-    story: Story, plan: Plan, price: Price, within: tuple[int, int], uses: Sequence[Use]
+    story: Story, plan: Plan, price: Price, within: tuple[int, int]
 ) -> Iterator[tuple[object, Fraction, Fraction]]:
     """Iterate over group, what is due in coins, and what credits pay of it in coins."""
     part = Fraction(within[1] - within[0], story.end_us - story.start_us)
@@ -118,7 +119,7 @@ def price_dues(
         assert plan.terms.credit is not None
         rate *= Fraction(plan.terms.credit.price)
     rounding = price.rounding or plan.terms.rounding
-    for group, quantity in quantities(story, price, uses):
+    for group, quantity in quantities(story, price, within):
         if price.model is PriceModel.FLAT:
             amounts = [Fraction(price.amount) * scale]
         else:
@@ -150,20 +151,26 @@ def price_dues(
 
 
 def quantities(
-    story: Story, price: Price, uses: Sequence[Use]
+    story: Story, price: Price, within: tuple[int, int]
 ) -> Iterator[tuple[object, Fraction | None]]:
     """Iterate over groups with what was used, None where nothing was and nothing is asked for."""
     if price.model is PriceModel.FLAT:
         yield (), Fraction(0)
         return
-    mine = [use for use in uses if use.meter == price.meter and wanted(price, use)]
+    meter = story.meters[price.meter]
+    until = [use for use in story.uses if use.at_us < within[1]]
+    mine = [use for use in until if use.meter == price.meter and wanted(price, use)]
+    used = [use for use in mine if use.at_us >= within[0]]
     if not price.per:
-        nothing = not mine and not price.minimum
-        yield (), None if nothing else measure(story.meters[price.meter], mine)
+        found = measure(meter, mine, *within)
+        nothing = not used and not found and not price.minimum
+        yield (), None if nothing else found
         return
     for value in sorted({dict(use.dimensions).get(price.per, "") for use in mine}):
         of_value = [use for use in mine if dict(use.dimensions).get(price.per, "") == value]
-        yield ((price.per, value),), measure(story.meters[price.meter], of_value)
+        found = measure(meter, of_value, *within)
+        if found or any(use in of_value for use in used):
+            yield ((price.per, value),), found
 
 
 def wanted(price: Price, use: Use) -> bool:
@@ -172,18 +179,60 @@ def wanted(price: Price, use: Use) -> bool:
     return all(found.get(key, "") in values for key, values in price.where)
 
 
-def measure(aggregation: Aggregation, uses: Sequence[Use]) -> Fraction:
-    """Return what events come to."""
-    own = [use.amount for use in uses if use.amount > 0]
-    match aggregation:
+def measure(meter: Meter, uses: Sequence[Use], start: int, end: int) -> Fraction:
+    """Return what events come to from `start` to `end`; earlier ones may have set a level."""
+    here = [use for use in uses if start <= use.at_us < end]
+    own = [use.amount for use in here if use.amount > 0]
+    match meter.aggregation:
         case Aggregation.COUNT:
             return Fraction(len(own))
         case Aggregation.SUM:
-            return Fraction(sum(use.amount for use in uses))
+            return Fraction(sum(use.amount for use in here))
         case Aggregation.MAX:
             return Fraction(max(own, default=0))
-        case _:
+        case Aggregation.MIN:
             return Fraction(min(own, default=0))
+        case Aggregation.LATEST:
+            last = sorted((use.at_us, use.name, use.amount) for use in here if use.amount > 0)
+            return Fraction(last[-1][2] if last else 0)
+        case Aggregation.UNIQUE:
+            values = {dict(use.dimensions).get(meter.unique_by, "") for use in here} - {""}
+            return Fraction(sum(net(meter.unique_by, value, here) > 0 for value in values))
+        case Aggregation.PERCENTILE:
+            # Amounts below 128 are exact.
+            rank = -(-len(own) * meter.percentile_ppm // 1_000_000)
+            return Fraction(sorted(own)[max(rank, 1) - 1] if own else 0)
+        case _:
+            every = {series(meter, use) for use in uses}
+            found = (
+                held([use for use in uses if series(meter, use) == each], start, end)
+                for each in every
+            )
+            return sum(found, Fraction(0)) / 1_000_000
+
+
+def net(name: str, value: str, uses: Sequence[Use]) -> int:
+    """Return how much of what a value used was not taken back."""
+    return sum(use.amount for use in uses if dict(use.dimensions).get(name, "") == value)
+
+
+def series(meter: Meter, use: Use) -> tuple[str, ...]:
+    """Return which of the meter's levels an event sets."""
+    return tuple(dict(use.dimensions).get(name, "") for name in meter.group_by)
+
+
+def held(uses: Sequence[Use], start: int, end: int) -> Fraction:
+    """Return each level that was set times the microseconds that it held."""
+    found = Fraction(0)
+    levels = sorted(
+        (use.at_us, use.name, use.amount + sum(r.amount for r in uses if r.refund_of == use.name))
+        for use in uses
+        if use.amount > 0
+    )
+    for place, (at, _, level) in enumerate(levels):
+        until = levels[place + 1][0] if place + 1 < len(levels) else end
+        found += level * max(0, min(until, end) - max(at, start))
+    return found
 
 
 def unit_by_unit(price: Price, plan: Plan, quantity: Fraction, scale: Fraction) -> list[Fraction]:
@@ -201,6 +250,8 @@ def unit_by_unit(price: Price, plan: Plan, quantity: Fraction, scale: Fraction) 
     if quantity < 0:
         return [quantity * each] if linear else []
     free = whole_up(included * scale)
+    if quantity > 10_000 or quantity.denominator > 1:
+        return by_length(price, max(Fraction(0), quantity - free), each, scale)
     billed = int(quantity) - min(free, int(quantity))
     if price.tiers:
         return by_tier(price, billed, scale)
@@ -212,6 +263,25 @@ def unit_by_unit(price: Price, plan: Plan, quantity: Fraction, scale: Fraction) 
             opened = price.size if price.model is PriceModel.PACKAGE else 1
         opened -= 1
     return [amount]
+
+
+def by_length(price: Price, billed: Fraction, each: Fraction, scale: Fraction) -> list[Fraction]:
+    """Return what is asked for units that are parts, or too many to take one after the other."""
+    if price.model is PriceModel.PACKAGE:
+        return [whole_up(billed / price.size) * each]
+    if not price.tiers:
+        return [billed * each]
+    amounts = []
+    below = Fraction(0)
+    for tier in price.tiers:
+        end = billed if tier.up_to is None else min(billed, Fraction(whole_up(tier.up_to * scale)))
+        if price.model is PriceModel.VOLUME:
+            if end == billed and billed > 0:
+                return [billed * Fraction(tier.amount) + Fraction(tier.flat)]
+        elif end > below:
+            amounts.append((end - below) * Fraction(tier.amount) + Fraction(tier.flat))
+            below = end
+    return amounts
 
 
 def by_tier(price: Price, billed: int, scale: Fraction) -> list[Fraction]:

@@ -1,6 +1,7 @@
 """The rater and a naive one agree to the coin, over random price books, changes and events."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final
@@ -18,8 +19,9 @@ from tallygate.domain.catalog import (
     Plan,
     Tenant,
 )
-from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
-from tallygate.domain.invoice import Group, Invoice, Measured
+from tallygate.domain.event import NO_CONTEXT
+from tallygate.domain.ids import EventId, LimitId, MeterName, PlanName, TenantId
+from tallygate.domain.invoice import Invoice, Measured
 from tallygate.domain.price import (
     CreditTerms,
     DiscountStep,
@@ -37,17 +39,29 @@ from tallygate.domain.purse import GrantLeft
 from tallygate.domain.rating import Ahead, Rating, invoice_of, rates_asked
 from tallygate.domain.segment import Segment, Version, segment_of, segments, version_at
 from tallygate.domain.window import Period, Window
+from tallygate.ports.billing import UsageAsked
+from tallygate.testing.billing import FakeBilledUsage
 from tests.rating.naive import NaiveGrant, Story, Use, in_decimal, total_due
+from tests.servers import run
+from tests.usage_events import event
 
 PERIOD: Final = Window(1_000_000_000, 1_000_000_000 + 2_678_400_000_007)
 NEXT: Final = Window(PERIOD.end_us, PERIOD.end_us + 2_419_200_000_000)
 LENGTH_US: Final = PERIOD.end_us - PERIOD.start_us
-METERS: Final = {
-    "calls": Aggregation.COUNT,
-    "bytes": Aggregation.SUM,
-    "seats": Aggregation.MAX,
-    "floor": Aggregation.MIN,
+METERS: Final[dict[str, Meter]] = {
+    meter.name: meter
+    for meter in (
+        Meter(MeterName("calls"), Aggregation.COUNT),
+        Meter(MeterName("bytes"), Aggregation.SUM),
+        Meter(MeterName("seats"), Aggregation.MAX),
+        Meter(MeterName("floor"), Aggregation.MIN),
+        Meter(MeterName("last"), Aggregation.LATEST),
+        Meter(MeterName("places"), Aggregation.UNIQUE, unique_by="region"),
+        Meter(MeterName("slow"), Aggregation.PERCENTILE, percentile_ppm=900_000),
+        Meter(MeterName("held"), Aggregation.TIME_WEIGHTED, group_by=("region",)),
+    )
 }
+ACME: Final = TenantId("acme")
 # A story has many parts, and a machine may have other work.
 SLOW: Final = [HealthCheck.too_slow, HealthCheck.data_too_large]
 PREPAID: Final = LimitId("prepaid")
@@ -142,17 +156,33 @@ def instants(period: Window) -> st.SearchStrategy[int]:
     return eighths | st.integers(period.start_us, period.end_us)
 
 
-def uses(period: Window) -> st.SearchStrategy[Use]:
-    """Return events of a period."""
+def own_uses(period: Window) -> st.SearchStrategy[Use]:
+    """Return events of a period, or of shortly before."""
+    times = instants(period).map(lambda at: min(at, period.end_us - 1))
     return st.builds(
         Use,
-        instants(period).map(lambda at: min(at, period.end_us - 1)),
+        times | st.just(period.start_us - 7),
         st.sampled_from([*METERS]),
         st.integers(1, 90) | st.just(-20),
         st.sampled_from(
             [(), (("tier", "a"),), (("tier", "b"), ("region", "x")), (("region", "y"),)]
         ),
     )
+
+
+@st.composite
+def uses(draw: st.DrawFn, period: Window) -> list[Use]:
+    """Return events, and refunds of some of them, or of events that never came."""
+    own = [
+        replace(use, name=f"e{place:02}", refund_of="gone" if use.amount < 0 else "")
+        for place, use in enumerate(draw(st.lists(own_uses(period), max_size=12)))
+    ]
+    taken = draw(st.lists(st.sampled_from(own), max_size=3)) if own else []
+    return own + [
+        replace(use, amount=-draw(st.integers(1, use.amount)), name=f"r{place}", refund_of=use.name)
+        for place, use in enumerate(dict.fromkeys(taken))
+        if use.amount > 0
+    ]
 
 
 @st.composite
@@ -186,7 +216,7 @@ def stories(draw: st.DrawFn, period: Window = PERIOD) -> Story:
         end_us=period.end_us,
         currency=draw(st.sampled_from(["USD", "EUR", "JPY", "KWD"])),
         plans=sorted(changes.items(), key=lambda change: change[0]),
-        uses=draw(st.lists(uses(period), max_size=12)),
+        uses=draw(uses(period)),
         meters=METERS,
         grants=[draw(grants(seq, period)) for seq in range(1, draw(st.integers(1, 5)))],
         rates=rates,
@@ -195,43 +225,38 @@ def stories(draw: st.DrawFn, period: Window = PERIOD) -> Story:
 
 def versions_of(story: Story) -> list[Version]:
     """Return the story's plans as versions of a catalog."""
-    meters = {MeterName(name): Meter(MeterName(name), kind) for name, kind in METERS.items()}
+    meters = {meter.name: meter for meter in METERS.values()}
     return [
         Version(
             at,
             Catalog(version, meters, {plan.name: plan}),
-            Tenant(TenantId("acme"), plan.name, currency=story.currency),
+            Tenant(ACME, plan.name, currency=story.currency),
         )
         for version, (at, plan) in enumerate(story.plans, 1)
     ]
 
 
 def measured(cut: Sequence[Segment], events: Sequence[Use]) -> list[Measured]:
-    """Return usage as the ledger has it: by segment, selection and group."""
-    found: list[Measured] = []
-    for place, segment in enumerate(cut):
-        for selection in segment.selections():
-            groups: dict[Group, list[int]] = {}
-            for use in events:
-                values = dict(use.dimensions)
-                if (
-                    use.meter == selection.meter
-                    and segment.window.holds(use.at_us)
-                    and all(values.get(key, "") in many for key, many in selection.where)
-                ):
-                    of = selection.per
-                    group: Group = ((of, values.get(of, "")),) if of else ()
-                    groups.setdefault(group, []).append(use.amount)
-            for group, amounts in groups.items():
-                own = [amount for amount in amounts if amount > 0]
-                quantity = {
-                    Aggregation.COUNT: len(own),
-                    Aggregation.SUM: sum(amounts),
-                    Aggregation.MAX: max(own, default=0),
-                    Aggregation.MIN: min(own, default=0),
-                }[selection.aggregation]
-                found.append(Measured(place, selection, Decimal(quantity), len(amounts), group))
-    return found
+    """Return usage as a ledger has it: by segment, selection and group."""
+    stored = [
+        event(
+            number,
+            event_id=EventId(use.name),
+            event_time_us=use.at_us,
+            meter=MeterName(use.meter),
+            amount=use.amount,
+            dimensions=dict(use.dimensions),
+            context=NO_CONTEXT,
+            refund_of=EventId(use.refund_of),
+        )
+        for number, use in enumerate(events, 1)
+    ]
+    asked = [
+        UsageAsked(place, selection, segment.window)
+        for place, segment in enumerate(cut)
+        for selection in segment.selections()
+    ]
+    return run(FakeBilledUsage(stored).billed(ACME, asked))
 
 
 def rated(story: Story) -> Invoice:
@@ -242,7 +267,7 @@ def rated(story: Story) -> Invoice:
     at_end = version_at(versions, PERIOD.end_us)
     known = version_at(versions, PERIOD.start_us - 1) is not None
     rating = Rating(
-        tenant_id=TenantId("acme"),
+        tenant_id=ACME,
         period=PERIOD,
         currency=story.currency,
         segments=cut,

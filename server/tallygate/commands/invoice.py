@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from tallygate.commands.audited import run_audited
 from tallygate.commands.invoice_page import page
 from tallygate.commands.options import Config, Json, PostgresDsn, ledger_settings
 from tallygate.commands.output import Sheet, errors, run, show
@@ -144,7 +145,8 @@ def issue(
             )
             return _Page(stored.invoice, calendar.time_zone, (), stored)
 
-    _show(run(work()), shown)
+    asked = {"period": period, "reason": reason, "actor": actor}
+    _show(run_audited(settings, "invoice issue", work(), tenant_id=tenant, request=asked), shown)
 
 
 @invoice.command("show")

@@ -13,6 +13,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
+from tallygate.commands.audited import needs_postgres, run_audited
 from tallygate.commands.options import Config, Json, PostgresDsn, ledger_settings
 from tallygate.commands.output import EXIT_FAILED, Sheet, errors, run, show
 from tallygate.domain.drift import spelled
@@ -24,6 +25,8 @@ from tallygate.wiring.invoicing import exchange_rates
 
 COLUMNS: Final = ("base", "quote", "from", "rate", "source")
 ROWS_MAX: Final = 100_000
+# Of a file; a person writes fewer.
+LOGGED_MAX: Final = 20
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 
 rates = typer.Typer(no_args_is_help=True, help="Keep dated rates of exchange.")
@@ -92,27 +95,37 @@ def list_rates(
 
 
 def _write(rows: list[list[str]], first_line: int, settings: Settings) -> None:
+    found = _checked(rows, first_line)
+    needs_postgres(settings)
+
     async def work() -> int:
-        found: list[ExchangeRate] = []
-        faults: list[Fault] = []
-        for place, row in enumerate(rows):
-            line = first_line + place if first_line else 0
-            try:
-                found.append(_rate(row))
-            except (ValueError, InvalidOperation):
-                faults.append(Fault(line, "rate", "must be base,quote,from,rate,source"))
-                continue
-            faults += [
-                Fault(line, each.path, each.message, each.suggestion)
-                for each in rate_faults(found[-1])
-            ]
-        if faults:
-            _refuse(faults)
         async with exchange_rates(settings) as lent:
             return await lent.write(found)
 
-    count = run(work())
+    shown = "; ".join(",".join(row) for row in rows[:LOGGED_MAX])
+    count = run_audited(
+        settings, "rates write", work(), request={"rates": shown, "count": len(rows)}
+    )
     errors.print(f"{count} of {len(rows)} rate(s) written; the others stood already.")
+
+
+def _checked(rows: list[list[str]], first_line: int) -> list[ExchangeRate]:
+    """Return the rates of rows; faults of any of them end the command."""
+    found: list[ExchangeRate] = []
+    faults: list[Fault] = []
+    for place, row in enumerate(rows):
+        line = first_line + place if first_line else 0
+        try:
+            found.append(_rate(row))
+        except (ValueError, InvalidOperation):
+            faults.append(Fault(line, "rate", "must be base,quote,from,rate,source"))
+            continue
+        faults += [
+            Fault(line, each.path, each.message, each.suggestion) for each in rate_faults(found[-1])
+        ]
+    if faults:
+        _refuse(faults)
+    return found
 
 
 def _refuse(faults: list[Fault]) -> NoReturn:

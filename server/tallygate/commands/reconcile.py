@@ -13,8 +13,9 @@ from typing import Annotated, Final
 
 import typer
 
+from tallygate.commands.audited import run_audited
 from tallygate.commands.options import CatalogFile, Config, Json, PostgresDsn, RedisUrl, settings_of
-from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, counting, run, show
+from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, counting, show
 from tallygate.commands.times import instant_us
 from tallygate.domain import ids
 from tallygate.domain.drift import spelled
@@ -73,6 +74,9 @@ def reconcile(
     destinations: Annotated[
         bool, typer.Option("--destinations", help="Also what destinations were told; slow.")
     ] = False,
+    stripe: Annotated[
+        bool, typer.Option("--stripe", help="Also what Stripe has summed up: a read per meter.")
+    ] = False,
     record: Annotated[
         bool, typer.Option("--record", help="Keep the results, and have new drifts told.")
     ] = False,
@@ -93,7 +97,7 @@ def reconcile(
         at_us = instant_us(period, "--period")
         tally = Tally(rows)
         with counting("pairs reconciled") as note:
-            async with reconciling(settings, told=destinations) as parts:
+            async with reconciling(settings, told=destinations, stripe=stripe) as parts:
                 recorded = await _begun(parts) if record else None
                 after = ""
                 async for tenants, results in _parts(parts, asked, at_us):
@@ -107,7 +111,14 @@ def reconcile(
                         after = until
         return tally
 
-    tally = run(work())
+    tally = run_audited(
+        settings,
+        "reconcile",
+        work(),
+        tenant_id=tenant,
+        shows=not record,
+        request={"period": period, "stripe": stripe, "record": record},
+    )
     show([*_sheets(tally)], as_json=as_json)
     if not tally.clean:
         raise typer.Exit(EXIT_FAILED)

@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
+from tallygate.commands.audited import needs_postgres, run_audited
 from tallygate.commands.options import Config, Json, PostgresDsn, settings_of
 from tallygate.commands.output import EXIT_FAILED, Sheet, counting, run, show
 from tallygate.commands.times import instant_us
 from tallygate.domain.ids import MeterName
 from tallygate.domain.window import Window
 from tallygate.flow.remake import MeterRollups
-from tallygate.settings import Settings
 from tallygate.wiring.tools import rollup_upkeep
 
 rollups = typer.Typer(no_args_is_help=True, help="Rollups by group: what they lack, made anew.")
@@ -34,7 +34,7 @@ def status(
         async with rollup_upkeep(dsn) as keep:
             return await keep.states()
 
-    found = run(work(_dsn(settings_of(config, postgres_dsn=postgres_dsn))))
+    found = run(work(needs_postgres(settings_of(config, postgres_dsn=postgres_dsn))))
     rows = [(each.meter, each.whole, each.days, each.missing) for each in found]
     show([Sheet("rollups", ("meter", "whole", "days", "days to make"), rows)], as_json=as_json)
     if not all(each.whole for each in found):
@@ -54,12 +54,16 @@ def rebuild(
     """Make a meter's rollups anew from the ledger, all or some hours, while events come."""
     window = _window(from_hour, to_hour)
 
-    async def work(dsn: str) -> int:
+    settings = settings_of(config, postgres_dsn=postgres_dsn)
+    dsn = needs_postgres(settings)
+
+    async def work() -> int:
         with counting("events") as note:
             async with rollup_upkeep(dsn) as keep:
                 return await keep.rebuild(MeterName(meter), window, note)
 
-    steps = run(work(_dsn(settings_of(config, postgres_dsn=postgres_dsn))))
+    asked = {"meter": meter, "from": from_hour, "to": to_hour}
+    steps = run_audited(settings, "rollups rebuild", work(), request=asked)
     show([Sheet("rollups", ("meter", "steps"), [(meter, steps)])], as_json=as_json)
 
 
@@ -71,9 +75,3 @@ def _window(from_hour: str, to_hour: str) -> Window | None:
         missing = "--from" if from_us is None else "--to"
         raise typer.BadParameter("is needed with the other bound", param_hint=missing)
     return Window(from_us, to_us)
-
-
-def _dsn(settings: Settings) -> str:
-    if settings.postgres_dsn is None:
-        raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")
-    return settings.postgres_dsn.get_secret_value()

@@ -7,11 +7,13 @@ Refuses to know: how sends and meters change.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from tallygate.commands.audited import run_audited
 from tallygate.commands.charge_lines import charge_lines
 from tallygate.commands.options import Config, Json, PostgresDsn, settings_of
 from tallygate.commands.output import EXIT_FAILED, Sheet, run, show
@@ -34,6 +36,9 @@ stripe = typer.Typer(
     no_args_is_help=True, help="Sync meters to Stripe; show and mend what is sent there."
 )
 
+# As many as a person names; a script's thousands would swell the audit log.
+LISTED_MAX: Final = 100
+
 Destination = Annotated[str, typer.Option(help="Which, where the catalog names several.")]
 Ids = Annotated[list[int], typer.Argument(help="Sends, by their numbers.", show_default=False)]
 
@@ -53,7 +58,15 @@ def sync_catalog(
 ) -> None:
     """Show what Stripe's meters lack for the catalog; with --apply, make them so."""
     settings = settings_of(config, postgres_dsn=postgres_dsn)
-    planned, done = run(_sync(settings, catalog, destination, apply=apply))
+    _dsn(settings)
+    work = _sync(settings, catalog, destination, apply=apply)
+    planned, done = run_audited(
+        settings,
+        "stripe sync-catalog",
+        work,
+        shows=not apply,
+        request={"catalog": str(catalog or ""), "destination": destination, "apply": apply},
+    )
     show([_steps(planned)], as_json=as_json)
     if not as_json and not apply:
         typer.echo("Nothing was changed: give --apply to do it.", err=True)
@@ -99,7 +112,9 @@ def retry(
             chosen = [IntentId(each) for each in ids] if ids else None
             return await desk.mend.retry(name, code=code, ids=chosen)
 
-    mended = run(work())
+    _dsn(settings)
+    asked = {"ids": _listed(ids or ()), "code": code, "destination": destination}
+    mended = run_audited(settings, "stripe retry", work(), request=asked)
     row = (mended.again, mended.too_old, mended.doubtful, mended.without_customer)
     columns = ("sent again", "too old", "in doubt", "without customer")
     show([Sheet("retry", columns, [row])], as_json=as_json)
@@ -125,7 +140,10 @@ def settle(
             name = await _named(desk, destination)
             return await desk.mend.close(name, [IntentId(each) for each in ids], reason)
 
-    show([Sheet("settle", ("settled",), [(run(work()),)])], as_json=as_json)
+    _dsn(settings)
+    asked = {"ids": _listed(ids), "reason": reason, "destination": destination}
+    count = run_audited(settings, "stripe settle", work(), request=asked)
+    show([Sheet("settle", ("settled",), [(count,)])], as_json=as_json)
 
 
 @stripe.command("send-shadow")
@@ -146,7 +164,10 @@ def send_shadow(
             name = await _named(desk, destination)
             return await desk.sends.leave_shadow(name, from_us, desk.clock.now_us())
 
-    show([Sheet("send-shadow", ("to be sent",), [(run(work()),)])], as_json=as_json)
+    _dsn(settings)
+    asked = {"since": since, "destination": destination}
+    count = run_audited(settings, "stripe send-shadow", work(), request=asked)
+    show([Sheet("send-shadow", ("to be sent",), [(count,)])], as_json=as_json)
 
 
 @stripe.command("invoice-items")
@@ -171,7 +192,14 @@ def invoice_items(
             (account,) = [each for each in catalog.destinations if each.name == name]
             return await desk.items.intend(account, lines)
 
-    counts = run(work())
+    _dsn(settings)
+    asked = {"file": str(file), "sha256": sha256(file.read_bytes()).hexdigest()}
+    counts = run_audited(
+        settings,
+        "stripe invoice-items",
+        work(),
+        request=asked | {"destination": destination},
+    )
     row = (counts.new, counts.known, counts.without_customer)
     show([Sheet("items", ("new", "known", "without customer"), [row])], as_json=as_json)
 
@@ -249,6 +277,12 @@ def _left(left: Sequence[LeftSend]) -> Sheet:
         *("value", "attempts", "reason"),
     )
     return Sheet("left", columns, rows)
+
+
+def _listed(ids: Sequence[int]) -> str:
+    """Return the numbers of sends as the audit log has them: the first, and how many there are."""
+    shown = ", ".join(map(str, ids[:LISTED_MAX]))
+    return shown if len(ids) <= LISTED_MAX else f"{shown}, … ({len(ids)} in all)"
 
 
 def _dsn(settings: Settings) -> str:

@@ -33,12 +33,19 @@ class LineKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which usage a price is for: a meter's, by its values, and by what it is told apart."""
+    """Which usage a price is for: a meter's, by its values, and by what it is told apart.
+
+    `unique_by` and `percentile_ppm` are the meter's, where its aggregation takes them. Of one that
+    sets levels, `series` is what it is grouped by: each group of it has a level of its own.
+    """
 
     meter: MeterName
     aggregation: Aggregation
     where: tuple[tuple[str, tuple[str, ...]], ...] = ()
     per: str = ""
+    unique_by: str = ""
+    percentile_ppm: int = 0
+    series: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ def _line(line: InvoiceLine) -> dict[str, Any]:
         found["aggregation"] = line.selection.aggregation
         found["where"] = {key: list(values) for key, values in line.selection.where}
         found["per"] = line.selection.per
+        found |= _own(line.selection)
     if line.percent:
         found["percent"] = _text(line.percent)
     if line.burn is not None:
@@ -164,7 +165,22 @@ def _read_selection(found: Json) -> Selection:
         aggregation=Aggregation(found["aggregation"]),
         where=tuple(sorted((key, tuple(values)) for key, values in found["where"].items())),
         per=found["per"],
+        unique_by=found.get("unique_by", ""),
+        percentile_ppm=int(found.get("percentile_ppm", 0)),
+        series=tuple(found.get("series", ())),
     )
+
+
+def _own(selection: Selection) -> dict[str, Any]:
+    """Return what only some aggregations have: documents of all others stay as they were."""
+    found: dict[str, Any] = {}
+    if selection.unique_by:
+        found["unique_by"] = selection.unique_by
+    if selection.percentile_ppm:
+        found["percentile_ppm"] = selection.percentile_ppm
+    if selection.series:
+        found["series"] = list(selection.series)
+    return found
 
 
 def _window(window: Window) -> dict[str, int]:

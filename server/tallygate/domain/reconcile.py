@@ -31,6 +31,7 @@ class Step(StrEnum):
     DELIVERED = "delivered"
     FROZEN = "frozen"
     INTENTS = "intents"
+    SENT = "sent"
     STRIPE = "stripe"
     INVOICE = "invoice"
 
@@ -43,7 +44,8 @@ UPSTREAM: Final[Mapping[Step, tuple[Step, ...]]] = {
     Step.DELIVERED: (Step.LEDGER,),
     Step.FROZEN: (Step.ROLLUP, Step.LEDGER),
     Step.INTENTS: (Step.ROLLUP, Step.LEDGER),
-    Step.STRIPE: (Step.INTENTS, Step.ROLLUP, Step.LEDGER),
+    Step.SENT: (Step.INTENTS, Step.ROLLUP, Step.LEDGER),
+    Step.STRIPE: (Step.SENT, Step.INTENTS, Step.ROLLUP, Step.LEDGER),
     Step.INVOICE: (Step.FROZEN, Step.ROLLUP, Step.LEDGER),
 }
 
@@ -253,9 +255,9 @@ def _remedy(step: Step, units: Decimal) -> tuple[Remedy, str]:
             return Remedy.PERIOD_CORRECTION, "a correction of the closed period, linked to it"
         case Step.INTENTS:
             return Remedy.INTENT, "one more intent of these units, with its time in the period"
-        case Step.STRIPE if units > 0:
+        case Step.SENT | Step.STRIPE if units > 0:
             return Remedy.REPLACEMENT, "an intent that was lost, under a new identifier"
-        case Step.STRIPE:
+        case Step.SENT | Step.STRIPE:
             return Remedy.NEGATIVE, "a cancellation within 24 hours, a negative intent after"
         case Step.INVOICE:
             return Remedy.ADJUSTMENT, "a line on the next invoice, which names this one"

@@ -42,14 +42,17 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch with one plan at one set of prices. `included` is of a whole period, by price."""
+    """A stretch with one plan at one set of prices. `included` is of a whole period, by price.
+
+    `taken` is how each meter of its prices is taken, of all its usage.
+    """
 
     window: Window
     plan: PlanName
     prices: tuple[Price, ...] = ()
     terms: Terms = TERMS
     included: tuple[tuple[PriceId, int], ...] = ()
-    aggregations: tuple[tuple[MeterName, Aggregation], ...] = ()
+    taken: tuple[Selection, ...] = ()
     catalogs: tuple[int, ...] = ()
 
     def included_in(self, price: Price) -> int:
@@ -58,8 +61,9 @@ class Segment:
 
     def selection(self, price: Price) -> Selection:
         """Return which usage a price is for."""
-        aggregation = dict(self.aggregations).get(price.meter, Aggregation.SUM)
-        return Selection(price.meter, aggregation, price.where, price.per)
+        found = {each.meter: each for each in self.taken}.get(price.meter)
+        whole = found or Selection(price.meter, Aggregation.SUM)
+        return replace(whole, where=price.where, per=price.per)
 
     def selections(self) -> tuple[Selection, ...]:
         """Return which usage its prices are for, each once."""
@@ -98,7 +102,7 @@ def segment_of(version: Version, window: Window) -> Segment | None:
         prices=plan.prices,
         terms=plan.terms,
         included=tuple(_included(version.catalog, tenant, plan, window.start_us)),
-        aggregations=_aggregations(version.catalog.meters, plan),
+        taken=_taken(version.catalog.meters, plan),
         catalogs=(version.catalog.version,),
     )
 
@@ -159,11 +163,21 @@ def _included(
             yield price.price_id, price.included
 
 
-def _aggregations(
-    meters: Mapping[MeterName, Meter], plan: Plan
-) -> tuple[tuple[MeterName, Aggregation], ...]:
+def selection_of(meter: Meter) -> Selection:
+    """Return all usage of a meter, as it is taken."""
+    levels = meter.aggregation is Aggregation.TIME_WEIGHTED
+    return Selection(
+        meter.name,
+        meter.aggregation,
+        unique_by=meter.unique_by,
+        percentile_ppm=meter.percentile_ppm,
+        series=meter.group_by if levels else (),
+    )
+
+
+def _taken(meters: Mapping[MeterName, Meter], plan: Plan) -> tuple[Selection, ...]:
     priced = dict.fromkeys(price.meter for price in plan.prices)
-    return tuple((name, meters[name].aggregation) for name in priced if name in meters)
+    return tuple(selection_of(meters[name]) for name in priced if name in meters)
 
 
 def _goes_on(last: Segment, segment: Segment) -> bool:

@@ -7,6 +7,7 @@ Refuses to know: documents, and what Stripe has.
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from tallygate.domain.billed import PLAIN
 from tallygate.domain.catalog import Catalog, Destination, Meter
 from tallygate.domain.limit_rules import ADDING, is_key, key_message
 from tallygate.domain.path_fault import PathFault, unknown
@@ -91,6 +92,11 @@ def _way_faults(meter: Meter, sync: StripeSync, path: str) -> Iterator[PathFault
         yield PathFault(f"{path}.price", "is required for quantity: the lookup key of its price")
     if events and meter.aggregation not in ADDING:
         message = f"needs a meter that adds up, {meter.name} takes the {meter.aggregation}"
+        yield PathFault(f"{path}.way", message)
+    if sync.way is Way.QUANTITY and meter.aggregation not in PLAIN:
+        # Neither does a window's rollup of every meter say it, nor do windows add up to a period.
+        plain = ", ".join(sorted(PLAIN))
+        message = f"needs a meter that takes {plain}; {meter.name} takes the {meter.aggregation}"
         yield PathFault(f"{path}.way", message)
     if not events:
         for name, value in _events_only(sync).items():

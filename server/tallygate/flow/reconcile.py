@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, Protocol
 
+from tallygate.domain.billed import PLAIN, quantity_of
+from tallygate.domain.billed import Figures as Billed
 from tallygate.domain.catalog import Aggregation, Catalog, Tenant, default_tenant
-from tallygate.domain.drift import FIGURES, Figures
+from tallygate.domain.drift import Figures
 from tallygate.domain.errors import UnknownTenant
 from tallygate.domain.ids import MeterName, PlanName, TenantId
 from tallygate.domain.reconcile import (
@@ -295,8 +297,7 @@ def _with_ledger(readings: Sequence[Reading]) -> Sequence[Reading]:
     return [*readings, *(Reading(step, NOTHING) for step in (Step.LEDGER, Step.ROLLUP))]
 
 
-def _taken(figures: Figures, aggregation: Aggregation) -> Figure | Absent:
-    """Return the figure by which a meter is taken, where events and minutes have one."""
-    if aggregation.value not in FIGURES:
-        return Absent(Why.NOT_KEPT, f"minutes have no {aggregation.value}")
-    return Figure(Decimal(getattr(figures, aggregation.value)))
+def _taken(figures: Figures, aggregation: Aggregation) -> Figure:
+    """Return the figure by which a meter is taken; its units where rollups of all say no more."""
+    plain = aggregation if aggregation in PLAIN else Aggregation.SUM
+    return Figure(quantity_of(plain, Billed(figures.count, figures.sum, figures.max, figures.min)))

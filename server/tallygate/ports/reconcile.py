@@ -76,6 +76,97 @@ class ToldUsage:
     aside: int
 
 
+@dataclass(frozen=True, slots=True)
+class IntentsAsked:
+    """What Stripe is told of a tenant's meter in a billing period: an ask by its place.
+
+    Intents are of the windows from `start_us` to `end_us`, which lie on whole windows where totals
+    are sent. A window is due that has ended by `settled_us`, of usage from before `fresh_us`; none
+    of before `since_us` is, unless it was told. `counts` takes events instead of units; of `totals`
+    the last of a window counts.
+    """
+
+    ask: int
+    tenant_id: TenantId
+    meter: MeterName
+    destination: str
+    period: Window
+    start_us: int
+    end_us: int
+    since_us: int
+    window_us: int
+    settled_us: int
+    fresh_us: int
+    counts: bool = False
+    totals: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IntendedUsage:
+    """What an ask's intents come to, by how far they have come, in the meter's unit.
+
+    `intended` is all, but for what was replaced; of it Stripe took `taken`, may take `waiting`, and
+    did not take `refused`; `shadow` is never sent. `due` is what usage asks for, `aside` usage that
+    it does not. Stripe's sum may lack up to `lacks`, or have up to `exceeds` more: what was taken
+    just now, or may have been. `shared` says that other tenants have the same customer.
+    """
+
+    place: int
+    intended: int
+    due: int
+    aside: int
+    taken: int
+    waiting: int
+    refused: int
+    shadow: int
+    lacks: int
+    exceeds: int
+    customers: tuple[str, ...]
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InvoicedUsage:
+    """What the newest invoice of a period has of a meter, where a price is for all of it.
+
+    `units` are the lines', and `late` what came after it was issued. `aside` is the usage of parts
+    of the period that have no such line.
+    """
+
+    ask: int
+    meter: MeterName
+    units: Decimal
+    late: int
+    aside: int
+
+
+class MoneyReads(Protocol):
+    """Reads what became of usage on its way to money."""
+
+    async def intended(self, asked: Sequence[IntentsAsked]) -> Sequence[IntendedUsage]:
+        """Return what is intended and due, for each ask with usage or intents, by its place."""
+        ...
+
+    async def invoiced(
+        self, asked: Sequence[PeriodAsked], counted: Sequence[MeterName]
+    ) -> Sequence[InvoicedUsage]:
+        """Return what newest invoices have of meters; of those in `counted` events count."""
+        ...
+
+
+class StripeSums(Protocol):
+    """Asks Stripe what it has summed up."""
+
+    async def summed(
+        self, destination: str, event_name: str, customer: str, window: Window
+    ) -> Decimal:
+        """Return what an account has of a customer's meter, in its own unit.
+
+        Raises a `TallygateError` when the account does not answer, or knows neither.
+        """
+        ...
+
+
 class ReconcileReads(Protocol):
     """Reads what Postgres has of usage in periods."""
 

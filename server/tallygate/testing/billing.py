@@ -10,24 +10,19 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
 
-from tallygate.domain.billed import (
-    Figures,
-    Level,
-    Piece,
-    added,
-    cover,
-    quantity_of,
-    whole_minutes,
-)
-from tallygate.domain.catalog import Catalog, Tenant
+from tallygate.domain.billed import Figures, Level, Piece, added, cover, whole_minutes
+from tallygate.domain.catalog import Aggregation, Catalog, Tenant
 from tallygate.domain.credit import CreditGrant
-from tallygate.domain.event import EventContext, UsageEvent
+from tallygate.domain.event import UsageEvent
 from tallygate.domain.exchange import ExchangeRate
+from tallygate.domain.fold import Fold, Series, selects, series_names
 from tallygate.domain.ids import LimitId, MeterName, TenantId
 from tallygate.domain.invoice import Group, Measured, Selection
 from tallygate.domain.invoice_document import to_bytes
 from tallygate.domain.purse import GrantLeft, left_of
+from tallygate.domain.rollup import Shape, level_at, rolled
 from tallygate.domain.segment import Version, versions_of
+from tallygate.domain.usage_sum import value_of
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, Window
 from tallygate.ports.billing import (
     EvidenceBucket,
@@ -39,7 +34,6 @@ from tallygate.ports.billing import (
     UsageAsked,
 )
 
-_CONTEXT: Final = frozenset(EventContext.__dataclass_fields__)
 _LENGTHS: Final = {Level.DAY: DAY_US, Level.HOUR: HOUR_US, Level.MINUTE: MINUTE_US}
 
 
@@ -51,16 +45,11 @@ class FakeBilledUsage:
 
     async def billed(self, tenant_id: TenantId, asked: Sequence[UsageAsked]) -> list[Measured]:
         """Return the usage of each selection, by group where it has some."""
-        found: list[Measured] = []
-        for each in asked:
-            groups: dict[Group, list[Figures]] = {}
-            for event in self._of(tenant_id, each):
-                groups.setdefault(_group(event, each.selection), []).append(_figures(event))
-            for group, figures in sorted(groups.items()):
-                whole = added(figures)
-                quantity = quantity_of(each.selection.aggregation, whole)
-                found.append(Measured(each.segment, each.selection, quantity, whole.count, group))
-        return found
+        return [
+            Measured(each.segment, each.selection, usage.quantity, usage.count, usage.group)
+            for each in asked
+            for usage in self._fold(tenant_id, each).folded()
+        ]
 
     async def meters(self, tenant_id: TenantId, window: Window) -> list[MeterName]:
         """Return the meters with usage in the minutes of a stretch, by name."""
@@ -97,13 +86,31 @@ class FakeBilledUsage:
             if (at_us, event_id) > after
         ][:count]
 
+    def _fold(self, tenant_id: TenantId, asked: UsageAsked) -> Fold:
+        """Return the usage of what is asked, beginning with the levels from before it."""
+        start_us = asked.window.start_us
+        before = replace(asked, window=Window(min(0, start_us), start_us))
+        earlier: dict[Series, list[UsageEvent]] = {}
+        for event in self._of(tenant_id, before):
+            names = series_names(asked.selection)
+            earlier.setdefault(tuple(value_of(event, name) for name in names), []).append(event)
+        shape = Shape(Aggregation.TIME_WEIGHTED)
+        carried = {
+            series: level_at(rolled(shape, events).levels, start_us)
+            for series, events in earlier.items()
+        }
+        fold = Fold(asked.selection, asked.window, carried)
+        found = self._of(tenant_id, asked)
+        fold.add(sorted(found, key=lambda event: (event.event_time_us, event.event_id)))
+        return fold
+
     def _of(self, tenant_id: TenantId, asked: UsageAsked) -> Iterator[UsageEvent]:
         for event in self.stored:
             if (
                 event.tenant_id == tenant_id
                 and event.meter == asked.selection.meter
                 and asked.window.holds(event.event_time_us)
-                and all(_value(event, key) in among for key, among in asked.selection.where)
+                and selects(asked.selection, event)
             ):
                 yield event
 
@@ -256,13 +263,8 @@ class FakeInvoiceBooks:
         return found[::-1][:count]
 
 
-def _value(event: UsageEvent, name: str) -> str:
-    context = str(getattr(event.context, name)) if name in _CONTEXT else ""
-    return event.dimensions.get(name, context)
-
-
 def _group(event: UsageEvent, selection: Selection) -> Group:
-    return ((selection.per, _value(event, selection.per)),) if selection.per else ()
+    return ((selection.per, value_of(event, selection.per)),) if selection.per else ()
 
 
 def _figures(event: UsageEvent) -> Figures:

@@ -17,6 +17,7 @@ from tallygate.adapters.postgres.audit_usage import PostgresAuditSnapshots
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.postgres.reconcile import PostgresReconcileReads, PostgresReconcileStore
+from tallygate.adapters.postgres.reconcile_money import PostgresMoneyReads
 from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.counter_reads import RedisCounterReads
 from tallygate.adapters.redis.epochs import RedisCounterStages
@@ -30,11 +31,13 @@ from tallygate.flow.reconcile import (
     ToldFigures,
 )
 from tallygate.flow.reconcile_counters import CounterFigures
+from tallygate.flow.reconcile_money import MoneyFigures
 from tallygate.flow.verify_counters import CounterParts
-from tallygate.ports.reconcile import FigureSource, ReconcileReads, ReconcileStore
+from tallygate.ports.reconcile import FigureSource, ReconcileReads, ReconcileStore, StripeSums
 from tallygate.settings import Settings
 from tallygate.wiring.host import Host
 from tallygate.wiring.rebuilding import Declarations
+from tallygate.wiring.stripe_desk import stripe_sums
 
 # A day's run begins within minutes of its midnight, in UTC.
 RECONCILE_MS: Final = 60_000
@@ -64,9 +67,17 @@ def start_reconciling(host: Host) -> None:
 
 
 def reconciling_of(
-    settings: Settings, postgres: Postgres, client: Redis | None, *, told: bool
+    settings: Settings,
+    postgres: Postgres,
+    client: Redis | None,
+    *,
+    told: bool,
+    sums: StripeSums | None = None,
 ) -> Reconciling:
-    """Return what reconciles an installation; `told` adds what destinations were told."""
+    """Return what reconciles an installation.
+
+    `told` adds what destinations were told, `sums` what Stripe has summed up.
+    """
     clock, reads = SystemClock(), PostgresReconcileReads(postgres)
     store = PostgresCatalogStore(postgres)
     file = FileCatalogView(settings.catalog) if settings.catalog else None
@@ -82,6 +93,7 @@ def reconciling_of(
             shards=settings.shards,
         )
         sources.append(CounterFigures(counters, store))
+    sources.append(MoneyFigures(PostgresMoneyReads(postgres), declared, clock, sums))
     if told:
         sources.append(ToldFigures(reads, declared, clock))
     # Last, so that what is in flight to any step before is in it.
@@ -94,8 +106,13 @@ def reconciling_of(
 
 
 @asynccontextmanager
-async def reconciling(settings: Settings, *, told: bool) -> AsyncIterator[Reconciling]:
-    """Lend what reconciles an installation."""
+async def reconciling(
+    settings: Settings, *, told: bool, stripe: bool = False
+) -> AsyncIterator[Reconciling]:
+    """Lend what reconciles an installation; with `stripe` its accounts are asked for their sums.
+
+    Raises `ExtraMissing` where Stripe's client is not installed.
+    """
     async with AsyncExitStack() as stack:
         assert settings.postgres_dsn is not None
         postgres = Postgres(
@@ -111,4 +128,8 @@ async def reconciling(settings: Settings, *, told: bool) -> AsyncIterator[Reconc
         if settings.redis_url is not None:
             client = connect(settings.redis_url.get_secret_value(), REDIS_TIMEOUT_MS)
             stack.push_async_callback(client.aclose)
-        yield reconciling_of(settings, postgres, client, told=told)
+        sums = None
+        if stripe:
+            sums = stripe_sums(settings, postgres)
+            stack.push_async_callback(sums.close)
+        yield reconciling_of(settings, postgres, client, told=told, sums=sums)

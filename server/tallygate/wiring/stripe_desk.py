@@ -5,20 +5,24 @@ asked, so that the other verbs do without it.
 Refuses to know: how results are shown.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
+from importlib.util import find_spec
 
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.stripe_intents import PostgresStripeIntents
 from tallygate.adapters.postgres.stripe_sends import PostgresStripeSends
-from tallygate.domain.catalog import Catalog
+from tallygate.domain.catalog import Catalog, Destination
 from tallygate.domain.errors import NotFound, TallygateError
+from tallygate.domain.window import Window
 from tallygate.flow.stripe_catalog import SyncCatalog
 from tallygate.flow.stripe_items import IntendItems
 from tallygate.flow.stripe_mend import Mend
+from tallygate.ports.stripe import StripeApi
 from tallygate.settings import Settings
 
 
@@ -62,11 +66,55 @@ async def catalog_sync(
         from tallygate.wiring.stripe import client_of  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExtraMissing from error
-    found = [each for each in catalog.destinations if each.name == name and each.stripe is not None]
-    if not found:
-        raise NotFound(f"the catalog has no destination {name} of kind stripe")
-    client = client_of(found[0], settings)
+    client = client_of(account_named(catalog, name), settings)
     try:
         yield SyncCatalog(StripeAccountMeters(client))
     finally:
         await client.close()
+
+
+class AccountSums:
+    """The `StripeSums` port: accounts of the catalog as it is, each with a client of its own."""
+
+    def __init__(self, settings: Settings, catalogs: PostgresCatalogStore) -> None:
+        self._settings = settings
+        self._catalogs = catalogs
+        self._accounts: dict[str, tuple[StripeApi, Callable[[], Awaitable[None]]]] = {}
+
+    async def summed(
+        self, destination: str, event_name: str, customer: str, window: Window
+    ) -> Decimal:
+        """Return what an account has of a customer's meter, in its own unit."""
+        if destination not in self._accounts:
+            await self._open(destination)
+        api, _ = self._accounts[destination]
+        return await api.summed(event_name, customer, window.start_us, window.end_us)
+
+    async def close(self) -> None:
+        """Close the clients."""
+        for _, close in self._accounts.values():
+            await close()
+
+    async def _open(self, name: str) -> None:
+        from tallygate.adapters.stripe.api import StripeUsage  # noqa: PLC0415
+        from tallygate.wiring.stripe import client_of  # noqa: PLC0415
+
+        clock = SystemClock()
+        catalog = await self._catalogs.effective(clock.now_us())
+        client = client_of(account_named(catalog, name), self._settings)
+        self._accounts[name] = (StripeUsage(client, clock), client.close)
+
+
+def stripe_sums(settings: Settings, postgres: Postgres) -> AccountSums:
+    """Return what asks Stripe for its sums. Raises `ExtraMissing`."""
+    if find_spec("stripe") is None:
+        raise ExtraMissing
+    return AccountSums(settings, PostgresCatalogStore(postgres))
+
+
+def account_named(catalog: Catalog, name: str) -> Destination:
+    """Return an account of the catalog. Raises `NotFound`."""
+    for each in catalog.destinations:
+        if each.name == name and each.stripe is not None:
+            return each
+    raise NotFound(f"the catalog has no destination {name} of kind stripe")

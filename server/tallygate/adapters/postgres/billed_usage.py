@@ -1,18 +1,19 @@
 """Usage as it is billed, out of rollups and events, and what it is made of.
 
 Guarantees: what one call returns is of one snapshot; where a price is for some events of a meter
-only, or tells them apart, the events themselves are added up.
+only, tells them apart, or takes more than sums and extremes, its groups' rollups are read if they
+say it all, and else the events themselves are added up.
 Refuses to know: prices.
 """
 
-import json
 from collections.abc import Sequence
 
 import asyncpg
 
+from tallygate.adapters.postgres.billed_apart import folded, from_groups, where_of
 from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
-from tallygate.domain.billed import Figures, Level, cover, quantity_of, whole_minutes
+from tallygate.domain.billed import PLAIN, Figures, Level, cover, quantity_of, whole_minutes
 from tallygate.domain.errors import TooManyItems
 from tallygate.domain.ids import EventId, MeterName, TenantId
 from tallygate.domain.invoice import Group, Measured, Selection
@@ -42,7 +43,7 @@ class PostgresBilledUsage:
             found = await _from_rollups(connection, tenant_id, whole)
             for each in asked:
                 if not _is_whole(each.selection):
-                    found += await _from_events(connection, tenant_id, each)
+                    found += await _measured_apart(connection, tenant_id, each)
         return found
 
     async def meters(self, tenant_id: TenantId, window: Window) -> list[MeterName]:
@@ -99,7 +100,19 @@ class PostgresBilledUsage:
 
 
 def _is_whole(selection: Selection) -> bool:
-    return not selection.where and not selection.per
+    """Say whether the rollups that every meter has say it all."""
+    return selection.aggregation in PLAIN and not selection.where and not selection.per
+
+
+async def _measured_apart(
+    connection: Lent, tenant_id: TenantId, asked: UsageAsked
+) -> list[Measured]:
+    grouped = await from_groups(connection, tenant_id, asked)
+    if grouped is not None:
+        return grouped
+    if asked.selection.aggregation in PLAIN:
+        return await _from_events(connection, tenant_id, asked)
+    return await folded(connection, tenant_id, asked)
 
 
 async def _from_rollups(
@@ -133,9 +146,9 @@ async def _from_events(connection: Lent, tenant_id: TenantId, asked: UsageAsked)
 
 
 def _events_of(tenant_id: TenantId, asked: UsageAsked) -> tuple[str | int, ...]:
-    where = {key: list(values) for key, values in asked.selection.where}
     window = asked.window
-    return tenant_id, asked.selection.meter, window.start_us, window.end_us, json.dumps(where)
+    where = where_of(asked.selection)
+    return tenant_id, asked.selection.meter, window.start_us, window.end_us, where
 
 
 def _measured(asked: UsageAsked, row: asyncpg.Record, group: Group) -> Measured:

@@ -94,26 +94,36 @@ class PostgresPeriodUsage:
             checked(window.start_us, window.end_us)
         if not windows:
             return []
-        kept = [meter.group_by.index(name) for name in group_by]
-        asked = _Asked(tenant_id, windows, kept)
         async with (
             self._postgres.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            # Without groups and as every meter has it, the plain rollups say the same, always.
-            plain = not group_by and meter.aggregation in (*_FIGURES,)[:4]
-            if plain:
-                rows = await connection.fetch(
-                    query("period_plain"), tenant_id, meter.name, *asked.columns()
-                )
-                found = [WindowUsage(row["number"], (), *_figures(meter, row)) for row in rows]
-            else:
-                shaped = await _shaped(connection, asked, {meter.name: meter}, meter.name)
-                found = [
-                    WindowUsage(number, _named(group_by, values), *usage)
-                    for (_, number, values), usage in await _grouped(connection, asked, shaped)
-                ]
-        return sorted(found, key=lambda usage: (usage.number, usage.group))
+            return await windows_of(connection, tenant_id, meter, windows, group_by)
+
+
+async def windows_of(
+    connection: Lent,
+    tenant_id: TenantId,
+    meter: Meter,
+    windows: Sequence[Window],
+    group_by: Sequence[str] = (),
+) -> list[WindowUsage]:
+    """Return what `of_windows` does, in the snapshot of the caller's transaction."""
+    kept = [meter.group_by.index(name) for name in group_by]
+    asked = _Asked(tenant_id, windows, kept)
+    # Without groups and as every meter has it, the plain rollups say the same, always.
+    if not group_by and meter.aggregation in (*_FIGURES,)[:4]:
+        rows = await connection.fetch(
+            query("period_plain"), tenant_id, meter.name, *asked.columns()
+        )
+        found = [WindowUsage(row["number"], (), *_figures(meter, row)) for row in rows]
+    else:
+        shaped = await _shaped(connection, asked, {meter.name: meter}, meter.name)
+        found = [
+            WindowUsage(number, _named(group_by, values), *usage)
+            for (_, number, values), usage in await _grouped(connection, asked, shaped)
+        ]
+    return sorted(found, key=lambda usage: (usage.number, usage.group))
 
 
 async def _meters(connection: Lent) -> Mapping[MeterName, Meter]:

@@ -55,7 +55,7 @@ class PostgresUsageReplay:
                 timeout=PATIENCE_S,
             )
             while rows := await cursor.fetch(PAGE, timeout=PATIENCE_S):
-                yield [_event(row) for row in rows]
+                yield [event_of(row) for row in rows]
 
 
 class PostgresMeterEvents:
@@ -75,10 +75,11 @@ class PostgresMeterEvents:
             asked = (tenant_id, meter, window.start_us, window.end_us)
             cursor = await connection.cursor(query("usage_events"), *asked)
             while rows := await cursor.fetch(PAGE):
-                yield [_event(row) for row in rows]
+                yield [event_of(row) for row in rows]
 
 
-def _event(row: asyncpg.Record) -> UsageEvent:
+def event_of(row: asyncpg.Record) -> UsageEvent:
+    """Return the event that a row has."""
     return UsageEvent(
         event_id=EventId(row["event_id"]),
         tenant_id=TenantId(row["tenant_id"]),
