@@ -68,7 +68,8 @@ class Books:
                 "event_name": EVENT,
                 "payload": {"stripe_customer_id": CUSTOMER, "value": "1"},
                 "timestamp": START_US // 1_000_000,
-            }
+            },
+            {"api_key": self.world.key},
         )
         self.world.pass_s(600)
 
