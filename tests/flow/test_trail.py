@@ -1,6 +1,7 @@
 """Entries of the audit log are written before anybody is answered, together where they can be."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -136,3 +137,27 @@ async def test_who_has_gone_is_still_recorded() -> None:
     waiting.cancel()
     await trail.close()
     assert outcomes(log) == [("QueryUsage", "done")]
+
+
+async def test_an_end_waits_for_no_log_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the log does not answer, a process ends all the same, and tells what it leaves."""
+    monkeypatch.setattr(module, "CLOSE_S", 0.0)
+    monkeypatch.setattr(module, "BATCH_MAX", 1)
+
+    class Hanging(FakeTrailLog):
+        """Never answers."""
+
+        async def append(self, entries: Sequence[TrailEntry]) -> int:
+            """Wait for ever."""
+            never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            return await never
+
+    observed = Observed()
+    trail = Trail(Hanging(), observed)
+    waiting = [asyncio.create_task(trail.write(entry())) for _ in range(3)]
+    await asyncio.wait(waiting, timeout=0)
+    for each in waiting:
+        each.cancel()
+    await asyncio.wait(waiting)
+    await trail.close()
+    assert observed.losses == 2

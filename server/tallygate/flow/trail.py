@@ -25,6 +25,8 @@ from tallygate.ports.trail import TrailLog
 WAITING_MAX: Final = 1_000
 # A tenth of it: some hundred kilobytes, and a few milliseconds of the chain.
 BATCH_MAX: Final = 100
+# At a process's end: half of what a stop is given for calls.
+CLOSE_S: Final = 5.0
 # More places of one chain are not worth a reader's time.
 BREAKS_MAX: Final = 1_000
 
@@ -110,9 +112,16 @@ class Trail:
             self._observer.unrecorded()
 
     async def close(self) -> None:
-        """Wait until what was handed in is written, or cannot be."""
-        if self._writing is not None:
-            await self._writing
+        """Wait for a while until what was handed in is written, or cannot be."""
+        if self._writing is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._writing
+        except TimeoutError:
+            # Nobody waits for these any more: they are of calls that were given up.
+            for _ in self._queue:
+                self._observer.unrecorded()
 
     def _leave(self, entry: TrailEntry) -> None:
         """Have an entry written that nobody waits for: whoever asked has his error already."""
