@@ -22,6 +22,9 @@ from tests.e2e.processes import Finished, tallygate
 from tests.servers import connection
 from tests.usage_events import event
 
+# Each test runs several commands, each a process of its own that has everything to import.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
 ACME = TenantId("acme")
 START_US = from_datetime(datetime(2026, 1, 1, tzinfo=UTC)) - HOUR_US
 """Midnight in Berlin."""

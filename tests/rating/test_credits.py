@@ -51,7 +51,8 @@ def test_burn_down_order() -> None:
     """Priority, then expiry, then age; only for a time of which the grant's has some."""
     purse = Purse(
         [
-            grant(1, "5", priority=2),
+            # It expires first, but its priority is the last.
+            grant(1, "5", priority=2, expires_us=NOVEMBER.end_us),
             grant(2, "5", priority=1),
             grant(3, "5", priority=1, expires_us=31 * DAY_US),
             grant(4, "5", priority=1),

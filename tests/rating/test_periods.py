@@ -34,7 +34,12 @@ from tests.rating.parts import (
 BERLIN = Calendar("Europe/Berlin", from_datetime(datetime(2024, 1, 1, tzinfo=UTC)) - HOUR_US)
 
 
-def rated(*versions: Version, period: Window = NOVEMBER, quantity: int = 0) -> Invoice:
+def rated(
+    *versions: Version,
+    period: Window = NOVEMBER,
+    quantity: int = 0,
+    rates: dict[tuple[str, int], Decimal] | None = None,
+) -> Invoice:
     """Return the invoice of a period under some versions, with as much used in each segment."""
     found = cut(*versions, period=period)
     at_start, at_end = version_at(versions, period.start_us), version_at(versions, period.end_us)
@@ -52,6 +57,7 @@ def rated(*versions: Version, period: Window = NOVEMBER, quantity: int = 0) -> I
                 for each in used(segment, quantity, place)
                 if quantity
             ],
+            rates=rates or {},
             ahead=Ahead(
                 paid=segment_of(at_start, period) if at_start and known else None,
                 following=segment_of(at_end, following) if at_end else None,
@@ -174,6 +180,15 @@ def test_a_change_sets_right_what_was_paid_ahead() -> None:
     assert amounts(invoice) == ["-30.00", "10.00", "40.00", "60.00"]
     gone = rated(version(-1, plan(AHEAD)), version(10 * DAY_US, plan(name="free")))
     assert amounts(gone) == ["-30.00", "10.00"]
+
+
+def test_what_was_paid_ahead_keeps_its_rate_of_exchange() -> None:
+    """The part that was used is charged at the rate at which all of it was paid."""
+    dollars = plan(AHEAD, terms=Terms(currency="USD"))
+    rates = {("USD", 0): d("0.5"), ("USD", NOVEMBER.end_us): d("0.9")}
+    gone = plan(fee("60", "other", Pay.ADVANCE), name="new", terms=Terms(currency="USD"))
+    invoice = rated(version(-1, dollars), version(10 * DAY_US, gone), rates=rates)
+    assert amounts(invoice) == ["-15.00", "5.00", "36.00", "54.00"]
 
 
 def test_a_fee_that_is_not_shared_out_is_asked_for_once() -> None:
