@@ -94,6 +94,8 @@ FAULTS = [
     ("window: day}}", "window: day, early: true}}", f"{SEATS}.early", "meter_events only"),
     ("way: invoice_items", "way: meter_events, event_name: e", "meters.setup.stripe.since", ""),
     ("aggregation: count", "aggregation: max", f"{CALLS}.way", "adds up"),
+    ("aggregation: count", "aggregation: latest", f"{CALLS}.way", "takes the latest"),
+    ("aggregation: max", "aggregation: time_weighted", f"{SEATS}.way", "seats takes the time_w"),
     ("settle: 5m", "settle: 5m\n      destination: strip", f"{CALLS}.destination", "no dest"),
 ]
 

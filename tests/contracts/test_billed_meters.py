@@ -22,7 +22,7 @@ from tallygate.domain.window import HOUR_US, MINUTE_US, SECOND_US, Window
 from tallygate.ports import LedgerBatch
 from tallygate.ports.billing import UsageAsked
 from tallygate.testing.billing import FakeBilledUsage
-from tests.rating.naive import Use, measure
+from tests.rating.naive_usage import Use, measure
 from tests.usage_events import NOON_US, event
 
 REQUESTS = MeterName("requests")

@@ -122,8 +122,6 @@ def test_durations_and_bounds_are_read() -> None:
         ({"sliding": "1h", "step": "5m", "by": "day"}, "--by"),
         ({"sliding": "one hour", "step": "5m"}, "--sliding"),
         ({"session_gap": "0m"}, "--session-gap"),
-        ({"from_minute": "yesterday"}, "--from"),
-        ({"to_minute": "25:00"}, "--to"),
     ],
 )
 def test_a_wrong_option_is_named(given: dict[str, str], option: str) -> None:
@@ -131,3 +129,16 @@ def test_a_wrong_option_is_named(given: dict[str, str], option: str) -> None:
     with pytest.raises(typer.BadParameter) as raised:
         request_of(WindowsAsked(**{**ASKED, **given}), NOON_US)
     assert raised.value.param_hint == option
+
+
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [({"from_minute": "yesterday"}, "--from"), ({"to_minute": "25:00"}, "--to")],
+)
+def test_a_wrong_time_is_named(
+    given: dict[str, str], option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With how a time is written."""
+    with pytest.raises(typer.Exit):
+        request_of(WindowsAsked(**{**ASKED, **given}), NOON_US)
+    assert option in capsys.readouterr().err

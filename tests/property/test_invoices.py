@@ -22,7 +22,8 @@ from tallygate.domain.ids import EventId, MeterName, TenantId
 from tallygate.domain.window import Window, from_datetime
 from tallygate.ports import CatalogChange, LedgerBatch
 from tallygate.wiring.invoicing import invoicing_of
-from tests.rating.naive import Story, Use, in_decimal, total_due
+from tests.rating.naive import Story, in_decimal, total_due
+from tests.rating.naive_usage import Use
 from tests.rating.test_differential import METERS, PREPAID, SLOW, stories
 from tests.servers import connection
 from tests.usage_events import event

@@ -41,7 +41,8 @@ from tallygate.domain.segment import Segment, Version, segment_of, segments, ver
 from tallygate.domain.window import Period, Window
 from tallygate.ports.billing import UsageAsked
 from tallygate.testing.billing import FakeBilledUsage
-from tests.rating.naive import NaiveGrant, Story, Use, in_decimal, total_due
+from tests.rating.naive import NaiveGrant, Story, in_decimal, total_due
+from tests.rating.naive_usage import Use
 from tests.servers import run
 from tests.usage_events import event
 

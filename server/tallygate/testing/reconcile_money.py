@@ -1,0 +1,172 @@
+"""What became of usage on its way to money, in memory.
+
+Guarantees: passes the same contract tests as the reads in Postgres.
+Refuses to know: what figures come to.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from tallygate.domain.ids import MeterName, TenantId
+from tallygate.domain.invoice import LineKind
+from tallygate.domain.stripe_intent import IntentKind, SendState
+from tallygate.domain.window import Window
+from tallygate.ports.billing import StoredInvoice
+from tallygate.ports.reconcile import IntendedUsage, IntentsAsked, InvoicedUsage, PeriodAsked
+from tallygate.testing.billing import FakeInvoiceBooks
+from tallygate.testing.ledger import FakeLedger
+from tallygate.testing.stripe_rows import TAKEN, Row
+from tallygate.testing.stripe_store import FakeStripeStore
+
+_DOUBTFUL = frozenset({SendState.SENDING, SendState.AMBIGUOUS})
+_WAITING = _DOUBTFUL | {SendState.PENDING}
+_REFUSED = frozenset({SendState.REJECTED, SendState.TOO_OLD})
+
+
+@dataclass(slots=True)
+class FakeMoneyReads:
+    """The `MoneyReads` port over a ledger, intents with their sends, and issued invoices."""
+
+    ledger: FakeLedger
+    store: FakeStripeStore
+    books: FakeInvoiceBooks
+
+    async def intended(self, asked: Sequence[IntentsAsked]) -> list[IntendedUsage]:
+        """Return what is intended and due, for each ask with usage or intents, by its place."""
+        self.ledger.answer()
+        found = [self._intended(place, each) for place, each in enumerate(asked)]
+        return [each for each in found if each is not None]
+
+    async def invoiced(
+        self, asked: Sequence[PeriodAsked], counted: Sequence[MeterName]
+    ) -> list[InvoicedUsage]:
+        """Return what newest invoices have of meters; of those in `counted` events count."""
+        self.ledger.answer()
+        found: list[InvoicedUsage] = []
+        for number, each in enumerate(asked):
+            tenant_id, period = each.tenant.tenant_id, each.period
+            stored = await self.books.read(tenant_id, period.start_us, 0)
+            if stored is not None and stored.invoice.period == period:
+                found += self._invoiced(number, tenant_id, stored, counted)
+        return found
+
+    def _intended(self, place: int, of: IntentsAsked) -> IntendedUsage | None:
+        used: dict[int, int] = {}
+        fresh: set[int] = set()
+        whole = 0
+        for at_us, received_us, units in self._units(of.tenant_id, of.meter, counts=of.counts):
+            if of.period.holds(at_us):
+                whole += units
+            if of.start_us <= at_us < of.end_us:
+                begun_us = max(at_us - at_us % of.window_us, of.start_us)
+                used[begun_us] = used.get(begun_us, 0) + units
+                if received_us >= of.fresh_us:
+                    fresh.add(begun_us)
+        rows = [*self._rows(of)]
+        intended: dict[int, int] = {}
+        for row in rows:
+            begun_us = row.intent.place.start_us
+            intended[begun_us] = intended.get(begun_us, 0) + row.intent.quantity
+        if not used and not intended:
+            return None
+        due, told = 0, 0
+        for begun_us in used.keys() | intended.keys():
+            if begun_us not in intended and begun_us < of.since_us:
+                continue
+            told += used.get(begun_us, 0)
+            end_us = min(begun_us - begun_us % of.window_us + of.window_us, of.end_us)
+            settled = end_us <= of.settled_us and begun_us not in fresh
+            due += (used if settled else intended).get(begun_us, 0)
+        taken = [row for row in rows if row.state in TAKEN]
+        late = [row.intent.quantity for row in taken if (row.last_us or 0) >= of.fresh_us]
+        doubtful = [
+            row.intent.quantity
+            for row in rows
+            if row.state not in TAKEN and (row.doubtful or row.state in _DOUBTFUL)
+        ]
+        customers = sorted({row.intent.place.customer for row in rows})
+        return IntendedUsage(
+            place=place,
+            intended=sum(intended.values()),
+            due=due,
+            aside=whole - told,
+            taken=sum(row.intent.quantity for row in taken),
+            waiting=sum(row.intent.quantity for row in rows if row.state in _WAITING),
+            refused=sum(row.intent.quantity for row in rows if row.state in _REFUSED),
+            shadow=sum(row.intent.quantity for row in rows if row.state is SendState.SHADOW),
+            lacks=sum(max(each, 0) for each in late) + sum(max(-each, 0) for each in doubtful),
+            exceeds=sum(max(-each, 0) for each in late) + sum(max(each, 0) for each in doubtful),
+            customers=tuple(customers),
+            shared=any(self._is_others(row, of, customers) for row in self.store.rows),
+        )
+
+    def _rows(self, of: IntentsAsked) -> Iterator[Row]:
+        """Iterate over what stands: not replaced, and of totals the last of each window."""
+        replaced = {row.intent.replaces for row in self.store.rows}
+        mine = [
+            row
+            for row in self.store.rows
+            if row.intent.destination == of.destination
+            and (row.intent.place.tenant_id, row.intent.place.meter) == (of.tenant_id, of.meter)
+            and of.start_us <= row.intent.place.start_us < of.end_us
+            and row.intent.kind not in (IntentKind.ITEM, IntentKind.QUANTITY)
+            and row.intent_id not in replaced
+        ]
+        for row in mine:
+            later = [each.intent.seq for each in mine if each.intent.place == row.intent.place]
+            if not of.totals or row.intent.seq == max(later):
+                yield row
+
+    def _is_others(self, row: Row, of: IntentsAsked, customers: Sequence[str]) -> bool:
+        place = row.intent.place
+        return (
+            row.intent.destination == of.destination
+            and (place.meter, place.customer in customers) == (of.meter, True)
+            and place.tenant_id != of.tenant_id
+            and place.start_us < of.end_us
+            and place.end_us > of.start_us
+        )
+
+    def _invoiced(
+        self,
+        number: int,
+        tenant_id: TenantId,
+        stored: StoredInvoice,
+        counted: Sequence[MeterName],
+    ) -> Iterator[InvoicedUsage]:
+        prices: dict[tuple[MeterName, Window], dict[tuple[str, str], Decimal]] = {}
+        for line in stored.invoice.lines:
+            of = line.selection
+            if line.kind is LineKind.USAGE and of is not None and not of.where:
+                units = prices.setdefault((of.meter, line.segment), {})
+                price = (line.plan, line.price_id)
+                units[price] = units.get(price, Decimal(0)) + line.quantity
+        for meter in sorted({meter for meter, _ in prices}):
+            used = [*self._units(tenant_id, meter, counts=meter in counted)]
+            period = stored.invoice.period
+            aside = sum(units for at_us, _, units in used if period.holds(at_us))
+            invoiced, late = Decimal(0), 0
+            for (of_meter, segment), units_of in prices.items():
+                if of_meter != meter:
+                    continue
+                inside = [each for each in used if segment.holds(each[0])]
+                after = sum(units for _, at_us, units in inside if at_us >= stored.created_at_us)
+                whole = sum(units for _, _, units in inside)
+                invoiced += _most_off(units_of.values(), whole - after)
+                late, aside = late + after, aside - whole
+            yield InvoicedUsage(number, meter, invoiced, late, aside)
+
+    def _units(
+        self, tenant_id: TenantId, meter: MeterName, *, counts: bool
+    ) -> Iterator[tuple[int, int, int]]:
+        """Iterate over usage: when it was, when it was accepted, and how much."""
+        for event in self.ledger.events.values():
+            if (event.tenant_id, event.meter) == (tenant_id, meter):
+                units = int(event.amount > 0) if counts else event.amount
+                yield event.event_time_us, event.received_at_us, units
+
+
+def _most_off(found: Iterable[Decimal], expected: int) -> Decimal:
+    """Return the quantity of several prices' of a segment that is most off."""
+    return min(found, key=lambda units: (-abs(units - expected), units))

@@ -1,0 +1,174 @@
+"""What every `MoneyReads` promises, asked of the fake and of Postgres alike."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+import pytest
+
+from tallygate.adapters.postgres.invoice_books import PostgresInvoiceBooks
+from tallygate.adapters.postgres.ledger import PostgresLedger
+from tallygate.adapters.postgres.pool import Postgres
+from tallygate.adapters.postgres.reconcile_money import PostgresMoneyReads
+from tallygate.adapters.postgres.stripe_intents import PostgresStripeIntents
+from tallygate.adapters.postgres.stripe_sends import PostgresStripeSends
+from tallygate.domain.catalog import Aggregation, Tenant
+from tallygate.domain.ids import MeterName, PlanName, TenantId
+from tallygate.domain.invoice import Invoice, InvoiceLine, LineKind, Selection
+from tallygate.domain.price import PriceId, PriceModel
+from tallygate.domain.stripe_intent import IntentKind, IntentPlace, SendState, WindowGap, intent_for
+from tallygate.domain.stripe_sync import StripeSync, Way
+from tallygate.domain.window import DAY_US, HOUR_US, Window
+from tallygate.ports import LedgerBatch
+from tallygate.ports.billing import InvoiceBooks, Issuing
+from tallygate.ports.reconcile import IntendedUsage, IntentsAsked, MoneyReads, PeriodAsked
+from tallygate.ports.stripe_store import SendResult, StripeIntents, StripeSends
+from tallygate.testing.billing import FakeInvoiceBooks
+from tallygate.testing.ledger import FakeLedger
+from tallygate.testing.reconcile_money import FakeMoneyReads
+from tallygate.testing.stripe_store import FakeStripeStore
+from tests.usage_events import NOON_US, event
+
+ACME, OTHER = TenantId("acme"), TenantId("other")
+METER = MeterName("requests")
+PERIOD = Window(NOON_US, NOON_US + DAY_US)
+NOW_US = NOON_US + 2 * DAY_US
+SYNC = StripeSync(Way.METER_EVENTS, event_name="calls", since_us=NOON_US + HOUR_US)
+ASKED = IntentsAsked(
+    *(0, ACME, METER, "stripe", PERIOD, PERIOD.start_us, PERIOD.end_us, SYNC.since_us, HOUR_US),
+    settled_us=NOW_US,
+    fresh_us=NOW_US - HOUR_US,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Reads, and what fills that which they read."""
+
+    reads: MoneyReads
+    ledger: FakeLedger | PostgresLedger
+    intents: StripeIntents
+    sends: StripeSends
+    books: InvoiceBooks
+
+    async def use(self, number: int, hour: int, amount: int, **fields: object) -> None:
+        """Store usage of an hour of the period."""
+        used = event(number, event_time_us=NOON_US + hour * HOUR_US, amount=amount, **fields)
+        await self.ledger.persist(LedgerBatch((used,)))
+
+    async def intend(self, hour: int, units: int, seq: int = 0, tenant: TenantId = ACME) -> None:
+        """Write an intent of an hour."""
+        start_us = NOON_US + hour * HOUR_US
+        place = IntentPlace(
+            *(tenant, "cus_1", METER, "{}", start_us, start_us + HOUR_US),
+            *(PERIOD.start_us, PERIOD.end_us),
+        )
+        gap = WindowGap(place, units, 0, seq)
+        made = intent_for("stripe", SYNC, gap, IntentKind.DELTA)
+        assert await self.intents.intend([made], NOON_US)
+
+    async def send(self, at_us: int, *states: SendState) -> None:
+        """Have the sends that are due end so, in their order."""
+        claim = await self.sends.claim("stripe", at_us, lanes=9, per_lane=9, lease_ms=60_000)
+        (lane,) = claim.lanes
+        results = [
+            SendResult(each.intent_id, state, at_us)
+            for each, state in zip(lane, states, strict=True)
+        ]
+        assert await self.sends.finish(claim.token, results) == len(states)
+        await self.sends.release(claim.token)
+
+    async def intended(self, **fields: object) -> IntendedUsage:
+        """Return what there is."""
+        asked = replace(ASKED, **fields)  # type: ignore[arg-type]  # fields by name
+        (found,) = await self.reads.intended([asked])
+        return found
+
+
+@pytest.fixture(params=["fake", "postgres"])
+def dsn(request: pytest.FixtureRequest) -> str | None:
+    """The address of the ledger's database; None for the fake."""
+    return request.getfixturevalue("postgres_dsn") if request.param == "postgres" else None
+
+
+@pytest.fixture
+async def subject(dsn: str | None) -> AsyncIterator[Subject]:
+    """Each kind of reads, over nothing."""
+    if dsn is None:
+        ledger, store = FakeLedger(), FakeStripeStore(lambda: NOW_US)
+        books = FakeInvoiceBooks(clock_us=NOW_US)
+        yield Subject(FakeMoneyReads(ledger, store, books), ledger, store, store, books)
+        return
+    postgres = Postgres(dsn)
+    yield Subject(
+        *(PostgresMoneyReads(postgres), PostgresLedger(postgres)),
+        *(PostgresStripeIntents(postgres), PostgresStripeSends(postgres)),
+        PostgresInvoiceBooks(postgres),
+    )
+    await postgres.close()
+
+
+async def test_intents_are_held_window_by_window(subject: Subject) -> None:
+    """What is due is the usage of settled windows; what was before is aside, unless told."""
+    assert await subject.reads.intended([ASKED]) == []
+    await subject.use(1, 0, 3)
+    await subject.use(2, 2, 10)
+    await subject.use(3, 5, 7)
+    found = await subject.intended()
+    assert (found.intended, found.due, found.aside, found.customers) == (0, 17, 3, ())
+    await subject.intend(2, 10)
+    await subject.intend(2, 1, seq=1)
+    found = await subject.intended()
+    assert (found.intended, found.due, found.waiting, found.taken) == (11, 17, 11, 0)
+    early = await subject.intended(settled_us=NOON_US + 3 * HOUR_US)
+    assert (early.due, early.aside) == (10, 3)
+    fresh = await subject.intended(fresh_us=0)
+    assert (fresh.due, fresh.intended) == (11, 11)
+    counted = await subject.intended(counts=True)
+    assert (counted.due, counted.aside) == (2, 1)
+    totals = await subject.intended(totals=True)
+    assert (totals.intended, totals.waiting) == (1, 1)
+    await subject.intend(0, 3)
+    assert ((await subject.intended()).due, (await subject.intended()).aside) == (20, 0)
+
+
+async def test_sends_are_told_apart(subject: Subject) -> None:
+    """By how far they came; what was taken just now, Stripe's sum may lack."""
+    for hour in (2, 3, 4):
+        await subject.intend(hour, 10**hour)
+    assert not (await subject.intended()).shared
+    await subject.send(NOW_US, SendState.DELIVERED, SendState.REJECTED, SendState.AMBIGUOUS)
+    found = await subject.intended()
+    assert (found.taken, found.refused, found.waiting) == (100, 1_000, 10_000)
+    assert (found.lacks, found.exceeds, found.customers) == (100, 10_000, ("cus_1",))
+    assert (await subject.intended(fresh_us=NOW_US + 1)).lacks == 0
+    await subject.intend(2, 1, tenant=OTHER)
+    assert (await subject.intended()).shared
+
+
+async def test_invoices_are_held_by_segment(subject: Subject) -> None:
+    """The newest revision counts, by prices for all of a meter; the rest of the period is aside."""
+    asked = PeriodAsked(Tenant(ACME, PlanName("p")), PERIOD)
+    assert await subject.reads.invoiced([asked], []) == []
+    await subject.use(1, 0, 3)
+    await subject.use(2, 20, 4)
+    await subject.use(3, 1, 9, received_at_us=NOW_US * 2)
+    segment = Window(NOON_US, NOON_US + 12 * HOUR_US)
+    for quantity in (9, 5):
+        amount = Decimal(quantity)
+        line = InvoiceLine(
+            *(1, LineKind.USAGE, PlanName("p"), segment, amount, amount, PriceId("calls")),
+            model=PriceModel.PER_UNIT,
+            selection=Selection(METER, Aggregation.SUM),
+            quantity=amount,
+            unit="USD",
+        )
+        made = Invoice(ACME, PERIOD, "USD", (line,), amount, Decimal(0), Decimal(0), amount)
+        newest = await subject.books.newest(ACME)
+        assert await subject.books.write(Issuing(made, "", ""), newest)
+    (found,) = await subject.reads.invoiced([asked], [])
+    assert (int(found.units), found.late, found.aside) == (5, 9, 4)
+    (found,) = await subject.reads.invoiced([asked], [METER])
+    assert (int(found.units), found.late, found.aside) == (5, 1, 1)
+    shorter = replace(asked, period=Window(PERIOD.start_us, PERIOD.end_us - 1))
+    assert await subject.reads.invoiced([shorter], []) == []
