@@ -1,5 +1,7 @@
 """Facts about reading a Redis's posture, on every Redis there is."""
 
+from pathlib import Path
+
 import pytest
 
 from tallygate.adapters.embedded import EmbeddedRedis
@@ -24,9 +26,11 @@ async def configure(url: str, **settings: str) -> None:
             await client.config_set(name.replace("_", "-"), value)
 
 
-async def test_the_embedded_posture(own_redis: EmbeddedRedis, redis_binary: RedisBinary) -> None:
+async def test_the_embedded_posture(tmp_path: Path, redis_binary: RedisBinary) -> None:
     """An embedded Redis persists and does not evict; it has no bound and no replica."""
-    assert await posture_of(own_redis.url) == {
+    async with EmbeddedRedis(tmp_path, binary=redis_binary.path) as server:
+        posture = await posture_of(server.url)
+    assert posture == {
         "persistence": 1.0,
         "persistence_healthy": 1.0,
         "noeviction": 1.0,
