@@ -9,14 +9,14 @@ from typing import Final
 from tallygate.api.convert_times import duration_us, instant_us
 from tallygate.domain.errors import InvalidField
 from tallygate.domain.window import DAY_US, Billing, BillingKind
-from tallygate.gen.v1 import catalog_pb2
+from tallygate.gen.v1 import billing_pb2, catalog_pb2
 
 _KINDS: Final = {
-    catalog_pb2.BILLING_KIND_UNSPECIFIED: BillingKind.ANNIVERSARY,
-    catalog_pb2.BILLING_KIND_ANNIVERSARY: BillingKind.ANNIVERSARY,
-    catalog_pb2.BILLING_KIND_MONTH: BillingKind.MONTH,
-    catalog_pb2.BILLING_KIND_EVERY: BillingKind.EVERY,
-    catalog_pb2.BILLING_KIND_STARTS: BillingKind.STARTS,
+    billing_pb2.BILLING_KIND_UNSPECIFIED: BillingKind.ANNIVERSARY,
+    billing_pb2.BILLING_KIND_ANNIVERSARY: BillingKind.ANNIVERSARY,
+    billing_pb2.BILLING_KIND_MONTH: BillingKind.MONTH,
+    billing_pb2.BILLING_KIND_EVERY: BillingKind.EVERY,
+    billing_pb2.BILLING_KIND_STARTS: BillingKind.STARTS,
 }
 _NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
 
@@ -39,9 +39,9 @@ def billing(message: catalog_pb2.Tenant) -> Billing | None:
     )
 
 
-def billing_message(found: Billing) -> catalog_pb2.Billing:
+def billing_message(found: Billing) -> billing_pb2.Billing:
     """Return the billing as a message."""
-    message = catalog_pb2.Billing(kind=_NUMBERS[found.kind])
+    message = billing_pb2.Billing(kind=_NUMBERS[found.kind])
     if found.every_us:
         message.every.FromMicroseconds(found.every_us)
     if found.grace_us:

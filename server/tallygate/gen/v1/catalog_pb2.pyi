@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tallygate.gen.v1 import billing_pb2 as _billing_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -380,38 +381,6 @@ EXCHANGE_AT_PERIOD_END: ExchangeAt.ValueType  # 1
 EXCHANGE_AT_PERIOD_START: ExchangeAt.ValueType  # 2
 """The newest at its start."""
 Global___ExchangeAt: _TypeAlias = ExchangeAt  # noqa: Y015
-
-class _BillingKind:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _BillingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BillingKind.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    BILLING_KIND_UNSPECIFIED: _BillingKind.ValueType  # 0
-    """Anniversaries of the anchor."""
-    BILLING_KIND_MONTH: _BillingKind.ValueType  # 1
-    """Calendar months of the tenant's zone, whatever the anchor."""
-    BILLING_KIND_ANNIVERSARY: _BillingKind.ValueType  # 2
-    """Months from the anchor's day."""
-    BILLING_KIND_EVERY: _BillingKind.ValueType  # 3
-    """All of one length, counted from the anchor."""
-    BILLING_KIND_STARTS: _BillingKind.ValueType  # 4
-    """Each with a start of its own."""
-
-class BillingKind(_BillingKind, metaclass=_BillingKindEnumTypeWrapper):
-    """How billing periods follow each other."""
-
-BILLING_KIND_UNSPECIFIED: BillingKind.ValueType  # 0
-"""Anniversaries of the anchor."""
-BILLING_KIND_MONTH: BillingKind.ValueType  # 1
-"""Calendar months of the tenant's zone, whatever the anchor."""
-BILLING_KIND_ANNIVERSARY: BillingKind.ValueType  # 2
-"""Months from the anchor's day."""
-BILLING_KIND_EVERY: BillingKind.ValueType  # 3
-"""All of one length, counted from the anchor."""
-BILLING_KIND_STARTS: BillingKind.ValueType  # 4
-"""Each with a start of its own."""
-Global___BillingKind: _TypeAlias = BillingKind  # noqa: Y015
 
 @_typing.final
 class Meter(_message.Message):
@@ -1059,7 +1028,7 @@ class Tenant(_message.Message):
         """Numbers that replace the plan's."""
 
     @_builtins.property
-    def billing(self) -> Global___Billing:
+    def billing(self) -> _billing_pb2.Billing:
         """How its billing periods follow each other; unset means by anniversaries of its anchor."""
 
     def __init__(
@@ -1075,7 +1044,7 @@ class Tenant(_message.Message):
         overrides: _abc.Iterable[Global___Override] | None = ...,
         suspended: _builtins.bool = ...,
         fiscal_month: _builtins.int = ...,
-        billing: Global___Billing | None = ...,
+        billing: _billing_pb2.Billing | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "billing", b"billing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1084,43 +1053,3 @@ class Tenant(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tenant: _TypeAlias = Tenant  # noqa: Y015
-
-@_typing.final
-class Billing(_message.Message):
-    """How a tenant's billing periods follow each other, and for how long each is waited for."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KIND_FIELD_NUMBER: _builtins.int
-    EVERY_FIELD_NUMBER: _builtins.int
-    STARTS_FIELD_NUMBER: _builtins.int
-    GRACE_FIELD_NUMBER: _builtins.int
-    kind: Global___BillingKind.ValueType
-    """By which rule."""
-    @_builtins.property
-    def every(self) -> _duration_pb2.Duration:
-        """For EVERY: the length; whole days are days of the tenant's zone."""
-
-    @_builtins.property
-    def starts(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
-        """For STARTS, rising; the last period has no end until another start is given."""
-
-    @_builtins.property
-    def grace(self) -> _duration_pb2.Duration:
-        """For how long usage is waited for after a period's end; unset means as the installation says."""
-
-    def __init__(
-        self,
-        *,
-        kind: Global___BillingKind.ValueType = ...,
-        every: _duration_pb2.Duration | None = ...,
-        starts: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
-        grace: _duration_pb2.Duration | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["every", b"every", "grace", b"grace"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["every", b"every", "grace", b"grace", "kind", b"kind", "starts", b"starts"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Billing: _TypeAlias = Billing  # noqa: Y015
