@@ -1,5 +1,5 @@
--- Read which periods bill meters $3, whose totals are not frozen: they have usage of one, of $4 also
--- a level from before, or late events of one that no totals know. $1 and $2 run in parallel.
+-- Read which periods bill meters $3, whose totals are not frozen: they have usage of one, of $4
+-- also a level from before, or late events of one that no totals know. $1, $2 run in parallel.
 select period.tenant_id, tallygate.microseconds(period.start_at) as start_us
 from unnest($1::text[], $2::bigint[]) as asked (tenant_id, start_us)
 join tallygate.billing_period as period
@@ -12,7 +12,11 @@ where (
             select from tallygate.usage_minute as used
             where used.tenant_id = period.tenant_id and used.meter = metered.name
                 and used.bucket < period.end_at
-                and (used.bucket >= period.start_at or metered.name = any($4::text[]))
+                -- A bound and no alternative, so that the index gives only what lies within.
+                and used.bucket >= case
+                    when metered.name = any($4::text[]) then '-infinity'::timestamptz
+                    else period.start_at
+                end
         )
     )
 ) or exists (
