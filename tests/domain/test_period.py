@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallygate.domain.catalog import Aggregation, LatePolicy
+from tallygate.domain.catalog import Aggregation, LatePolicy, Meter
 from tallygate.domain.completeness import Identity
+from tallygate.domain.ids import MeterName
 from tallygate.domain.period import (
     Act,
     Arrived,
@@ -24,6 +25,7 @@ from tallygate.domain.period import (
     held_because,
     period_at,
     place,
+    unfrozen,
 )
 from tallygate.domain.period_digest import pieces
 from tallygate.domain.window import (
@@ -38,6 +40,8 @@ from tallygate.domain.window import (
 
 OPEN, GRACE = PeriodState.OPEN, PeriodState.GRACE
 SEALED, CLOSED = PeriodState.SEALED, PeriodState.CLOSED
+# What figures tell; periods of meters of the others are held.
+TOLD = [Aggregation.COUNT, Aggregation.SUM, Aggregation.MAX, Aggregation.MIN]
 LEADS = {
     (OPEN, Act.END): GRACE,
     (GRACE, Act.SEAL): SEALED,
@@ -115,7 +119,7 @@ def figures(found: list[int]) -> Figures:
     return total
 
 
-@given(amounts, amounts, amounts, st.sampled_from([*Aggregation]))
+@given(amounts, amounts, amounts, st.sampled_from(TOLD))
 def test_adjustments_add_up(
     first: list[int], late: list[int], later: list[int], aggregation: Aggregation
 ) -> None:
@@ -194,3 +198,23 @@ def test_periods_partition_time(
     assert following(calendar, found.start_us) == found
     if found.start_us > 0:
         assert period_at(calendar, found.start_us - 1).end_us == found.start_us
+
+
+@pytest.mark.parametrize("group_by", [(), ("region",)])
+@pytest.mark.parametrize("aggregation", Aggregation)
+def test_what_figures_tell_is_frozen(aggregation: Aggregation, group_by: tuple[str, ...]) -> None:
+    """A meter is frozen where its figures have the quantity of it, whole, and else never."""
+    meter = Meter(MeterName("one"), aggregation, group_by=group_by)
+    found = unfrozen([meter])
+    assert (meter.name not in found.meters) is (aggregation in TOLD and not group_by)
+    assert (meter.name in found.carried) is (aggregation is Aggregation.TIME_WEIGHTED)
+
+
+@pytest.mark.parametrize("aggregation", Aggregation)
+def test_figures_tell_no_other_quantity(aggregation: Aggregation) -> None:
+    """What they do not tell is refused, never 0."""
+    if aggregation in TOLD:
+        assert Figures(2, 2, 2, 2).quantity(aggregation) == 2
+    else:
+        with pytest.raises(ValueError, match=aggregation):
+            Figures(2, 2, 2, 2).quantity(aggregation)

@@ -102,6 +102,7 @@ class PeriodWorld:
     dsn: str = ""
     fake: FakePeriods | None = None
     number: int = 0
+    meters: dict[MeterName, Meter] = field(default_factory=lambda: dict(METERS))
 
     def event(
         self, at_us: int, amount: int = 1, meter: MeterName = REQUESTS, **fields: object
@@ -122,12 +123,12 @@ class PeriodWorld:
         return await self.ledger.persist(LedgerBatch(events))
 
     async def declare(self, tenants: Sequence[Tenant] = (), types: Sequence[str] = TYPES) -> None:
-        """Write a catalog with the meters above, and a destination that wants those messages."""
+        """Write a catalog with `meters`, and a destination that wants those messages."""
         newest = await self.catalogs.newest()
         if self.fake is not None:
             self.fake.declared.update(each.tenant_id for each in tenants)
         hook = Destination("hook", "webhook", "https://example.com", tuple(types), "SECRET")
-        catalog = Catalog(meters=METERS, destinations=(hook,))
+        catalog = Catalog(meters=dict(self.meters), destinations=(hook,))
         await self.catalogs.write(CatalogChange(catalog, tuple(tenants)), newest.version)
 
     async def closed_october(self, *events: UsageEvent) -> None:

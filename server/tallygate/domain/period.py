@@ -9,15 +9,16 @@ else comes for it is late, and closed once its hash is computed and told. Its re
 sealings: a correction, or closing it again, makes the next one. Earlier ones stay as they were.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, assert_never
 
-from tallygate.domain.catalog import Aggregation, LatePolicy
+from tallygate.domain.catalog import Aggregation, LatePolicy, Meter
 from tallygate.domain.completeness import Identity
 from tallygate.domain.errors import TallygateError
 from tallygate.domain.ids import MeterName, TenantId
+from tallygate.domain.rollup import shape_of
 from tallygate.domain.window import HOUR_US, MINUTE_US, Calendar, Period, Window, window_at
 
 # As long as the slowest of the sources that are known to work: journals of a weekend's outage.
@@ -54,6 +55,7 @@ class Held(StrEnum):
     UNACCOUNTED = "unaccounted"
     LOST = "lost"
     DEAD_LETTERS = "dead_letters"
+    METER_NOT_FROZEN = "meter_not_frozen"
     TOTALS_DIFFER = "totals_differ"
 
 
@@ -151,7 +153,10 @@ class Figures:
         )
 
     def quantity(self, aggregation: Aggregation) -> int:
-        """Return the one number that a meter of that aggregation is billed by."""
+        """Return the one number that a meter of that aggregation is billed by.
+
+        Raises `ValueError` for one that figures do not tell: `unfrozen` keeps those from here.
+        """
         match aggregation:
             case Aggregation.COUNT:
                 return self.count
@@ -161,8 +166,14 @@ class Figures:
                 return self.min
             case Aggregation.SUM:
                 return self.sum
+            case (
+                Aggregation.LATEST
+                | Aggregation.UNIQUE
+                | Aggregation.PERCENTILE
+                | Aggregation.TIME_WEIGHTED
+            ):
+                raise ValueError(f"count, sum, max and min do not tell what is {aggregation}")
             case _:
-                # Figures do not hold what any other aggregation takes.
                 assert_never(aggregation)
 
 
@@ -205,6 +216,30 @@ def held_because(arrived: Arrived, due_us: int, letters: int) -> Held | None:
     if counted.lost > arrived.accepted_lost:
         return Held.LOST
     return Held.DEAD_LETTERS if letters else None
+
+
+@dataclass(frozen=True, slots=True)
+class Unfrozen:
+    """Meters whose totals are more than figures of the whole meter, and so are not frozen.
+
+    A period that was used of `meters` is held; of those in `carried`, also one that their last
+    level of before lasts into.
+    """
+
+    meters: frozenset[MeterName] = frozenset()
+    carried: frozenset[MeterName] = frozenset()
+
+
+ALL_FROZEN: Final = Unfrozen()
+
+
+def unfrozen(meters: Iterable[Meter]) -> Unfrozen:
+    """Return which meters' totals are not frozen."""
+    found = [meter for meter in meters if shape_of(meter) is not None]
+    levels = (meter for meter in found if meter.aggregation is Aggregation.TIME_WEIGHTED)
+    return Unfrozen(
+        frozenset(meter.name for meter in found), frozenset(meter.name for meter in levels)
+    )
 
 
 def period_at(calendar: Calendar, instant_us: int) -> Window:

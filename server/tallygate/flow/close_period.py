@@ -24,6 +24,7 @@ from tallygate.domain.period import (
     following,
     held_because,
     period_at,
+    unfrozen,
 )
 from tallygate.domain.window import DAY_US, Calendar
 from tallygate.flow.cover_period import cover, differences
@@ -219,11 +220,12 @@ class ClosePeriods:
         What was accepted before now is looked for after it: whatever was due is due before that.
         """
         parts, options = self._parts, self._options
-        due = await parts.ledger.due(now_us, DUE_MAX)
+        others = unfrozen(catalog.meters.values())
+        due = await parts.ledger.due(now_us, DUE_MAX, others)
         keys, held, lost = await self._judged(due, now_us) if due else ([], 0, 0)
         room = SEAL_MAX - len(keys[:SEAL_MAX])
         if room:
-            keys += await parts.ledger.waiting(options.correction_delay_s, room)
+            keys += await parts.ledger.waiting(options.correction_delay_s, room, others)
         if not keys:
             return 0, held
         sealed = await parts.ledger.seal(
@@ -233,6 +235,7 @@ class ClosePeriods:
                 now_us,
                 self._history_us(catalog),
                 lost,
+                others,
             )
         )
         await self._begin_earlier(sealed, now_us)
@@ -249,7 +252,10 @@ class ClosePeriods:
         for each in due:
             key = PeriodKey(each.period.tenant_id, each.period.start_us)
             reason = held_because(arrived, each.period.due_us, each.letters)
-            if reason is not None and each.accept_missing:
+            if each.unfrozen:
+                # Nobody's word makes totals of what is not frozen.
+                reason = Held.METER_NOT_FROZEN
+            elif reason is not None and each.accept_missing:
                 # Until the next number is lost, nobody has to say it again.
                 lost = arrived.counted.lost if arrived.counted is not None else 0
                 reason = None

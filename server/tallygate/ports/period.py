@@ -12,7 +12,17 @@ from typing import Protocol
 
 from tallygate.domain.catalog import Aggregation
 from tallygate.domain.ids import MeterName, TenantId
-from tallygate.domain.period import Cause, Group, Held, MeterTotal, PeriodKey, PeriodState, Placed
+from tallygate.domain.period import (
+    ALL_FROZEN,
+    Cause,
+    Group,
+    Held,
+    MeterTotal,
+    PeriodKey,
+    PeriodState,
+    Placed,
+    Unfrozen,
+)
 from tallygate.domain.period_digest import Covered, Leaf
 
 
@@ -210,18 +220,23 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A period whose grace is over; `letters` are its tenant's events that could not be stored."""
+    """A period whose grace is over; `letters` are its tenant's events that could not be stored.
+
+    `unfrozen` says that it bills a meter whose totals are not frozen.
+    """
 
     period: BillingPeriod
     accept_missing: bool
     letters: int
+    unfrozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Sealing:
     """What to seal: which periods, how meters add up, what is known to be lost and accepted.
 
-    Usage of up to `history_us` before a tenant was known belongs to periods of its own.
+    Usage of up to `history_us` before a tenant was known belongs to periods of its own. A period
+    that bills an unfrozen meter is left as it is.
     """
 
     keys: Sequence[PeriodKey]
@@ -229,6 +244,7 @@ class Sealing:
     now_us: int
     history_us: int = 0
     accepted_lost: int = 0
+    unfrozen: Unfrozen = ALL_FROZEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +312,7 @@ class PeriodLedger(CoveredEvents, Protocol):
         """Give periods a grace until then, and add those that follow, in one step."""
         ...
 
-    async def due(self, now_us: int, count: int) -> list[Due]:
+    async def due(self, now_us: int, count: int, unfrozen: Unfrozen = ALL_FROZEN) -> list[Due]:
         """Return up to `count` periods whose grace is over, each the first unsealed of a tenant."""
         ...
 
@@ -311,8 +327,13 @@ class PeriodLedger(CoveredEvents, Protocol):
         """Return how many lost events periods have been closed without, by somebody's word."""
         ...
 
-    async def waiting(self, delay_s: float, count: int) -> list[PeriodKey]:
-        """Return up to `count` closed periods that have been due a correction for so long."""
+    async def waiting(
+        self, delay_s: float, count: int, unfrozen: Unfrozen = ALL_FROZEN
+    ) -> list[PeriodKey]:
+        """Return up to `count` closed periods that have been due a correction for so long.
+
+        Without those whose correction would bill an unfrozen meter.
+        """
         ...
 
     async def seal(self, asked: Sealing) -> Sealed:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.period import (
+    ALL_FROZEN,
     Act,
     Cause,
     Held,
@@ -19,6 +20,7 @@ from tallygate.domain.period import (
     PeriodNotSo,
     PeriodState,
     Placed,
+    Unfrozen,
     after,
 )
 from tallygate.domain.period_digest import Covered, Leaf, LeafKind, minute_digest
@@ -103,14 +105,17 @@ class FakePeriods(PeriodBooks):
                 row.period = replace(row.period, state=state, end_us=span.end_us, due_us=due_us)
         await self.add(following, now_us)
 
-    async def due(self, now_us: int, count: int) -> list[Due]:
+    async def due(self, now_us: int, count: int, unfrozen: Unfrozen = ALL_FROZEN) -> list[Due]:
         """Return up to `count` periods whose grace is over, each the first unsealed of a tenant."""
         self._answer()
         found = [row for row in self._rows.values() if self._is_due(row, now_us)]
         found.sort(
             key=lambda row: (row.period.held is not None, row.period.due_us, row.period.tenant_id)
         )
-        return [Due(row.period, row.accept_missing, self._letters(row)) for row in found[:count]]
+        return [
+            Due(row.period, row.accept_missing, self._letters(row), self._bills(row, unfrozen))
+            for row in found[:count]
+        ]
 
     async def hold(self, reasons: Mapping[PeriodKey, Held | None], now_us: int) -> int:
         """Note why periods are held, or that they are not; tell each that is newly held."""
@@ -131,10 +136,16 @@ class FakePeriods(PeriodBooks):
         self._answer()
         return self._accepted_lost
 
-    async def waiting(self, delay_s: float, count: int) -> list[PeriodKey]:
+    async def waiting(
+        self, delay_s: float, count: int, unfrozen: Unfrozen = ALL_FROZEN
+    ) -> list[PeriodKey]:
         """Return up to `count` closed periods that are due a correction; delays are none here."""
         self._answer()
-        found = [row.key for row in self._rows.values() if self._is_waiting(row)]
+        found = [
+            row.key
+            for row in self._rows.values()
+            if self._is_waiting(row) and not self._bills(row, unfrozen)
+        ]
         return found[:count]
 
     async def seal(self, asked: Sealing) -> Sealed:
@@ -149,6 +160,7 @@ class FakePeriods(PeriodBooks):
         for key in asked.keys:
             row = self._rows[key]
             ready = self._is_due(row, asked.now_us) or self._is_waiting(row)
+            ready = ready and not self._bills(row, asked.unfrozen)
             if key not in earlier and ready and self._followed(row):
                 self._seal(row, asked)
                 sealed.append(key)

@@ -20,6 +20,7 @@ from tallygate.domain.period import (
     PeriodState,
     Place,
     Sealable,
+    Unfrozen,
     adjustment,
     after,
     place,
@@ -206,6 +207,32 @@ class PeriodBooks:
         wanted = spot(row, row.period.revision + 1)
         return row.period.state is PeriodState.CLOSED and any(
             late.closed == row.key and allocated(late) == wanted for late in self._late.values()
+        )
+
+    def _bills(self, row: PeriodRow, unfrozen: Unfrozen) -> bool:
+        """Say whether a period bills a meter whose totals are not frozen."""
+        tenant_id = row.key.tenant_id
+        used = any(
+            event.meter in unfrozen.meters
+            and event.event_time_us < row.period.end_us
+            and (event.event_time_us >= row.key.start_us or event.meter in unfrozen.carried)
+            for event in self._events(tenant_id)
+        )
+        if used and not row.period.revision:
+            return True
+        wanted = spot(row, row.period.revision + 1)
+        return any(
+            late.event.tenant_id == tenant_id
+            and allocated(late) == wanted
+            and late.event.meter in unfrozen.meters
+            and not self._froze(late.closed, late.event.meter)
+            for late in self._late.values()
+        )
+
+    def _froze(self, closed: PeriodKey | None, meter: MeterName) -> bool:
+        return any(
+            key == closed and any(each.meter == meter for each in totals)
+            for (key, _), totals in self._totals.items()
         )
 
     def _first_unsealed(self, row: PeriodRow) -> bool:

@@ -17,7 +17,15 @@ from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.event import UNSTORABLE
 from tallygate.domain.ids import MeterName, TenantId
-from tallygate.domain.period import Cause, Figures, Held, PeriodKey, PeriodState
+from tallygate.domain.period import (
+    ALL_FROZEN,
+    Cause,
+    Figures,
+    Held,
+    PeriodKey,
+    PeriodState,
+    Unfrozen,
+)
 from tallygate.domain.period_digest import Covered, Leaf, LeafKind, pieces
 from tallygate.domain.window import Window
 from tallygate.ports.period import (
@@ -83,11 +91,15 @@ class PostgresPeriodLedger:
             await connection.execute(query("period_end"), *_columns([*graces]), [*graces.values()])
             await _add(connection, following, now_us)
 
-    async def due(self, now_us: int, count: int) -> list[Due]:
+    async def due(self, now_us: int, count: int, unfrozen: Unfrozen = ALL_FROZEN) -> list[Due]:
         """Return up to `count` periods whose grace is over, each the first unsealed of a tenant."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(query("period_due"), now_us, count, UNSTORABLE)
-        return [Due(period_of(row), row["accept_missing"], row["letters"]) for row in rows]
+            kept = await _unfrozen(connection, [_key(row) for row in rows], unfrozen)
+        return [
+            Due(period_of(row), row["accept_missing"], row["letters"], _key(row) in kept)
+            for row in rows
+        ]
 
     async def hold(self, reasons: Mapping[PeriodKey, Held | None], now_us: int) -> int:
         """Note why periods are held, or that they are not; tell each that is newly held."""
@@ -108,10 +120,14 @@ class PostgresPeriodLedger:
         async with self._postgres.connection() as connection:
             return int(await connection.fetchval(query("period_accepted")))
 
-    async def waiting(self, delay_s: float, count: int) -> list[PeriodKey]:
+    async def waiting(
+        self, delay_s: float, count: int, unfrozen: Unfrozen = ALL_FROZEN
+    ) -> list[PeriodKey]:
         """Return up to `count` closed periods that have been due a correction for so long."""
         async with self._postgres.connection() as connection:
-            rows = await connection.fetch(query("period_waiting"), delay_s, count)
+            rows = await connection.fetch(
+                query("period_waiting"), delay_s, count, sorted(unfrozen.meters)
+            )
         return [_key(row) for row in rows]
 
     async def seal(self, asked: Sealing) -> Sealed:
@@ -125,7 +141,9 @@ class PostgresPeriodLedger:
                 for row in rows
                 if row["first_use_us"] is not None
             }
-            wanted = [key for key in asked.keys if key not in earlier]
+            # Asked again behind the fence: such usage may have come since it was due.
+            kept = await _unfrozen(connection, asked.keys, asked.unfrozen)
+            wanted = [key for key in asked.keys if key not in earlier and key not in kept]
             rows = await connection.fetch(
                 query("period_seal"), *_keys(wanted), asked.now_us, asked.accepted_lost
             )
@@ -215,6 +233,18 @@ class PostgresPeriodLedger:
             )
             for row in rows
         ]
+
+
+async def _unfrozen(
+    connection: Lent, keys: Sequence[PeriodKey], unfrozen: Unfrozen
+) -> set[PeriodKey]:
+    """Return which periods bill a meter whose totals are not frozen."""
+    if not keys or not unfrozen.meters:
+        return set()
+    rows = await connection.fetch(
+        query("period_unfrozen"), *_keys(keys), sorted(unfrozen.meters), sorted(unfrozen.carried)
+    )
+    return {_key(row) for row in rows}
 
 
 async def _add(connection: Lent, spans: Sequence[Span], now_us: int) -> int:

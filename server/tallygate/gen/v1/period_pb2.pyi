@@ -74,7 +74,7 @@ class BillingPeriod(_message.Message):
     """The newest revision whose totals are frozen, 0 for none."""
     held: _builtins.str
     """Why it is not closed though its grace is over, empty for nothing: `not_counted`, `ingest_lag`,
-    `awaited`, `unaccounted`, `lost`, `dead_letters` or `totals_differ`.
+    `awaited`, `unaccounted`, `lost`, `dead_letters`, `meter_not_frozen` or `totals_differ`.
     """
     @_builtins.property
     def start(self) -> _timestamp_pb2.Timestamp:
