@@ -86,12 +86,9 @@ async def test_groups_follow_the_catalog(tmp_path: Path, redis_url: str, postgre
         assert [row["meter"] for row in rows_of(status, "rollups")] == ["requests", "users"]
 
 
-ASKED = {"tenant": "acme", "meter": "requests"}
-
-
 def test_the_last_day_is_asked_for_unless_told() -> None:
     """Up to the minute that is under way, so that what just happened shows."""
-    request = request_of(WindowsAsked(**ASKED, group_by="region, sku"), NOON_US + 5)
+    request = request_of(WindowsAsked("acme", "requests", group_by="region, sku"), NOON_US + 5)
     assert request.to.ToMicroseconds() == NOON_US + MINUTE_US
     assert getattr(request, "from").ToMicroseconds() == NOON_US + MINUTE_US - DAY_US
     assert list(request.group_by) == ["region", "sku"]
@@ -100,7 +97,11 @@ def test_the_last_day_is_asked_for_unless_told() -> None:
 def test_durations_and_bounds_are_read() -> None:
     """As people write them, in UTC where they name no zone."""
     asked = WindowsAsked(
-        **ASKED, sliding="1h", step="5m", from_minute="2026-11-01", to_minute="2026-11-01T12:00Z"
+        *("acme", "requests"),
+        sliding="1h",
+        step="5m",
+        from_minute="2026-11-01",
+        to_minute="2026-11-01T12:00Z",
     )
     request = request_of(asked, NOON_US)
     assert request.length.ToMicroseconds() == HOUR_US
@@ -129,5 +130,5 @@ def test_durations_and_bounds_are_read() -> None:
 def test_a_wrong_option_is_named(given: dict[str, str], option: str) -> None:
     """Before anything is asked."""
     with pytest.raises(typer.BadParameter) as raised:
-        request_of(WindowsAsked(**{**ASKED, **given}), NOON_US)  # type: ignore[arg-type]
+        request_of(WindowsAsked(**{"tenant": "acme", "meter": "requests", **given}), NOON_US)  # type: ignore[arg-type]
     assert raised.value.param_hint == option
