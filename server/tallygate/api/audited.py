@@ -116,7 +116,11 @@ class AuditedRegistry:
 
 def summary(request: Message, redact: Redact) -> str:
     """Return what is recorded of a request, as JSON in ASCII."""
-    fields = json_format.MessageToDict(request, preserving_proto_field_name=True)
+    try:
+        fields = json_format.MessageToDict(request, preserving_proto_field_name=True)
+    except (json_format.Error, ValueError):
+        # A time that no calendar has: it is refused by its field, and not said in JSON.
+        return json.dumps({"unspeakable": True, "bytes": request.ByteSize()})
     text = json.dumps(_shortened(redact(fields)), sort_keys=True, separators=(",", ":"))
     if len(text) > SUMMARY_MAX:
         return json.dumps({"fields": sorted(fields), "bytes": request.ByteSize()})
