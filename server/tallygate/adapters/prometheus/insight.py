@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 HOUR_S: Final = 3_600
 VERDICTS: Final = ("exact", "in_flight", "late", "drift", "unknown")
-STEPS: Final = ("counter", "rollup", "delivered", "frozen", "intents", "stripe", "invoice")
+STEPS: Final = ("counter", "rollup", "delivered", "frozen", "intents", "sent", "stripe", "invoice")
 
 
 class InsightMetrics:
