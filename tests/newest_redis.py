@@ -1,7 +1,7 @@
 """Fixtures for tests that one Redis is enough for: the one an operator most likely runs.
 
-Owns which it is. What depends on a Redis's version is tested on each by `tests/contracts`,
-`tests/faults` and `tests/property`, whose fixtures are those of `tests/conftest.py`.
+Owns which it is. What depends on a Redis's version is tested on each, with the fixtures of
+`tests/conftest.py`.
 """
 
 from collections.abc import Iterator

@@ -183,7 +183,12 @@ async def test_a_smaller_group_hands_in_what_a_larger_one_left(
     async with Redis.from_url(own_redis.url) as client:
         await client.flushall()
     smaller = await start(place, 1)
-    assert len(workers(smaller)) == PROCESSES
+
+    def all_there() -> bool:
+        return len(workers(smaller)) == PROCESSES
+
+    # A group is ready before those that hand in have started.
+    await eventually(all_there, SETTLE_S, what="those that hand in")
     await place.start("ingest", postgres_dsn=postgres_dsn)
     await whole(postgres_dsn, 5 * CONNECTIONS)
 

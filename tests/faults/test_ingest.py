@@ -87,8 +87,9 @@ async def test_redelivery_stores_nothing_twice(redis_url: str, postgres_dsn: str
 
 
 async def test_redis_killed_and_restarted(own_redis: EmbeddedRedis, postgres_dsn: str) -> None:
-    """What Redis had written is ingested when it is back, by the ingester that was running."""
+    """What Redis had synced is ingested when it is back, by the ingester that was running."""
     async with world(own_redis.url, postgres_dsn) as on:
+        await on.client.config_set("appendfsync", "always")
         await on.fill(1, 20)
         ingest = on.ingest("a", entries_max=4, reads_max=1, claim_idle_ms=0)
         await ingest.run_once()
