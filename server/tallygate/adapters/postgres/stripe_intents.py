@@ -121,7 +121,7 @@ def intent_of(row: asyncpg.Record) -> Intent:
         idempotency_key=row["idempotency_key"],
         replaces=_number(row["replaces"]),
         cancels=_number(row["cancels"]),
-        details=json.loads(row["details"]),
+        details={} if row["details"] == "{}" else json.loads(row["details"]),
     )
 
 
