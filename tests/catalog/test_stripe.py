@@ -34,6 +34,7 @@ destinations:
     account: acct_1
     calls_per_s: 50
     shadow: true
+    fees: true
     reports_secret: {env: REPORTS}
   hooks: {kind: webhook, url: "https://example.com", types: [usage.batch], secret: {env: HOOKS}}
 """
@@ -59,7 +60,10 @@ def test_a_document_is_read_whole() -> None:
     assert account.url == "https://api.stripe.com"
     assert account.types == ()
     assert account.stripe == StripeAccount(
-        Mode.LIVE, shadow=True, account="acct_1", calls_per_s=50, reports_env="REPORTS"
+        *(Mode.LIVE, True, "acct_1"),
+        calls_per_s=50,
+        reports_env="REPORTS",
+        fees=True,
     )
     assert catalog.meters[MeterName("plain")].stripe is None
     assert [meter.name for meter, _ in synced(catalog, "stripe", Way.METER_EVENTS)] == ["calls"]

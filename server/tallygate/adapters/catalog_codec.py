@@ -243,6 +243,7 @@ def _account(found: Json) -> StripeAccount:
         calls_per_s=int(found.get("calls_per_s", 0)),
         reports_env=found.get("reports_env", ""),
         reports_file=found.get("reports_file", ""),
+        fees=bool(found.get("fees", False)),
     )
 
 

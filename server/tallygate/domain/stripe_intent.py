@@ -102,6 +102,10 @@ class Intent:
     details: Mapping[str, str] = field(default_factory=dict)
     closed_start_us: int | None = None
 
+    def with_details(self, more: Mapping[str, str]) -> "Intent":
+        """Return the intent with more of them."""
+        return replace(self, details={**self.details, **more})
+
 
 @dataclass(frozen=True, slots=True)
 class WindowGap:

@@ -61,7 +61,8 @@ class StripeAccount:
 
     `account` names a connected account. In `shadow` all is planned and recorded, nothing is sent.
     `calls_per_s` replaces the limit that the mode implies, 0 keeps it. The signing secret of the
-    endpoint for error reports is in a variable or a file, as the key is.
+    endpoint for error reports is in a variable or a file, as the key is. With `fees`, lines of
+    issued invoices that are of no meter become items as well.
     """
 
     mode: Mode = Mode.SANDBOX
@@ -70,6 +71,7 @@ class StripeAccount:
     calls_per_s: int = 0
     reports_env: str = ""
     reports_file: str = ""
+    fees: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from tallygate.domain.stripe_sync import (
     is_scale,
 )
 
-ACCOUNT_KEYS: Final = ("mode", "shadow", "account", "calls_per_s", "reports_secret")
+ACCOUNT_KEYS: Final = ("mode", "shadow", "account", "calls_per_s", "reports_secret", "fees")
 _SYNC: Final = (
     *("way", "event_name", "since", "window", "scale", "settle", "early", "overwrite"),
     *("v2_stream", "dimensions", "price", "destination"),
@@ -66,6 +66,7 @@ def account(
         calls_per_s=read.integer(parts.get("calls_per_s"), f"{path}.calls_per_s"),
         reports_env=reports.get("env", ""),
         reports_file=reports.get("file", ""),
+        fees=read.flag(parts.get("fees"), f"{path}.fees"),
     )
 
 
