@@ -239,6 +239,6 @@ def _intent(
         identifier=identifier,
         idempotency_key=key,
         cancels=gap.cancellable if kind is IntentKind.CANCEL else None,
-        details={"price": sync.price} if sync.price else {},
+        details={"price": sync.price, "proration": sync.proration.value} if sync.price else {},
         closed_start_us=gap.closed_start_us,
     )

@@ -12,6 +12,7 @@ from tallygate.adapters.catalog.nodes import Reader
 from tallygate.domain.stripe_sync import (
     SETTLE_US,
     Mode,
+    Proration,
     StripeAccount,
     StripeSync,
     SyncWindow,
@@ -22,7 +23,7 @@ from tallygate.domain.stripe_sync import (
 ACCOUNT_KEYS: Final = ("mode", "shadow", "account", "calls_per_s", "reports_secret", "fees")
 _SYNC: Final = (
     *("way", "event_name", "since", "window", "scale", "settle", "early", "overwrite"),
-    *("v2_stream", "dimensions", "price", "destination"),
+    *("v2_stream", "dimensions", "price", "destination", "proration"),
 )
 
 
@@ -52,6 +53,9 @@ def sync(read: Reader, node: Node | None, path: str) -> StripeSync | None:
         ),
         price=read.text(parts.get("price"), f"{path}.price"),
         destination=read.text(parts.get("destination"), f"{path}.destination"),
+        proration=read.choice(
+            parts.get("proration"), f"{path}.proration", Proration, default=Proration.CREATE
+        ),
     )
 
 
