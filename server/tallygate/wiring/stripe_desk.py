@@ -60,15 +60,16 @@ async def stripe_desk(dsn: str) -> AsyncIterator[StripeDesk]:
 async def catalog_sync(
     settings: Settings, catalog: Catalog, name: str
 ) -> AsyncIterator[SyncCatalog]:
-    """Lend what brings an account's meters in line. Raises `NotFound` and `ExtraMissing`."""
+    """Lend what brings an account in line. Raises `NotFound` and `ExtraMissing`."""
     try:
         from tallygate.adapters.stripe.meters import StripeAccountMeters  # noqa: PLC0415
+        from tallygate.adapters.stripe.prices import StripeAccountPrices  # noqa: PLC0415
         from tallygate.wiring.stripe import client_of  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExtraMissing from error
     client = client_of(account_named(catalog, name), settings)
     try:
-        yield SyncCatalog(StripeAccountMeters(client))
+        yield SyncCatalog(StripeAccountMeters(client), StripeAccountPrices(client))
     finally:
         await client.close()
 
