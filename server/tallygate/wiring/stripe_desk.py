@@ -22,6 +22,7 @@ from tallygate.domain.window import Window
 from tallygate.flow.stripe_catalog import SyncCatalog
 from tallygate.flow.stripe_items import IntendItems
 from tallygate.flow.stripe_mend import Mend
+from tallygate.ports import CatalogStore
 from tallygate.ports.stripe import StripeApi
 from tallygate.settings import Settings
 
@@ -77,10 +78,21 @@ async def catalog_sync(
 class AccountSums:
     """The `StripeSums` port: accounts of the catalog as it is, each with a client of its own."""
 
-    def __init__(self, settings: Settings, catalogs: PostgresCatalogStore) -> None:
+    def __init__(self, settings: Settings, catalogs: CatalogStore) -> None:
         self._settings = settings
         self._catalogs = catalogs
         self._accounts: dict[str, tuple[StripeApi, Callable[[], Awaitable[None]]]] = {}
+
+    async def asks(self, destination: str) -> bool:
+        """Say whether an account can be asked now: its key is there."""
+        from tallygate.wiring.stripe import secret_of  # noqa: PLC0415
+
+        catalog = await self._catalogs.effective(SystemClock().now_us())
+        try:
+            secret_of(account_named(catalog, destination)).read()
+        except TallygateError:
+            return False
+        return True
 
     async def summed(
         self, destination: str, event_name: str, customer: str, window: Window
