@@ -7,7 +7,14 @@ import pytest
 from tallygate.domain.catalog import Aggregation
 from tallygate.domain.errors import BackendUnavailable
 from tallygate.domain.ids import TenantId
-from tallygate.domain.stripe_intent import IntentId, IntentKind, SendState, intent_for, made_again
+from tallygate.domain.stripe_intent import (
+    Intent,
+    IntentId,
+    IntentKind,
+    SendState,
+    intent_for,
+    made_again,
+)
 from tallygate.domain.stripe_sync import StripeSync, Way
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, Window
 from tallygate.ports.stripe_store import Cut
@@ -79,6 +86,38 @@ async def test_late_usage_is_a_gap_of_the_period_that_bills_it(bench: Bench) -> 
     assert {gap.total - gap.intended for gap in await bench.intents.gaps(later)} == {3, -3}
     whole = await bench.intents.gaps(asked(cuts=cuts, late_since_us=DAY, latest=True))
     assert {gap.place.start_us: gap.total for gap in whole} == {hour_us: 7}
+
+
+@pytest.mark.parametrize("later_first", [False, True])
+async def test_late_usage_is_intended_once(bench: Bench, later_first: bool) -> None:
+    """Of planners that saw other gaps of a window, one writes each; what is left comes next."""
+    came_us, ahead = DAY + 5 * HOUR_US, DAY + 4 * HOUR_US
+    cut = Cut(TENANT, CUSTOMER, ahead, DAY + 31 * DAY_US, ahead, NOW_US)
+    query = asked(cuts=(cut,), late_since_us=DAY)
+    sync = StripeSync(Way.METER_EVENTS, event_name="calls")
+
+    async def read() -> list[Intent]:
+        gaps = await bench.intents.gaps(query)
+        return [intent_for("stripe", sync, gap, IntentKind.DELTA) for gap in gaps]
+
+    await bench.use(3, DAY)
+    await bench.put_off(1, 3, DAY, came_us, ahead)
+    first = await read()
+    await bench.use(4, came_us)
+    await bench.use(2, DAY)
+    await bench.put_off(3, 2, DAY, came_us, ahead)
+    second = await read()
+    assert [each.quantity for each in [*first, *second]] == [3, 4, 5]
+    written = [second, first] if later_first else [first, second]
+    for each in written:
+        await bench.intents.intend(each, NOW_US)
+    while missing := await read():
+        await bench.intents.intend(missing, NOW_US)
+    (lane,) = await claim(bench)
+    quantities = [(each.intent.closed_start_us, each.intent.quantity) for each in lane]
+    assert sum(units for closed, units in quantities if closed is None) == 4
+    assert sum(units for closed, units in quantities if closed == DAY) == 5
+    assert all(units > 0 for _, units in quantities)
 
 
 async def test_periods_that_tenants_have(bench: Bench) -> None:

@@ -249,8 +249,12 @@ async def test_nobody_edits_intents(admin: Admin) -> None:
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
             await admin.execute(statement)
-    for role in ("tallygate_ingest", "tallygate_relay", "tallygate_control", "tallygate_read"):
-        for right in ("update", "delete", "truncate"):
-            assert not await admin.fetchval(
-                "select has_table_privilege($1, 'tallygate.stripe_intent', $2)", role, right
-            )
+    await admin.execute("insert into tallygate.stripe_invoice values ('s', 1, 2)")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
+        await admin.execute("delete from tallygate.stripe_invoice")
+    for table in ("tallygate.stripe_intent", "tallygate.stripe_invoice"):
+        for role in ("tallygate_ingest", "tallygate_relay", "tallygate_control", "tallygate_read"):
+            for right in ("update", "delete", "truncate"):
+                assert not await admin.fetchval(
+                    "select has_table_privilege($1, $2, $3)", role, table, right
+                )

@@ -84,7 +84,8 @@ class Intent:
     `quantity` is in our smallest unit, or the currency's for an item; `value` is the text that is
     sent. `seq` counts the intents of one window, from 1. `replaces` and `cancels` name others.
     `closed_start_us` is that of the sealed period which the usage came too late for, and which is
-    billed here for it; 0 for usage of before the first period, None for a window's own.
+    billed here for it; 0 for usage of before the first period, None for a window's own. `late_seq`
+    counts a window's intents for one sealed period, from 1.
     """
 
     destination: str
@@ -101,6 +102,7 @@ class Intent:
     cancels: IntentId | None = None
     details: Mapping[str, str] = field(default_factory=dict)
     closed_start_us: int | None = None
+    late_seq: int = 0
 
     def with_details(self, more: Mapping[str, str]) -> "Intent":
         """Return the intent with more of them."""
@@ -111,8 +113,9 @@ class Intent:
 class WindowGap:
     """A window whose usage is not what is intended of it.
 
-    `seq` is the last intent's. `cancellable` is a delta that was delivered a short while ago and is
-    as large as what there is too much. `closed_start_us` is an intent's.
+    `seq` is the number that the gap's intent follows. `cancellable` is a delta that was delivered
+    a short while ago and is as large as what there is too much. `closed_start_us` is an intent's,
+    and `late_seq` the last one's of it.
     """
 
     place: IntentPlace
@@ -121,6 +124,7 @@ class WindowGap:
     seq: int
     cancellable: IntentId | None = None
     closed_start_us: int | None = None
+    late_seq: int = 0
 
 
 def intent_for(destination: str, sync: StripeSync, gap: WindowGap, kind: IntentKind) -> Intent:
@@ -206,6 +210,7 @@ def made_again(of: Intent, intent_id: IntentId, *, customer: str, negative: bool
         of,
         place=replace(of.place, customer=customer),
         seq=NEXT,
+        late_seq=NEXT,
         kind=kind,
         identifier=identifier,
         idempotency_key=key,
@@ -217,13 +222,15 @@ def made_again(of: Intent, intent_id: IntentId, *, customer: str, negative: bool
 def _intent(
     destination: str, sync: StripeSync, gap: WindowGap, kind: IntentKind, quantity: int
 ) -> Intent:
-    seq = gap.seq + 1
+    seq, late = gap.seq + 1, gap.closed_start_us
+    # What is late has a number of its own, whatever else the window has.
+    number = seq if late is None else gap.late_seq + 1
     place = gap.place
     identifier, key = identity(
         (
             *(destination, place.tenant_id, place.customer, place.meter, place.dimensions),
-            *(place.start_us, place.end_us, seq, kind.value, quantity),
-            *(() if gap.closed_start_us is None else ("late", gap.closed_start_us)),
+            *(place.start_us, place.end_us, number, kind.value, quantity),
+            *(() if late is None else ("late", late)),
         )
     )
     return Intent(
@@ -240,5 +247,6 @@ def _intent(
         idempotency_key=key,
         cancels=gap.cancellable if kind is IntentKind.CANCEL else None,
         details={"price": sync.price, "proration": sync.proration.value} if sync.price else {},
-        closed_start_us=gap.closed_start_us,
+        closed_start_us=late,
+        late_seq=0 if late is None else number,
     )

@@ -5,12 +5,19 @@ Refuses to know: leases and results.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tallygate.domain.catalog import Aggregation
 from tallygate.domain.ids import MeterName, TenantId
-from tallygate.domain.stripe_intent import Intent, IntentId, IntentKind, IntentPlace, SendState
+from tallygate.domain.stripe_intent import (
+    Intent,
+    IntentId,
+    IntentKind,
+    IntentPlace,
+    SendState,
+    WindowGap,
+)
 from tallygate.ports.stripe_store import Cut, GapQuery
 
 NOT_DONE: Final = frozenset({SendState.PENDING, SendState.SENDING, SendState.AMBIGUOUS})
@@ -103,6 +110,19 @@ def window(query: GapQuery, cut: Cut, at_us: int) -> IntentPlace:
     )
 
 
+def in_turn(gaps: Sequence[WindowGap]) -> list[WindowGap]:
+    """Return gaps, earliest first; those of one window follow each other in number."""
+    found: list[WindowGap] = []
+    for each in sorted(gaps, key=_place_in_time):
+        before = sum(window_of(gap.place) == window_of(each.place) for gap in found)
+        found.append(replace(each, seq=each.seq + before))
+    return found
+
+
+def _place_in_time(gap: WindowGap) -> tuple[int, int]:
+    return gap.place.start_us, -1 if gap.closed_start_us is None else gap.closed_start_us
+
+
 def window_of(place: IntentPlace) -> tuple[object, ...]:
     """Return what tells a window apart."""
     return place.meter, place.tenant_id, place.start_us, place.end_us, place.dimensions
@@ -110,7 +130,7 @@ def window_of(place: IntentPlace) -> tuple[object, ...]:
 
 def place_of(intent: Intent) -> tuple[object, ...]:
     """Return what tells the window of an intent apart."""
-    return (intent.destination, *window_of(intent.place), intent.closed_start_us)
+    return intent.destination, *window_of(intent.place)
 
 
 def measured(measure: Aggregation, units: Sequence[int]) -> int:

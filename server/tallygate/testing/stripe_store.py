@@ -41,6 +41,7 @@ from tallygate.testing.stripe_rows import (
     LateUse,
     Row,
     counted,
+    in_turn,
     measured,
     outdone,
     place_of,
@@ -84,8 +85,7 @@ class FakeStripeStore:
                 key = (place.tenant_id, place.start_us, place.end_us, closed_us)
                 totals.setdefault(key, (place, closed_us, []))
         found = [self._gap(query, *each) for each in totals.values()]
-        open_ = [gap for gap in found if gap is not None]
-        return sorted(open_, key=lambda gap: gap.place.start_us)[: query.limit]
+        return in_turn([gap for gap in found if gap is not None])[: query.limit]
 
     async def chains(
         self, tenants: Sequence[TenantId], from_us: int, to_us: int
@@ -297,10 +297,21 @@ class FakeStripeStore:
         same = [row.intent for row in self.rows if place_of(row.intent) == place_of(intent)]
         if intent.seq == NEXT:
             intent = replace(intent, seq=max((each.seq for each in same), default=0) + 1)
-        taken = any(each.seq == intent.seq for each in same) or any(
-            row.intent.identifier == intent.identifier
-            or (intent.replaces is not None and row.intent.replaces == intent.replaces)
-            for row in self.rows
+        alike = [each for each in same if each.closed_start_us == intent.closed_start_us]
+        if intent.closed_start_us is not None and intent.late_seq == NEXT:
+            last = max((each.late_seq for each in alike), default=0)
+            intent = replace(intent, late_seq=last + 1)
+        numbered = intent.closed_start_us is not None and any(
+            each.late_seq == intent.late_seq for each in alike
+        )
+        taken = (
+            numbered
+            or any(each.seq == intent.seq for each in same)
+            or any(
+                row.intent.identifier == intent.identifier
+                or (intent.replaces is not None and row.intent.replaces == intent.replaces)
+                for row in self.rows
+            )
         )
         if taken:
             return False
@@ -350,14 +361,13 @@ class FakeStripeStore:
     def _gap(
         self, query: GapQuery, place: IntentPlace, closed_us: int | None, units: list[int]
     ) -> WindowGap | None:
-        rows = [
-            row
-            for row in self.rows
-            if place_of(row.intent) == (query.destination, *window_of(place), closed_us)
-        ]
+        here = (query.destination, *window_of(place))
+        of_window = [row for row in self.rows if place_of(row.intent) == here]
+        rows = [row for row in of_window if row.intent.closed_start_us == closed_us]
         counting = [row for row in rows if not self._replaced(row.intent_id)]
         total = measured(query.measure, units)
-        last = max((row.intent.seq for row in rows), default=0)
+        last = max((row.intent.seq for row in of_window), default=0)
+        last_late = max((row.intent.late_seq for row in rows), default=0)
         if query.latest:
             told = max(counting, key=lambda row: row.intent.seq, default=None)
             if told is not None and told.intent.quantity == total:
@@ -377,7 +387,7 @@ class FakeStripeStore:
             and not any(each.intent.cancels == row.intent_id for each in self.rows)
         ]
         last_told = cancellable[-1] if cancellable else None
-        return WindowGap(place, total, intended, last, last_told, closed_us)
+        return WindowGap(place, total, intended, last, last_told, closed_us, last_late)
 
     def _answer(self) -> None:
         if self.down:

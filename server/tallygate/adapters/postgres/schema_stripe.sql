@@ -25,10 +25,14 @@ create table tallygate.stripe_intent (
     details jsonb not null,
     created_at timestamptz not null default now(),
     closed_start timestamptz,
+    late_seq integer,
     constraint stripe_intent_window check (
         window_start < window_end and period_start <= window_start and window_end <= period_end
         and sent_as_of >= window_start and sent_as_of < window_end
-    )
+    ),
+    -- Of two planners that find the same gap, one writes.
+    unique (destination, meter, tenant_id, window_start, window_end, dimensions, seq),
+    constraint stripe_intent_numbered check ((closed_start is null) = (late_seq is null))
 );
 comment on table tallygate.stripe_intent is
     'What Stripe is to be told, written down before the first attempt and never edited.';
@@ -39,11 +43,11 @@ comment on column tallygate.stripe_intent.replaces is
 comment on column tallygate.stripe_intent.closed_start is
     'The sealed period that the usage came too late for, the epoch for before the first one; null'
     ' for usage of the window itself.';
--- Of two planners that find the same gap, one writes.
-create unique index stripe_intent_place on tallygate.stripe_intent (
-    destination, meter, tenant_id, window_start, window_end, dimensions, seq,
-    coalesce(closed_start, '-infinity')
-);
+comment on column tallygate.stripe_intent.late_seq is
+    'Counts the intents of one window for one sealed period, from 1.';
+create unique index stripe_intent_late on tallygate.stripe_intent (
+    destination, meter, tenant_id, window_start, window_end, dimensions, closed_start, late_seq
+) where closed_start is not null;
 create unique index stripe_intent_cancels on tallygate.stripe_intent (cancels)
     where cancels is not null and replaces is null;
 

@@ -117,6 +117,7 @@ async def write_intents(
         now_us,
         "shadow" if shadow else "pending",
         [each.closed_start_us for each in ordered],
+        [each.late_seq for each in ordered],
     )
     return [row["identifier"] for row in rows]
 
@@ -138,6 +139,7 @@ def intent_of(row: asyncpg.Record) -> Intent:
         cancels=_number(row["cancels"]),
         details={} if row["details"] == "{}" else json.loads(row["details"]),
         closed_start_us=row["closed_start_us"],
+        late_seq=row["late_seq"] or 0,
     )
 
 
@@ -149,6 +151,7 @@ def _gap(row: asyncpg.Record, meter: MeterName) -> WindowGap:
         seq=row["seq"],
         cancellable=_number(row["cancellable"]),
         closed_start_us=row["closed_start_us"],
+        late_seq=row["late_seq"],
     )
 
 

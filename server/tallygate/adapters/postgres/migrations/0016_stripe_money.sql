@@ -1,24 +1,17 @@
 -- What Stripe is told of usage that came late for a sealed period, and of issued invoices.
 
-alter table tallygate.stripe_intent add column closed_start timestamptz;
+alter table tallygate.stripe_intent
+    add column closed_start timestamptz,
+    add column late_seq integer,
+    add constraint stripe_intent_numbered check ((closed_start is null) = (late_seq is null));
 comment on column tallygate.stripe_intent.closed_start is
     'The sealed period that the usage came too late for, the epoch for before the first one; null'
     ' for usage of the window itself.';
--- Its name was cut by Postgres.
-do $$
-declare
-    name text;
-begin
-    select conname into strict name from pg_constraint
-    where conrelid = 'tallygate.stripe_intent'::regclass and contype = 'u'
-        and cardinality(conkey) > 1;
-    execute format('alter table tallygate.stripe_intent drop constraint %I', name);
-end
-$$;
-create unique index stripe_intent_place on tallygate.stripe_intent (
-    destination, meter, tenant_id, window_start, window_end, dimensions, seq,
-    coalesce(closed_start, '-infinity')
-);
+comment on column tallygate.stripe_intent.late_seq is
+    'Counts the intents of one window for one sealed period, from 1.';
+create unique index stripe_intent_late on tallygate.stripe_intent (
+    destination, meter, tenant_id, window_start, window_end, dimensions, closed_start, late_seq
+) where closed_start is not null;
 
 create table tallygate.stripe_invoice (
     destination text collate "C" not null,

@@ -167,6 +167,7 @@ intended as (
         min(intent.period_end) as period_end,
         intent.window_start,
         intent.window_end,
+        max(intent.late_seq) as late_seq,
         max(intent.seq) as seq,
         case
             when $15::boolean
@@ -191,6 +192,11 @@ intended as (
         intent.tenant_id, span.customer, intent.dimensions, intent.closed_start,
         intent.window_start, intent.window_end
 ),
+numbered as (
+    select tenant_id, dimensions, window_start, window_end, max(seq) as seq
+    from intended
+    group by tenant_id, dimensions, window_start, window_end
+),
 gap as (
     select
         coalesce(total.tenant_id, intended.tenant_id) as tenant_id,
@@ -203,7 +209,7 @@ gap as (
         coalesce(total.window_end, intended.window_end) as window_end,
         coalesce(total.quantity, 0) as quantity,
         coalesce(intended.quantity, 0) as intended,
-        coalesce(intended.seq, 0) as seq
+        coalesce(intended.late_seq, 0) as late_seq
     from total full join intended
         on
             intended.tenant_id = total.tenant_id
@@ -231,7 +237,12 @@ select
     tallygate.microseconds(gap.window_end) as end_us,
     gap.quantity,
     gap.intended,
-    gap.seq,
+    -- Intents of a window have one numbering, whatever they are of: its gaps come one after another.
+    coalesce(numbered.seq, 0) - 1 + row_number() over (
+        partition by gap.tenant_id, gap.dimensions, gap.window_start, gap.window_end
+        order by gap.closed_start
+    ) as seq,
+    gap.late_seq,
     case
         when isfinite(gap.closed_start) then tallygate.microseconds(gap.closed_start)
     end as closed_start_us,
@@ -260,4 +271,10 @@ select
         limit 1
     ) as cancellable
 from gap
+left join numbered
+    on
+        numbered.tenant_id = gap.tenant_id
+        and numbered.dimensions = gap.dimensions
+        and numbered.window_start = gap.window_start
+        and numbered.window_end = gap.window_end
 order by gap.window_start, gap.tenant_id, gap.dimensions, gap.closed_start

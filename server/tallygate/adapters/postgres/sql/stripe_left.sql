@@ -26,6 +26,7 @@ select
     intent.replaces,
     intent.cancels,
     intent.details,
+    intent.late_seq,
     tallygate.microseconds(intent.closed_start) as closed_start_us
 from tallygate.stripe_send as send
 join tallygate.stripe_intent as intent on intent.intent_id = send.intent_id
