@@ -19,7 +19,7 @@ from tallygate.flow.apply import Apply, ApplyOptions
 from tallygate.flow.reconcile import LedgerFigures, Reconcile, ReconcileParts
 from tallygate.flow.reconcile_counters import PARENT, YOUNG, CounterFigures
 from tallygate.flow.verify_counters import CounterAudit, CounterParts
-from tallygate.wiring.rebuilding import Declarations
+from tallygate.wiring.declared import Declarations
 from tests.builders import SHARDS
 from tests.faults.test_verify_counters import EVERY, TENANTS, System, no_wait
 from tests.faults.world import SystemClock

@@ -20,9 +20,9 @@ from tallygate.domain.stripe_sync import CUSTOMER_KEY, VALUE_KEY
 from tallygate.domain.window import HOUR_US, SECOND_US
 from tallygate.ports import CatalogChange, LedgerBatch
 from tallygate.settings_sources import load_settings
-from tallygate.wiring import Role
 from tallygate.wiring.host import Running
 from tallygate.wiring.process import running
+from tallygate.wiring.roles import Role
 from tallygate_fake_stripe import Behaviour, FakeStripe, UnknownCustomer
 from tests.e2e.processes import tallygate
 from tests.servers import connection, eventually

@@ -16,7 +16,9 @@ from tallygate.commands.channel import channel
 from tallygate.domain.errors import CatalogInvalid, CatalogNotLoaded, Fault
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
 from tallygate.settings import Settings
-from tallygate.wiring import Role, Running, running
+from tallygate.wiring.host import Running
+from tallygate.wiring.process import running
+from tallygate.wiring.roles import Role
 from tallygate.wiring.tools import embedded_servers, migrate, read_catalog
 
 EVERYTHING: Final = frozenset(Role)

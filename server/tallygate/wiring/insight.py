@@ -25,8 +25,8 @@ from tallygate.flow.compare import By, Compare, CompareOptions, CompareParts
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.ports.anomaly import UsageHistory
 from tallygate.settings import Settings
+from tallygate.wiring.declared import Declarations
 from tallygate.wiring.host import Host
-from tallygate.wiring.rebuilding import Declarations
 
 # An hour is looked at some minutes after its end, and a minute more is nothing.
 ANOMALIES_MS: Final = 60_000

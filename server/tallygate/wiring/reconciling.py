@@ -35,8 +35,8 @@ from tallygate.flow.reconcile_money import MoneyFigures
 from tallygate.flow.verify_counters import CounterParts
 from tallygate.ports.reconcile import FigureSource, ReconcileReads, ReconcileStore, StripeSums
 from tallygate.settings import Settings
+from tallygate.wiring.declared import Declarations
 from tallygate.wiring.host import Host
-from tallygate.wiring.rebuilding import Declarations
 from tallygate.wiring.stripe_desk import stripe_sums
 
 # A day's run begins within minutes of its midnight, in UTC.
