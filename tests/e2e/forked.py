@@ -101,7 +101,9 @@ def _template() -> socket.socket:
 
 def _serve(control: socket.socket) -> None:
     """Fork a waiter for each command asked for, until nobody can ask any more."""
-    importlib.import_module("tallygate.commands.verbs")
+    verbs: Any = importlib.import_module("tallygate.commands.verbs")
+    for name in verbs.VERBS:
+        verbs.command(name)
     main: Any = importlib.import_module("tallygate.cli").main
     gc.freeze()
     # Whoever runs the tests interrupts those, and not this.

@@ -57,7 +57,9 @@ async def from_groups(
 async def folded(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> list[Measured]:
     """Return a selection's usage, folded from the ledger's events."""
     of, window = asked.selection, asked.window
-    await refuse_archived(connection, window.start_us, window.end_us, "period")
+    await refuse_archived(
+        connection, tenant_id, of.meter, window.start_us, window.end_us, field="period"
+    )
     levels = of.aggregation is Aggregation.TIME_WEIGHTED
     carried = await _carried(connection, tenant_id, asked) if levels else {}
     fold = Fold(of, window, carried)

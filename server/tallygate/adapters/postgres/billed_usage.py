@@ -124,9 +124,10 @@ async def _from_rollups(
         for place, each in enumerate(asked)
         for piece in cover(each.window)
     ]
-    for _, _, piece in pieces:
+    for _, meter, piece in pieces:
         if piece.level is Level.EVENT:
-            await refuse_archived(connection, piece.window.start_us, piece.window.end_us, "period")
+            start_us, end_us = piece.window.start_us, piece.window.end_us
+            await refuse_archived(connection, tenant_id, meter, start_us, end_us, field="period")
     rows = await connection.fetch(
         query("billed_usage"),
         tenant_id,
@@ -141,7 +142,10 @@ async def _from_rollups(
 
 async def _from_events(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> list[Measured]:
     per, window = asked.selection.per, asked.window
-    await refuse_archived(connection, window.start_us, window.end_us, "period")
+    meter = asked.selection.meter
+    await refuse_archived(
+        connection, tenant_id, meter, window.start_us, window.end_us, field="period"
+    )
     rows = await connection.fetch(
         query("billed_groups"), *_events_of(tenant_id, asked), per, GROUPS_MAX + 1
     )

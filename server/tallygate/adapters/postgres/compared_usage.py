@@ -57,7 +57,11 @@ class PostgresComparedUsage:
             await connection.execute(query("replay_patience"), str(PATIENCE_S * 1000))
             bounds = (asked.from_us, asked.to_us, asked.tenant_id, asked.meter)
             if name == _EVENTS:
-                await refuse_archived(connection, asked.from_us, asked.to_us, "--from")
+                await refuse_archived(
+                    connection,
+                    *(asked.tenant_id, asked.meter, asked.from_us, asked.to_us),
+                    field="--from",
+                )
             cursor = await connection.cursor(query(name), *bounds, timeout=PATIENCE_S)
             while rows := await cursor.fetch(PAGE, timeout=PATIENCE_S):
                 for row in rows:

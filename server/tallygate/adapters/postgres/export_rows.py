@@ -41,7 +41,7 @@ class PostgresExportSource:
 async def rows_of(connection: Lent, asked: ExportQuery) -> ExportRows:
     """Return the rows of a transaction's snapshot. Raises `EventsArchived`."""
     if asked.subject is Subject.EVENTS:
-        await refuse_archived(connection, asked.from_us, asked.to_us)
+        await refuse_archived(connection, asked.tenant_id, asked.meter, asked.from_us, asked.to_us)
     scope = (asked.tenant_id, asked.meter, asked.from_us, asked.to_us)
     count = query(f"export_{asked.subject}_count")
     total = int(await connection.fetchval(count, *scope, timeout=PATIENCE_S))

@@ -50,7 +50,9 @@ class PostgresUsageReplay:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             await connection.execute(query("replay_patience"), str(PATIENCE_S * 1000))
-            await refuse_archived(connection, asked.from_us, asked.to_us, "--from")
+            await refuse_archived(
+                connection, asked.tenant_id, None, asked.from_us, asked.to_us, field="--from"
+            )
             cursor = await connection.cursor(
                 query("replay_events"),
                 *(asked.tenant_id, asked.from_us, asked.to_us),
@@ -74,7 +76,9 @@ class PostgresMeterEvents:
             self._postgres.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            await refuse_archived(connection, window.start_us, window.end_us, "from")
+            await refuse_archived(
+                connection, tenant_id, meter, window.start_us, window.end_us, field="from"
+            )
             asked = (tenant_id, meter, window.start_us, window.end_us)
             cursor = await connection.cursor(query("usage_events"), *asked)
             while rows := await cursor.fetch(PAGE):
