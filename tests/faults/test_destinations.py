@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,9 +26,10 @@ from tallygate.domain.window import HOUR_US, SECOND_US
 from tallygate.ports import CatalogChange, LedgerBatch
 from tallygate.settings_sources import load_settings
 from tallygate.testing.webhook import WebhookReceiver
-from tallygate.wiring import Role, relays, stripe
+from tallygate.wiring import relays, stripe
 from tallygate.wiring.host import Running
 from tallygate.wiring.process import running
+from tallygate.wiring.roles import Role
 from tallygate_fake_stripe import Behaviour, FakeStripe, Fault, FaultKind, UnknownCustomer
 from tests.flow.relay_parts import SECRET
 from tests.servers import eventually
@@ -185,11 +187,16 @@ def lag_s(process: Running, name: str) -> float:
     return process.metrics.registry.get_sample_value(metric, {"destination": name}) or 0.0
 
 
+def caught_up(process: Running, name: str) -> bool:
+    """Say whether a destination has no lag."""
+    return not lag_s(process, name)
+
+
 async def all_told(three: Three, process: Running, *names: str) -> None:
     """Wait until these have all usage, and no lag."""
     for name in names:
-        await eventually(lambda name=name: three.has(name), HEAL_S, what=f"all usage at {name}")
-        await eventually(lambda name=name: not lag_s(process, name), HEAL_S, what=f"{name}'s lag")
+        await eventually(partial(three.has, name), HEAL_S, what=f"all usage at {name}")
+        await eventually(partial(caught_up, process, name), HEAL_S, what=f"{name}'s lag")
 
 
 @pytest.mark.parametrize("kind", [FaultKind.HOLD, FaultKind.UNAVAILABLE], ids=["slow", "failing"])

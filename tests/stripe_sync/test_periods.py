@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.period_folds import PostgresPeriodFolds
 from tallygate.adapters.postgres.period_ledger import PostgresPeriodLedger
 from tallygate.adapters.postgres.period_reader import PostgresPeriodDesk, PostgresPeriodReader
 from tallygate.domain.catalog import Aggregation, Catalog, LatePolicy, Meter, Tenant
@@ -89,7 +90,7 @@ class Closing:
         """Return the tenant's periods."""
         return await self.reader.periods(PeriodQuery(TENANT))
 
-    async def billed(self, period: BillingPeriod) -> int:
+    async def billed(self, period: BillingPeriod) -> int | Decimal:
         """Return what a period bills: what was frozen last, and adjustments for others."""
         frozen = await self.reader.totals(TENANT, period.start_us, period.revision)
         async with connection(self.world.dsn) as admin:
@@ -127,7 +128,8 @@ async def closing(postgres_dsn: str) -> AsyncIterator[Closing]:
         postgres = world.postgres
         reader = PostgresPeriodReader(postgres)
         parts = ClosingParts(
-            *(PostgresPeriodLedger(postgres), reader, world.catalogs, SetArrivals(), world.clock)
+            *(PostgresPeriodLedger(postgres), reader, world.catalogs, SetArrivals(), world.clock),
+            PostgresPeriodFolds(postgres),
         )
         options = ClosingOptions("one", correction_delay_s=0.0)
         made = Closing(world, reader, PostgresPeriodDesk(postgres), ClosePeriods(parts, options))
