@@ -13,7 +13,9 @@ from tallygate.domain.ids import EventId, MeterName, TenantId
 from tallygate.domain.period import PeriodKey
 from tallygate.domain.reconcile import Reconciled
 from tallygate.domain.window import SECOND_US, Window
+from tallygate.flow.invoice import START, Evidence
 from tallygate.flow.period_orders import PeriodOrder
+from tallygate.flow.verify_periods import PeriodFinding
 from tallygate.ports.billing import StoredInvoice
 from tallygate.ports.period import BillingPeriod, FrozenTotal, PeriodQuery
 from tests.month.cast import CAST, METERS, PLANS, plans
@@ -35,7 +37,9 @@ class Told:
     meter: MeterName
     start_us: int
     identifier: str
+    kind: str
     quantity: int
+    value: str
     state: str
     reason: str
     replaces: int | None
@@ -51,6 +55,7 @@ class Taken:
     identifier: str
     value: Decimal
     applied: bool
+    cancelled: bool
 
 
 @dataclass
@@ -66,6 +71,8 @@ class Outcome:
     summed: dict[tuple[TenantId, MeterName, int], Decimal] = field(default_factory=dict)
     events: set[EventId] = field(default_factory=set)
     struck: list[int] = field(default_factory=list)
+    evidence: dict[tuple[Key, int], Evidence] = field(default_factory=dict)
+    verified: list[PeriodFinding] = field(default_factory=list)
     reconciled: Mapping[tuple[TenantId, MeterName, int], Reconciled] = field(default_factory=dict)
 
 
@@ -126,13 +133,14 @@ async def outcome(world: MonthWorld) -> Outcome:
         told = await admin.fetch(
             "select destination, tenant_id, customer, meter,"
             " tallygate.microseconds(period_start) as start_us, identifier,"
-            " quantity::bigint as quantity, state, reason, replaces"
+            " kind, quantity::bigint as quantity, value, state, reason, replaces"
             " from tallygate.stripe_intent join tallygate.stripe_send"
             " using (intent_id, destination, customer, meter, period_start) order by intent_id"
         )
         found.told = [Told(**dict(row)) for row in told]
     await _periods(world, found)
     _stripe(world, found)
+    found.verified = [each async for each in world.verify.run(None, None)]
     results = await world.reconcile(found.periods.values())
     found.reconciled = {
         (each.pair.tenant_id, each.pair.meter, each.pair.period.start_us): each for each in results
@@ -160,6 +168,10 @@ async def _periods(world: MonthWorld, found: Outcome) -> None:
                 revisions.append(stored)
             if revisions:
                 found.invoices[key] = revisions
+                for line in revisions[-1].invoice.lines:
+                    if line.selection is not None:
+                        proof = await world.invoicing.evidence(member.name, line, START, 1_000)
+                        found.evidence[key, line.number] = proof
 
 
 def _stripe(world: MonthWorld, found: Outcome) -> None:
@@ -169,7 +181,7 @@ def _stripe(world: MonthWorld, found: Outcome) -> None:
             found.taken.append(
                 Taken(
                     *(name, each.event_name, each.customer or "", each.identifier, each.value),
-                    each.applied_us is not None and not each.cancelled,
+                    *(each.applied_us is not None, each.cancelled),
                 )
             )
     for member in CAST:

@@ -15,12 +15,15 @@ from decimal import Decimal
 import pytest
 
 from tallygate.domain.ids import TenantId
+from tallygate.domain.invoice import InvoiceLine
 from tallygate.domain.period import PeriodState
-from tallygate.domain.reconcile import Step, Verdict
-from tests.month.cast import CAST, METERS
+from tallygate.domain.reconcile import Reconciled, Remedy, Step, Verdict
+from tests.month.cast import METERS
 from tests.month.expected import Life, lives
 from tests.month.play import Outcome, outcome, play
+from tests.month.plant import PLANTS, REFUSED, TAMPERED, Bed, Plant, planted_of
 from tests.month.world import MonthWorld, month_world
+from tests.rating.naive_usage import Use
 from tests.servers import Databases, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -116,16 +119,20 @@ def test_each_fault_struck(month: Month) -> None:
 
 
 def test_nothing_is_twice_at_stripe(month: Month) -> None:
-    """No identifier counts twice, and what counts are the sends that were delivered or settled."""
+    """Stripe counts each intent that was delivered once, with its value, and nothing else."""
     counted = Counter(each.identifier for each in month.found.taken if each.applied)
     assert {*counted.values()} == {1}
+    values = {each.identifier: each.value for each in month.found.taken}
     sent = {each.identifier: each for each in month.found.told}
+    assert len(sent) == len(month.found.told)
     assert {*counted} <= {*sent}
     for identifier, each in sent.items():
-        if each.state == "delivered":
+        if each.state == "delivered" and each.kind != "cancel":
             assert counted[identifier] == 1
-        if each.state == "too_old":
+            assert values[identifier] == Decimal(each.value)
+        elif each.state == "too_old":
             assert identifier not in counted
+    assert {each.state for each in sent.values()} == {"delivered", "settled", "too_old"}
 
 
 def test_stripe_has_what_the_ledger_has(month: Month) -> None:
@@ -155,8 +162,108 @@ def test_reconciliation_says_so(month: Month) -> None:
     assert not wrong, wrong
 
 
-def test_the_cast_has_what_it_should() -> None:
-    """Fifty tenants; every one has periods of its own."""
-    assert len({each.name for each in CAST}) == 50
-    assert {each.kind for each in CAST} >= {"month", "fifteenth", "weekly", "thirtyfirst", "starts"}
-    assert Step.LEDGER
+def test_each_line_leads_to_its_events(month: Month) -> None:
+    """The evidence of a line are the events that the naive rater took for it, and no other."""
+    for ((tenant_id, start_us), _), proof in month.found.evidence.items():
+        line, life = proof.line, month.lives[tenant_id]
+        if line.segment.end_us <= start_us:
+            continue
+        assert line.selection is not None
+        expected = {
+            each.name
+            for each in life.stored
+            if each.use.meter == line.selection.meter
+            and each.billed_us == each.start_us
+            and line.segment.holds(each.use.at_us)
+            and is_for(each.use, line)
+        }
+        assert proof.more_from is None
+        assert {each.event_id for each in proof.events} == expected, (tenant_id, start_us, line)
+        if proof.buckets:
+            assert not proof.more_buckets
+            total = sum(each.sum for each in proof.buckets)
+            assert total == sum(each.amount for each in proof.events)
+
+
+def test_closed_periods_verify(month: Month) -> None:
+    """Each closed revision's totals and hash are what its events come to."""
+    assert {each.differs for each in month.found.verified} == {()}
+    revisions = sum(each.revision for each in month.found.periods.values())
+    assert len(month.found.verified) == revisions
+
+
+@pytest.fixture
+def bed(month: Month) -> Bed:
+    """Where errors are planted."""
+    return Bed(month.world, month.found, planted_of(month.found))
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.step.value)
+def test_a_planted_unit_is_found(month: Month, bed: Bed, plant: Plant) -> None:
+    """One unit too many is found at its step, with what makes it whole, and at no other."""
+
+    async def found() -> Reconciled:
+        async with bed.planted(plant.statement):
+            return await bed.look()
+
+    assert blamed(month.runner.run(found())) == [(plant.step, 1, plant.remedy, -1)]
+    assert month.runner.run(bed.look()).verdict is Verdict.EXACT
+
+
+@pytest.mark.parametrize("units", [1, -1])
+def test_a_unit_at_stripe_is_found(month: Month, bed: Bed, units: int) -> None:
+    """What Stripe counts that nobody told it, or does not count of what it took, is Stripe's."""
+    bed.tell(units)
+    remedy = Remedy.NEGATIVE if units > 0 else Remedy.REPLACEMENT
+    assert blamed(month.runner.run(bed.look())) == [(Step.STRIPE, units, remedy, -units)]
+    bed.tell(-units)
+    assert month.runner.run(bed.look()).verdict is Verdict.EXACT
+
+
+def test_a_refused_send_is_found(month: Month, bed: Bed) -> None:
+    """Usage that Stripe refused is missing where it was sent, and is no fault of the intents."""
+
+    async def found() -> Reconciled:
+        await bed.edit(REFUSED, state="rejected")
+        try:
+            return await bed.look()
+        finally:
+            await bed.edit(REFUSED, state="delivered")
+
+    ((step, units, remedy, append),) = blamed(month.runner.run(found()))[:1]
+    assert (step, remedy, append) == (Step.SENT, Remedy.REPLACEMENT, -units)
+    assert units < 0
+    assert month.runner.run(bed.look()).verdict is Verdict.EXACT
+
+
+def test_a_tampered_event_is_found(month: Month, bed: Bed) -> None:
+    """An event that was changed after its period was hashed makes the period differ."""
+
+    async def found() -> set[str]:
+        async with bed.planted(TAMPERED):
+            return {
+                differs
+                async for each in month.world.verify.run(*bed.key)
+                for differs in each.differs
+            }
+
+    assert "sha256" in month.runner.run(found())
+
+
+def blamed(result: Reconciled) -> list[tuple[Step, int, Remedy, int]]:
+    """Return the steps at which something began, by how much, and what to append."""
+    assert result.verdict is Verdict.DRIFT
+    repairs = {each.step: each for each in result.repairs if each.follows is None}
+    return [
+        (each.step, int(each.units), repairs[each.step].remedy, int(repairs[each.step].units))
+        for each in result.drifts
+        if each.follows is None
+    ]
+
+
+def is_for(use: Use, line: InvoiceLine) -> bool:
+    """Say whether an event is of a line's selection and group."""
+    assert line.selection is not None
+    found = dict(use.dimensions)
+    wanted = all(found.get(name, "") in values for name, values in line.selection.where)
+    return wanted and all(found.get(name, "") == value for name, value in line.group)

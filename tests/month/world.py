@@ -45,6 +45,7 @@ from tallygate.flow.stripe_mend import Mend
 from tallygate.flow.stripe_plan import PlanParts, StripePlanner
 from tallygate.flow.stripe_report import TakeReports
 from tallygate.flow.stripe_send import SendOptions, SendParts, StripeSender
+from tallygate.flow.verify_periods import VerifyPeriods
 from tallygate.ports import ParsedCatalog, ShardDepth
 from tallygate.ports.period import BillingPeriod, PeriodQuery
 from tallygate.ports.reconcile import PeriodAsked
@@ -151,8 +152,10 @@ class MonthWorld:
         self.ingest = Ingest(IngestParts(stream, ledger, ProtobufEventEncoder(), clock))
         self.rollups = KeepRollups(PostgresRollups(postgres), self.catalogs, clock)
         self.reader = PostgresPeriodReader(postgres)
+        periods = PostgresPeriodLedger(postgres)
+        self.verify = VerifyPeriods(self.reader, periods)
         parts = ClosingParts(
-            PostgresPeriodLedger(postgres),
+            periods,
             self.reader,
             self.catalogs,
             Arrivals(FakeUsageStream(self.streams, "periods")),
