@@ -75,7 +75,7 @@ METERS: Final[Mapping[str, Meter]] = {
         Meter(CALLS, Aggregation.COUNT, stripe=_near("api_calls")),
         Meter(BYTES, stripe=_near("megabytes", window=SyncWindow.DAY, scale="0.001")),
         Meter(TRANSFERS, stripe=_near("transfers", destination=FAR)),
-        Meter(TOKENS),
+        Meter(TOKENS, group_by=("model",)),
         Meter(STORAGE),
         Meter(PAYMENTS, late_policy=LatePolicy.CORRECT),
         Meter(SEATS, Aggregation.MAX),
@@ -87,13 +87,20 @@ METERS: Final[Mapping[str, Meter]] = {
         Meter(HELD, Aggregation.TIME_WEIGHTED, group_by=("region",)),
     )
 }
-SYNCED: Final = {"api_calls": CALLS, "megabytes": BYTES, "exact_units": EXACT, "transfers": TRANSFERS}
+SYNCED: Final = {
+    "api_calls": CALLS,
+    "megabytes": BYTES,
+    "exact_units": EXACT,
+    "transfers": TRANSFERS,
+}
 PREPAID, SOFT = LimitId("prepaid"), LimitId("soft")
 
 
 def _price(name: str, model: PriceModel, meter: str = "", **fields: object) -> Price:
     values = {
-        key: Decimal(value) if isinstance(value, str) and key in ("amount", "percent", "minimum") else value
+        key: Decimal(value)
+        if isinstance(value, str) and key in ("amount", "percent", "minimum")
+        else value
         for key, value in fields.items()
     }
     return Price(PriceId(name), model, MeterName(meter), **values)  # type: ignore[arg-type]
@@ -132,14 +139,30 @@ def plans(raised: str = "0.0325") -> dict[PlanName, Plan]:
             _price("platform", _FLAT, amount="90"),
             _price("setup", _FLAT, amount="5", prorate=False),
             _price("bytes", _GRADED, BYTES, tiers=_GRADES, round_per=RoundPer.TIER),
-            _price("seats", _VOLUME, SEATS, tiers=_tiers((3, "9", "0"), (None, "7.5", "0")), minimum="15"),
-            _price("calls", _UNIT, CALLS, amount="0.105", discount=_steps(("0", "0"), ("15", "10"))),
+            _price(
+                "seats",
+                _VOLUME,
+                SEATS,
+                tiers=_tiers((3, "9", "0"), (None, "7.5", "0")),
+                minimum="15",
+            ),
+            _price(
+                "calls", _UNIT, CALLS, amount="0.105", discount=_steps(("0", "0"), ("15", "10"))
+            ),
             terms=Terms("EUR", minimum=Decimal(60), discount=_steps(("100", "5"))),
         ),
         _plan(
             "card",
-            _price("tokens", _UNIT, TOKENS, amount="0.5", in_credits=True, per="model",
-                   where=(("tier", ("standard", "fast")),), discount=_steps(("0", "0"), ("200", "10"))),
+            _price(
+                "tokens",
+                _UNIT,
+                TOKENS,
+                amount="0.5",
+                in_credits=True,
+                per="model",
+                where=(("tier", ("standard", "fast")),),
+                discount=_steps(("0", "0"), ("200", "10")),
+            ),
             _price("calls", _PACK, CALLS, amount="2", size=7, in_credits=True),
             terms=Terms("USD", credit=credit, exchange_at=ExchangeAt.PERIOD_START),
             limits=(Limit(PREPAID, TOKENS, LimitKind.BALANCE, None, 0),),
@@ -147,13 +170,21 @@ def plans(raised: str = "0.0325") -> dict[PlanName, Plan]:
         _plan(
             "overage",
             _price("storage", _PACK, STORAGE, amount="3", size=10, above=SOFT),
-            _price("fee", _PERCENT, PAYMENTS, percent="1.5", currency="USD", rounding=Rounding.HALF_UP),
+            _price(
+                "fee", _PERCENT, PAYMENTS, percent="1.5", currency="USD", rounding=Rounding.HALF_UP
+            ),
             _price("exact", _UNIT, EXACT, amount="0.3333", rounding=Rounding.UP),
             _price("transfers", _UNIT, TRANSFERS, amount="0.07"),
             terms=Terms("USD", rounding=Rounding.DOWN),
             limits=(
-                Limit(SOFT, STORAGE, LimitKind.WINDOW, Period.BILLING_PERIOD, 150,
-                      on_exceed=OnExceed.ALLOW),
+                Limit(
+                    SOFT,
+                    STORAGE,
+                    LimitKind.WINDOW,
+                    Period.BILLING_PERIOD,
+                    150,
+                    on_exceed=OnExceed.ALLOW,
+                ),
             ),
         ),
         _plan(
@@ -211,7 +242,14 @@ class Member:
             case "fifteenth":
                 days = [f"2026-{month:02}-15T09:30" for month in range(2, 8)]
             case "thirtyfirst":
-                days = ["2026-01-31", "2026-02-28", "2026-03-31", "2026-04-30", "2026-05-31", "2026-06-30"]
+                days = [
+                    "2026-01-31",
+                    "2026-02-28",
+                    "2026-03-31",
+                    "2026-04-30",
+                    "2026-05-31",
+                    "2026-06-30",
+                ]
             case "weekly":
                 first = datetime(2026, 2, 16, 6)  # noqa: DTZ001  a local time
                 days = [(first + timedelta(days=7 * week)).isoformat() for week in range(16)]
@@ -262,7 +300,12 @@ CAST: Final = tuple(_member(number) for number in range(TENANTS))
 def rates() -> list[ExchangeRate]:
     """Return a dated table: each currency in each other, anew every five days."""
     found: list[ExchangeRate] = []
-    worth = {"USD": Decimal(1), "EUR": Decimal("1.0842"), "JPY": Decimal("0.0067"), "KWD": Decimal("3.26")}
+    worth = {
+        "USD": Decimal(1),
+        "EUR": Decimal("1.0842"),
+        "JPY": Decimal("0.0067"),
+        "KWD": Decimal("3.26"),
+    }
     for place in range(30):
         at_us = instant("2026-01-25") + 5 * place * DAY_US
         for base in CURRENCIES:
@@ -279,7 +322,7 @@ def grants() -> list[GrantAsked]:
     """Return prepaid credits: some run out, some come later, some are burned first."""
     found: list[GrantAsked] = []
     for each in CAST:
-        if each.number % 6 == 2:  # noqa: PLR2004  those on the plan `card`
+        if each.number % 6 == 2:
             name = each.name
             found += [
                 GrantAsked(name, PREPAID, GrantId("gift"), 60, 2, BEGIN_US, instant("2026-03-20")),

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Final
 
 from tallygate.domain.catalog import LatePolicy, Plan
-from tallygate.domain.credit import NEVER_US
 from tallygate.domain.ids import EventId, MeterName, TenantId
 from tallygate.domain.window import Window
 from tests.month.cast import (
@@ -81,8 +80,10 @@ class Life:
 
     def _again(self, each: Stored) -> bool:
         """Say whether an event makes another revision of its period, but for a reopening."""
-        return not each.moved and self.sealed(each.start_us, each.at_us) and not self.open_again(
-            each.start_us, each.at_us
+        return (
+            not each.moved
+            and self.sealed(each.start_us, each.at_us)
+            and not self.open_again(each.start_us, each.at_us)
         )
 
     def sealed(self, start_us: int, at_us: int) -> bool:

@@ -139,13 +139,13 @@ def ticks() -> list[int]:
 
 def story(seed: int) -> list[Arrival]:
     """Return all usage of all tenants, in the order in which it arrives."""
-    chance = random.Random(seed)  # noqa: S311  repeatable, not secret
+    chance = random.Random(seed)
     found: list[Arrival] = []
     for member in CAST:
         found += _of_member(member, chance)
     found.sort(key=lambda each: (each.at_us, each.event.event_id))
     return [
-        Arrival(each.at_us, replace(each.event, source_seq=number))
+        Arrival(each.at_us, replace(each.event, source_seq=number, received_at_us=each.at_us))
         for number, each in enumerate(found, 1)
     ]
 
@@ -182,8 +182,8 @@ def _of_member(member: Member, chance: random.Random) -> Iterator[Arrival]:
 
 def _when(meter: MeterName, chance: random.Random) -> int:
     while True:
-        from_us = MARCH_US if chance.random() < 0.8 else BEGIN_US + DAY_US  # noqa: PLR2004
-        until_us = USED_UNTIL_US if chance.random() < 0.3 else from_us + 31 * DAY_US  # noqa: PLR2004
+        from_us = MARCH_US if chance.random() < 0.8 else BEGIN_US + DAY_US
+        until_us = USED_UNTIL_US if chance.random() < 0.3 else from_us + 31 * DAY_US
         at_us = chance.randrange(from_us, min(until_us, USED_UNTIL_US))
         if meter == TRANSFERS and (EDGE[0] <= at_us < EDGE[1] or TOLD[0] <= at_us < TOLD[1]):
             continue
@@ -194,13 +194,13 @@ def _lateness(member: Member, meter: MeterName, at_us: int, chance: random.Rando
     """Return how late an event comes: seconds, hours, or long after its period was closed."""
     drawn = chance.random()
     burning = "card" in (member.tenant.plan, *(e.plan for e in MOVES if e.tenant_id == member.name))
-    if drawn > 0.92 and meter not in (TOKENS, HELD, TRANSFERS) and not burning:  # noqa: PLR2004
+    if drawn > 0.92 and meter not in (TOKENS, HELD, TRANSFERS) and not burning:
         return chance.randrange(3 * DAY_US, 24 * DAY_US)
-    if member.number in REOPENED and meter in (CALLS, BYTES) and drawn > 0.5:  # noqa: PLR2004
+    if member.number in REOPENED and meter in (CALLS, BYTES) and drawn > 0.5:
         # What the period is opened again for.
         at_march = REOPENED[member.number] + HOUR_US - at_us
         return at_march if 0 < at_march < 38 * DAY_US else MINUTE_US
-    if drawn > 0.8:  # noqa: PLR2004
+    if drawn > 0.8:
         return chance.randrange(HOUR_US, 20 * HOUR_US)
     return chance.randrange(SECOND_US, 10 * MINUTE_US)
 

@@ -20,8 +20,8 @@ from tallygate.domain.period import PeriodState
 from tallygate.domain.reconcile import Reconciled, Remedy, Step, Verdict
 from tests.month.cast import METERS
 from tests.month.expected import Life, lives
-from tests.month.play import Outcome, outcome, play
 from tests.month.plant import PLANTS, REFUSED, TAMPERED, Bed, Plant, planted_of
+from tests.month.play import Outcome, outcome, play
 from tests.month.world import MonthWorld, month_world
 from tests.rating.naive_usage import Use
 from tests.servers import Databases, run

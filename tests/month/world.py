@@ -8,17 +8,17 @@ Refuses to know what should come of it.
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger
 from tallygate.adapters.postgres.exchange_rates import PostgresExchangeRates
+from tallygate.adapters.postgres.group_remake import PostgresRollups
 from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.period_ledger import PostgresPeriodLedger
 from tallygate.adapters.postgres.period_reader import PostgresPeriodDesk, PostgresPeriodReader
 from tallygate.adapters.postgres.pool import Postgres
-from tallygate.adapters.postgres.group_remake import PostgresRollups
 from tallygate.adapters.postgres.reconcile import PostgresReconcileReads
 from tallygate.adapters.postgres.reconcile_money import PostgresMoneyReads
 from tallygate.adapters.postgres.stripe_intents import PostgresStripeIntents
@@ -103,9 +103,7 @@ class CastDocuments:
     """Reads the one document there is: the cast."""
 
     def __init__(self, near: FakeStripe, far: FakeStripe) -> None:
-        self.parsed = ParsedCatalog(
-            catalog(near.url, far.url), tuple(each.tenant for each in CAST)
-        )
+        self.parsed = ParsedCatalog(catalog(near.url, far.url), tuple(each.tenant for each in CAST))
 
     def parse(self, text: str) -> ParsedCatalog:
         """Return it."""
@@ -169,7 +167,8 @@ class MonthWorld:
         self.sends = PostgresStripeSends(postgres)
         self.mend = Mend(self.sends, self.catalogs, clock)
         self.accounts = {
-            name: self._account(name, stripe) for name, stripe in ((NEAR, self.near), (FAR, self.far))
+            name: self._account(name, stripe)
+            for name, stripe in ((NEAR, self.near), (FAR, self.far))
         }
         self.invoicing = invoicing_of(postgres)
         declared = Declarations(self.catalogs, None)
@@ -235,7 +234,8 @@ class MonthWorld:
     async def store(self, arrivals: Sequence[Arrival]) -> None:
         """Have entries come to the stream, each third one twice, and drain it."""
         for place in range(0, len(arrivals), 5):
-            made = entry([each.event for each in arrivals[place : place + 5]], place % SHARDS)
+            events = [each.event for each in arrivals[place : place + 5]]
+            made = replace(entry(events, place % SHARDS), received_at_us=self.clock.now_us())
             self.streams.add(made)
             if place % 3 == 0:
                 self.streams.add(made)
