@@ -11,9 +11,11 @@ from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.billed_usage import PostgresBilledUsage
 from tallygate.adapters.postgres.exchange_rates import PostgresExchangeRates
 from tallygate.adapters.postgres.invoice_books import PostgresInvoiceBooks
+from tallygate.adapters.postgres.late_places import PostgresLatePlaces
 from tallygate.adapters.postgres.plan_history import PostgresPlanHistory
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.flow.invoice import InvoiceParts, Invoicing
+from tallygate.ports import Clock
 from tallygate.ports.billing import ExchangeRates, InvoiceBooks
 from tallygate.settings import Settings
 from tallygate.wiring.auditing import postgres_of
@@ -40,7 +42,7 @@ async def exchange_rates(settings: Settings) -> AsyncIterator[ExchangeRates]:
         yield PostgresExchangeRates(postgres)
 
 
-def invoicing_of(postgres: Postgres) -> Invoicing:
+def invoicing_of(postgres: Postgres, clock: Clock | None = None) -> Invoicing:
     """Return what works out, issues and explains the invoices of a ledger."""
     usage = PostgresBilledUsage(postgres)
     return Invoicing(
@@ -50,7 +52,8 @@ def invoicing_of(postgres: Postgres) -> Invoicing:
             history=PostgresPlanHistory(postgres),
             rates=PostgresExchangeRates(postgres),
             books=PostgresInvoiceBooks(postgres),
-            clock=SystemClock(),
+            late=PostgresLatePlaces(postgres),
+            clock=clock or SystemClock(),
         )
     )
 

@@ -28,13 +28,18 @@ class PostgresInvoiceBooks:
         self._postgres = postgres
 
     async def grants(
-        self, tenant_id: TenantId, period: Window, balances: Sequence[LimitId]
+        self,
+        tenant_id: TenantId,
+        period: Window,
+        balances: Sequence[LimitId],
+        invoiced_us: int | None = None,
     ) -> list[GrantLeft]:
         """Return the grants of these balances that are valid at some instant of a period."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
                 query("invoice_grants"),
-                *(tenant_id, period.start_us, period.end_us, list(balances), GRANTS_MAX + 1),
+                *(tenant_id, period.start_us, period.end_us, list(balances)),
+                *(GRANTS_MAX + 1, invoiced_us),
             )
         if len(rows) > GRANTS_MAX:
             raise TooManyItems(f"more than {GRANTS_MAX} grants are valid", field="grants")
