@@ -21,7 +21,7 @@ from tallygate.domain.stripe_intent import IntentKind
 from tallygate.domain.stripe_rules import synced
 from tallygate.domain.stripe_sync import StripeSync, Way
 from tallygate.domain.window import MINUTE_US, Window
-from tallygate.flow.stripe_plan import FULL_EVERY_US, cuts, kind_of
+from tallygate.flow.stripe_plan import FULL_EVERY_US, kind_of, whole
 from tallygate.flow.stripe_settle import SUMMED_AFTER_US
 from tallygate.ports import Clock
 from tallygate.ports.rebuild import Declared
@@ -159,15 +159,15 @@ def _asks(
 ) -> Iterator[IntentsAsked]:
     for number, each in enumerate(asked):
         # As the planner cuts it: a boundary counts from its whole minute, or window, on.
-        cut = next(cuts(each.tenant, sync, each.period.start_us, each.period.end_us))
+        cut = whole(sync, each.period)
         yield IntentsAsked(
             ask=number,
             tenant_id=each.tenant.tenant_id,
             meter=meter.name,
             destination=destination,
             period=each.period,
-            start_us=cut.period_start_us,
-            end_us=cut.period_end_us,
+            start_us=cut.start_us,
+            end_us=cut.end_us,
             since_us=sync.since_us,
             window_us=sync.window_us,
             settled_us=now_us - sync.settle_us,

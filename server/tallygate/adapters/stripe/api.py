@@ -29,6 +29,7 @@ SESSION_MARGIN_US: Final = MINUTE_US
 PAGE: Final = 100
 # By how much Stripe's clock and ours may differ.
 CLOCKS_S: Final = 300
+EVENTS_PATH: Final = "/v1/billing/meter_events"
 # Where an item's identifier stands, so that it can be found again.
 ITEM_KEY: Final = "tallygate_identifier"
 
@@ -107,14 +108,16 @@ class StripeUsage:
 
     async def _event(self, claimed: Claimed) -> None:
         intent = claimed.intent
-        await self._client.stripe().v1.billing.meter_events.create_async(
-            {
-                "event_name": intent.event_name,
-                "payload": _payload(intent),
-                "identifier": intent.identifier,
-                "timestamp": intent.timestamp_us // SECOND_US,
-            },
-            self._client.calling(_key(claimed)),
+        # Nothing of the answer is read, and making an object of it costs a fifth of the call: so
+        # the client is asked for a raw one. Its errors are the same.
+        await self._client.stripe().raw_request_async(
+            "post",
+            EVENTS_PATH,
+            event_name=intent.event_name,
+            payload=_payload(intent),
+            identifier=intent.identifier,
+            timestamp=intent.timestamp_us // SECOND_US,
+            **self._client.calling(_key(claimed)),
         )
 
     async def _checked_event(self, claimed: Claimed) -> None:
@@ -255,7 +258,8 @@ def _key(claimed: Claimed) -> str:
 
 
 def _payload(intent: Intent) -> dict[str, str]:
-    dimensions: dict[str, str] = json.loads(intent.place.dimensions)
+    text = intent.place.dimensions
+    dimensions: dict[str, str] = {} if text == "{}" else json.loads(text)
     return {**dimensions, CUSTOMER_KEY: intent.place.customer, VALUE_KEY: intent.value}
 
 
