@@ -56,15 +56,20 @@ class Verdict(StrEnum):
     EXACT = "exact"
     IN_FLIGHT = "in_flight"
     LATE = "late"
+    ARCHIVED = "archived"
     DRIFT = "drift"
     UNKNOWN = "unknown"
 
 
 class Why(StrEnum):
-    """Why a step has no figure: it keeps none, it may not send, or it could not be asked."""
+    """Why a step has no figure: it keeps none, may not send, or could not be asked.
+
+    Or it takes events to say, and those are in an archive alone.
+    """
 
     NOT_KEPT = "not kept"
     SHADOW = "shadow"
+    ARCHIVED = "archived"
     UNKNOWN = "unknown"
 
 
@@ -222,8 +227,13 @@ def _verdict(readings: Sequence[Reading], drifts: Sequence[Drift]) -> Verdict:
     if drifts:
         return Verdict.DRIFT
     ledger = any(each.step is Step.LEDGER for each in readings if isinstance(each.figure, Figure))
+    if any(each.why is Why.UNKNOWN for each in absent):
+        return Verdict.UNKNOWN
+    # What is left of it agrees, and there is nothing that could ever say more.
+    if any(each.why is Why.ARCHIVED for each in absent):
+        return Verdict.ARCHIVED
     # One figure alone agrees with nothing.
-    if not ledger or len(figures) < 2 or any(each.why is Why.UNKNOWN for each in absent):
+    if not ledger or len(figures) < 2:
         return Verdict.UNKNOWN
     if any(each.in_flight for each in figures):
         return Verdict.IN_FLIGHT

@@ -21,6 +21,7 @@ from tallygate.adapters.postgres.wanted import wanted
 from tallygate.domain.drift import Figures, spelled
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.reconcile import Absent, Drift, Pair, Reading, Reconciled, Repair, Verdict
+from tallygate.domain.window import Window
 from tallygate.ports.reconcile import PeriodAsked, PeriodUsage, RunPart, RunState, ToldUsage
 
 RECONCILE_DRIFT: Final = "reconcile.drift"
@@ -52,9 +53,16 @@ class PostgresReconcileReads:
                 MeterName(row["meter"]),
                 _figures(row, "ledger"),
                 _figures(row, "rollup"),
+                archived=row["archived"],
             )
             for row in rows
         ]
+
+    async def dropped(self) -> Sequence[Window]:
+        """Return the months whose events are in their archives alone, by time."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(query("reconcile_dropped"))
+        return [Window(row["from_us"], row["to_us"]) for row in rows]
 
     async def told(self, asked: Sequence[PeriodAsked]) -> Sequence[ToldUsage]:
         """Return what each destination that wants usage was told of these periods."""
