@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Final
 
-from tallygate.domain.catalog import LatePolicy, Plan
+from tallygate.domain.catalog import Aggregation, LatePolicy, Plan
 from tallygate.domain.ids import EventId, MeterName, TenantId
 from tallygate.domain.window import Window
 from tests.month.cast import (
@@ -29,7 +29,7 @@ from tests.month.cast import (
 )
 from tests.month.script import MOVES, RAISED, REOPENED, Arrival, story, ticks
 from tests.rating.naive import NaiveGrant, Story, in_decimal, total_due
-from tests.rating.naive_usage import Use, measure
+from tests.rating.naive_usage import Use
 
 Key = tuple[TenantId, int]
 """A tenant, and when one of its periods starts."""
@@ -181,10 +181,13 @@ class Life:
         )
         return in_decimal(amount, self.member.tenant.currency)
 
-    def quantity(self, meter: MeterName, period: Window) -> Fraction:
-        """Return what all events of a period's time come to."""
-        uses = [e.use for e in self.stored if e.use.meter == meter]
-        return measure(METERS[meter], uses, period.start_us, period.end_us)
+    def quantity(self, meter: MeterName, period: Window) -> int:
+        """Return the units of a meter that adds up, that a period bills: late ones of others too."""
+        counts = METERS[meter].aggregation is Aggregation.COUNT
+        billed = [e.use for e in self.stored if e.billed_us == period.start_us]
+        return sum(
+            (use.amount > 0) if counts else use.amount for use in billed if use.meter == meter
+        )
 
 
 # The rates of a first period's predecessor are those of the table's beginning.

@@ -168,9 +168,10 @@ async def _periods(world: MonthWorld, found: Outcome) -> None:
                 revisions.append(stored)
             if revisions:
                 found.invoices[key] = revisions
-                for line in revisions[-1].invoice.lines:
+                invoice = revisions[-1].invoice
+                for line in invoice.lines:
                     if line.selection is not None:
-                        proof = await world.invoicing.evidence(member.name, line, START, 1_000)
+                        proof = await world.invoicing.evidence(invoice, line, START, 1_000)
                         found.evidence[key, line.number] = proof
 
 

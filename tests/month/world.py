@@ -16,10 +16,13 @@ from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger
 from tallygate.adapters.postgres.exchange_rates import PostgresExchangeRates
 from tallygate.adapters.postgres.group_remake import PostgresRollups
 from tallygate.adapters.postgres.ledger import PostgresLedger
+from tallygate.adapters.postgres.period_chain import PostgresPeriodChains
+from tallygate.adapters.postgres.period_folds import PostgresPeriodFolds
 from tallygate.adapters.postgres.period_ledger import PostgresPeriodLedger
 from tallygate.adapters.postgres.period_reader import PostgresPeriodDesk, PostgresPeriodReader
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.reconcile import PostgresReconcileReads
+from tallygate.adapters.postgres.reconcile_frozen import PostgresFrozenReads
 from tallygate.adapters.postgres.reconcile_money import PostgresMoneyReads
 from tallygate.adapters.postgres.stripe_intents import PostgresStripeIntents
 from tallygate.adapters.postgres.stripe_sends import PostgresStripeSends
@@ -38,6 +41,7 @@ from tallygate.flow.close_period import ClosePeriods, ClosingOptions, ClosingPar
 from tallygate.flow.ingest import Ingest, IngestParts
 from tallygate.flow.period_orders import OrderParts, PeriodOrders
 from tallygate.flow.reconcile import LedgerFigures, Reconcile, ReconcileParts
+from tallygate.flow.reconcile_frozen import FrozenFigures
 from tallygate.flow.reconcile_money import MoneyFigures
 from tallygate.flow.remake import KeepRollups
 from tallygate.flow.stripe_gate import Gate
@@ -151,13 +155,15 @@ class MonthWorld:
         self.rollups = KeepRollups(PostgresRollups(postgres), self.catalogs, clock)
         self.reader = PostgresPeriodReader(postgres)
         periods = PostgresPeriodLedger(postgres)
-        self.verify = VerifyPeriods(self.reader, periods)
+        folds = PostgresPeriodFolds(postgres)
+        self.verify = VerifyPeriods(self.reader, periods, folds)
         parts = ClosingParts(
             periods,
             self.reader,
             self.catalogs,
             Arrivals(FakeUsageStream(self.streams, "periods")),
             ClosingClock(clock.virtual),
+            folds,
         )
         self.closing = ClosePeriods(parts, ClosingOptions("control", correction_delay_s=0.0))
         self.orders = PeriodOrders(
@@ -172,11 +178,14 @@ class MonthWorld:
         }
         self.invoicing = invoicing_of(postgres)
         declared = Declarations(self.catalogs, None)
+        reads = PostgresReconcileReads(postgres)
         sources = (
             MoneyFigures(PostgresMoneyReads(postgres), declared, clock, self),
-            LedgerFigures(PostgresReconcileReads(postgres), declared, clock),
+            FrozenFigures(PostgresFrozenReads(postgres), declared, clock),
+            LedgerFigures(reads, declared, clock),
         )
-        self.reconciling = Reconcile(ReconcileParts(sources, declared, clock, no_wait))
+        chains = PostgresPeriodChains(postgres)
+        self.reconciling = Reconcile(ReconcileParts(sources, declared, clock, no_wait, chains))
         self.take = TakeReports(self.sends, clock, self.heard)
 
     def _account(self, name: str, stripe: FakeStripe) -> Account:
