@@ -110,7 +110,7 @@ async def from_rollups(connection: Lent, asked: Asked, carried: Carried) -> list
     ):
         return None
     window = Window(start_us, asked.end_us)
-    parts = pieces(window)
+    parts = tuple(pieces(window))
     columns = (
         [0 for _ in parts],
         [part.level for part in parts],
