@@ -5,11 +5,10 @@ money is counted by the naive rater, and time by the script. Refuses to know the
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
-from functools import cached_property
 from typing import Final
 
 from tallygate.domain.catalog import Aggregation, LatePolicy, Plan
@@ -20,6 +19,7 @@ from tests.month.cast import (
     CAST,
     CURRENCIES,
     END_US,
+    HELD,
     METERS,
     PLANS,
     Member,
@@ -106,31 +106,15 @@ class Life:
             return own, own
         return own, next(e.start_us for e in self.periods if not self.sealed(e.start_us, at_us))
 
-    def uses(self, period: Window, billed: Iterable[int]) -> list[Use]:
-        """Return a period's usage as those periods have billed it, and levels of before."""
-        by = {*billed}
-        found = [e.use for e in self.stored if e.start_us == period.start_us and e.billed_us in by]
-        levels = [
-            each.use
-            for each in self.stored
-            if each.use.meter == "held" and each.use.at_us < period.start_us
-        ]
-        return levels + found
+    def uses(self, period: Window, by_us: int) -> list[Use]:
+        """Return a period's usage as periods up to one have billed it, and levels of before."""
+        known = [each for each in self.stored if each.billed_us <= by_us]
+        levels = [e.use for e in known if e.use.meter == HELD and e.start_us < period.start_us]
+        return levels + [each.use for each in known if each.start_us == period.start_us]
 
-    @cached_property
-    def grants(self) -> list[NaiveGrant]:
-        """Its prepaid credits, by number."""
-        mine = [each for each in grants() if each.tenant_id == self.member.name]
-        return [
-            NaiveGrant(
-                *(each.priority, each.expires_us, seq, each.starts_us, Fraction(each.amount))
-            )
-            for seq, each in enumerate(mine, 1)
-        ]
-
-    def due(self, period: Window, uses: Sequence[Use]) -> Fraction:
-        """Return what a period's usage comes to, burning what credits are left."""
-        currency = self.member.tenant.currency
+    def due(self, period: Window, by_us: int, grants: list[NaiveGrant]) -> Fraction:
+        """Return what a period comes to with what is billed up to one, and burn credits."""
+        currency, uses = self.member.tenant.currency, self.uses(period, by_us)
         place = self.periods.index(period)
         before_us = self.periods[place - 1].start_us if place else BEFORE_US
         length_us = period.end_us - period.start_us
@@ -148,46 +132,78 @@ class Life:
         return total_due(
             Story(
                 *(period.start_us, period.end_us, currency, self.plans, uses, dict(METERS)),
-                grants=self.grants,
+                grants=grants,
                 rates=worth,
             )
         )
 
     def invoices(self) -> dict[int, Decimal]:
-        """Return each closed period's total: what is its own, and what came late of others."""
-        currency = self.member.tenant.currency
+        """Return each closed period's total: what came late of others, then what is its own.
+
+        A level lasts: from the first period on of which some came late, all may be others.
+        """
+        books = Books(granted_to(self.member.name))
+        closed = self.closed()
         found: dict[int, Decimal] = {}
-        for period in self.closed():
+        for place, period in enumerate(closed):
+            late = [e.start_us for e in self.stored if e.moved and e.billed_us == period.start_us]
+            again = [each for each in closed[:place] if late and each.start_us >= min(late)]
             due = Fraction(0)
-            for other in self.periods:
-                if other.start_us < period.start_us:
-                    before = [e.start_us for e in self.periods if e.start_us < period.start_us]
-                    if any(self._moved(other, period)):
-                        due += self.due(other, self.uses(other, [*before, period.start_us]))
-                        due -= self.due(other, self.uses(other, before))
-            due += self.due(period, self.uses(period, [period.start_us]))
-            found[period.start_us] = in_decimal(due, currency)
+            for each in (*again, period):
+                now = self.due(each, period.start_us, books.opened(each.start_us))
+                due += now - books.due.get(each.start_us, Fraction(0))
+                books.due[each.start_us] = now
+                books.closed(each.start_us)
+            found[period.start_us] = in_decimal(due, self.member.tenant.currency)
         return found
 
-    def _moved(self, of: Window, to: Window) -> list[Stored]:
-        starts = (of.start_us, to.start_us)
-        return [each for each in self.stored if (each.start_us, each.billed_us) == starts]
-
     def all_due(self) -> Decimal:
-        """Return what all periods come to, each with all the usage of its time that was billed."""
-        starts = [each.start_us for each in self.closed()]
-        amount = sum(
-            (self.due(each, self.uses(each, starts)) for each in self.closed()), Fraction(0)
-        )
-        return in_decimal(amount, self.member.tenant.currency)
+        """Return what all periods come to, each with all of its usage that was billed."""
+        closed = self.closed()
+        due = sum((self.due(each, closed[-1].start_us, []) for each in closed), Fraction(0))
+        return in_decimal(due, self.member.tenant.currency)
 
     def quantity(self, meter: MeterName, period: Window) -> int:
-        """Return the units of a meter that adds up, that a period bills: late ones of others too."""
+        """Return the units of a meter that adds up that a period bills, late ones too."""
         counts = METERS[meter].aggregation is Aggregation.COUNT
         billed = [e.use for e in self.stored if e.billed_us == period.start_us]
         return sum(
             (use.amount > 0) if counts else use.amount for use in billed if use.meter == meter
         )
+
+
+@dataclass
+class Books:
+    """What periods have come to by now, and how much each has burned of which grant."""
+
+    grants: Sequence[NaiveGrant]
+    due: dict[int, Fraction] = field(default_factory=dict)
+    burned: dict[int, dict[int, Fraction]] = field(default_factory=dict)
+    open: list[NaiveGrant] = field(default_factory=list)
+    left: dict[int, Fraction] = field(default_factory=dict)
+
+    def opened(self, start_us: int) -> list[NaiveGrant]:
+        """Return what other periods have left of the grants."""
+        others = [units for start, units in self.burned.items() if start != start_us]
+        self.open = [
+            replace(each, left=each.left - sum(units.get(each.seq, 0) for units in others))
+            for each in self.grants
+        ]
+        self.left = {each.seq: each.left for each in self.open}
+        return self.open
+
+    def closed(self, start_us: int) -> None:
+        """Note what was burned of them."""
+        self.burned[start_us] = {each.seq: self.left[each.seq] - each.left for each in self.open}
+
+
+def granted_to(tenant_id: TenantId) -> list[NaiveGrant]:
+    """Return a tenant's prepaid credits, by number."""
+    mine = [each for each in grants() if each.tenant_id == tenant_id]
+    return [
+        NaiveGrant(*(each.priority, each.expires_us, seq, each.starts_us, Fraction(each.amount)))
+        for seq, each in enumerate(mine, 1)
+    ]
 
 
 # The rates of a first period's predecessor are those of the table's beginning.

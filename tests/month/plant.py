@@ -46,8 +46,16 @@ PLANTS: Final = (
         Remedy.ROLLUP_RECOMPUTE,
     ),
     Plant(
+        Step.FROZEN,
+        "update tallygate.period_total set sum = sum {sign} 1 where tenant_id = '{tenant}'"
+        " and meter = '{meter}' and start_at = tallygate.instant({start})"
+        " and revision = {sealed}",
+        Remedy.PERIOD_CORRECTION,
+    ),
+    Plant(
         Step.INTENTS,
-        f"update tallygate.stripe_intent set quantity = quantity {{sign}} 1 where intent_id = {_SEND}",
+        "update tallygate.stripe_intent set quantity = quantity {sign} 1 where intent_id = "
+        + _SEND,
         Remedy.INTENT,
     ),
     Plant(
@@ -72,13 +80,19 @@ TAMPERED: Final = (
 
 def planted_of(found: Outcome) -> Key:
     """Return a tenant and a period of which every step has the same units of bytes."""
-    whole = {Step.LEDGER, Step.ROLLUP, Step.INTENTS, Step.SENT, Step.STRIPE, Step.INVOICE}
-    sent = {each.start_us for each in found.told if each.kind == "delta"}
+    whole = {*Step} - {Step.COUNTER, Step.DELIVERED}
     for (tenant_id, meter, start_us), result in sorted(found.reconciled.items()):
         steps = {each.step for each in result.readings if isinstance(each.figure, Figure)}
-        if meter == BYTES and result.verdict is Verdict.EXACT and whole <= steps:
-            if start_us in sent and found.invoices[tenant_id, start_us][-1].invoice.total > 0:
-                return tenant_id, start_us
+        if meter != BYTES or result.verdict is not Verdict.EXACT or not whole <= steps:
+            continue
+        kinds = {
+            each.kind
+            for each in found.told
+            if (each.tenant_id, each.meter, each.start_us) == (tenant_id, meter, start_us)
+            and each.state == "delivered"
+        }
+        if kinds == {"delta"}:
+            return tenant_id, start_us
     raise AssertionError("nobody's bytes went through every step")
 
 
@@ -123,6 +137,7 @@ class Bed:
             end=period.end_us,
             line=priced[0],
             revision=newest.revision,
+            sealed=period.revision,
             sign=sign,
             state=state,
         )

@@ -157,7 +157,6 @@ class MonthWorld:
         periods = PostgresPeriodLedger(postgres)
         folds = PostgresPeriodFolds(postgres)
         self.verify = VerifyPeriods(self.reader, periods, folds)
-        self.verify_parts = (periods, folds)
         parts = ClosingParts(
             periods,
             self.reader,
