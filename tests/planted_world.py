@@ -34,7 +34,10 @@ from tallygate.flow.reconcile_frozen import FrozenFigures
 from tallygate.flow.reconcile_money import MoneyFigures
 from tallygate.ports import CatalogChange
 from tallygate.ports.billing import Issuing
+from tallygate.ports.repair import Outcome
 from tallygate.ports.stripe import StripeApi
+from tallygate.wiring.repairing import repairs_of
+from tests.builders import SHARDS
 from tests.periods.world import SetArrivals
 from tests.servers import connection
 from tests.stripe_world import CUSTOMER, EVENT, METER, START_US, TENANT, StripeWorld, stripe_world
@@ -114,6 +117,11 @@ class PlantedWorld:
         outbox = PostgresOutbox(self.world.postgres)
         return await outbox.delivered(await outbox.claim(HOOK, 100, 60_000))
 
+    async def settle(self) -> None:
+        """Send what waits, and let Stripe sum it up."""
+        await self.world.send()
+        self.world.pass_s(2 * 3_600)
+
     async def end(self) -> None:
         """Let January pass and be closed, and invoice it."""
         self.world.pass_s((JANUARY.end_us - self.world.clock.now_us()) // SECOND_US + 60)
@@ -163,6 +171,12 @@ class PlantedWorld:
         )
         self.world.pass_s(600)
 
+    async def repair(self, *, apply: bool = True) -> list[tuple[Step, Outcome]]:
+        """Carry out what a reconciliation proposes, or say what would be done."""
+        repairs = repairs_of(self.world.postgres, self.world.clock, SHARDS)
+        found = await repairs.run([await self.result()], apply=apply)
+        return [(each.repair.step, each.outcome) for each in found]
+
     async def result(self) -> Reconciled:
         """Reconcile January."""
         (found,) = await self.reconcile.of_period(TENANT, JANUARY)
@@ -180,7 +194,7 @@ async def no_wait(_seconds: float) -> None:
 
 
 @asynccontextmanager
-async def planted_world(dsn: str) -> AsyncIterator[PlantedWorld]:
+async def planted_world(dsn: str, *, ended: bool = True) -> AsyncIterator[PlantedWorld]:
     """Lend a January of two events, of which every step has 12 units."""
     async with stripe_world(dsn) as world:
         made = PlantedWorld(world)
@@ -190,5 +204,7 @@ async def planted_world(dsn: str) -> AsyncIterator[PlantedWorld]:
         world.pass_s(6 * 3_600)
         await world.sync()
         assert await world.states() == {"delivered": 1}
-        await made.end()
+        world.pass_s(2 * 3_600)
+        if ended:
+            await made.end()
         yield made

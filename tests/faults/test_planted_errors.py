@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tallygate.domain.reconcile import Figure, Step, Verdict
+from tallygate.ports.repair import Outcome
 from tests.planted_world import HOOK, USED, PlantedWorld, planted_world
 from tests.stripe_world import METER, TENANT
 
@@ -13,6 +14,13 @@ from tests.stripe_world import METER, TENANT
 async def planted(postgres_dsn: str) -> AsyncIterator[PlantedWorld]:
     """A January that is over, and of which everything agrees."""
     async with planted_world(postgres_dsn) as lent:
+        yield lent
+
+
+@pytest.fixture
+async def open_month(postgres_dsn: str) -> AsyncIterator[PlantedWorld]:
+    """The same while January lasts, when Stripe still takes its usage."""
+    async with planted_world(postgres_dsn, ended=False) as lent:
         yield lent
 
 
@@ -110,3 +118,105 @@ async def test_a_planted_error_is_blamed_where_it_is(
     """By its step, its name and its units; what was made of it follows, and is not blamed."""
     await planted.edit(*statements)
     assert await planted.blamed() == blamed
+
+
+async def test_rollups_are_made_anew(planted: PlantedWorld) -> None:
+    """A dry run changes nothing; then all that is derived is right again, and once is enough."""
+    await planted.edit(
+        "update tallygate.usage_minute set sum = sum + 1 where sum = 7",
+        "update tallygate.usage_day set sum = sum - 2",
+    )
+    found = await planted.blamed()
+    assert found == [(Step.ROLLUP, "", 1), (Step.ROLLUP, "day", -2)]
+    asked = [(Step.ROLLUP, Outcome.WOULD)] * 2
+    assert await planted.repair(apply=False) == asked
+    assert await planted.blamed() == found
+    assert await planted.repair() == [(Step.ROLLUP, Outcome.DONE)] * 2
+    assert (await planted.result()).verdict is Verdict.EXACT
+    assert await planted.repair() == []
+
+
+async def test_a_ledger_that_lacks_events_keeps_its_rollups(planted: PlantedWorld) -> None:
+    """To make them anew would take away the last that knows: people have to bring them back."""
+    await planted.edit(
+        f"delete from tallygate.usage_event where {ONE_EVENT}",
+        "update tallygate.usage_hour set sum = sum + 1",
+    )
+    assert await planted.repair() == [
+        (Step.LEDGER, Outcome.BY_HAND),
+        (Step.ROLLUP, Outcome.BY_HAND),
+    ]
+    assert await planted.blamed() == [(Step.LEDGER, "", -5), (Step.ROLLUP, "hour", 1)]
+
+
+async def test_what_a_destination_lacks_is_told_again(planted: PlantedWorld) -> None:
+    """On its way after the repair, and exact once it is delivered; under the ids it had."""
+    await planted.edit("delete from tallygate.delivery")
+    assert await planted.repair() == [(Step.DELIVERED, Outcome.DONE)]
+    assert (await planted.result()).verdict is Verdict.IN_FLIGHT
+    assert await planted.deliver() == 2
+    assert (await planted.result()).verdict is Verdict.EXACT
+
+
+async def test_what_was_told_twice_is_for_people(planted: PlantedWorld) -> None:
+    """Nobody can take back a message: receivers drop ids that they know."""
+    await planted.edit(AGAIN, AGAIN_DELIVERED)
+    assert await planted.repair() == [(Step.DELIVERED, Outcome.BY_HAND)]
+
+
+async def test_an_intent_too_much_is_taken_back(open_month: PlantedWorld) -> None:
+    """The planner writes the difference; Stripe is told, and everything has the same."""
+    planted = open_month
+    await planted.edit("update tallygate.stripe_intent set quantity = 13")
+    assert await planted.blamed() == [(Step.INTENTS, "", 1)]
+    assert await planted.repair(apply=False) == [(Step.INTENTS, Outcome.WOULD)]
+    await planted.edit("update tallygate.stripe_intent set quantity = 12")
+    assert (await planted.result()).verdict is Verdict.EXACT
+
+
+async def test_an_intent_that_is_gone_is_planned_anew(open_month: PlantedWorld) -> None:
+    """Written again under the identity that it had, so that Stripe knows it already."""
+    planted = open_month
+    await planted.edit("delete from tallygate.stripe_send", "delete from tallygate.stripe_intent")
+    assert (Step.INTENTS, "", -USED) in await planted.blamed()
+    assert (Step.INTENTS, Outcome.DONE) in await planted.repair()
+    await planted.world.send()
+    assert await planted.world.states() == {"delivered": 1}
+    assert planted.world.total() == USED
+    await planted.settle()
+    assert (await planted.result()).verdict is Verdict.EXACT
+
+
+async def test_what_was_refused_is_said_again(open_month: PlantedWorld) -> None:
+    """Under another identifier, and counted once."""
+    planted = open_month
+    await planted.edit("update tallygate.stripe_send set state = 'rejected'")
+    await planted.tell(-USED)
+    assert await planted.blamed() == [(Step.SENT, "", -USED)]
+    assert await planted.repair() == [(Step.SENT, Outcome.DONE)]
+    await planted.settle()
+    assert planted.world.total() == USED
+    assert (await planted.result()).verdict is Verdict.EXACT
+
+
+async def test_what_stripe_never_had_is_said_again(open_month: PlantedWorld) -> None:
+    """Marked as delivered and not in Stripe's sum: that proves that it was lost."""
+    planted = open_month
+    await planted.tell(-USED)
+    assert await planted.blamed() == [(Step.STRIPE, "", -USED)]
+    assert await planted.repair(apply=False) == [(Step.STRIPE, Outcome.WOULD)]
+    assert await planted.repair() == [(Step.STRIPE, Outcome.DONE)]
+    await planted.settle()
+    assert planted.world.total() == USED
+    assert (await planted.result()).verdict is Verdict.EXACT
+
+
+@pytest.mark.parametrize("units", [1, -1])
+async def test_a_sum_that_nothing_explains_is_for_people(
+    open_month: PlantedWorld, units: int
+) -> None:
+    """Somebody else told Stripe: what is off is said to the unit, and nothing is sent."""
+    await open_month.tell(units)
+    assert await open_month.blamed() == [(Step.STRIPE, "", units)]
+    assert await open_month.repair() == [(Step.STRIPE, Outcome.BY_HAND)]
+    assert await open_month.world.plan() == 0
