@@ -8,7 +8,7 @@ A method that reaches a server raises `BackendUnavailable` when it does not answ
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
 
@@ -52,7 +52,10 @@ class PeriodUsage:
     """What the ledger's events and its rollup have of a meter in a period, as of one instant.
 
     Whole months whose events were dropped count as their archives have them. With `archived` the
-    period has a part of such a month, of which nobody can say what it came to.
+    period has a part of such a month, of which nobody can say what it came to. `rollup` is by
+    minute; `others` are the rollups by hour and day and those of groups, by name, where they say
+    otherwise. With `keyless`, which is asked where ledger and rollup differ, the tenant's period
+    has keys without an event, or events without a key: it is the ledger that was tampered with.
     """
 
     ask: int
@@ -60,6 +63,8 @@ class PeriodUsage:
     ledger: Figures
     rollup: Figures
     archived: bool = False
+    others: Mapping[str, Figures] = field(default_factory=dict)
+    keyless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
