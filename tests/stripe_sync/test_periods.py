@@ -99,7 +99,7 @@ class Closing:
                 " where tenant_id = $1 and start_at = tallygate.instant($2)",
                 *(TENANT, period.start_us),
             )
-        return sum(each.quantity for each in frozen if each.meter == METER) + int(adjusted)
+        return int(sum(each.quantity for each in frozen if each.meter == METER) + adjusted)
 
     def stripe(self, period: BillingPeriod) -> Decimal:
         """Return what Stripe has of a period."""

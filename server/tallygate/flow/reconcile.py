@@ -10,7 +10,7 @@ Refuses to know: SQL, Redis, Stripe, and how results are shown.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final, Protocol
 
@@ -40,6 +40,7 @@ from tallygate.ports.rebuild import Declared
 from tallygate.ports.reconcile import (
     FigureSource,
     PeriodAsked,
+    PeriodUsage,
     ReconcileReads,
     ReconcileStore,
     RunPart,
@@ -192,9 +193,12 @@ class LedgerFigures:
             # Minutes that a period cuts say nothing of either part.
             whole = not period.start_us % MINUTE_US and not period.end_us % MINUTE_US
             rollup = taken(each.rollup, aggregation) if whole else CUT
-            ledger = PART_ARCHIVED if each.archived else taken(each.ledger, aggregation)
+            ledger = PART_ARCHIVED if each.archived else _ledger(each, aggregation)
             for step, figure in ((Step.LEDGER, ledger), (Step.ROLLUP, rollup)):
                 found.append(StepReading(each.ask, each.meter, Reading(step, figure)))
+            for name, figures in sorted(each.others.items()) if whole else ():
+                reading = Reading(Step.ROLLUP, taken(figures, aggregation), name)
+                found.append(StepReading(each.ask, each.meter, reading))
         return found
 
 
@@ -319,6 +323,14 @@ def _with_ledger(readings: Sequence[Reading]) -> Sequence[Reading]:
     if any(each.step is Step.LEDGER for each in readings):
         return readings
     return [*readings, *(Reading(step, NOTHING) for step in (Step.LEDGER, Step.ROLLUP))]
+
+
+def _ledger(of: PeriodUsage, aggregation: Aggregation) -> Figure:
+    """Return what events come to; where keys say that some are gone, rollups still have them."""
+    figure = taken(of.ledger, aggregation)
+    if of.keyless and of.ledger.count != of.rollup.count:
+        return replace(figure, due=taken(of.rollup, aggregation).units)
+    return figure
 
 
 def taken(figures: Figures, aggregation: Aggregation) -> Figure:

@@ -140,7 +140,12 @@ def stripe_figure(summed: Decimal, scale: str, usage: IntendedUsage) -> Figure:
 
 
 def _intents(usage: IntendedUsage) -> Reading:
-    figure = Figure(Decimal(usage.intended), aside=Decimal(usage.aside), due=Decimal(usage.due))
+    figure = Figure(
+        Decimal(usage.intended),
+        late=Decimal(usage.late),
+        aside=Decimal(usage.aside),
+        due=Decimal(usage.due),
+    )
     return Reading(Step.INTENTS, figure)
 
 

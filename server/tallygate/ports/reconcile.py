@@ -8,7 +8,7 @@ A method that reaches a server raises `BackendUnavailable` when it does not answ
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
 
@@ -52,7 +52,10 @@ class PeriodUsage:
     """What the ledger's events and its rollup have of a meter in a period, as of one instant.
 
     Whole months whose events were dropped count as their archives have them. With `archived` the
-    period has a part of such a month, of which nobody can say what it came to.
+    period has a part of such a month, of which nobody can say what it came to. `rollup` is by
+    minute; `others` are the rollups by hour and day and those of groups, by name, where they say
+    otherwise. With `keyless`, which is asked where ledger and rollup differ, the tenant's period
+    has keys without an event, or events without a key: it is the ledger that was tampered with.
     """
 
     ask: int
@@ -60,6 +63,8 @@ class PeriodUsage:
     ledger: Figures
     rollup: Figures
     archived: bool = False
+    others: Mapping[str, Figures] = field(default_factory=dict)
+    keyless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +143,8 @@ class IntendedUsage:
 
     `intended` is all, but for what was replaced; of it Stripe took `taken`, may take `waiting`, and
     did not take `refused`; `shadow` is never sent. `due` is what usage asks for, `aside` usage that
-    it does not. Stripe's sum may lack up to `lacks`, or have up to `exceeds` more: what was taken
+    it does not, `late` what other periods are billed for, below 0 what this one is billed for
+    others. Stripe's sum may lack up to `lacks`, or have up to `exceeds` more: what was taken
     just now, or may have been. `shared` says that other tenants have the same customer.
     """
 
@@ -154,6 +160,7 @@ class IntendedUsage:
     exceeds: int
     customers: tuple[str, ...]
     shared: bool
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)

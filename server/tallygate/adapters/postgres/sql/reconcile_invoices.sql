@@ -12,6 +12,18 @@ newest as (
         and invoice.period_end = tallygate.instant(ask.to_us)
     order by ask.number, invoice.revision desc
 ),
+-- What came late for what was frozen: it is taken off there, and once.
+moved as (
+    select newest.number, late.event_id
+    from newest
+    join tallygate.late_event as late
+        on late.tenant_id = newest.tenant_id
+        and late.closed_start = tallygate.instant(newest.from_us)
+    join tallygate.billing_period as period
+        on period.tenant_id = late.tenant_id and period.start_at = late.closed_start
+    where late.allocated_start <> late.closed_start
+        or late.allocated_revision > period.revision
+),
 -- What each price that is for all of a meter has of it in a part of the period.
 priced as (
     select newest.number, line.value ->> 'meter' as meter,
@@ -20,6 +32,8 @@ priced as (
         sum((line.value ->> 'quantity')::numeric) as units
     from newest cross join jsonb_array_elements(newest.lines) as line
     where line.value ->> 'kind' = 'usage' and line.value -> 'where' = '{}'
+        -- Late usage of other periods is no usage of this one.
+        and line.value -> 'adjusts' ->> 'start_us' is null
     group by 1, 2, 3, 4, line.value ->> 'plan', line.value ->> 'price_id'
 ),
 used as (
@@ -27,17 +41,9 @@ used as (
         coalesce(sum(event.units), 0) as units,
         coalesce(sum(event.units) filter (
             where event.received_at >= newest.created_at
-            -- What came late for what was frozen is taken off there, and once.
             and not exists (
-                select from tallygate.late_event as late
-                join tallygate.billing_period as period
-                    on period.tenant_id = late.tenant_id and period.start_at = late.closed_start
-                where late.tenant_id = newest.tenant_id and late.event_id = event.event_id
-                    and late.closed_start = tallygate.instant(newest.from_us)
-                    and (
-                        late.allocated_start <> late.closed_start
-                        or late.allocated_revision > period.revision
-                    )
+                select from moved
+                where moved.number = part.number and moved.event_id = event.event_id
             )
         ), 0) as late
     from (select distinct number, meter, start_us, end_us from priced) as part
@@ -70,7 +76,17 @@ select part.number, part.meter, sum(part.invoiced) as units, sum(part.late) as l
             and event.event_time >= tallygate.instant(newest.from_us)
             and event.event_time < tallygate.instant(newest.to_us)
         where newest.number = part.number
-    ) - sum(part.units) as aside
+            and not exists (
+                select from used
+                where used.number = part.number and used.meter = part.meter
+                    and event.event_time >= tallygate.instant(used.start_us)
+                    and event.event_time < tallygate.instant(used.end_us)
+            )
+            and not exists (
+                select from moved
+                where moved.number = part.number and moved.event_id = event.event_id
+            )
+    ) as aside
 from part
 group by part.number, part.meter
 order by part.number, part.meter
