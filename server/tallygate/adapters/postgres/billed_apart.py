@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from tallygate.adapters.postgres.archived import refuse_archived
 from tallygate.adapters.postgres.group_rollups import shape_from
 from tallygate.adapters.postgres.period_usage import windows_of
 from tallygate.adapters.postgres.pool import Lent
@@ -78,6 +79,7 @@ async def _carried(
     connection: Lent, tenant_id: TenantId, asked: UsageAsked
 ) -> Mapping[Series, int]:
     of = asked.selection
+    await refuse_archived(connection, tenant_id, of.meter, None, asked.window.start_us)
     rows = await connection.fetch(
         query("billed_levels"),
         *(tenant_id, of.meter, asked.window.start_us, where_of(of)),
