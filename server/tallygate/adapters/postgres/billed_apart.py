@@ -84,6 +84,9 @@ async def _carried(
     connection: Lent, tenant_id: TenantId, asked: UsageAsked
 ) -> Mapping[Series, int]:
     of = asked.selection
+    await refuse_archived(
+        connection, tenant_id, of.meter, None, asked.window.start_us, field="period"
+    )
     rows = await connection.fetch(
         query("billed_levels"),
         *(tenant_id, of.meter, asked.window.start_us, where_of(of)),

@@ -1,9 +1,10 @@
 """Usage as it is billed, out of rollups and events, and what it is made of.
 
-Guarantees: what one call returns is of one snapshot; usage that came late and is billed elsewhere
-is taken off rollups where they can say so, and left out of events else; where a price is for some
-events of a meter only, tells them apart, or takes more than sums and extremes, its groups' rollups
-are read if they say it all, and else the events themselves are added up.
+Guarantees: what one call returns is of one snapshot; events that are in an archive alone are never
+taken for none; usage that came late and is billed elsewhere is taken off rollups where they can say
+so, and left out of events else; where a price is for some events of a meter only, tells them apart,
+or takes more than sums and extremes, its groups' rollups are read if they say it all, and else the
+events themselves are added up.
 Refuses to know: prices.
 """
 
@@ -81,6 +82,7 @@ class PostgresBilledUsage:
             if await left_out(connection, tenant_id, [asked]):
                 # Rollups have what the line leaves out.
                 return []
+            await _refuse_edges(connection, tenant_id, asked)
             rows = await connection.fetch(
                 query("billed_buckets"),
                 tenant_id,
@@ -104,6 +106,7 @@ class PostgresBilledUsage:
         """Return up to `count` events of a selection and group, by time and id."""
         ((key, value),) = group or (("", ""),)
         async with self._postgres.connection() as connection:
+            await _refuse(connection, tenant_id, asked, asked.window)
             of = (*_events_of(tenant_id, asked), key, value)
             if asked.late_at_us is not None:
                 late = (*of, asked.late_at_us, *after, count)
@@ -149,10 +152,8 @@ async def _from_rollups(
         for place, each in enumerate(asked)
         for piece in cover(each.window)
     ]
-    for _, meter, piece in pieces:
-        if piece.level is Level.EVENT:
-            start_us, end_us = piece.window.start_us, piece.window.end_us
-            await refuse_archived(connection, tenant_id, meter, start_us, end_us, field="period")
+    for each in asked:
+        await _refuse_edges(connection, tenant_id, each)
     rows = await connection.fetch(
         query("billed_usage"),
         tenant_id,
@@ -174,11 +175,8 @@ async def _from_rollups(
 
 
 async def _from_events(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> list[Measured]:
-    per, window = asked.selection.per, asked.window
-    meter = asked.selection.meter
-    await refuse_archived(
-        connection, tenant_id, meter, window.start_us, window.end_us, field="period"
-    )
+    per = asked.selection.per
+    await _refuse(connection, tenant_id, asked, asked.window)
     rows = await connection.fetch(
         query("billed_groups"),
         *(*_events_of(tenant_id, asked), per, GROUPS_MAX + 1, asked.billed_by_us),
@@ -186,6 +184,18 @@ async def _from_events(connection: Lent, tenant_id: TenantId, asked: UsageAsked)
     if len(rows) > GROUPS_MAX:
         raise TooManyItems(f"{per} has more than {GROUPS_MAX} values", field="per")
     return [_measured(asked, _figures(row), ((per, row["value"]),) if per else ()) for row in rows]
+
+
+async def _refuse_edges(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> None:
+    """Refuse a stretch that begins or ends within a minute whose events are archived."""
+    for piece in cover(asked.window):
+        if piece.level is Level.EVENT:
+            await _refuse(connection, tenant_id, asked, piece.window)
+
+
+async def _refuse(connection: Lent, tenant_id: TenantId, asked: UsageAsked, window: Window) -> None:
+    of = (tenant_id, asked.selection.meter, window.start_us, window.end_us)
+    await refuse_archived(connection, *of, field="period")
 
 
 def _events_of(tenant_id: TenantId, asked: UsageAsked) -> tuple[str | int, ...]:
