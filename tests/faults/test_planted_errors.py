@@ -6,7 +6,9 @@ import pytest
 
 from tallygate.domain.reconcile import Figure, Step, Verdict
 from tallygate.ports.repair import Outcome
+from tests.e2e.processes import Finished, rows_of, tallygate
 from tests.planted_world import HOOK, USED, PlantedWorld, planted_world
+from tests.servers import connection
 from tests.stripe_world import METER, TENANT
 
 
@@ -220,3 +222,41 @@ async def test_a_sum_that_nothing_explains_is_for_people(
     assert await open_month.blamed() == [(Step.STRIPE, "", units)]
     assert await open_month.repair() == [(Step.STRIPE, Outcome.BY_HAND)]
     assert await open_month.world.plan() == 0
+
+
+async def reconciled(planted: PlantedWorld, *options: str) -> Finished:
+    """Run the command on January."""
+    asked = ("reconcile", TENANT, *options, "--json")
+    return await tallygate(*asked, postgres_dsn=planted.world.dsn)
+
+
+async def test_the_command_finds_shows_and_repairs(planted: PlantedWorld) -> None:
+    """Exit 0 while all agrees, 1 once something does not; a dry run first, then it is whole."""
+    asked = ("--period", "2026-01-15", "--destinations")
+    assert (await reconciled(planted, *asked)).code == 0
+    await planted.edit("update tallygate.usage_hour set sum = sum + 1")
+    found = await reconciled(planted, *asked, "--repair")
+    assert found.code == 1, found.err
+    (row,) = rows_of(found, "repairs")
+    assert (row["step"], row["name"], row["drift"]) == ("rollup", "hour", 1)
+    (row,) = rows_of(found, "carried out")
+    assert (row["outcome"], row["how"]) == ("would be done", "1 buckets are made anew")
+    found = await reconciled(planted, *asked, "--repair", "--apply")
+    assert [row["outcome"] for row in rows_of(found, "carried out")] == ["done"]
+    assert (await reconciled(planted, *asked)).code == 0
+    wrong = await reconciled(planted, *asked, "--apply")
+    assert (wrong.code, "--repair" in wrong.err) == (2, True)
+
+
+async def test_the_command_goes_around_invoices(planted: PlantedWorld) -> None:
+    """What is closed and what is invoiced is due until it was recorded, each by its kind."""
+    await planted.edit("update tallygate.period_revision set closed_at = now()")
+    for kind in ("before", "after"):
+        found = await reconciled(planted, f"--{kind}-invoice")
+        assert (found.code, len(rows_of(found, "pairs"))) == (0, 1), found.err
+        found = await reconciled(planted, f"--{kind}-invoice", "--record")
+        assert [row["verdict"] for row in rows_of(found, "pairs")] == ["exact"]
+        assert rows_of(await reconciled(planted, f"--{kind}-invoice"), "pairs") == []
+    async with connection(planted.world.dsn) as admin:
+        rows = await admin.fetch("select kind, pairs, exact from tallygate.reconcile_run")
+    assert sorted(map(tuple, rows)) == [("after", 1, 1), ("before", 1, 1)]

@@ -106,7 +106,8 @@ grant execute on function tallygate.drop_month to tallygate_operator;
 grant insert, update, delete on
     tallygate.anomaly_series, tallygate.anomaly_season to tallygate_control;
 grant insert on
-    tallygate.usage_anomaly, tallygate.reconciliation, tallygate.reconcile_drift
+    tallygate.usage_anomaly, tallygate.reconciliation, tallygate.reconcile_drift,
+    tallygate.reconcile_invoicing
     to tallygate_control;
 grant insert, update on tallygate.reconcile_run to tallygate_control;
 grant insert, update on
