@@ -275,7 +275,7 @@ async def test_what_a_hand_has_issued_is_known(desk: Desk) -> None:
 
 
 async def test_another_currency_is_converted_once(desk: Desk) -> None:
-    """Late usage is rated in its own period's currency; the sum is converted, and its lines add up."""
+    """Late usage is rated in the currency of its own period; of its lines, the sum is rounded."""
     world = desk.world
     await desk.close(NOVEMBER + GRACE_US)
     await world.store(
