@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from tallygate.adapters.postgres.archived import refuse_archived
 from tallygate.adapters.postgres.group_rollups import shape_from
 from tallygate.adapters.postgres.period_usage import windows_of
 from tallygate.adapters.postgres.pool import Lent
@@ -56,6 +57,7 @@ async def from_groups(
 async def folded(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> list[Measured]:
     """Return a selection's usage, folded from the ledger's events."""
     of, window = asked.selection, asked.window
+    await refuse_archived(connection, window.start_us, window.end_us, "period")
     levels = of.aggregation is Aggregation.TIME_WEIGHTED
     carried = await _carried(connection, tenant_id, asked) if levels else {}
     fold = Fold(of, window, carried)

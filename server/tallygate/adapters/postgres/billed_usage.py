@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import asyncpg
 
+from tallygate.adapters.postgres.archived import refuse_archived
 from tallygate.adapters.postgres.billed_apart import folded, from_groups, where_of
 from tallygate.adapters.postgres.late_places import left_out
 from tallygate.adapters.postgres.pool import Lent, Postgres
@@ -148,6 +149,9 @@ async def _from_rollups(
         for place, each in enumerate(asked)
         for piece in cover(each.window)
     ]
+    for _, _, piece in pieces:
+        if piece.level is Level.EVENT:
+            await refuse_archived(connection, piece.window.start_us, piece.window.end_us, "period")
     rows = await connection.fetch(
         query("billed_usage"),
         tenant_id,
@@ -169,7 +173,8 @@ async def _from_rollups(
 
 
 async def _from_events(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> list[Measured]:
-    per = asked.selection.per
+    per, window = asked.selection.per, asked.window
+    await refuse_archived(connection, window.start_us, window.end_us, "period")
     rows = await connection.fetch(
         query("billed_groups"),
         *(*_events_of(tenant_id, asked), per, GROUPS_MAX + 1, asked.billed_by_us),
