@@ -107,6 +107,7 @@ class Settler:
             sum((send.value for send in known), Decimal(0)),
             [(send.intent_id, send.value) for send in open_],
             summed,
+            [each.intent_id for each in claimed],
         )
         first_us = min(each.first_us for each in claimed)
         if verdict.behind and now_us - first_us < BEHIND_UNTIL_US:

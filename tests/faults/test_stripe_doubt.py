@@ -1,0 +1,51 @@
+"""What a sum of Stripe's says of sends in doubt, where it could be read in more than one way."""
+
+from decimal import Decimal
+
+import pytest
+
+from tallygate.domain.catalog import Tenant
+from tallygate.domain.ids import PlanName
+from tallygate.domain.stripe_intent import SendState
+from tallygate.domain.window import HOUR_US, MINUTE_US
+from tallygate_fake_stripe import Behaviour, Fault, FaultKind, UnknownCustomer
+from tests.faults.test_stripe_outage import healed, hold, release
+from tests.stripe_world import HOUR_S, START_US, TENANT, StripeWorld, stripe_world
+
+EVENTS = "/v1/billing/meter_events"
+
+
+async def doubted(world: StripeWorld, amount: int, kind: FaultKind) -> None:
+    """Have an hour's usage sent, with an answer that says nothing."""
+    world.stripe.faults.add(Fault(kind, path=EVENTS, count=1))
+    at_us = world.clock.now_us() - world.clock.now_us() % HOUR_US
+    await world.use(amount, at_us + MINUTE_US)
+    world.pass_s(HOUR_S + 601)
+    world.sender = world.new_sender()
+    await world.plan()
+    await world.send()
+    await hold(world)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (FaultKind.DROP_AFTER, FaultKind.DROP_BEFORE),
+        (FaultKind.DROP_BEFORE, FaultKind.DROP_AFTER),
+    ],
+)
+async def test_alike_and_not_of_the_same_hour(
+    postgres_dsn: str, kinds: tuple[FaultKind, ...]
+) -> None:
+    """Of two sends in doubt worth the same, one of them past its day, each counts once."""
+    async with stripe_world(postgres_dsn) as world:
+        for kind in kinds:
+            await doubted(world, 5, kind)
+        # The first is past its 23 hours, the second is not.
+        world.pass_s(22 * HOUR_S)
+        await release(world)
+        # One call tries whether it is over.
+        world.gate.reason = "silent"
+        await world.send()
+        await healed(world)
+        assert world.total() == Decimal(10)
