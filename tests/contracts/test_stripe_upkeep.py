@@ -42,6 +42,16 @@ async def test_a_period_adds_up(bench: Bench) -> None:
     assert await bench.sends.period("stripe", CUSTOMER, METER, DAY + 1) == []
 
 
+async def test_what_is_closed_by_hand_is_in_no_period(bench: Bench) -> None:
+    """What was never taken counts for nothing then, what may have been stays open."""
+    await bench.intents.intend([intent(hour, quantity=hour + 1) for hour in range(2)], NOW_US)
+    ((a, b),) = await claim(bench)
+    await finish(bench, done(a, SendState.REJECTED), done(b, SendState.AMBIGUOUS, doubtful=True))
+    assert await bench.upkeep.decide("stripe", [a.intent_id, b.intent_id], "by hand") == 2
+    found = await bench.sends.period("stripe", CUSTOMER, METER, DAY)
+    assert [(each.value, each.open) for each in found] == [(Decimal(2), True)]
+
+
 async def test_depths_count_what_is_not_done(bench: Bench) -> None:
     """By state, with the oldest usage and how much is late."""
     await bench.intents.intend([intent(hour) for hour in range(4)], NOW_US)

@@ -49,3 +49,21 @@ async def test_alike_and_not_of_the_same_hour(
         await world.send()
         await healed(world)
         assert world.total() == Decimal(10)
+
+
+async def test_what_people_settled_is_in_no_sum(postgres_dsn: str) -> None:
+    """Usage that was refused and billed by hand is not taken for what Stripe has summed up."""
+    behaviour = Behaviour(unknown_customer=UnknownCustomer.REFUSE)
+    async with stripe_world(postgres_dsn, behaviour) as world:
+        await world.declare(tenants=[Tenant(TENANT, PlanName("p"), stripe_customer_id="cus_new")])
+        await world.use(5, START_US + MINUTE_US)
+        world.pass_s(HOUR_S + 601)
+        await world.sync()
+        (left,) = await world.sends.left("stripe", [SendState.REJECTED])
+        await world.sends.decide("stripe", [left.intent_id], "by hand: on invoice in_1")
+        world.stripe.add_customer("cus_new")
+        await doubted(world, 5, FaultKind.DROP_AFTER)
+        world.pass_s(24 * HOUR_S)
+        await release(world)
+        await healed(world)
+        assert world.total("cus_new") == Decimal(5)

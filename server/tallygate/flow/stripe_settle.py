@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Final
 
 from tallygate.domain.stripe_intent import Intent, IntentKind, SendState, made_again
-from tallygate.domain.stripe_retry import KEY_BURNT, is_too_old
+from tallygate.domain.stripe_retry import KEY_BURNT, UNDECIDED, is_too_old
 from tallygate.domain.stripe_settle import settle
 from tallygate.domain.window import HOUR_US, MINUTE_US
 from tallygate.ports import Clock
@@ -25,7 +25,6 @@ from tallygate.ports.stripe_store import Claimed, PeriodSend, SendResult, Stripe
 SUMMED_AFTER_US: Final = 15 * MINUTE_US
 # A sum that lacks what is known to be in it is asked for again; for this long after the doubt.
 BEHIND_UNTIL_US: Final = 48 * HOUR_US
-UNDECIDED: Final = "undecided"
 # What waits for people is not due; a sender that finds it must not ask each second.
 ASK_AGAIN_US: Final = 6 * HOUR_US
 

@@ -21,6 +21,7 @@ from tallygate.domain.stripe_intent import (
     SendState,
     WindowGap,
 )
+from tallygate.domain.stripe_retry import UNDECIDED
 from tallygate.ports.stripe_store import (
     Claim,
     Claimed,
@@ -165,7 +166,7 @@ class FakeStripeStore:
             PeriodSend(
                 row.intent_id,
                 Decimal(row.intent.value),
-                row.state not in TAKEN,
+                row.state not in TAKEN or row.code == UNDECIDED,
                 row.first_us or 0,
                 row.last_us or 0,
             )
@@ -173,7 +174,7 @@ class FakeStripeStore:
             if row.lane == (destination, customer, meter)
             and row.intent.place.period_start_us == period_start_us
             and row.intent.kind in ADDING
-            and (row.state in TAKEN or row.doubtful)
+            and (row.state is SendState.DELIVERED or row.doubtful)
             and row.state not in (SendState.REJECTED, SendState.SHADOW)
             and not self._replaced(row.intent_id)
         ]
@@ -256,6 +257,7 @@ class FakeStripeStore:
         closed = [row for row in self.rows if row.intent_id in ids and row.state in open_]
         for row in closed:
             row.state, row.reason = SendState.SETTLED, reason
+            row.code = UNDECIDED if row.doubtful else row.code
         return len(closed)
 
     async def leave_shadow(self, destination: str, from_us: int, now_us: int) -> int:

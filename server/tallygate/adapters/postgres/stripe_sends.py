@@ -106,7 +106,7 @@ class PostgresStripeSends:
             PeriodSend(
                 intent_id=IntentId(row["intent_id"]),
                 value=Decimal(row["value"]),
-                open=row["state"] not in (SendState.DELIVERED, SendState.SETTLED),
+                open=not row["taken"],
                 first_us=row["first_attempt_us"] or 0,
                 last_us=row["last_attempt_us"] or 0,
             )

@@ -1,10 +1,10 @@
 -- Read what a period of a customer's meter is known to have been told, and what may have been.
--- What was replaced counts for nothing. What adds up is summed; totals have no use for this.
+-- What was replaced counts for nothing, nor does what people have settled that was never taken. What
+-- adds up is summed; totals have no use for this.
 select
     intent.intent_id,
     intent.value,
-    send.state,
-    send.doubtful,
+    send.state = 'delivered' or (send.state = 'settled' and send.code <> 'undecided') as taken,
     tallygate.microseconds(send.last_attempt_at) as last_attempt_us,
     tallygate.microseconds(send.first_attempt_at) as first_attempt_us
 from tallygate.stripe_send as send
@@ -16,7 +16,7 @@ where
     and send.meter = $3::text
     and send.period_start = tallygate.instant($4::bigint)
     and intent.kind in ('delta', 'negative', 'cancel')
-    and (send.state in ('delivered', 'settled') or send.doubtful)
+    and (send.state = 'delivered' or send.doubtful)
     and send.state not in ('rejected', 'shadow')
     and later.intent_id is null
 order by intent.intent_id
