@@ -67,3 +67,17 @@ async def test_what_people_settled_is_in_no_sum(postgres_dsn: str) -> None:
         await release(world)
         await healed(world)
         assert world.total("cus_new") == Decimal(5)
+
+
+async def test_taken_back_of_another_customer(postgres_dsn: str) -> None:
+    """What a tenant's earlier customer was told stays there: the new one's is taken back."""
+    async with stripe_world(postgres_dsn) as world:
+        world.stripe.add_customer("cus_new")
+        used = await world.use(5, START_US + MINUTE_US)
+        world.pass_s(HOUR_S + 601)
+        await world.sync()
+        await world.declare(tenants=[Tenant(TENANT, PlanName("p"), stripe_customer_id="cus_new")])
+        await world.use(-5, START_US + MINUTE_US, refund_of=used)
+        world.pass_s(60)
+        await world.sync()
+        assert (world.total(), world.total("cus_new")) == (Decimal(5), Decimal(-5))

@@ -357,6 +357,7 @@ class FakeStripeStore:
             if row.intent.kind is IntentKind.DELTA
             and row.state is SendState.DELIVERED
             and row.intent.quantity == intended - total
+            and row.intent.place.customer == place.customer
             and (row.first_us or 0) > query.cancel_after_us
             and not any(each.intent.cancels == row.intent_id for each in self.rows)
         ]
