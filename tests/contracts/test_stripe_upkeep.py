@@ -8,7 +8,6 @@ from tallygate.ports.stripe_store import ReportedError
 from tests.contracts.stripe_bench import (
     CUSTOMER,
     DAY,
-    METER,
     NOW_US,
     Bench,
     bench,
@@ -32,14 +31,16 @@ async def test_a_period_adds_up(bench: Bench) -> None:
         done(c, SendState.REJECTED),
         done(d, SendState.SETTLED, doubtful=True),
     )
-    found = await bench.sends.period("stripe", CUSTOMER, METER, DAY)
+    found = await bench.sends.period("stripe", CUSTOMER, "calls", DAY)
     assert [(each.value, each.open) for each in found] == [
         (Decimal(1), False),
         (Decimal(2), True),
         (Decimal(4), False),
     ]
     assert {each.last_us for each in found} == {NOW_US}
-    assert await bench.sends.period("stripe", CUSTOMER, METER, DAY + 1) == []
+    assert await bench.sends.period("stripe", CUSTOMER, "calls", DAY + 1) == []
+
+    assert await bench.sends.period("stripe", CUSTOMER, "others", DAY) == []
 
 
 async def test_what_is_closed_by_hand_is_in_no_period(bench: Bench) -> None:
@@ -48,7 +49,7 @@ async def test_what_is_closed_by_hand_is_in_no_period(bench: Bench) -> None:
     ((a, b),) = await claim(bench)
     await finish(bench, done(a, SendState.REJECTED), done(b, SendState.AMBIGUOUS, doubtful=True))
     assert await bench.upkeep.decide("stripe", [a.intent_id, b.intent_id], "by hand") == 2
-    found = await bench.sends.period("stripe", CUSTOMER, METER, DAY)
+    found = await bench.sends.period("stripe", CUSTOMER, "calls", DAY)
     assert [(each.value, each.open) for each in found] == [(Decimal(2), True)]
 
 

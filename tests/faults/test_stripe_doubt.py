@@ -5,21 +5,23 @@ from decimal import Decimal
 import pytest
 
 from tallygate.domain.catalog import Tenant
-from tallygate.domain.ids import PlanName
+from tallygate.domain.ids import MeterName, PlanName
 from tallygate.domain.stripe_intent import SendState
 from tallygate.domain.window import HOUR_US, MINUTE_US
 from tallygate_fake_stripe import Behaviour, Fault, FaultKind, UnknownCustomer
 from tests.faults.test_stripe_outage import healed, hold, release
-from tests.stripe_world import HOUR_S, START_US, TENANT, StripeWorld, stripe_world
+from tests.stripe_world import HOUR_S, METER, START_US, TENANT, StripeWorld, stripe_world
 
 EVENTS = "/v1/billing/meter_events"
 
 
-async def doubted(world: StripeWorld, amount: int, kind: FaultKind) -> None:
+async def doubted(
+    world: StripeWorld, amount: int, kind: FaultKind, meter: MeterName = METER
+) -> None:
     """Have an hour's usage sent, with an answer that says nothing."""
     world.stripe.faults.add(Fault(kind, path=EVENTS, count=1))
     at_us = world.clock.now_us() - world.clock.now_us() % HOUR_US
-    await world.use(amount, at_us + MINUTE_US)
+    await world.use(amount, at_us + MINUTE_US, meter=meter)
     world.pass_s(HOUR_S + 601)
     world.sender = world.new_sender()
     await world.plan()
@@ -81,3 +83,17 @@ async def test_taken_back_of_another_customer(postgres_dsn: str) -> None:
         world.pass_s(60)
         await world.sync()
         assert (world.total(), world.total("cus_new")) == (Decimal(5), Decimal(-5))
+
+
+async def test_a_meter_of_another_name(postgres_dsn: str) -> None:
+    """What a meter's usage was told as before it was renamed is in the same sum of Stripe's."""
+    async with stripe_world(postgres_dsn) as world:
+        await world.use(5, START_US + MINUTE_US)
+        world.pass_s(HOUR_S + 601)
+        await world.sync()
+        await world.declare(meter=MeterName("calls"))
+        await doubted(world, 5, FaultKind.DROP_BEFORE, meter=MeterName("calls"))
+        world.pass_s(24 * HOUR_S)
+        await release(world)
+        await healed(world)
+        assert world.total() == Decimal(10)

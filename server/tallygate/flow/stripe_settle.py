@@ -48,9 +48,12 @@ class Settler:
     async def settle(self, claimed: Sequence[Claimed]) -> Settlement:
         """Judge sends of one lane. Raises `StripeSilent` or the store's error; nothing is lost."""
         found = Settlement()
-        for period_us in sorted({each.intent.place.period_start_us for each in claimed}):
-            of_period = [each for each in claimed if each.intent.place.period_start_us == period_us]
-            await self._period(of_period, found)
+        by_sum: dict[tuple[int, str], list[Claimed]] = {}
+        for each in claimed:
+            place = (each.intent.place.period_start_us, each.intent.event_name)
+            by_sum.setdefault(place, []).append(each)
+        for _, of_sum in sorted(by_sum.items()):
+            await self._period(of_sum, found)
         return found
 
     async def look_up(self, claimed: Claimed) -> SendResult:
@@ -73,7 +76,7 @@ class Settler:
         intent = claimed[0].intent
         place, now_us = intent.place, self._clock.now_us()
         sends = await self._sends.period(
-            intent.destination, place.customer, place.meter, place.period_start_us
+            intent.destination, place.customer, intent.event_name, place.period_start_us
         )
         ours = {each.intent_id for each in claimed}
         # Those that may still be repeated are in doubt as well, so all are told apart together.

@@ -205,9 +205,9 @@ class StripeSends(Protocol):
         ...
 
     async def period(
-        self, destination: str, customer: str, meter: MeterName, period_start_us: int
+        self, destination: str, customer: str, event_name: str, period_start_us: int
     ) -> list[PeriodSend]:
-        """Return what adds up in a period: what was taken, and what may have been."""
+        """Return what adds up in a period of Stripe's meter: taken, or perhaps taken."""
         ...
 
     async def depths(self, late_before_us: int) -> list[StripeDepth]:

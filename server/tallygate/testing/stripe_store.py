@@ -158,7 +158,7 @@ class FakeStripeStore:
                 lane.quiet_us = (quiet or {}).get((customer, meter), lane.quiet_us)
 
     async def period(
-        self, destination: str, customer: str, meter: MeterName, period_start_us: int
+        self, destination: str, customer: str, event_name: str, period_start_us: int
     ) -> list[PeriodSend]:
         """Return what adds up in a period."""
         self._answer()
@@ -171,7 +171,8 @@ class FakeStripeStore:
                 row.last_us or 0,
             )
             for row in self.rows
-            if row.lane == (destination, customer, meter)
+            if row.lane[:2] == (destination, customer)
+            and row.intent.event_name == event_name
             and row.intent.place.period_start_us == period_start_us
             and row.intent.kind in ADDING
             and (row.state is SendState.DELIVERED or row.doubtful)

@@ -95,12 +95,12 @@ class PostgresStripeSends:
             )
 
     async def period(
-        self, destination: str, customer: str, meter: MeterName, period_start_us: int
+        self, destination: str, customer: str, event_name: str, period_start_us: int
     ) -> list[PeriodSend]:
         """Return what adds up in a period: what was taken, and what may have been."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
-                query("stripe_period"), destination, customer, meter, period_start_us
+                query("stripe_period"), destination, customer, event_name, period_start_us
             )
         return [
             PeriodSend(

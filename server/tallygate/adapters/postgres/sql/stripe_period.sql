@@ -1,4 +1,5 @@
--- Read what a period of a customer's meter is known to have been told, and what may have been.
+-- Read what a period of a customer's meter at Stripe is known to have been told, and what may have
+-- been, under whatever name the meter has here.
 -- What was replaced counts for nothing, nor does what people have settled that was never taken. What
 -- adds up is summed; totals have no use for this.
 select
@@ -13,7 +14,7 @@ left join tallygate.stripe_intent as later on later.replaces = intent.intent_id
 where
     send.destination = $1::text
     and send.customer = $2::text
-    and send.meter = $3::text
+    and intent.event_name = $3::text
     and send.period_start = tallygate.instant($4::bigint)
     and intent.kind in ('delta', 'negative', 'cancel')
     and (send.state = 'delivered' or send.doubtful)
