@@ -71,7 +71,7 @@ async def test_a_report_counts_once(bench: Bench) -> None:
     ((a, b, c, d),) = await claim(bench)
     await finish(bench, done(a), done(b), done(c, batch_key="many"), done(d, batch_key="many"))
     errors = [
-        ReportedError(a.intent.idempotency_key, "bad", "why"),
+        ReportedError(f"{a.intent.idempotency_key}.3", "bad", "why"),
         ReportedError(b.intent.identifier, "worse", ""),
         ReportedError("many", "some", ""),
         ReportedError("nobody", "x", ""),

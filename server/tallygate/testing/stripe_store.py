@@ -204,7 +204,8 @@ class FakeStripeStore:
         rejected = opened = 0
         for error in errors:
             for row in [each for each in self.rows if each.intent.destination == destination]:
-                own = error.key in (row.intent.idempotency_key, row.intent.identifier)
+                key, _, _ = error.key.partition(".")
+                own = key == row.intent.idempotency_key or error.key == row.intent.identifier
                 if own and row.state in (*NOT_DONE, SendState.DELIVERED):
                     row.state, row.doubtful = SendState.REJECTED, False
                     rejected += 1
