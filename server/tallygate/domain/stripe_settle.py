@@ -44,19 +44,21 @@ def settle(
     decided = every if asked is None else every & frozenset(asked)
     if len(open_) > OPEN_MAX:
         return _of_many(known, open_, summed, alone=decided == every)
-    found: Verdict | None = None
+    found: list[tuple[Decimal, frozenset[IntentId]]] = []
     for count in range(len(open_), -1, -1):
         for chosen in combinations(open_, count):
-            if not alike(known + sum((value for _, value in chosen), Decimal(0)), summed):
-                continue
-            taken = frozenset(intent_id for intent_id, _ in chosen)
-            if decided == every:
-                return Verdict(taken)
-            if found is not None and found.taken & decided != taken & decided:
-                return Verdict(fault=f"Stripe has {summed}, which several choices explain")
-            found = found or Verdict(taken)
-    if found is not None:
-        return found
+            told = known + sum((value for _, value in chosen), Decimal(0))
+            if alike(told, summed):
+                found.append((told, frozenset(intent_id for intent_id, _ in chosen)))
+    # Of a large sum, fewer digits are meant than it has: what has them all comes first, and a send
+    # that is worth less than the last of them cannot be told.
+    found = [each for each in found if each[0] == summed] or found
+    if found:
+        worths = {told for told, _ in found}
+        choices = {taken & decided for _, taken in found}
+        if len(worths) > 1 or (decided != every and len(choices) > 1):
+            return Verdict(fault=f"Stripe has {summed}, which several choices explain")
+        return Verdict(found[0][1])
     least = known + sum((value for _, value in open_ if value < 0), Decimal(0))
     fault = f"Stripe has {summed}, of which {known} is known to be ours: no choice explains it"
     return Verdict(fault=fault, behind=summed < least)
@@ -72,9 +74,10 @@ def _of_many(known: Decimal, open_: Open, summed: Decimal, *, alone: bool) -> Ve
     every = sum((value for _, value in open_), Decimal(0))
     # What only adds up comes to all or to nothing in one way.
     if alone or all(value > 0 for _, value in open_):
-        if alike(known + every, summed):
+        taken, untaken = alike(known + every, summed), alike(known, summed)
+        if taken and (not untaken or not every or known + every == summed):
             return Verdict(frozenset(intent_id for intent_id, _ in open_))
-        if alike(known, summed):
+        if untaken and (not taken or known == summed):
             return Verdict()
     return Verdict(
         fault=f"{len(open_)} sends are open at once, at most {OPEN_MAX} can be told apart"
