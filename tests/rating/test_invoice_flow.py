@@ -12,6 +12,7 @@ from tallygate.domain.errors import BackendUnavailable, InvalidField, NotFound, 
 from tallygate.domain.ids import LimitId, TenantId
 from tallygate.domain.invoice import Invoice, LineKind
 from tallygate.domain.invoice_document import from_bytes, to_bytes
+from tallygate.domain.invoice_period import period_named
 from tallygate.domain.price import CreditTerms, Pay, Terms
 from tallygate.domain.window import DAY_US, MINUTE_US, Calendar, Window
 from tallygate.flow.invoice import START, InvoiceParts, Invoicing
@@ -246,3 +247,14 @@ async def test_documents_read_back_equal(world: World) -> None:
     assert again == invoice
     assert to_bytes(again) == document
     assert sum(line.amount for line in again.lines) == Decimal(again.total)
+
+
+async def test_a_calendar_that_changes_bills_nothing_twice(world: World) -> None:
+    """A period by the new calendar that reaches back into one with an invoice is refused."""
+    world.apply(0, price(amount=d("1")))
+    world.use(20 * DAY_US, 5)
+    await world.issue(JANUARY)
+    world.apply(40 * DAY_US, price(amount=d("1")), calendar=Calendar(anchor_us=14 * DAY_US))
+    calendar = await world.invoicing.calendar(ACME)
+    with pytest.raises(InvalidField, match="overlaps"):
+        await world.issue(period_named("1970-01", calendar))

@@ -17,8 +17,9 @@ from tallygate.domain.event import UsageEvent
 from tallygate.domain.exchange import ExchangeRate
 from tallygate.domain.fold import Fold, Series, selects, series_names
 from tallygate.domain.ids import LimitId, MeterName, TenantId
-from tallygate.domain.invoice import Group, Measured, Selection
+from tallygate.domain.invoice import Group, Invoice, Measured, Selection
 from tallygate.domain.invoice_document import to_bytes
+from tallygate.domain.invoice_period import overlapping
 from tallygate.domain.purse import GrantLeft, left_of
 from tallygate.domain.rollup import Shape, level_at, rolled
 from tallygate.domain.segment import Version, versions_of
@@ -234,6 +235,7 @@ class FakeInvoiceBooks:
         last = await self.read(invoice.tenant_id, invoice.period.start_us, 0)
         if last is not None and last.invoice == invoice:
             return last
+        self._refuse_overlap(invoice)
         made = StoredInvoice(
             invoice,
             last.revision + 1 if last is not None else 1,
@@ -242,6 +244,14 @@ class FakeInvoiceBooks:
         )
         self.issued.append((invoice.tenant_id, made))
         return made
+
+    def _refuse_overlap(self, invoice: Invoice) -> None:
+        asked = invoice.period
+        issued = (each.invoice.period for of, each in self.issued if of == invoice.tenant_id)
+        newest = {period.start_us: period for period in issued if period.start_us != asked.start_us}
+        for _, known in sorted(newest.items()):
+            if known.start_us < asked.end_us and asked.start_us < known.end_us:
+                raise overlapping(known)
 
     async def read(
         self, tenant_id: TenantId, period_start_us: int, revision: int

@@ -17,6 +17,7 @@ from tallygate.domain.credit import NEVER_US
 from tallygate.domain.errors import StorageFault, TooManyItems
 from tallygate.domain.ids import LimitId, TenantId
 from tallygate.domain.invoice_document import from_bytes, to_bytes
+from tallygate.domain.invoice_period import overlapping
 from tallygate.domain.purse import GrantLeft
 from tallygate.domain.window import Window
 from tallygate.ports.billing import GRANTS_MAX, InvoiceSummary, Issuing, StoredInvoice
@@ -62,6 +63,7 @@ class PostgresInvoiceBooks:
             last = await _read(connection, *place, 0)
             if last is not None and last.invoice == invoice:
                 return last
+            await _refuse_overlap(connection, invoice.tenant_id, invoice.period)
             await connection.execute(
                 query("invoice_insert"),
                 *(*place, invoice.period.end_us, invoice.currency, list(invoice.catalogs)),
@@ -102,6 +104,14 @@ class PostgresInvoiceBooks:
             )
             for row in rows
         ]
+
+
+async def _refuse_overlap(connection: Lent, tenant_id: TenantId, period: Window) -> None:
+    row = await connection.fetchrow(
+        query("invoice_overlap"), tenant_id, period.start_us, period.end_us
+    )
+    if row is not None:
+        raise overlapping(Window(row["start_us"], row["end_us"]))
 
 
 async def _read(
