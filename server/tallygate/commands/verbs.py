@@ -7,6 +7,7 @@ Refuses to know: how verbs are done, which is in the modules beside this one.
 A module apart, as a sidecar that runs for months should not hold what these import.
 """
 
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -33,6 +34,7 @@ from tallygate.commands.options import (
     Config,
     ControlAddress,
     DataDir,
+    EffectiveAt,
     GrpcAddress,
     Json,
     OpsAddress,
@@ -58,6 +60,7 @@ from tallygate.commands.retention import retention
 from tallygate.commands.rollups import rollups
 from tallygate.commands.simulate import simulate_plan
 from tallygate.commands.stripe import stripe
+from tallygate.commands.times import instant_us
 from tallygate.commands.usage_windows import WindowsAsked, request_of, windows
 from tallygate.commands.verify import verify
 from tallygate.domain.errors import CatalogInvalid
@@ -94,6 +97,7 @@ def dev(
     ops_address: OpsAddress = None,
     control_address: ControlAddress = None,
     catalog: CatalogFile = None,
+    effective_at: EffectiveAt = "",
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
@@ -106,12 +110,13 @@ def dev(
         catalog=catalog,
         data_dir=data_dir,
     )
+    effective_at_us = instant_us(effective_at, "--effective-at")
     configure_logging(level="warning", style="console")
 
     async def work() -> None:
         stop = stop_signal()
         console.print(f"Starting in {settings.data_dir} …")
-        async with development(settings) as running:
+        async with development(settings, effective_at_us) as running:
             _announce_dev(running)
             await stop.wait()
             console.print("Stopping …")
@@ -184,6 +189,7 @@ def apply(
     *,
     file: Annotated[Path, typer.Option("--file", "-f", help="The catalog.", dir_okay=False)],
     dry_run: Annotated[bool, typer.Option(help="Only validate and compare.")] = False,
+    effective_at: EffectiveAt = "",
     control_address: ControlAddress = None,
     config: Config = None,
     as_json: Json = False,
@@ -194,7 +200,11 @@ def apply(
         document = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"cannot be read: {error}", param_hint="--file") from None
-    reply = run(usages.apply(settings.control_address, document, dry_run=dry_run))
+    at_us = instant_us(effective_at, "--effective-at")
+    applying = usages.apply(
+        settings.control_address, document, dry_run=dry_run, effective_at_us=at_us
+    )
+    reply = run(applying)
     if reply.faults:
         show([usages.fault_sheet(reply)], as_json=as_json)
         raise typer.Exit(EXIT_FAILED)
@@ -288,4 +298,9 @@ def _announce_dev(dev: Dev) -> None:
         ("data", str(dev.settings.data_dir)),
     ]
     show([Sheet("tallygate dev is ready; Ctrl-C stops it", ("what", "where"), rows)], as_json=False)
+    if dev.own:
+        console.print("Elsewhere, for verbs that ask its servers:")
+    for name, address in dev.own:
+        # To be copied, and so in one piece.
+        console.print(f"export {name}={shlex.quote(address)}", soft_wrap=True, markup=False)
     sys.stdout.flush()
