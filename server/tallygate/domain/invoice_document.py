@@ -105,6 +105,8 @@ def _line(line: InvoiceLine) -> dict[str, Any]:
         }
     if line.description:
         found["description"] = line.description
+    if line.adjusts is not None:
+        found["adjusts"] = _window(line.adjusts)
     return found
 
 
@@ -137,6 +139,7 @@ def _read_line(found: Json) -> InvoiceLine:
             else None
         ),
         description=found.get("description", ""),
+        adjusts=_read_window(found["adjusts"]) if "adjusts" in found else None,
     )
 
 

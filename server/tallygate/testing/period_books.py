@@ -87,6 +87,11 @@ class PeriodBooks:
         self._accepted_lost = 0
         ledger.late_of = self._note
 
+    @property
+    def noted(self) -> list[LateEvent]:
+        """What came late."""
+        return [*self._late.values()]
+
     def _note(self, event: UsageEvent) -> str | None:
         """Say by which rule an event that is stored now is late, None where it is not."""
         rows = self._of(event.tenant_id)

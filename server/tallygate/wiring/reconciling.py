@@ -15,8 +15,10 @@ from tallygate.adapters.catalog.file_view import FileCatalogView
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.audit_usage import PostgresAuditSnapshots
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.period_chain import PostgresPeriodChains
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.postgres.reconcile import PostgresReconcileReads, PostgresReconcileStore
+from tallygate.adapters.postgres.reconcile_frozen import PostgresFrozenReads
 from tallygate.adapters.postgres.reconcile_money import PostgresMoneyReads
 from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.counter_reads import RedisCounterReads
@@ -31,6 +33,7 @@ from tallygate.flow.reconcile import (
     ToldFigures,
 )
 from tallygate.flow.reconcile_counters import CounterFigures
+from tallygate.flow.reconcile_frozen import FrozenFigures, Unarchived
 from tallygate.flow.reconcile_money import MoneyFigures
 from tallygate.flow.verify_counters import CounterParts
 from tallygate.ports.reconcile import FigureSource, ReconcileReads, ReconcileStore, StripeSums
@@ -93,13 +96,15 @@ def reconciling_of(
             shards=settings.shards,
         )
         sources.append(CounterFigures(counters, store))
-    sources.append(MoneyFigures(PostgresMoneyReads(postgres), declared, clock, sums))
+    money = MoneyFigures(PostgresMoneyReads(postgres), declared, clock, sums)
+    sources.append(Unarchived(money, reads))
     if told:
-        sources.append(ToldFigures(reads, declared, clock))
+        sources.append(Unarchived(ToldFigures(reads, declared, clock), reads))
+    sources.append(FrozenFigures(PostgresFrozenReads(postgres), declared, clock))
     # Last, so that what is in flight to any step before is in it.
     sources.append(LedgerFigures(reads, declared, clock))
     return Reconciling(
-        Reconcile(ReconcileParts(sources, declared, clock)),
+        Reconcile(ReconcileParts(sources, declared, clock, chains=PostgresPeriodChains(postgres))),
         reads,
         PostgresReconcileStore(postgres),
     )

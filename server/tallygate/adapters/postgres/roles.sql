@@ -114,3 +114,5 @@ grant insert on
     tallygate.period_action
     to tallygate_control;
 grant delete on tallygate.period_pending to tallygate_control;
+-- What is to be invoiced is noted by the trigger of what closes periods, which runs as its owner.
+grant update, delete on tallygate.invoice_due to tallygate_control;

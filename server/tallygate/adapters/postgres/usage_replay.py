@@ -14,6 +14,7 @@ from typing import Final
 
 import asyncpg
 
+from tallygate.adapters.postgres.archived import refuse_archived
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.event import EventContext, UsageEvent
@@ -49,6 +50,7 @@ class PostgresUsageReplay:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             await connection.execute(query("replay_patience"), str(PATIENCE_S * 1000))
+            await refuse_archived(connection, asked.from_us, asked.to_us, "--from")
             cursor = await connection.cursor(
                 query("replay_events"),
                 *(asked.tenant_id, asked.from_us, asked.to_us),
@@ -72,6 +74,7 @@ class PostgresMeterEvents:
             self._postgres.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
+            await refuse_archived(connection, window.start_us, window.end_us, "from")
             asked = (tenant_id, meter, window.start_us, window.end_us)
             cursor = await connection.cursor(query("usage_events"), *asked)
             while rows := await cursor.fetch(PAGE):

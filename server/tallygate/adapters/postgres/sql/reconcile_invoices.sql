@@ -25,12 +25,27 @@ priced as (
 used as (
     select part.number, part.meter, part.start_us, part.end_us,
         coalesce(sum(event.units), 0) as units,
-        coalesce(sum(event.units) filter (where event.received_at >= newest.created_at), 0) as late
+        coalesce(sum(event.units) filter (
+            where event.received_at >= newest.created_at
+            -- What came late for what was frozen is taken off there, and once.
+            and not exists (
+                select from tallygate.late_event as late
+                join tallygate.billing_period as period
+                    on period.tenant_id = late.tenant_id and period.start_at = late.closed_start
+                where late.tenant_id = newest.tenant_id and late.event_id = event.event_id
+                    and late.closed_start = tallygate.instant(newest.from_us)
+                    and (
+                        late.allocated_start <> late.closed_start
+                        or late.allocated_revision > period.revision
+                    )
+            )
+        ), 0) as late
     from (select distinct number, meter, start_us, end_us from priced) as part
     join newest using (number)
     left join lateral (
         select case when part.meter = any ($5::text[])
-            then (event.amount > 0)::integer else event.amount end as units, event.received_at
+            then (event.amount > 0)::integer else event.amount end as units,
+            event.received_at, event.event_id
         from tallygate.usage_event as event
         where event.tenant_id = newest.tenant_id and event.meter = part.meter
             and event.event_time >= tallygate.instant(part.start_us)
