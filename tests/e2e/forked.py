@@ -86,8 +86,7 @@ def _template() -> socket.socket:
             # Without -P, files of this folder would be in the way of modules of the same name.
             [sys.executable, "-P", __file__, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            # As the environment of commands has them, since a console looks as it is made.
-            env={**os.environ, "COLUMNS": "400", "PYTHONUNBUFFERED": "1"},
+            env=_bare(),
             stdin=subprocess.DEVNULL,
         )
 
@@ -97,6 +96,14 @@ def _template() -> socket.socket:
 
     atexit.register(end)
     return ours
+
+
+def _bare() -> dict[str, str]:
+    """Return an environment in which nothing that a command looks at is decided yet."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TALLYGATE_")}
+    # A console that finds its width as it is made would keep it.
+    kept.pop("COLUMNS", None)
+    return {**kept, "PYTHONUNBUFFERED": "1"}
 
 
 def _serve(control: socket.socket) -> None:

@@ -135,11 +135,11 @@ async def _take_down(stream: asyncio.StreamReader, lines: list[str]) -> None:
 
 @asynccontextmanager
 async def started(
-    *arguments: object, cwd: Path | None = None, **settings: Any
+    *arguments: object, cwd: Path | None = None, command: Path = COMMAND, **settings: Any
 ) -> AsyncIterator[Process]:
     """Start a command; kill it on leaving if it still runs."""
     child = await asyncio.create_subprocess_exec(
-        COMMAND,
+        command,
         *map(str, arguments),
         cwd=cwd,
         env=environment(settings),

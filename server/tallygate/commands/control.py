@@ -11,8 +11,16 @@ import typer
 
 from tallygate.commands import usage as usages
 from tallygate.commands import watch as watches
-from tallygate.commands.options import Config, ControlAddress, GrpcAddress, Json, settings_of
+from tallygate.commands.options import (
+    Config,
+    ControlAddress,
+    EffectiveAt,
+    GrpcAddress,
+    Json,
+    settings_of,
+)
 from tallygate.commands.output import EXIT_FAILED, Sheet, run, show
+from tallygate.commands.times import instant_us
 from tallygate.commands.usage_windows import WindowsAsked, request_of, windows
 from tallygate.wiring import tools
 
@@ -21,6 +29,7 @@ def apply(
     *,
     file: Annotated[Path, typer.Option("--file", "-f", help="The catalog.", dir_okay=False)],
     dry_run: Annotated[bool, typer.Option(help="Only validate and compare.")] = False,
+    effective_at: EffectiveAt = "",
     control_address: ControlAddress = None,
     config: Config = None,
     as_json: Json = False,
@@ -31,7 +40,11 @@ def apply(
         document = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"cannot be read: {error}", param_hint="--file") from None
-    reply = run(usages.apply(settings.control_address, document, dry_run=dry_run))
+    at_us = instant_us(effective_at, "--effective-at")
+    applying = usages.apply(
+        settings.control_address, document, dry_run=dry_run, effective_at_us=at_us
+    )
+    reply = run(applying)
     if reply.faults:
         show([usages.fault_sheet(reply)], as_json=as_json)
         raise typer.Exit(EXIT_FAILED)

@@ -4,6 +4,7 @@ Guarantees: what they start ends with them; a demo leaves nothing behind.
 Refuses to know: how an installation is put together.
 """
 
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from tallygate.commands.options import (
     Config,
     ControlAddress,
     DataDir,
+    EffectiveAt,
     GrpcAddress,
     Json,
     OpsAddress,
@@ -22,6 +24,7 @@ from tallygate.commands.options import (
 )
 from tallygate.commands.output import Sheet, console, errors, progress, run, show
 from tallygate.commands.signals import stop_signal
+from tallygate.commands.times import instant_us
 from tallygate.wiring.log import configure_logging
 from tallygate.wiring.tools import BANNER
 
@@ -32,6 +35,7 @@ def dev(
     ops_address: OpsAddress = None,
     control_address: ControlAddress = None,
     catalog: CatalogFile = None,
+    effective_at: EffectiveAt = "",
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
@@ -44,12 +48,13 @@ def dev(
         catalog=catalog,
         data_dir=data_dir,
     )
+    effective_at_us = instant_us(effective_at, "--effective-at")
     configure_logging(level="warning", style="console")
 
     async def work() -> None:
         stop = stop_signal()
         console.print(f"Starting in {settings.data_dir} …")
-        async with development(settings) as running:
+        async with development(settings, effective_at_us) as running:
             _announce_dev(running)
             await stop.wait()
             console.print("Stopping …")
@@ -108,4 +113,9 @@ def _announce_dev(dev: Dev) -> None:
         ("data", str(dev.settings.data_dir)),
     ]
     show([Sheet("tallygate dev is ready; Ctrl-C stops it", ("what", "where"), rows)], as_json=False)
+    if dev.own:
+        console.print("Elsewhere, for verbs that ask its servers:")
+    for name, address in dev.own:
+        # To be copied, and so in one piece.
+        console.print(f"export {name}={shlex.quote(address)}", soft_wrap=True, markup=False)
     sys.stdout.flush()
