@@ -130,7 +130,7 @@ async def test_invoices_refuse_what_only_events_tell(world: PeriodWorld, parts: 
     ):
         with pytest.raises(EventsArchived, match="2024-02 in") as refused:
             await usage.billed(ACME, [asked])
-        assert refused.value.field == "from"
+        assert refused.value.field == "period"
     with pytest.raises(EventsArchived):
         await usage.events(ACME, UsageAsked(0, plain, WHOLE), (), (0, ""), 10)
     with pytest.raises(EventsArchived):

@@ -1,6 +1,7 @@
 """What is sent is exact, what may be done is bounded by age, sums are read to the last digit."""
 
 from decimal import Decimal
+from fractions import Fraction
 from itertools import combinations
 
 import pytest
@@ -52,7 +53,8 @@ def test_a_value_is_exact(scale: str, units: int) -> None:
     """Whatever the scale, a value is the exact product, with no exponent and no idle zeros."""
     assert is_scale(scale)
     value = sent_value(units, scale)
-    assert Decimal(value) == Decimal(units) * Decimal(scale)
+    # Fractions, as decimals are rounded to the digits of their context.
+    assert Fraction(value) == units * Fraction(scale)
     assert "E" not in value.upper()
     assert not (("." in value) and value.endswith(("0", ".")))
 
