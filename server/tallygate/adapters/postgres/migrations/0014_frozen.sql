@@ -21,8 +21,8 @@ create table tallygate.period_rule (
     primary key (tenant_id, start_at, meter)
 );
 comment on table tallygate.period_rule is
-    'How a period is billed for a meter that takes more than count, sum, max and min, as it was when'
-    ' that was first frozen or adjusted. Append-only.';
+    'How a period is billed for a meter that takes more than count, sum, max and min, as it was'
+    ' when that was first frozen or adjusted. Append-only.';
 comment on column tallygate.period_rule.start_at is
     'The period; -infinity for usage of before the tenant''s first period.';
 comment on column tallygate.period_rule.definition is
@@ -46,8 +46,8 @@ create table tallygate.period_review (
     primary key (tenant_id, start_at, closed_start, meter)
 );
 comment on table tallygate.period_review is
-    'Of which earlier periods, -infinity for before all, a period bills by how much a meter''s number'
-    ' would have been another. Settled at its sealing. Append-only.';
+    'Of which earlier periods, -infinity for before all, a period bills by how much a meter''s'
+    ' number would have been another. Settled at its sealing. Append-only.';
 
 -- Runs as its owner: who notes late events needs no right to what is made of them.
 create function tallygate.touch_periods() returns trigger
@@ -72,7 +72,7 @@ create trigger touched after insert on tallygate.late_event
     for each statement execute function tallygate.touch_periods();
 
 -- `own` is the newest revision of the period whose late events count; of those that were allocated
--- to other periods, those count that start no later than `until_us`. With `alone`, only events count
+-- to other periods, those count that start no later than `until_us`. With `alone`, only those count
 -- that were allocated to just that period, which has not been sealed before.
 create function tallygate.folded_events(
     asked_tenant text, asked_meter text, definition jsonb, start_us bigint, end_us bigint,

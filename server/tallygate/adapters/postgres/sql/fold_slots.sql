@@ -14,7 +14,8 @@ from (
             max(amount) filter (where not refund) as max,
             min(amount) filter (where not refund) as min
         from tallygate.folded_events(
-            $1::text, $2::text, $3::jsonb, $4::bigint, $5::bigint, $6::integer, $7::bigint, $8::boolean
+            $1::text, $2::text, $3::jsonb, $4::bigint, $5::bigint, $6::integer, $7::bigint,
+            $8::boolean
         )
         group by 1, 2
     ) as slot
