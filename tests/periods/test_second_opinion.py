@@ -1,5 +1,8 @@
 """Rollups of groups are held against the events that a period is folded from."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from tallygate.domain.catalog import Meter
@@ -37,3 +40,23 @@ async def test_what_rollups_say_otherwise_is_held(
     assert (await world.run(NOVEMBER + GRACE_US)).closed == 1
     assert len(await frozen(world, OCTOBER)) == 1
     assert await verified(world) == 1
+
+
+async def test_closing_tells_each_group(world: PeriodWorld) -> None:
+    """`period.closed` has a row for each group, and fractions of levels with all their digits."""
+    await odd(world, replace(LEVELS, group_by=("region",)), rolled=True)
+    await world.closed_october(
+        used(world, NOVEMBER - 1, 3, "ann"), used(world, NOVEMBER - 2_000_000, 3, "bob")
+    )
+    ((kind, payload),) = await world.messages()
+    assert kind == "period.closed"
+    assert json.loads(payload)["data"]["totals"] == [
+        {
+            "meter": "odd",
+            "group": {"region": name},
+            "aggregation": "time_weighted",
+            "quantity": quantity,
+            "count": 1,
+        }
+        for name, quantity in (("ann", "0.000003"), ("bob", "6"))
+    ]
