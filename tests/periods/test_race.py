@@ -9,6 +9,7 @@ from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.period_ledger import PostgresPeriodLedger
 from tallygate.adapters.postgres.pool import Contended, Postgres
 from tallygate.adapters.postgres.queries import query
+from tallygate.domain.catalog import Aggregation, Meter
 from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import MeterName
 from tallygate.domain.period import GRACE_US, PeriodState
@@ -31,6 +32,7 @@ from tests.servers import connection, eventually
 
 DUE_US = NOVEMBER + GRACE_US
 INGESTERS = 4
+USERS = Meter(MeterName("users"), Aggregation.UNIQUE, unique_by="user")
 
 
 class Storing:
@@ -52,8 +54,9 @@ class Storing:
                     amount=len(self.stored) % 7 + 1,
                     meter=meter,
                     source_id=f"source-{self._name}",
+                    dimensions={"user": f"{self._name}-{len(self.stored)}"},
                 )
-                for meter in (REQUESTS, EXACT, PEAK)
+                for meter in (REQUESTS, EXACT, PEAK, USERS.name)
             )
             await ledger.persist(LedgerBatch(batch))
             self.stored += batch
@@ -83,9 +86,22 @@ async def billed(on: PeriodWorld) -> Counter[MeterName]:
     return found
 
 
-async def test_each_event_is_billed_once(world: PeriodWorld) -> None:
-    """Four ingesters store, two processes close, correct and reopen: nothing is lost or twice."""
+async def users_billed(on: PeriodWorld) -> int:
+    """Return how many different users all periods bill together."""
+    bills = [await on.bill(each.start_us, each.revision) for each in await on.all()]
+    return sum(int(each.get(USERS.name, 0)) for each in bills)
+
+
+@pytest.mark.parametrize("rolled", [False, True])
+async def test_each_event_is_billed_once(world: PeriodWorld, rolled: bool) -> None:
+    """Four ingesters store, two processes close, correct and reopen: nothing is lost or twice.
+
+    Each event is of a user of its own, so that a meter of different users bills as many.
+    """
+    world.meters[USERS.name] = USERS
     await world.declare([tenant()])
+    if rolled:
+        await world.roll_up()
     await world.store(world.event(MID_OCTOBER, 5))
     await world.run(NOVEMBER)
     world.clock.us = DUE_US
@@ -126,6 +142,7 @@ async def test_each_event_is_billed_once(world: PeriodWorld) -> None:
     expected = Counter(event.meter for each in storing for event in each.stored)
     expected[REQUESTS] += 1
     assert await billed(world) == expected
+    assert await users_billed(world) == expected[USERS.name]
     findings = [
         each
         async for each in VerifyPeriods(world.reader, world.periods, world.folds).run(None, None)

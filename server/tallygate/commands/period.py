@@ -185,7 +185,14 @@ async def _all(
 async def _get(address: str, request: period_pb2.GetPeriodRequest) -> period_pb2.GetPeriodResponse:
     async with channel(address) as lent:
         stub = admin_pb2_grpc.AdminServiceStub(lent)
-        return await stub.GetPeriod(request, timeout=CALL_TIMEOUT_S)
+        story = await stub.GetPeriod(request, timeout=CALL_TIMEOUT_S)
+        request.page_token = story.next_page_token
+        while request.page_token:
+            more = await stub.GetPeriod(request, timeout=CALL_TIMEOUT_S)
+            story.totals.extend(more.totals)
+            story.adjustments.extend(more.adjustments)
+            request.page_token = more.next_page_token
+        return story
 
 
 async def _close(
