@@ -14,6 +14,7 @@ from typing import Final
 from tallygate.domain.billed import PLAIN
 from tallygate.domain.catalog import Aggregation, LatePolicy, Meter, Plan
 from tallygate.domain.ids import EventId, MeterName, TenantId
+from tallygate.domain.period import Group
 from tallygate.domain.window import Window
 from tests.month.cast import (
     BEGIN_US,
@@ -110,8 +111,18 @@ class Life:
     def uses(self, period: Window, by_us: int) -> list[Use]:
         """Return a period's usage as periods up to one have billed it, and levels of before."""
         known = [each for each in self.stored if each.billed_us <= by_us]
-        levels = [e.use for e in known if e.use.meter == HELD and e.start_us < period.start_us]
-        return levels + [each.use for each in known if each.start_us == period.start_us]
+        return [e.use for e in known if e.start_us == period.start_us or _lasts(e, period)]
+
+    def own(self, meter: MeterName, group: Group, period: Window) -> list[Use]:
+        """Return a period's own usage of a meter, or of a group of it, and levels of before."""
+        return [
+            each.use
+            for each in self.stored
+            if each.use.meter == meter
+            and each.billed_us <= period.start_us
+            and (each.start_us == period.start_us or _lasts(each, period))
+            and {*group} <= {*each.use.dimensions}
+        ]
 
     def due(self, period: Window, by_us: int, grants: list[NaiveGrant]) -> Fraction:
         """Return what a period comes to with what is billed up to one, and burn credits."""
@@ -192,6 +203,11 @@ class Life:
         mine = [each.use.amount for each in own if each.use.meter == meter]
         units = sum((amount > 0) if counts else amount for amount in mine)
         return self.quantity(of.name, period) - units
+
+
+def _lasts(stored: Stored, period: Window) -> bool:
+    """Say whether an event may have set a level that a period begins with."""
+    return stored.use.meter == HELD and stored.start_us < period.start_us
 
 
 @dataclass

@@ -19,14 +19,15 @@ from tallygate.domain.invoice import InvoiceLine
 from tallygate.domain.period import PeriodState
 from tallygate.domain.reconcile import Reconciled, Remedy, Step, Verdict
 from tallygate.domain.stripe_retry import SENDABLE_US
-from tallygate.domain.window import HOUR_US
+from tallygate.domain.window import HOUR_US, Window
+from tallygate.ports.billing import StoredInvoice
 from tests.month.cast import FAR, METERS
 from tests.month.expected import Life, granted_to, lives
 from tests.month.plant import PLANTS, REFUSED, TAMPERED, Bed, Plant, planted_of
 from tests.month.play import Outcome, outcome, play
 from tests.month.script import AWAY
 from tests.month.world import MonthWorld, month_world
-from tests.rating.naive_usage import Use
+from tests.rating.naive_usage import Use, measure
 from tests.servers import Databases, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -137,6 +138,7 @@ def test_nothing_is_twice_at_stripe(month: Month) -> None:
         elif each.state == "too_old":
             assert identifier not in counted
     assert {each.state for each in sent.values()} == {"delivered", "settled", "too_old"}
+    assert {each.kind for each in sent.values()} == {"delta", "negative", "cancel"}
 
 
 def test_stripe_has_what_the_ledger_has(month: Month) -> None:
@@ -196,24 +198,52 @@ def test_reconciliation_says_so(month: Month) -> None:
 def test_each_line_leads_to_its_events(month: Month) -> None:
     """The evidence of a line are the events that the naive rater took for it, and no other."""
     for ((tenant_id, start_us), _), proof in month.found.evidence.items():
-        line, life = proof.line, month.lives[tenant_id]
-        if line.segment.end_us <= start_us:
-            continue
+        line = proof.line
         assert line.selection is not None
         expected = {
             each.name
-            for each in life.stored
+            for each in month.lives[tenant_id].stored
             if each.use.meter == line.selection.meter
-            and each.billed_us == each.start_us
+            and each.billed_us == start_us
+            and each.moved == (line.adjusts is not None)
             and line.segment.holds(each.use.at_us)
             and is_for(each.use, line)
         }
-        assert proof.more_from is None
         assert {each.event_id for each in proof.events} == expected, (tenant_id, start_us, line)
+        assert proof.more_from is None
         if proof.buckets:
             assert not proof.more_buckets
             total = sum(each.sum for each in proof.buckets)
             assert total == sum(each.amount for each in proof.events)
+    assert any(proof.line.adjusts for proof in month.found.evidence.values())
+
+
+def test_totals_are_frozen_as_used(month: Month) -> None:
+    """What was frozen of a meter, or of each group of one, is what a naive fold makes of it."""
+    for (tenant_id, start_us), totals in month.found.totals.items():
+        life = month.lives[tenant_id]
+        period = life.period_of(start_us)
+        for total in totals:
+            uses = life.own(total.meter, total.group, period)
+            expected = measure(METERS[total.meter], uses, period.start_us, period.end_us)
+            assert total.quantity == expected, (tenant_id, start_us, total)
+        used = {
+            each.use.meter for each in life.stored if each.billed_us == start_us == each.start_us
+        }
+        assert used <= {total.meter for total in totals}
+
+
+def test_invoices_do_not_change_by_being_asked_for(month: Month) -> None:
+    """Issued again at the end, each is what it was: nobody gets a revision for nothing."""
+
+    async def again(tenant_id: TenantId, start_us: int) -> StoredInvoice:
+        period = month.found.periods[tenant_id, start_us]
+        window = Window(period.start_us, period.end_us)
+        issue = month.world.invoicing.issue
+        return await issue(tenant_id, window, reason="again", actor="ann")
+
+    for key, revisions in month.found.invoices.items():
+        assert month.runner.run(again(*key)) == revisions[-1], key
 
 
 def test_closed_periods_verify(month: Month) -> None:

@@ -294,16 +294,20 @@ async def month_world(dsn: str) -> AsyncIterator[MonthWorld]:
     """Lend a world at its beginning."""
     virtual = VirtualClock(BEGIN_US / SECOND_US)
     customers = [each.tenant.stripe_customer_id for each in CAST if each.tenant.stripe_customer_id]
-    behaviour = Behaviour(signed_by_system_clock=True, rate_limited=False)
     async with AsyncExitStack() as closers:
         postgres = Postgres(dsn)
         closers.push_async_callback(postgres.close)
         near, far = [
             await closers.enter_async_context(
-                FakeStripe(virtual, behaviour=behaviour, customers=customers)
+                FakeStripe(virtual, behaviour=_behaviour(), customers=customers)
             )
             for _ in (NEAR, FAR)
         ]
         world = MonthWorld(dsn, postgres, MonthClock(virtual), near, far, closers)
         await world.begin()
         yield world
+
+
+def _behaviour() -> Behaviour:
+    """Return a Stripe that sums up ten minutes late, and reports soon after."""
+    return Behaviour(signed_by_system_clock=True, rate_limited=False, lag_s=600)
