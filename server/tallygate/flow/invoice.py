@@ -131,16 +131,23 @@ class Invoicing:
                 return stored
         raise BackendUnavailable("other invoices of this tenant are being issued; ask again")
 
-    async def due(self, tenant_id: TenantId, period: Window) -> bool:
-        """Say whether a period is to be invoiced: its plans have prices, or late usage is billed.
+    async def wanted(self, tenant_id: TenantId, period: Window) -> Invoice | None:
+        """Return the invoice of a period that is to have one, None where there is nothing to bill.
 
-        Raises what `preview` raises, but for a tenant that had no plan.
+        There is where its plans have prices, or late usage is billed. Raises what `preview` raises,
+        but for a tenant that had no plan.
         """
         try:
             rating = await self._rated(tenant_id, period)
         except UnknownTenant:
-            return False
-        return any(each.prices for each in rating.segments) or bool(invoice_of(rating).lines)
+            return None
+        invoice = invoice_of(rating)
+        priced = any(each.prices for each in rating.segments)
+        return invoice if priced or invoice.lines else None
+
+    async def newest(self, tenant_id: TenantId, period: Window) -> StoredInvoice | None:
+        """Return the newest revision of a period's invoice, None where none was issued."""
+        return await self._parts.books.read(tenant_id, period.start_us, 0)
 
     async def _rated(self, tenant_id: TenantId, period: Window) -> Rating:
         """Return all that an invoice is made of; its usage is of one snapshot."""

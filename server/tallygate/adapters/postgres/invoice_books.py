@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from tallygate.adapters.postgres.invoice_messages import tell_issued
 from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.credit import NEVER_US
@@ -67,7 +68,11 @@ class PostgresInvoiceBooks:
                 *(invoice.subtotal, invoice.discounts, invoice.credits, invoice.total),
                 *(document, issuing.reason, issuing.actor),
             )
-            return await _read(connection, *place, 0)
+            stored = await _read(connection, *place, 0)
+            if stored is not None:
+                before = last.invoice.total if last is not None else None
+                await tell_issued(connection, stored, before)
+            return stored
 
     async def read(
         self, tenant_id: TenantId, period_start_us: int, revision: int
