@@ -102,6 +102,10 @@ class Intent:
     details: Mapping[str, str] = field(default_factory=dict)
     closed_start_us: int | None = None
 
+    def with_details(self, more: Mapping[str, str]) -> "Intent":
+        """Return the intent with more of them."""
+        return replace(self, details={**self.details, **more})
+
 
 @dataclass(frozen=True, slots=True)
 class WindowGap:
@@ -235,6 +239,6 @@ def _intent(
         identifier=identifier,
         idempotency_key=key,
         cancels=gap.cancellable if kind is IntentKind.CANCEL else None,
-        details={"price": sync.price} if sync.price else {},
+        details={"price": sync.price, "proration": sync.proration.value} if sync.price else {},
         closed_start_us=gap.closed_start_us,
     )

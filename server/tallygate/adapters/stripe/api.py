@@ -9,7 +9,7 @@ import json
 from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never
 
 import stripe
 
@@ -185,7 +185,10 @@ class StripeUsage:
         try:
             await self._client.stripe().v1.subscription_items.update_async(
                 self._items[place],
-                {"quantity": int(intent.value)},
+                {
+                    "quantity": int(intent.value),
+                    "proration_behavior": _proration(intent.details.get("proration", "")),
+                },
                 self._client.calling(_key(claimed)),
             )
         except stripe.InvalidRequestError:
@@ -266,6 +269,15 @@ def _payload(intent: Intent) -> dict[str, str]:
 def _said(metadata: stripe.StripeObject | None) -> str:
     found = {} if metadata is None else metadata.to_dict()
     return str(found.get(ITEM_KEY, ""))
+
+
+def _proration(text: str) -> Literal["always_invoice", "create_prorations", "none"]:
+    """Return what was decided, or what Stripe does where nothing was."""
+    match text:
+        case "always_invoice" | "none":
+            return text
+        case _:
+            return "create_prorations"
 
 
 def _rfc3339(instant_us: int) -> str:
