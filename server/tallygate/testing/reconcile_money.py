@@ -181,21 +181,21 @@ class FakeMoneyReads:
                 units[price] = units.get(price, Decimal(0)) + line.quantity
         for meter in sorted({meter for meter, _ in prices}):
             period = stored.invoice.period
-            used = [*self._came(stored, meter, counts=meter in counted)]
-            aside = sum(units for at_us, *_, units in used if period.holds(at_us))
+            used = [*self._accepted(stored, meter, counts=meter in counted)]
+            # What another period bills is taken off what was frozen, and once.
+            aside = sum(u for at_us, _, other, u in used if period.holds(at_us) and not other)
             invoiced, late = Decimal(0), 0
             for (of_meter, segment), units_of in prices.items():
                 if of_meter != meter:
                     continue
                 inside = [each for each in used if segment.holds(each[0])]
-                whole = sum(units for *_, units in inside)
                 kept = sum(units for _, after, other, units in inside if not (after or other))
                 invoiced += _most_off(units_of.values(), kept)
                 late += sum(units for _, after, other, units in inside if after and not other)
-                aside -= whole
+                aside -= sum(units for *_, other, units in inside if not other)
             yield InvoicedUsage(number, meter, invoiced, late, aside)
 
-    def _came(
+    def _accepted(
         self, stored: StoredInvoice, meter: MeterName, *, counts: bool
     ) -> Iterator[tuple[int, bool, bool, int]]:
         """Iterate over usage: when it was, if after the invoice, if billed elsewhere, how much."""
