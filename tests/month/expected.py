@@ -11,8 +11,10 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
-from tallygate.domain.catalog import Aggregation, LatePolicy, Plan
+from tallygate.domain.billed import PLAIN
+from tallygate.domain.catalog import Aggregation, LatePolicy, Meter, Plan
 from tallygate.domain.ids import EventId, MeterName, TenantId
+from tallygate.domain.period import Group
 from tallygate.domain.window import Window
 from tests.month.cast import (
     BEGIN_US,
@@ -29,7 +31,7 @@ from tests.month.cast import (
 )
 from tests.month.script import MOVES, RAISED, REOPENED, Arrival, story, ticks
 from tests.rating.naive import NaiveGrant, Story, in_decimal, total_due
-from tests.rating.naive_usage import Use
+from tests.rating.naive_usage import Use, measure
 
 Key = tuple[TenantId, int]
 """A tenant, and when one of its periods starts."""
@@ -109,8 +111,18 @@ class Life:
     def uses(self, period: Window, by_us: int) -> list[Use]:
         """Return a period's usage as periods up to one have billed it, and levels of before."""
         known = [each for each in self.stored if each.billed_us <= by_us]
-        levels = [e.use for e in known if e.use.meter == HELD and e.start_us < period.start_us]
-        return levels + [each.use for each in known if each.start_us == period.start_us]
+        return [e.use for e in known if e.start_us == period.start_us or _lasts(e, period)]
+
+    def own(self, meter: MeterName, group: Group, period: Window) -> list[Use]:
+        """Return a period's own usage of a meter, or of a group of it, and levels of before."""
+        return [
+            each.use
+            for each in self.stored
+            if each.use.meter == meter
+            and each.billed_us <= period.start_us
+            and (each.start_us == period.start_us or _lasts(each, period))
+            and {*group} <= {*each.use.dimensions}
+        ]
 
     def due(self, period: Window, by_us: int, grants: list[NaiveGrant]) -> Fraction:
         """Return what a period comes to with what is billed up to one, and burn credits."""
@@ -170,6 +182,32 @@ class Life:
         return sum(
             (use.amount > 0) if counts else use.amount for use in billed if use.meter == meter
         )
+
+    def moved(self, meter: str, period: Window) -> Fraction:
+        """Return by how much less a period bills of a meter than was used in its time."""
+        of = METERS[meter]
+        if of.aggregation not in PLAIN:
+            of = Meter(of.name)
+        mine = [e for e in self.stored if e.use.meter == meter and e.start_us == period.start_us]
+        span = (period.start_us, period.end_us)
+        all_of_it = measure(of, [each.use for each in mine], *span)
+        return all_of_it - measure(of, [each.use for each in mine if not each.moved], *span)
+
+    def carried(self, meter: str, period: Window) -> int:
+        """Return how many units of other periods a period tells Stripe."""
+        of = METERS[meter]
+        if of.stripe is None or not self.member.tenant.stripe_customer_id:
+            return 0
+        own = [e for e in self.stored if e.start_us == e.billed_us == period.start_us]
+        counts = of.aggregation is Aggregation.COUNT
+        mine = [each.use.amount for each in own if each.use.meter == meter]
+        units = sum((amount > 0) if counts else amount for amount in mine)
+        return self.quantity(of.name, period) - units
+
+
+def _lasts(stored: Stored, period: Window) -> bool:
+    """Say whether an event may have set a level that a period begins with."""
+    return stored.use.meter == HELD and stored.start_us < period.start_us
 
 
 @dataclass

@@ -36,6 +36,8 @@ class Told:
     customer: str
     meter: MeterName
     start_us: int
+    at_us: int
+    ends_us: int
     identifier: str
     kind: str
     quantity: int
@@ -132,7 +134,9 @@ async def outcome(world: MonthWorld) -> Outcome:
         }
         told = await admin.fetch(
             "select destination, tenant_id, customer, meter,"
-            " tallygate.microseconds(period_start) as start_us, identifier,"
+            " tallygate.microseconds(period_start) as start_us,"
+            " tallygate.microseconds(sent_as_of) as at_us,"
+            " tallygate.microseconds(window_end) as ends_us, identifier,"
             " kind, quantity::bigint as quantity, value, state, reason, replaces"
             " from tallygate.stripe_intent join tallygate.stripe_send"
             " using (intent_id, destination, customer, meter, period_start) order by intent_id"

@@ -18,12 +18,16 @@ from tallygate.domain.ids import TenantId
 from tallygate.domain.invoice import InvoiceLine
 from tallygate.domain.period import PeriodState
 from tallygate.domain.reconcile import Reconciled, Remedy, Step, Verdict
-from tests.month.cast import METERS
+from tallygate.domain.stripe_retry import SENDABLE_US
+from tallygate.domain.window import HOUR_US, Window
+from tallygate.ports.billing import StoredInvoice
+from tests.month.cast import FAR, METERS
 from tests.month.expected import Life, granted_to, lives
 from tests.month.plant import PLANTS, REFUSED, TAMPERED, Bed, Plant, planted_of
 from tests.month.play import Outcome, outcome, play
+from tests.month.script import AWAY
 from tests.month.world import MonthWorld, month_world
-from tests.rating.naive_usage import Use
+from tests.rating.naive_usage import Use, measure
 from tests.servers import Databases, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -134,14 +138,12 @@ def test_nothing_is_twice_at_stripe(month: Month) -> None:
         elif each.state == "too_old":
             assert identifier not in counted
     assert {each.state for each in sent.values()} == {"delivered", "settled", "too_old"}
+    assert {each.kind for each in sent.values()} == {"delta", "negative", "cancel"}
 
 
 def test_stripe_has_what_the_ledger_has(month: Month) -> None:
     """Per customer, meter and period, but for what is too old, which is listed to the unit."""
-    old: Counter[tuple[TenantId, str, int]] = Counter()
-    for each in month.found.told:
-        if each.state == "too_old":
-            old[each.tenant_id, each.meter, each.start_us] += each.quantity
+    old = too_old(month)
     assert old
     for life in month.lives.values():
         if not life.member.tenant.stripe_customer_id:
@@ -154,36 +156,94 @@ def test_stripe_has_what_the_ledger_has(month: Month) -> None:
                     assert month.found.summed[key] + old[key] == used, key
 
 
+def test_what_is_left_to_people_is_too_old(month: Month) -> None:
+    """Stripe would have refused it when it was planned, or when its account was back."""
+    left = [each for each in month.found.told if each.state == "too_old"]
+    assert FAR in {each.destination for each in left}
+    for each in left:
+        came = [
+            stored.at_us
+            for stored in month.lives[each.tenant_id].stored
+            if stored.use.meter == each.meter and each.at_us <= stored.use.at_us < each.ends_us
+        ]
+        # What came too late for its period is told as of when it came.
+        came_us = max(came, default=each.at_us)
+        away = each.destination == FAR and AWAY[0] <= came_us <= AWAY[1]
+        sendable_us = AWAY[1] if away else came_us
+        # It takes a few rounds until all are tried.
+        assert sendable_us + 4 * HOUR_US - each.at_us >= SENDABLE_US, each
+
+
 def test_reconciliation_says_so(month: Month) -> None:
-    """Each pair is exact, late, or short of what is too old."""
-    wrong = {}
+    """Each pair is exact, or late by policy, or lacks at Stripe just what is too old."""
+    old = too_old(month)
+    verdicts: Counter[Verdict] = Counter()
     for key, result in month.found.reconciled.items():
-        if result.verdict is Verdict.DRIFT or result.verdict is Verdict.UNKNOWN:
-            wrong[key] = (result.verdict, [(d.step, d.name, d.units) for d in result.drifts])
-    assert not wrong, wrong
+        verdicts[result.verdict] += 1
+        drifts = [(each.step, each.units, each.follows) for each in result.drifts]
+        life = month.lives[key[0]]
+        period = next(each for each in life.periods if each.start_us == key[2])
+        if old[key]:
+            assert result.verdict is Verdict.DRIFT, key
+            lacking = Decimal(-old[key])
+            wanted = [(Step.SENT, lacking, None), (Step.STRIPE, lacking, Step.SENT)]
+            assert drifts == wanted, key
+        else:
+            late = bool(life.moved(key[1], period) or life.carried(key[1], period))
+            assert (result.verdict, drifts) == (Verdict.LATE if late else Verdict.EXACT, []), key
+    assert {*old} <= {*month.found.reconciled}
+    assert all(verdicts[each] for each in (Verdict.EXACT, Verdict.LATE, Verdict.DRIFT))
 
 
 def test_each_line_leads_to_its_events(month: Month) -> None:
     """The evidence of a line are the events that the naive rater took for it, and no other."""
     for ((tenant_id, start_us), _), proof in month.found.evidence.items():
-        line, life = proof.line, month.lives[tenant_id]
-        if line.segment.end_us <= start_us:
-            continue
+        line = proof.line
         assert line.selection is not None
         expected = {
             each.name
-            for each in life.stored
+            for each in month.lives[tenant_id].stored
             if each.use.meter == line.selection.meter
-            and each.billed_us == each.start_us
+            and each.billed_us == start_us
+            and each.moved == (line.adjusts is not None)
             and line.segment.holds(each.use.at_us)
             and is_for(each.use, line)
         }
-        assert proof.more_from is None
         assert {each.event_id for each in proof.events} == expected, (tenant_id, start_us, line)
+        assert proof.more_from is None
         if proof.buckets:
             assert not proof.more_buckets
             total = sum(each.sum for each in proof.buckets)
             assert total == sum(each.amount for each in proof.events)
+    assert any(proof.line.adjusts for proof in month.found.evidence.values())
+
+
+def test_totals_are_frozen_as_used(month: Month) -> None:
+    """What was frozen of a meter, or of each group of one, is what a naive fold makes of it."""
+    for (tenant_id, start_us), totals in month.found.totals.items():
+        life = month.lives[tenant_id]
+        period = life.period_of(start_us)
+        for total in totals:
+            uses = life.own(total.meter, total.group, period)
+            expected = measure(METERS[total.meter], uses, period.start_us, period.end_us)
+            assert total.quantity == expected, (tenant_id, start_us, total)
+        used = {
+            each.use.meter for each in life.stored if each.billed_us == start_us == each.start_us
+        }
+        assert used <= {total.meter for total in totals}
+
+
+def test_invoices_do_not_change_by_being_asked_for(month: Month) -> None:
+    """Issued again at the end, each is what it was: nobody gets a revision for nothing."""
+
+    async def again(tenant_id: TenantId, start_us: int) -> StoredInvoice:
+        period = month.found.periods[tenant_id, start_us]
+        window = Window(period.start_us, period.end_us)
+        issue = month.world.invoicing.issue
+        return await issue(tenant_id, window, reason="again", actor="ann")
+
+    for key, revisions in month.found.invoices.items():
+        assert month.runner.run(again(*key)) == revisions[-1], key
 
 
 def test_closed_periods_verify(month: Month) -> None:
@@ -191,6 +251,15 @@ def test_closed_periods_verify(month: Month) -> None:
     assert {each.differs for each in month.found.verified} == {()}
     revisions = sum(each.revision for each in month.found.periods.values())
     assert len(month.found.verified) == revisions
+
+
+def too_old(month: Month) -> Counter[tuple[TenantId, str, int]]:
+    """Return the units that are left to people, by tenant, meter and period."""
+    old: Counter[tuple[TenantId, str, int]] = Counter()
+    for each in month.found.told:
+        if each.state == "too_old":
+            old[each.tenant_id, each.meter, each.start_us] += each.quantity
+    return Counter({key: units for key, units in old.items() if units})
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.credit_ledger import PostgresCreditLedger
 from tallygate.adapters.postgres.exchange_rates import PostgresExchangeRates
 from tallygate.adapters.postgres.group_remake import PostgresRollups
+from tallygate.adapters.postgres.invoice_queue import PostgresInvoiceQueue
 from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.period_chain import PostgresPeriodChains
 from tallygate.adapters.postgres.period_folds import PostgresPeriodFolds
@@ -26,19 +27,20 @@ from tallygate.adapters.postgres.reconcile_frozen import PostgresFrozenReads
 from tallygate.adapters.postgres.reconcile_money import PostgresMoneyReads
 from tallygate.adapters.postgres.stripe_intents import PostgresStripeIntents
 from tallygate.adapters.postgres.stripe_sends import PostgresStripeSends
+from tallygate.adapters.postgres.trail import PostgresTrailLog
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.stripe.api import StripeUsage
 from tallygate.adapters.stripe.client import Client, ClientOptions
 from tallygate.adapters.stripe.reports import StripeErrorReports
 from tallygate.api.stripe_reports import ReportsListener
 from tallygate.domain.completeness import Identity
-from tallygate.domain.ids import TenantId
-from tallygate.domain.period import Arrived, PeriodState
+from tallygate.domain.period import Arrived
 from tallygate.domain.reconcile import Reconciled
 from tallygate.domain.window import SECOND_US, Window
 from tallygate.flow.apply import Apply, ApplyOptions
 from tallygate.flow.close_period import ClosePeriods, ClosingOptions, ClosingParts
 from tallygate.flow.ingest import Ingest, IngestParts
+from tallygate.flow.issue_invoices import IssueInvoices, IssuingParts, ReconciledFirst
 from tallygate.flow.period_orders import OrderParts, PeriodOrders
 from tallygate.flow.reconcile import LedgerFigures, Reconcile, ReconcileParts
 from tallygate.flow.reconcile_frozen import FrozenFigures
@@ -49,9 +51,10 @@ from tallygate.flow.stripe_mend import Mend
 from tallygate.flow.stripe_plan import PlanParts, StripePlanner
 from tallygate.flow.stripe_report import TakeReports
 from tallygate.flow.stripe_send import SendOptions, SendParts, StripeSender
+from tallygate.flow.trail import Trail
 from tallygate.flow.verify_periods import VerifyPeriods
 from tallygate.ports import ParsedCatalog, ShardDepth
-from tallygate.ports.period import BillingPeriod, PeriodQuery
+from tallygate.ports.period import BillingPeriod
 from tallygate.ports.reconcile import PeriodAsked
 from tallygate.testing.stream import FakeStreams, FakeUsageStream
 from tallygate.wiring.declared import Declarations
@@ -139,7 +142,6 @@ class MonthWorld:
     heard: Heard = field(default_factory=Heard)
     told: Told = field(default_factory=Told)
     rules: list[Rule] = field(default_factory=list)
-    invoiced: dict[tuple[TenantId, int], int] = field(default_factory=dict)
     held: int = 0
     sent_again: int = 0
 
@@ -176,16 +178,24 @@ class MonthWorld:
             name: self._account(name, stripe)
             for name, stripe in ((NEAR, self.near), (FAR, self.far))
         }
-        self.invoicing = invoicing_of(postgres)
+        self.invoicing = invoicing_of(postgres, clock)
         declared = Declarations(self.catalogs, None)
         reads = PostgresReconcileReads(postgres)
+        money = PostgresMoneyReads(postgres)
+        unasked = MoneyFigures(money, declared, clock)
         sources = (
-            MoneyFigures(PostgresMoneyReads(postgres), declared, clock, self),
             FrozenFigures(PostgresFrozenReads(postgres), declared, clock),
             LedgerFigures(reads, declared, clock),
         )
         chains = PostgresPeriodChains(postgres)
-        self.reconciling = Reconcile(ReconcileParts(sources, declared, clock, no_wait, chains))
+        summed = MoneyFigures(money, declared, clock, self)
+        all_of_it = (summed, *sources)
+        self.reconciling = Reconcile(ReconcileParts(all_of_it, declared, clock, no_wait, chains))
+        trail = Trail(PostgresTrailLog(postgres))
+        before = Reconcile(ReconcileParts((unasked, *sources), declared, clock, no_wait, chains))
+        drifts = ReconciledFirst(before, declared)
+        queue = PostgresInvoiceQueue(postgres)
+        self.issuing = IssueInvoices(IssuingParts(queue, self.invoicing, trail, clock, drifts))
         self.take = TakeReports(self.sends, clock, self.heard)
 
     def _account(self, name: str, stripe: FakeStripe) -> Account:
@@ -261,16 +271,12 @@ class MonthWorld:
             self.held += counts.held
             if not counts.more:
                 break
-        for period in await self.reader.periods(
-            PeriodQuery(states=(PeriodState.CLOSED,), limit=10_000)
-        ):
-            key = (period.tenant_id, period.start_us)
-            if self.invoiced.get(key) != period.revision:
-                self.invoiced[key] = period.revision
-                window = Window(period.start_us, period.end_us)
-                await self.invoicing.issue(
-                    period.tenant_id, window, reason="closed", actor="control"
-                )
+        while (await self.issuing.run_once()).more:
+            pass
+
+    async def asks(self, destination: str) -> bool:
+        """Say whether an account can be asked: always."""
+        return destination in self.accounts
 
     async def summed(
         self, destination: str, event_name: str, customer: str, window: Window
@@ -294,16 +300,20 @@ async def month_world(dsn: str) -> AsyncIterator[MonthWorld]:
     """Lend a world at its beginning."""
     virtual = VirtualClock(BEGIN_US / SECOND_US)
     customers = [each.tenant.stripe_customer_id for each in CAST if each.tenant.stripe_customer_id]
-    behaviour = Behaviour(signed_by_system_clock=True, rate_limited=False)
     async with AsyncExitStack() as closers:
         postgres = Postgres(dsn)
         closers.push_async_callback(postgres.close)
         near, far = [
             await closers.enter_async_context(
-                FakeStripe(virtual, behaviour=behaviour, customers=customers)
+                FakeStripe(virtual, behaviour=_behaviour(), customers=customers)
             )
             for _ in (NEAR, FAR)
         ]
         world = MonthWorld(dsn, postgres, MonthClock(virtual), near, far, closers)
         await world.begin()
         yield world
+
+
+def _behaviour() -> Behaviour:
+    """Return a Stripe that sums up ten minutes late, and reports soon after."""
+    return Behaviour(signed_by_system_clock=True, rate_limited=False, lag_s=600)

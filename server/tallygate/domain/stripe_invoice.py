@@ -50,10 +50,15 @@ class _Line:
 
 def smallest(amount: Decimal, currency: str) -> int:
     """Return an amount in the unit that Stripe counts a currency in. Raises `InvalidField`."""
-    scaled = amount.scaleb(_MINOR_UNITS.get(currency, minor_units(currency)))
+    scaled = amount.scaleb(minor_units_of(currency))
     if scaled != scaled.to_integral_value():
         raise InvalidField(f"{amount} {currency} has no whole number of units", field="amount")
     return int(scaled)
+
+
+def minor_units_of(currency: str) -> int:
+    """Return how many decimals the unit leaves that Stripe counts a currency in."""
+    return _MINOR_UNITS.get(currency, minor_units(currency))
 
 
 def items_of(

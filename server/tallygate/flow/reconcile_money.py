@@ -95,10 +95,10 @@ class MoneyFigures:
         self, of: IntentsAsked, sync: StripeSync, usage: IntendedUsage, customers: Sequence[str]
     ) -> Reading:
         """Return what Stripe has, by one sum for each customer of the period."""
-        if self._sums is None:
-            return Reading(Step.STRIPE, UNASKED)
         if usage.shared:
             return Reading(Step.STRIPE, SHARED)
+        if self._sums is None or not await self._sums.asks(of.destination):
+            return Reading(Step.STRIPE, UNASKED)
         now_us = self._clock.now_us()
         until_us = min(of.end_us, now_us - now_us % MINUTE_US + MINUTE_US)
         window = Window(of.start_us, until_us)

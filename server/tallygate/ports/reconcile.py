@@ -195,6 +195,10 @@ class MoneyReads(Protocol):
 class StripeSums(Protocol):
     """Asks Stripe what it has summed up."""
 
+    async def asks(self, destination: str) -> bool:
+        """Say whether an account can be asked now: its key is there, and reads are left."""
+        ...
+
     async def summed(
         self, destination: str, event_name: str, customer: str, window: Window
     ) -> Decimal:

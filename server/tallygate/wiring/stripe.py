@@ -190,10 +190,8 @@ def client_of(destination: Destination, settings: Settings) -> Client:
     """Return a client for a destination; its key is read with each call."""
     account = destination.stripe
     assert account is not None
-    path = f"destinations.{destination.name}.secret"
-    secret = Secret(path, destination.secret_env, destination.secret_file)
     return Client(
-        secret.read,
+        secret_of(destination).read,
         ClientOptions(
             url=destination.url,
             account=account.account,
@@ -201,6 +199,12 @@ def client_of(destination: Destination, settings: Settings) -> Client:
             connections_max=SENDERS * CONCURRENCY_MAX,
         ),
     )
+
+
+def secret_of(destination: Destination) -> Secret:
+    """Return where a destination's key is read from."""
+    path = f"destinations.{destination.name}.secret"
+    return Secret(path, destination.secret_env, destination.secret_file)
 
 
 def _account(catalog: Catalog, destination: Destination) -> _Account:
