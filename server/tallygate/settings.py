@@ -292,7 +292,8 @@ class Settings(BaseSettings):
     off is issued once it is on."""
 
     invoice_hold_on_drift: bool = True
-    """Whether a closed period is reconciled first, and not invoiced while a step drifts."""
+    """Whether a closed period is reconciled first, and not invoiced while its rollups or frozen
+    totals drift."""
 
     relay_claim_max: int = Field(default=100, ge=1, le=1_000)
     """Outbox messages claimed at once: what one relay sends well within its lease."""
