@@ -1,7 +1,7 @@
 -- Read what a period of a customer's meter at Stripe is known to have been told, and what may have
 -- been, under whatever name the meter has here.
--- What was replaced counts for nothing, nor does what people have settled that was never taken. What
--- adds up is summed; totals have no use for this.
+-- What was replaced counts for nothing, and so does what people have settled that was never taken.
+-- What adds up is summed; totals have no use for this.
 select
     intent.intent_id,
     intent.value,
