@@ -148,8 +148,7 @@ class StripeWorld:
             tenant_id=tenant,
             amount=amount,
             event_time_us=at_us,
-            received_at_us=at_us,
-            **{"meter": METER, **fields},
+            **{"meter": METER, "received_at_us": at_us, **fields},
         )
         await PostgresLedger(self.postgres).persist(LedgerBatch((used,)))
         return used.event_id

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from tallygate.domain.stripe_intent import IntentKind, SendState, made_again
-from tallygate.domain.window import HOUR_US
+from tallygate.domain.window import DAY_US, HOUR_US, Window
 from tallygate.ports.stripe_store import ReportedError
 from tests.contracts.stripe_bench import (
     CUSTOMER,
@@ -31,16 +31,19 @@ async def test_a_period_adds_up(bench: Bench) -> None:
         done(c, SendState.REJECTED),
         done(d, SendState.SETTLED, doubtful=True),
     )
-    found = await bench.sends.period("stripe", CUSTOMER, "calls", DAY)
+    a_day = Window(DAY, DAY + DAY_US)
+    found = await bench.sends.period("stripe", CUSTOMER, "calls", a_day)
     assert [(each.value, each.open) for each in found] == [
         (Decimal(1), False),
         (Decimal(2), True),
         (Decimal(4), False),
     ]
     assert {each.last_us for each in found} == {NOW_US}
-    assert await bench.sends.period("stripe", CUSTOMER, "calls", DAY + 1) == []
-
-    assert await bench.sends.period("stripe", CUSTOMER, "others", DAY) == []
+    first = Window(DAY, DAY + HOUR_US)
+    assert len(await bench.sends.period("stripe", CUSTOMER, "calls", first)) == 1
+    later = Window(DAY + 4 * HOUR_US, DAY + DAY_US)
+    assert await bench.sends.period("stripe", CUSTOMER, "calls", later) == []
+    assert await bench.sends.period("stripe", CUSTOMER, "others", a_day) == []
 
 
 async def test_what_is_closed_by_hand_is_in_no_period(bench: Bench) -> None:
@@ -49,7 +52,7 @@ async def test_what_is_closed_by_hand_is_in_no_period(bench: Bench) -> None:
     ((a, b),) = await claim(bench)
     await finish(bench, done(a, SendState.REJECTED), done(b, SendState.AMBIGUOUS, doubtful=True))
     assert await bench.upkeep.decide("stripe", [a.intent_id, b.intent_id], "by hand") == 2
-    found = await bench.sends.period("stripe", CUSTOMER, "calls", DAY)
+    found = await bench.sends.period("stripe", CUSTOMER, "calls", Window(DAY, DAY + DAY_US))
     assert [(each.value, each.open) for each in found] == [(Decimal(2), True)]
 
 

@@ -1,5 +1,5 @@
--- Read what a period of a customer's meter at Stripe is known to have been told, and what may have
--- been, under whatever name the meter has here.
+-- Read what Stripe is known to have been told of a customer's meter with times in a stretch, and
+-- what it may have been, under whatever name the meter has here.
 -- What was replaced counts for nothing, and so does what people have settled that was never taken.
 -- What adds up is summed; totals have no use for this.
 select
@@ -15,7 +15,8 @@ where
     send.destination = $1::text
     and send.customer = $2::text
     and intent.event_name = $3::text
-    and send.period_start = tallygate.instant($4::bigint)
+    and intent.sent_as_of >= tallygate.instant($4::bigint)
+    and intent.sent_as_of < tallygate.instant($5::bigint)
     and intent.kind in ('delta', 'negative', 'cancel')
     and (send.state = 'delivered' or send.doubtful)
     and send.state not in ('rejected', 'shadow')
