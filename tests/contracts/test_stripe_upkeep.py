@@ -31,8 +31,8 @@ async def test_a_period_adds_up(bench: Bench) -> None:
         done(c, SendState.REJECTED),
         done(d, SendState.SETTLED, doubtful=True),
     )
-    day = Window(DAY, DAY + DAY_US)
-    found = await bench.sends.period("stripe", CUSTOMER, "calls", day)
+    a_day = Window(DAY, DAY + DAY_US)
+    found = await bench.sends.period("stripe", CUSTOMER, "calls", a_day)
     assert [(each.value, each.open) for each in found] == [
         (Decimal(1), False),
         (Decimal(2), True),
@@ -43,7 +43,7 @@ async def test_a_period_adds_up(bench: Bench) -> None:
     assert len(await bench.sends.period("stripe", CUSTOMER, "calls", first)) == 1
     later = Window(DAY + 4 * HOUR_US, DAY + DAY_US)
     assert await bench.sends.period("stripe", CUSTOMER, "calls", later) == []
-    assert await bench.sends.period("stripe", CUSTOMER, "others", day) == []
+    assert await bench.sends.period("stripe", CUSTOMER, "others", a_day) == []
 
 
 async def test_what_is_closed_by_hand_is_in_no_period(bench: Bench) -> None:
@@ -52,8 +52,7 @@ async def test_what_is_closed_by_hand_is_in_no_period(bench: Bench) -> None:
     ((a, b),) = await claim(bench)
     await finish(bench, done(a, SendState.REJECTED), done(b, SendState.AMBIGUOUS, doubtful=True))
     assert await bench.upkeep.decide("stripe", [a.intent_id, b.intent_id], "by hand") == 2
-    day = Window(DAY, DAY + DAY_US)
-    found = await bench.sends.period("stripe", CUSTOMER, "calls", day)
+    found = await bench.sends.period("stripe", CUSTOMER, "calls", Window(DAY, DAY + DAY_US))
     assert [(each.value, each.open) for each in found] == [(Decimal(2), True)]
 
 

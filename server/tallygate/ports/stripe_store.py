@@ -222,7 +222,7 @@ class StripeSends(Protocol):
     async def period(
         self, destination: str, customer: str, event_name: str, window: Window
     ) -> list[PeriodSend]:
-        """Return what adds up of Stripe's meter in a stretch: taken, or perhaps taken."""
+        """Return what adds up in a stretch at Stripe's meter: taken, or perhaps taken."""
         ...
 
     async def depths(self, late_before_us: int) -> list[StripeDepth]:

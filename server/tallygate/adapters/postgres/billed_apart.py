@@ -26,6 +26,7 @@ from tallygate.domain.money import total
 from tallygate.domain.rollup import OTHER, Shape
 from tallygate.domain.window import MINUTE_US
 from tallygate.ports.billing import GROUPS_MAX, UsageAsked
+from tallygate.ports.export import EventsArchived
 from tallygate.ports.period_usage import WindowUsage
 
 
@@ -84,9 +85,13 @@ async def _carried(
     connection: Lent, tenant_id: TenantId, asked: UsageAsked
 ) -> Mapping[Series, int]:
     of = asked.selection
-    await refuse_archived(
-        connection, tenant_id, of.meter, None, asked.window.start_us, field="period"
-    )
+    # Groups say of a level whether it lasts, not of events of some other value.
+    told_apart = {key for key, _ in of.where} <= {*of.series}
+    scope = (tenant_id, of.meter, asked.window.start_us)
+    if await connection.fetchval(query("billed_levels_archived"), *scope, told_apart):
+        raise EventsArchived(
+            f"a level of {of.meter} from before is in an archive alone", field="period"
+        )
     rows = await connection.fetch(
         query("billed_levels"),
         *(tenant_id, of.meter, asked.window.start_us, where_of(of)),
