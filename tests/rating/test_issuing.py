@@ -13,6 +13,9 @@ from tallygate.adapters.postgres.exchange_rates import PostgresExchangeRates
 from tallygate.adapters.postgres.invoice_books import PostgresInvoiceBooks
 from tallygate.adapters.postgres.invoice_queue import PostgresInvoiceQueue
 from tallygate.adapters.postgres.pool import Postgres
+from tallygate.commands import invoice_links
+from tallygate.commands.invoice_links import links_of
+from tallygate.domain import invoice_words as words
 from tallygate.domain.catalog import Catalog, Destination, Plan, Tenant
 from tallygate.domain.exchange import ExchangeRate
 from tallygate.domain.ids import PlanName, TenantId
@@ -28,14 +31,18 @@ from tallygate.flow.issue_invoices import (
     IssuedCounts,
     IssueInvoices,
     IssuingParts,
+    ReconciledFirst,
 )
 from tallygate.flow.trail import Trail
 from tallygate.ports import CatalogChange
 from tallygate.ports.billing import Issuing, StoredInvoice
 from tallygate.ports.invoice_due import Withheld
 from tallygate.ports.period import PeriodAsked
+from tallygate.settings import SecretUrl, Settings
 from tallygate.testing.trail import FakeTrailLog
+from tallygate.wiring.insight import declarations
 from tallygate.wiring.invoicing import invoicing_of
+from tallygate.wiring.reconciling import reconciling_of
 from tests.periods.world import (
     ACME,
     DECEMBER,
@@ -51,6 +58,7 @@ from tests.periods.world import (
     period_world,
 )
 from tests.rating.parts import d, tiers
+from tests.servers import connection
 
 OTHER: Final = TenantId("other")
 TYPES: Final = ("invoice.issued", "invoice.held")
@@ -202,6 +210,14 @@ async def test_late_usage_is_on_the_next_invoice(desk: Desk) -> None:
     (share,) = await desk.invoicing.shares(ACME, OCT)
     assert (share.billed_us, share.events, share.amount) == (NOVEMBER, 2, d("11.50"))
     assert await desk.invoicing.issue(ACME, NOV, reason="", actor="") == await desk.invoice(NOV)
+    links = await links_of(desk.invoicing, first)
+    (told,) = invoice_links.document(links)["late_usage"]
+    assert (told["events"], told["revision"], told["amount"]) == (2, 1, "11.50")
+    (sheet,) = invoice_links.sheets(links, OCT, "UTC")
+    assert [row[-1] for row in sheet.rows] == ["11.50 EUR"]
+    assert words.whose(invoice.lines[0], "UTC") == (
+        "requests, late usage of 2026-10-01 to 2026-11-01"
+    )
 
 
 async def test_a_correction_is_the_next_revision(desk: Desk) -> None:
@@ -215,6 +231,11 @@ async def test_a_correction_is_the_next_revision(desk: Desk) -> None:
     assert await desk.invoicing.shares(ACME, OCT) == []
     payloads = [payload for _, payload in await world.messages()]
     assert ['"difference":"2.00"' in each for each in payloads] == [False, True]
+    links = await links_of(desk.invoicing, second)
+    (changed,) = invoice_links.document(links)["changed"]
+    assert (changed["price_id"], changed["quantity"], changed["amount"]) == ("exact", "20", "2.00")
+    (sheet,) = invoice_links.sheets(links, OCT, "UTC")
+    assert [row[-1] for row in sheet.rows] == ["2.00"]
 
 
 async def test_a_correction_changes_what_late_usage_costs(desk: Desk) -> None:
@@ -316,3 +337,20 @@ async def test_issuing_goes_on_where_it_was(desk: Desk) -> None:
     counts = await desk.close(NOVEMBER + GRACE_US)
     assert (counts.issued, counts.without) == (0, 1)
     assert len(await books.page(None, 0, 9)) == 1
+
+
+async def test_control_reconciles_before_it_issues(desk: Desk) -> None:
+    """A rollup with a unit too many holds the invoice, naming the step; mended, it is issued."""
+    settings = Settings(postgres_dsn=SecretUrl(desk.world.dsn))
+    made = reconciling_of(settings, desk.postgres, None, told=False)
+    drifts = ReconciledFirst(made.reconcile, declarations(settings, desk.postgres))
+    assert await drifts.drifts(ACME, OCT) == []
+    async with connection(desk.world.dsn) as admin:
+        for sign in ("+", "-"):
+            await admin.execute(
+                f"update tallygate.usage_minute set sum = sum {sign} 1 where meter = 'requests'"
+            )
+            found = await drifts.drifts(ACME, OCT)
+            assert any("rollup" in each and "requests: 1" in each for each in found) is (
+                sign == "+"
+            )

@@ -14,7 +14,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from tallygate.commands import invoice_links
 from tallygate.commands.audited import run_audited
+from tallygate.commands.invoice_links import NO_LINKS, Links, links_of
 from tallygate.commands.invoice_page import page
 from tallygate.commands.options import Config, Json, PostgresDsn, ledger_settings
 from tallygate.commands.output import Sheet, errors, run, show
@@ -79,6 +81,7 @@ class _Page:
     time_zone: str
     evidence: tuple[Evidence, ...]
     stored: StoredInvoice | None = None
+    links: Links = NO_LINKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,8 @@ def show_invoice(
             window = await _window(lent, tenant_id, period, calendar)
             stored = await lent.stored(tenant_id, window, revision)
             evidence = await _evidence(lent, stored.invoice, asked)
-            return _Page(stored.invoice, calendar.time_zone, evidence, stored)
+            links = await links_of(lent, stored)
+            return _Page(stored.invoice, calendar.time_zone, evidence, stored, links)
 
     _show(run(work()), shown)
 
@@ -272,6 +276,7 @@ def _document(found: _Page) -> dict[str, Any]:
             "actor": found.stored.actor,
             "created_at_us": found.stored.created_at_us,
         }
+    document |= invoice_links.document(found.links)
     if found.evidence:
         document["evidence"] = [_evidence_json(each) for each in found.evidence]
     return document
@@ -323,6 +328,7 @@ def _sheets(found: _Page) -> Sequence[Sheet]:
         Sheet(heading, columns, [_row(line, found.time_zone) for line in made.lines]),
         Sheet("sums", ("", made.currency), sums),
     ]
+    sheets += invoice_links.sheets(found.links, made.period, found.time_zone)
     for each in found.evidence:
         sheets += _evidence_sheets(each)
     return sheets

@@ -42,7 +42,7 @@ def to_json(invoice: Invoice) -> dict[str, Any]:
         "tenant_id": invoice.tenant_id,
         "period": _window(invoice.period),
         "currency": invoice.currency,
-        "lines": [_line(line) for line in invoice.lines],
+        "lines": [line_json(line) for line in invoice.lines],
         "subtotal": _text(invoice.subtotal),
         "discounts": _text(invoice.discounts),
         "credits": _text(invoice.credits),
@@ -71,7 +71,8 @@ def from_bytes(document: bytes) -> Invoice:
     )
 
 
-def _line(line: InvoiceLine) -> dict[str, Any]:
+def line_json(line: InvoiceLine) -> dict[str, Any]:
+    """Return a line as plain values."""
     found: dict[str, Any] = {
         "number": line.number,
         "kind": line.kind,

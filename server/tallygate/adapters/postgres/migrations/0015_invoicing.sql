@@ -5,7 +5,7 @@ create index late_event_time on tallygate.late_event (tenant_id, meter, event_ti
 
 create view tallygate.late_usage as
 select late.tenant_id, late.event_id, late.meter, late.amount, late.event_time, late.closed_start,
-    late.allocated_start,
+    late.allocated_start, late.allocated_revision,
     late.closed_start is not distinct from late.allocated_start
         and late.allocated_revision > coalesce(period.revision, 0) as awaited
 from tallygate.late_event as late
