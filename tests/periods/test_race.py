@@ -67,7 +67,7 @@ def another(on: PeriodWorld, postgres: Postgres, name: str) -> ClosePeriods:
         async def lead(self, holder: str, lease_ms: int) -> bool:
             return True
 
-    parts = ClosingParts(Leading(postgres), on.reader, on.catalogs, on.arrivals, on.clock)
+    parts = ClosingParts(Leading(postgres), on.reader, on.catalogs, on.arrivals, on.clock, on.folds)
     return ClosePeriods(parts, ClosingOptions(name, correction_delay_s=0.0))
 
 
@@ -126,7 +126,10 @@ async def test_each_event_is_billed_once(world: PeriodWorld) -> None:
     expected = Counter(event.meter for each in storing for event in each.stored)
     expected[REQUESTS] += 1
     assert await billed(world) == expected
-    findings = [each async for each in VerifyPeriods(world.reader, world.periods).run(None, None)]
+    findings = [
+        each
+        async for each in VerifyPeriods(world.reader, world.periods, world.folds).run(None, None)
+    ]
     assert len(findings) >= 5
     assert not [each for each in findings if each.differs]
     assert Counter(await world.kinds()) == {
@@ -212,7 +215,8 @@ async def test_a_planted_error_holds_a_period(world: PeriodWorld) -> None:
     await world.desk.ask_close(world.asked(OCTOBER), accept_missing=True)
     assert (await world.run(DUE_US)).closed == 1
     (finding,) = [
-        each async for each in VerifyPeriods(world.reader, world.periods).run(ACME, OCTOBER)
+        each
+        async for each in VerifyPeriods(world.reader, world.periods, world.folds).run(ACME, OCTOBER)
     ]
     assert finding.differs == ("events of requests",)
 
@@ -230,7 +234,7 @@ async def test_a_changed_event_is_found(world: PeriodWorld) -> None:
         for row in leaves:
             await admin.execute(f"alter table {row['leaf']} disable trigger append_only")
         await admin.execute("update tallygate.usage_event set amount = 12 - amount")
-    verification = VerifyPeriods(world.reader, world.periods)
+    verification = VerifyPeriods(world.reader, world.periods, world.folds)
     (finding,) = [each async for each in verification.run(None, None)]
     assert finding.differs == ("sha256",)
 
@@ -245,7 +249,9 @@ async def test_pieces_change_no_hash(world: PeriodWorld) -> None:
     postgres = Postgres(world.dsn)
     for size in (1, 3, 50):
         small = PostgresPeriodLedger(postgres, size)
-        (finding,) = [each async for each in VerifyPeriods(world.reader, small).run(None, None)]
+        (finding,) = [
+            each async for each in VerifyPeriods(world.reader, small, world.folds).run(None, None)
+        ]
         assert not finding.differs
         assert finding.revision.digest == revision.digest
     await postgres.close()

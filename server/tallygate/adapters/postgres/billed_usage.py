@@ -1,6 +1,7 @@
 """Usage as it is billed, out of rollups and events, and what it is made of.
 
-Guarantees: what one call returns is of one snapshot; where a price is for some events of a meter
+Guarantees: what one call returns is of one snapshot; events that are in an archive alone are never
+taken for none; where a price is for some events of a meter
 only, tells them apart, or takes more than sums and extremes, its groups' rollups are read if they
 say it all, and else the events themselves are added up.
 Refuses to know: prices.
@@ -41,6 +42,8 @@ class PostgresBilledUsage:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             whole = [each for each in asked if _is_whole(each.selection)]
+            for each in whole:
+                await _refuse_edges(connection, tenant_id, each)
             found = await _from_rollups(connection, tenant_id, whole)
             for each in asked:
                 if not _is_whole(each.selection):
@@ -66,6 +69,7 @@ class PostgresBilledUsage:
         """Return up to `count` rollups, and events beside them, by time."""
         pieces = cover(asked.window)
         async with self._postgres.connection() as connection:
+            await _refuse_edges(connection, tenant_id, asked)
             rows = await connection.fetch(
                 query("billed_buckets"),
                 tenant_id,
@@ -89,6 +93,7 @@ class PostgresBilledUsage:
         """Return up to `count` events of a selection and group, by time and id."""
         ((key, value),) = group or (("", ""),)
         async with self._postgres.connection() as connection:
+            await _refuse(connection, tenant_id, asked, asked.window)
             rows = await connection.fetch(
                 query("billed_events"), *_events_of(tenant_id, asked), key, value, *after, count
             )
@@ -111,6 +116,7 @@ async def _measured_apart(
     grouped = await from_groups(connection, tenant_id, asked)
     if grouped is not None:
         return grouped
+    await _refuse(connection, tenant_id, asked, asked.window)
     if asked.selection.aggregation in PLAIN:
         return await _from_events(connection, tenant_id, asked)
     return await folded(connection, tenant_id, asked)
@@ -124,9 +130,6 @@ async def _from_rollups(
         for place, each in enumerate(asked)
         for piece in cover(each.window)
     ]
-    for _, _, piece in pieces:
-        if piece.level is Level.EVENT:
-            await refuse_archived(connection, piece.window.start_us, piece.window.end_us, "period")
     rows = await connection.fetch(
         query("billed_usage"),
         tenant_id,
@@ -140,14 +143,25 @@ async def _from_rollups(
 
 
 async def _from_events(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> list[Measured]:
-    per, window = asked.selection.per, asked.window
-    await refuse_archived(connection, window.start_us, window.end_us, "period")
+    per = asked.selection.per
     rows = await connection.fetch(
         query("billed_groups"), *_events_of(tenant_id, asked), per, GROUPS_MAX + 1
     )
     if len(rows) > GROUPS_MAX:
         raise TooManyItems(f"{per} has more than {GROUPS_MAX} values", field="per")
     return [_measured(asked, row, ((per, row["value"]),) if per else ()) for row in rows]
+
+
+async def _refuse_edges(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> None:
+    """Refuse a stretch that begins or ends within a minute whose events are archived."""
+    for piece in cover(asked.window):
+        if piece.level is Level.EVENT:
+            await _refuse(connection, tenant_id, asked, piece.window)
+
+
+async def _refuse(connection: Lent, tenant_id: TenantId, asked: UsageAsked, window: Window) -> None:
+    meter = asked.selection.meter
+    await refuse_archived(connection, tenant_id, meter, window.start_us, window.end_us)
 
 
 def _events_of(tenant_id: TenantId, asked: UsageAsked) -> tuple[str | int, ...]:

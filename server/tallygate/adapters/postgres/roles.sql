@@ -126,3 +126,6 @@ grant insert on
     tallygate.period_action
     to tallygate_control;
 grant delete on tallygate.period_pending to tallygate_control;
+-- By which rules periods were billed, and what is to be looked at again once the next one is.
+grant insert on tallygate.period_rule, tallygate.period_review to tallygate_control;
+grant insert, delete on tallygate.period_touched to tallygate_control;
