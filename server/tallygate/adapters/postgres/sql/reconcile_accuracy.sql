@@ -1,5 +1,5 @@
--- Add up the pairs of what was reconciled around invoices since $1, and how many were exact, by kind;
--- of each revision what was found last.
+-- Add up the pairs of what was reconciled around invoices since $1, and how many were exact, by
+-- kind; of each revision what was found last.
 select kind, sum(pairs)::bigint as pairs, sum(exact)::bigint as exact
 from (
     select distinct on (tenant_id, period_start, kind, revision) kind, pairs, exact
