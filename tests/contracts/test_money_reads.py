@@ -53,7 +53,7 @@ class Subject:
     intents: StripeIntents
     sends: StripeSends
     books: InvoiceBooks
-    dsn: str | None = None
+    dsn: str = ""
 
     async def use(self, number: int, hour: int, amount: int, **fields: object) -> None:
         """Store usage of an hour of the period."""

@@ -22,8 +22,9 @@ from tallygate.adapters.postgres.period_folds import PostgresPeriodFolds
 from tallygate.adapters.postgres.period_ledger import PostgresPeriodLedger
 from tallygate.adapters.postgres.period_reader import PostgresPeriodDesk, PostgresPeriodReader
 from tallygate.adapters.postgres.pool import Postgres
-from tallygate.adapters.postgres.reconcile import PostgresReconcileReads
+from tallygate.adapters.postgres.reconcile import PostgresReconcileReads, PostgresReconcileStore
 from tallygate.adapters.postgres.reconcile_frozen import PostgresFrozenReads
+from tallygate.adapters.postgres.reconcile_invoicing import PostgresInvoicingStore
 from tallygate.adapters.postgres.reconcile_money import PostgresMoneyReads
 from tallygate.adapters.postgres.stripe_intents import PostgresStripeIntents
 from tallygate.adapters.postgres.stripe_sends import PostgresStripeSends
@@ -44,6 +45,7 @@ from tallygate.flow.issue_invoices import IssueInvoices, IssuingParts, Reconcile
 from tallygate.flow.period_orders import OrderParts, PeriodOrders
 from tallygate.flow.reconcile import LedgerFigures, Reconcile, ReconcileParts
 from tallygate.flow.reconcile_frozen import FrozenFigures
+from tallygate.flow.reconcile_invoicing import InvoicingParts, InvoicingReconcile, SilentInvoicing
 from tallygate.flow.reconcile_money import MoneyFigures
 from tallygate.flow.remake import KeepRollups
 from tallygate.flow.stripe_gate import Gate
@@ -193,7 +195,11 @@ class MonthWorld:
         self.reconciling = Reconcile(ReconcileParts(all_of_it, declared, clock, no_wait, chains))
         trail = Trail(PostgresTrailLog(postgres))
         before = Reconcile(ReconcileParts((unasked, *sources), declared, clock, no_wait, chains))
-        drifts = ReconciledFirst(before, declared)
+        first = InvoicingParts(
+            *(before, PostgresReconcileStore(postgres), PostgresInvoicingStore(postgres)),
+            *(clock, SilentInvoicing()),
+        )
+        drifts = ReconciledFirst(InvoicingReconcile(first))
         queue = PostgresInvoiceQueue(postgres)
         self.issuing = IssueInvoices(IssuingParts(queue, self.invoicing, trail, clock, drifts))
         self.take = TakeReports(self.sends, clock, self.heard)

@@ -34,15 +34,17 @@ from tallygate.flow.issue_invoices import (
     IssuingParts,
     ReconciledFirst,
 )
+from tallygate.flow.reconcile_invoicing import SilentInvoicing
 from tallygate.flow.trail import Trail
 from tallygate.ports import CatalogChange
 from tallygate.ports.billing import Issuing, StoredInvoice
 from tallygate.ports.invoice_due import Withheld
 from tallygate.ports.period import PeriodAsked
+from tallygate.ports.reconcile_invoicing import InvoicedPeriod
 from tallygate.settings import SecretUrl, Settings
 from tallygate.testing.trail import FakeTrailLog
-from tallygate.wiring.insight import declarations
 from tallygate.wiring.invoicing import invoicing_of
+from tallygate.wiring.reconciling import invoicing_of as reconciling_first
 from tallygate.wiring.reconciling import reconciling_of
 from tests.periods.world import (
     ACME,
@@ -81,7 +83,7 @@ class SetDrifts:
 
     found: Sequence[str] = ()
 
-    async def drifts(self, tenant_id: TenantId, period: Window) -> Sequence[str]:
+    async def drifts(self, of: InvoicedPeriod) -> Sequence[str]:
         """Return what was set."""
         return self.found
 
@@ -345,14 +347,15 @@ async def test_control_reconciles_before_it_issues(desk: Desk) -> None:
     """A rollup with a unit too many holds the invoice, naming the step; mended, it is issued."""
     settings = Settings(postgres_dsn=SecretUrl(desk.world.dsn))
     made = reconciling_of(settings, desk.postgres, None, told=False)
-    drifts = ReconciledFirst(made.reconcile, declarations(settings, desk.postgres))
-    assert await drifts.drifts(ACME, OCT) == []
+    drifts = ReconciledFirst(reconciling_first(made, SilentInvoicing()))
+    of = InvoicedPeriod(ACME, OCT, 1)
+    assert await drifts.drifts(of) == []
     async with connection(desk.world.dsn) as admin:
         for sign in ("+", "-"):
             await admin.execute(
                 f"update tallygate.usage_minute set sum = sum {sign} 1 where meter = 'requests'"
             )
-            found = await drifts.drifts(ACME, OCT)
+            found = await drifts.drifts(of)
             assert any("rollup" in each and "requests: 1" in each for each in found) is (
                 sign == "+"
             )

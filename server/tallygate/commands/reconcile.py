@@ -7,7 +7,7 @@ Refuses to know: how figures are read, and how repairs append.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -23,7 +23,7 @@ from tallygate.domain.drift import spelled
 from tallygate.domain.ids import TenantId
 from tallygate.domain.reconcile import Reconciled
 from tallygate.flow.reconcile import TENANTS_MAX
-from tallygate.flow.reconcile_invoicing import AGAIN_US, RECENT_US
+from tallygate.flow.reconcile_invoicing import AGAIN_US, RECENT_US, SilentInvoicing
 from tallygate.ports.reconcile import RunPart
 from tallygate.ports.reconcile_invoicing import DueAsked, InvoicedPeriod, Kind
 from tallygate.settings import Settings
@@ -47,16 +47,6 @@ class _Asked:
     record: bool
     repair: bool
     apply: bool
-
-
-class _Silent:
-    """Hears what was reconciled, and tells nobody."""
-
-    def checked(self, kind: str, verdicts: Mapping[str, int]) -> None:
-        """Ignore it."""
-
-    def accurate(self, kind: str, pairs: int, exact: int) -> None:
-        """Ignore it."""
 
 
 def reconcile(
@@ -138,7 +128,7 @@ async def _work(settings: Settings, asked: _Asked, tally: Tally) -> Tally:
             if asked.kind is not None:
                 async for of, results in _due(parts, asked.kind, tenant):
                     if asked.record:
-                        await invoicing_of(parts, _Silent()).keep(asked.kind, of, results)
+                        await invoicing_of(parts, SilentInvoicing()).keep(asked.kind, of, results)
                     await add(results)
                 return tally
             recorded = await _begun(parts) if asked.record else None

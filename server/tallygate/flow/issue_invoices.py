@@ -15,19 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from tallygate.domain.catalog import Tenant
 from tallygate.domain.errors import NotFound, TallygateError, TooManyItems
-from tallygate.domain.ids import TenantId
 from tallygate.domain.reconcile import Step
 from tallygate.domain.trail import TrailEntry
-from tallygate.domain.window import MINUTE_US, Calendar, Window
+from tallygate.domain.window import MINUTE_US
 from tallygate.flow.invoice import Invoicing
-from tallygate.flow.reconcile import PLANLESS, Reconcile
+from tallygate.flow.reconcile_invoicing import InvoicingReconcile
 from tallygate.flow.trail import Trail
 from tallygate.ports import Clock
 from tallygate.ports.invoice_due import DueCount, DueInvoice, Hold, InvoiceQueue, Withheld
-from tallygate.ports.rebuild import Declared
-from tallygate.ports.reconcile import PeriodAsked
+from tallygate.ports.reconcile_invoicing import InvoicedPeriod, Kind
 
 # One after the other; some milliseconds each, or a reading of the period's events.
 CLAIM_MAX: Final = 20
@@ -46,7 +43,7 @@ DETAIL_LENGTH_MAX: Final = 500
 class Drifts(Protocol):
     """Says what speaks against invoicing a period."""
 
-    async def drifts(self, tenant_id: TenantId, period: Window) -> Sequence[str]:
+    async def drifts(self, of: InvoicedPeriod) -> Sequence[str]:
         """Return what does not have what the ledger has, in words; nothing where all has."""
         ...
 
@@ -57,17 +54,14 @@ class ReconciledFirst:
     What Stripe was not told, or a counter has too many, is no reason not to invoice the ledger.
     """
 
-    def __init__(self, reconcile: Reconcile, declared: Declared) -> None:
+    def __init__(self, reconcile: InvoicingReconcile) -> None:
         self._reconcile = reconcile
-        self._declared = declared
 
-    async def drifts(self, tenant_id: TenantId, period: Window) -> Sequence[str]:
-        """Return which steps drift, by how much."""
-        known = await self._declared.tenants_named([tenant_id])
-        tenant = known.get(tenant_id) or Tenant(tenant_id, PLANLESS, Calendar())
+    async def drifts(self, of: InvoicedPeriod) -> Sequence[str]:
+        """Return which steps drift, by how much; keep what every step came to."""
         return [
             f"{drift.step.value} {drift.name} of {result.pair.meter}: {drift.units}"
-            for result in await self._reconcile.of([PeriodAsked(tenant, period)])
+            for result in await self._reconcile.check(Kind.BEFORE, of)
             for drift in result.found
             if drift.step in INVOICED
         ]
@@ -164,7 +158,9 @@ class IssueInvoices:
             await parts.queue.done(due)
             return False
         if parts.drifts is not None:
-            found = await parts.drifts.drifts(due.tenant_id, due.period)
+            found = await parts.drifts.drifts(
+                InvoicedPeriod(due.tenant_id, due.period, due.revision)
+            )
             if found:
                 await self._hold(due, Withheld.DRIFT, "; ".join(found))
                 return None

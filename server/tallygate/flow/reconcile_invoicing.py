@@ -47,6 +47,16 @@ class InvoicingObserver(Protocol):
         """Of so many pairs of a kind so many were exact, of late."""
 
 
+class SilentInvoicing:
+    """Hears nothing."""
+
+    def checked(self, kind: str, verdicts: Mapping[str, int]) -> None:
+        """Ignore it."""
+
+    def accurate(self, kind: str, pairs: int, exact: int) -> None:
+        """Ignore it."""
+
+
 @dataclass(frozen=True, slots=True)
 class InvoicingParts:
     """What reconciling around invoices works with."""
@@ -83,22 +93,21 @@ class InvoicingReconcile:
             more = more or len(due) == PERIODS_MAX
             for each in due:
                 periods += 1
-                drifting += await self.check(kind, each) is Verdict.DRIFT
+                drifting += worst(await self.check(kind, each)) is Verdict.DRIFT
         for kind, (pairs, exact) in (
             await self.parts.invoicing.accuracy(now_us - RECENT_US)
         ).items():
             self.parts.observer.accurate(kind.value, pairs, exact)
         return InvoicingCounts(periods, drifting, more)
 
-    async def check(self, kind: Kind, of: InvoicedPeriod) -> Verdict:
-        """Reconcile a period now and keep what it came to; return the worst of its verdicts.
+    async def check(self, kind: Kind, of: InvoicedPeriod) -> Sequence[Reconciled]:
+        """Reconcile a period now, keep what it came to, and return it.
 
-        Whoever issues an invoice asks this first, and holds it where the verdict is a drift.
+        Whoever issues an invoice asks this first, and need not ask again while nothing drifts.
         """
-        parts = self.parts
-        results = await parts.reconcile.of_period(of.tenant_id, of.period)
+        results = await self.parts.reconcile.of_period(of.tenant_id, of.period)
         await self.keep(kind, of, results)
-        return worst(results)
+        return results
 
     async def keep(self, kind: Kind, of: InvoicedPeriod, results: Sequence[Reconciled]) -> None:
         """Keep results of a period as a run of their own, and have new drifts told."""
