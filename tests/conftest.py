@@ -12,7 +12,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tallygate.adapters.embedded import EmbeddedPostgres, EmbeddedRedis
-from tests.servers import UNSYNCED, Databases, RedisBinary, flush, redis_binaries, run, shared_redis
+from tests.servers import (
+    UNSYNCED,
+    Databases,
+    RedisBinary,
+    flush,
+    quick_folder,
+    redis_binaries,
+    run,
+    shared_redis,
+)
 
 REDIS_BINARIES = redis_binaries()
 STRIPE_MOCK = shutil.which("stripe-mock")
@@ -85,10 +94,11 @@ def own_redis(
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """The worker's shared Postgres; ask for `postgres_dsn` instead."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), unsafe_fast=True)
-    run(server.start())
-    yield server
-    run(server.stop())
+    with quick_folder(tmp_path_factory.mktemp("postgres")) as folder:
+        server = EmbeddedPostgres(folder, unsafe_fast=True)
+        run(server.start())
+        yield server
+        run(server.stop())
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +121,14 @@ def migrated_template(databases: Databases) -> str:
 @pytest.fixture
 def postgres_dsn(databases: Databases, migrated_template: str) -> Iterator[str]:
     """The address of a migrated database for this test alone."""
+    name = run(databases.create(migrated_template))
+    yield databases.dsn(name)
+    run(databases.drop(name))
+
+
+@pytest.fixture(scope="module")
+def read_postgres_dsn(databases: Databases, migrated_template: str) -> Iterator[str]:
+    """The address of a migrated database for the tests of a module, none of which changes it."""
     name = run(databases.create(migrated_template))
     yield databases.dsn(name)
     run(databases.drop(name))

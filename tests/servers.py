@@ -8,10 +8,12 @@ Refuses to skip: what is to be tested is decided when tests are collected.
 import asyncio
 import inspect
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -34,6 +36,11 @@ COMMAND_TIMEOUT_S = 10.0
 # it is synced each second, a disk that other tests keep busy has Redis answer before it writes, or
 # holds it up, for seconds.
 UNSYNCED = ("--appendfsync", "no", "--no-appendfsync-on-rewrite", "yes")
+
+# Where there is room, servers that a whole run shares live in memory: most of what a database of a
+# test's own costs is files made and removed, and nothing of them outlives the run.
+MEMORY = Path("/dev/shm")
+MEMORY_FREE_MIN_BYTES = 2 << 30
 
 CLUSTER_OPTIONS = ("--cluster-enabled", "yes")
 CLUSTER_SLOTS = 16_384
@@ -170,6 +177,20 @@ async def eventually(
             awaited = what or getattr(predicate, "__name__", "the condition")
             raise AssertionError(f"{awaited} did not hold in {timeout_s:g} s; last was {value!r}")
         await asyncio.sleep(POLL_S)
+
+
+@contextmanager
+def quick_folder(otherwise: Path) -> Iterator[Path]:
+    """Lend a folder in memory where there is room, else the one given; it goes with the block."""
+    try:
+        free = shutil.disk_usage(MEMORY).free
+    except OSError:
+        free = 0
+    if free < MEMORY_FREE_MIN_BYTES:
+        yield otherwise
+        return
+    with tempfile.TemporaryDirectory(prefix="tallygate-tests-", dir=MEMORY) as folder:
+        yield Path(folder)
 
 
 def shared_redis(binary: RedisBinary, folder: Path) -> Iterator[EmbeddedRedis]:

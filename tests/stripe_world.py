@@ -146,10 +146,9 @@ class StripeWorld:
         used = event(
             self.numbers,
             tenant_id=tenant,
-            meter=METER,
             amount=amount,
             event_time_us=at_us,
-            **{"received_at_us": at_us, **fields},
+            **{"meter": METER, "received_at_us": at_us, **fields},
         )
         await PostgresLedger(self.postgres).persist(LedgerBatch((used,)))
         return used.event_id
@@ -229,6 +228,7 @@ class StripeWorld:
         tenants: Sequence[Tenant] = (),
         account: StripeAccount | None = None,
         aggregation: Aggregation = Aggregation.SUM,
+        meter: MeterName = METER,
     ) -> None:
         """Apply a catalog with one meter that goes to Stripe."""
         newest = await self.catalogs.newest()
@@ -236,7 +236,7 @@ class StripeWorld:
         change = CatalogChange(
             document="",
             catalog=Catalog(
-                meters={METER: Meter(METER, aggregation, stripe=sync)},
+                meters={meter: Meter(meter, aggregation, stripe=sync)},
                 destinations=(
                     Destination(
                         DESTINATION,

@@ -6,7 +6,7 @@ Refuses to know: how verbs are done, which is in `commands/`; and verbs that are
 of them is asked for.
 """
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -25,9 +25,12 @@ from tallygate.commands.options import (
     settings_of,
 )
 from tallygate.commands.output import errors, run
-from tallygate.commands.processes import Listening, run_until_told
+from tallygate.commands.verbs import VERBS, command
 from tallygate.settings import Settings
-from tallygate.wiring import Role, collect_seldom, configure_logging, give_back
+from tallygate.wiring.roles import Role
+
+if TYPE_CHECKING:
+    from tallygate.commands.processes import Listening
 
 
 class Verbs(TyperGroup):
@@ -37,11 +40,13 @@ class Verbs(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
         """Return the names of all verbs."""
-        return [*super().list_commands(ctx), *_others().list_commands(ctx)]
+        return [*super().list_commands(ctx), *VERBS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
         """Return a verb, None where there is none of that name."""
-        return super().get_command(ctx, cmd_name) or _others().get_command(ctx, cmd_name)
+        if cmd_name in VERBS:
+            return command(cmd_name)
+        return super().get_command(ctx, cmd_name)
 
 
 app = typer.Typer(
@@ -141,10 +146,16 @@ def main() -> None:
 
 
 def _run_roles(settings: Settings, roles: frozenset[Role]) -> None:
+    # What runs for months takes its time to start; other verbs do not wait for it.
+    from tallygate.commands.processes import run_until_told  # noqa: PLC0415
+    from tallygate.wiring.allocator import give_back  # noqa: PLC0415
+    from tallygate.wiring.collector import collect_seldom  # noqa: PLC0415
+    from tallygate.wiring.log import configure_logging  # noqa: PLC0415
+
     configure_logging(level=settings.log_level, style=settings.log_format)
     give_back()
 
-    def announce(running: Listening) -> None:
+    def announce(running: "Listening") -> None:
         collect_seldom()
         addresses = [*running.grpc_addresses, *running.control_addresses]
         errors.print(
@@ -153,10 +164,3 @@ def _run_roles(settings: Settings, roles: frozenset[Role]) -> None:
         )
 
     run(run_until_told(settings, roles, announce))
-
-
-def _others() -> TyperGroup:
-    # A role runs for months, and would hold the memory of all that they import.
-    from tallygate.commands.verbs import verbs  # noqa: PLC0415
-
-    return typer.main.get_group(verbs)

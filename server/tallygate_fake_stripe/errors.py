@@ -80,14 +80,15 @@ def forbidden(message: str) -> StripeFault:
     return StripeFault(403, "invalid_request_error", message)
 
 
-def rate_limited(reason: RateLimitReason) -> StripeFault:
-    """Return a 429 with its reason."""
+def rate_limited(reason: RateLimitReason, retry_after_s: int | None = None) -> StripeFault:
+    """Return a 429 with its reason, and for how long it asks to be left alone."""
+    wish = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
     return StripeFault(
         429,
         "invalid_request_error",
         "Request rate limit exceeded.",
         "rate_limit",
-        headers={"stripe-rate-limited-reason": reason.value},
+        headers={"stripe-rate-limited-reason": reason.value, **wish},
     )
 
 

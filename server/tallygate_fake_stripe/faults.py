@@ -46,7 +46,7 @@ class FaultKind(StrEnum):
     DOUBLE = "double"
 
 
-_WHOLE_NAMES: Final = frozenset({"count", "after", "every", "seed"})
+_WHOLE_NAMES: Final = frozenset({"count", "after", "every", "seed", "retry_after_s"})
 _NUMBER_NAMES: Final = frozenset({"probability", "from_s", "until_s", "delay_s"})
 _WHOLE: Final = (int, type(None))
 _NUMBER: Final = (int, float, type(None))
@@ -76,6 +76,8 @@ class Fault:
     from_s: float | None = None
     until_s: float | None = None
     reason: RateLimitReason = RateLimitReason.ENDPOINT_RATE
+    # What a rate limit says as `Retry-After`; None is without.
+    retry_after_s: int | None = None
     delay_s: float = 0.0
     code: str = "meter_event_invalid_value"
 
@@ -85,6 +87,8 @@ class Fault:
         object.__setattr__(self, "reason", RateLimitReason(self.reason))
         if self.every < 1 or self.after < 0 or not 0 <= self.probability <= 1 or self.delay_s < 0:
             raise ValueError("every is 1 or more, after 0 or more, probability from 0 to 1")
+        if self.retry_after_s is not None and self.retry_after_s < 0:
+            raise ValueError("retry_after_s is 0 or more")
 
 
 @dataclass(frozen=True, slots=True)

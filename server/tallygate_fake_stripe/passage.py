@@ -180,7 +180,7 @@ class Passage:
             return None
         match kind:
             case FaultKind.RATE_LIMITED:
-                raise rate_limited(rule.fault.reason)
+                raise rate_limited(rule.fault.reason, rule.fault.retry_after_s)
             case FaultKind.LOCK_TIMEOUT:
                 raise lock_timeout()
             case FaultKind.CONFLICT:

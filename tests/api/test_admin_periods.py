@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tallygate.cli import app
+from tallygate.domain.catalog import Aggregation, Meter
 from tallygate.domain.period import PeriodKey
 from tallygate.domain.period_digest import Covered
 from tallygate.domain.window import DAY_US, HOUR_US
@@ -38,16 +39,18 @@ async def control() -> AsyncIterator[Control]:
         yield found
 
 
-async def close(control: Control) -> None:
+async def close(control: Control, *meters: Meter) -> None:
     """Close what is due, as the loop does."""
     periods = control.periods
     due = [
         PeriodKey(each.period.tenant_id, each.period.start_us)
         for each in (await periods.due(NOW, 9))
     ]
-    await periods.seal(Sealing(due, {}, NOW))
+    await periods.seal(Sealing(due, {meter.name: meter for meter in meters}, NOW))
     for revision in await periods.unfinished(9):
-        await periods.close(revision, Covered(1, b"\x01" * 32, {}), NOW)
+        await periods.close(
+            revision, Covered(1, b"\x01" * 32, {}), await periods.fold(revision), NOW
+        )
 
 
 def asked(kind: Callable[..., Any], **fields: object) -> Any:
@@ -88,6 +91,40 @@ async def test_a_period_is_closed_read_and_reopened(control: Control) -> None:
     ]
 
 
+async def test_groups_come_in_pages(control: Control) -> None:
+    """Each group has its number, of levels with a fraction; pages are of one revision."""
+    at_us, count = START + DAY_US - 500_000, 1_005
+    await control.ledger.persist(
+        LedgerBatch(
+            tuple(
+                event(
+                    10 + number,
+                    amount=3,
+                    event_time_us=at_us,
+                    dimensions={"user": f"{number:05}"},
+                )
+                for number in range(count)
+            )
+        )
+    )
+    await control.stub.ClosePeriod(asked(period_pb2.ClosePeriodRequest))
+    await close(control, Meter(REQUESTS, Aggregation.TIME_WEIGHTED, group_by=("user",)))
+    request = period_pb2.GetPeriodRequest(tenant_id=ACME)
+    first = await control.stub.GetPeriod(request)
+    assert len(first.totals) == 1_000
+    request.page_token = first.next_page_token
+    await control.stub.ReopenPeriod(asked(period_pb2.ReopenPeriodRequest))
+    last = await control.stub.GetPeriod(request)
+    assert not last.next_page_token
+    found = {each.group["user"]: each.quantity for each in (*first.totals, *last.totals)}
+    assert found.pop("") == str(7 * 23 * 3_600)
+    assert len(found) == count
+    assert set(found.values()) == {"1.5"}
+    request.revision = 2
+    refused = await failure(control.stub.GetPeriod(request))
+    assert "page_token" in str(refused)
+
+
 async def test_periods_come_in_pages(control: Control) -> None:
     """Pages follow each other, and miss none; states and tenants narrow them."""
     found = []
@@ -118,6 +155,10 @@ async def test_periods_come_in_pages(control: Control) -> None:
         (period_pb2.ClosePeriodRequest(tenant_id=ACME), "INVALID_ARGUMENT", "start"),
         (period_pb2.GetPeriodRequest(tenant_id="other"), "NOT_FOUND", "start"),
         (period_pb2.GetPeriodRequest(tenant_id=ACME, revision=1), "NOT_FOUND", "revision"),
+        (
+            period_pb2.GetPeriodRequest(tenant_id=ACME, page_token="WzEsIDIsICJ4Il0="),
+            *("INVALID_ARGUMENT", "page_token"),
+        ),
         (ODD_STATE, "INVALID_ARGUMENT", "state"),
         (period_pb2.ListPeriodsRequest(page_token="eA=="), "INVALID_ARGUMENT", "page_token"),
     ],

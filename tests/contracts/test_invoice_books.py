@@ -10,7 +10,7 @@ import pytest
 from tallygate.adapters.postgres.invoice_books import PostgresInvoiceBooks
 from tallygate.domain.catalog import Tenant
 from tallygate.domain.credit import NEVER_US
-from tallygate.domain.errors import StorageFault
+from tallygate.domain.errors import InvalidField, StorageFault
 from tallygate.domain.exchange import ExchangeRate
 from tallygate.domain.ids import LimitId, PlanName, TenantId
 from tallygate.domain.invoice import Burn, Invoice, InvoiceLine, LineKind
@@ -120,6 +120,17 @@ async def test_invoices_are_revisions(subject: Subject) -> None:
     ]
     assert await books.page(None, listed[0].number, 9) == listed[1:]
     assert await books.page(TenantId("other"), 0, 9) == []
+
+
+async def test_no_two_invoices_of_one_time(subject: Subject) -> None:
+    """A period that overlaps one with an invoice has none; one that ends there has."""
+    books = subject.books
+    assert await books.write(Issuing(invoice(), "", ""), 0) is not None
+    newest = await books.newest(ACME)
+    with pytest.raises(InvalidField, match="overlaps 1970-01-01"):
+        await books.write(Issuing(invoice(DAY_US - 1), "", ""), newest)
+    assert await books.newest(ACME) == newest
+    assert await books.write(Issuing(invoice(DAY_US), "", ""), newest) is not None
 
 
 async def test_only_one_of_two_writers_wins(subject: Subject) -> None:

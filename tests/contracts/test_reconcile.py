@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -18,7 +19,7 @@ from tallygate.domain.drift import Figures
 from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import EventId, MeterName, PlanName, TenantId
 from tallygate.domain.reconcile import Absent, Figure, Pair, Reading, Step, Why, reconciled
-from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, Window
+from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, Window, from_datetime
 from tallygate.ports import LedgerBatch
 from tallygate.ports.reconcile import (
     PeriodAsked,
@@ -39,6 +40,8 @@ REQUESTS, BYTES = MeterName("requests"), MeterName("bytes")
 PERIOD = Window(NOON_US - DAY_US, NOON_US + DAY_US)
 TYPES = ("usage.batch", "reconcile.drift")
 RUN = "daily-2026-11-20"
+# September has 30 days.
+MONTH_US = from_datetime(datetime(2026, 9, 1, tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,28 @@ class Subject:
         assert self.postgres is not None
         outbox = PostgresOutbox(self.postgres)
         await outbox.delivered(await outbox.claim(name, 100, 60_000))
+
+    async def drop(self, month: Window, usage: Figures) -> None:
+        """Have a month's events be in its archive alone."""
+        if isinstance(self.reads, FakeReconcileReads):
+            self.reads.archives[month] = {(ACME, REQUESTS): usage}
+            return
+        async with connection(self.dsn) as admin:
+            await admin.execute(
+                "insert into tallygate.month_archive (archive_id, month, leaf, events, file,"
+                " format, file_sha256, actor)"
+                " values ('one', tallygate.instant($1), 'gone', 2, 'a.csv', 'csv', '', 'ada')",
+                month.start_us,
+            )
+            await admin.execute(
+                "insert into tallygate.month_archive_usage values ('one', $1, $2, 2, $3, $4, $5,"
+                " $6)",
+                *(ACME, REQUESTS, usage.count, usage.sum, usage.max, usage.min),
+            )
+            await admin.execute(
+                "insert into tallygate.month_dropped values (tallygate.instant($1), 'one', 'ada')",
+                month.start_us,
+            )
 
     async def messages(self) -> int:
         """Return how many drifts were told."""
@@ -251,3 +276,18 @@ async def test_a_drift_is_told_once(subject: Subject) -> None:
         await subject.store.begin(run_id)
         assert await subject.store.add(part(off, run_id=run_id)) == new
     assert await subject.messages() == 2
+
+
+async def test_dropped_months_count_as_archived(subject: Subject) -> None:
+    """What a whole month came to is in its archive; what came since is added; a part is told."""
+    month = Window(MONTH_US, MONTH_US + 30 * DAY_US)
+    assert await subject.reads.dropped() == []
+    await subject.drop(month, Figures(2, 7, 5, 2))
+    await subject.use(event(1, amount=9, event_time_us=month.start_us))
+    assert await subject.reads.dropped() == [month]
+    whole = ask(period=Window(month.start_us - DAY_US, month.end_us))
+    part = ask(period=Window(month.start_us, month.end_us - DAY_US))
+    beside = ask(period=Window(month.start_us - DAY_US, month.start_us))
+    first, second = await subject.reads.usage([whole, part, beside])
+    assert (first.ask, first.ledger, first.archived) == (0, Figures(3, 16, 9, 2), False)
+    assert (second.ask, second.ledger, second.archived) == (1, Figures(1, 9, 9, 9), True)

@@ -8,7 +8,6 @@ from tallygate.ports.stripe_store import ReportedError
 from tests.contracts.stripe_bench import (
     CUSTOMER,
     DAY,
-    METER,
     NOW_US,
     Bench,
     bench,
@@ -32,7 +31,8 @@ async def test_a_period_adds_up(bench: Bench) -> None:
         done(c, SendState.REJECTED),
         done(d, SendState.SETTLED, doubtful=True),
     )
-    found = await bench.sends.period("stripe", CUSTOMER, METER, Window(DAY, DAY + DAY_US))
+    a_day = Window(DAY, DAY + DAY_US)
+    found = await bench.sends.period("stripe", CUSTOMER, "calls", a_day)
     assert [(each.value, each.open) for each in found] == [
         (Decimal(1), False),
         (Decimal(2), True),
@@ -40,9 +40,20 @@ async def test_a_period_adds_up(bench: Bench) -> None:
     ]
     assert {each.last_us for each in found} == {NOW_US}
     first = Window(DAY, DAY + HOUR_US)
-    assert len(await bench.sends.period("stripe", CUSTOMER, METER, first)) == 1
+    assert len(await bench.sends.period("stripe", CUSTOMER, "calls", first)) == 1
     later = Window(DAY + 4 * HOUR_US, DAY + DAY_US)
-    assert await bench.sends.period("stripe", CUSTOMER, METER, later) == []
+    assert await bench.sends.period("stripe", CUSTOMER, "calls", later) == []
+    assert await bench.sends.period("stripe", CUSTOMER, "others", a_day) == []
+
+
+async def test_what_is_closed_by_hand_is_in_no_period(bench: Bench) -> None:
+    """What was never taken counts for nothing then, what may have been stays open."""
+    await bench.intents.intend([intent(hour, quantity=hour + 1) for hour in range(2)], NOW_US)
+    ((a, b),) = await claim(bench)
+    await finish(bench, done(a, SendState.REJECTED), done(b, SendState.AMBIGUOUS, doubtful=True))
+    assert await bench.upkeep.decide("stripe", [a.intent_id, b.intent_id], "by hand") == 2
+    found = await bench.sends.period("stripe", CUSTOMER, "calls", Window(DAY, DAY + DAY_US))
+    assert [(each.value, each.open) for each in found] == [(Decimal(2), True)]
 
 
 async def test_depths_count_what_is_not_done(bench: Bench) -> None:
@@ -63,7 +74,7 @@ async def test_a_report_counts_once(bench: Bench) -> None:
     ((a, b, c, d),) = await claim(bench)
     await finish(bench, done(a), done(b), done(c, batch_key="many"), done(d, batch_key="many"))
     errors = [
-        ReportedError(a.intent.idempotency_key, "bad", "why"),
+        ReportedError(f"{a.intent.idempotency_key}.3", "bad", "why"),
         ReportedError(b.intent.identifier, "worse", ""),
         ReportedError("many", "some", ""),
         ReportedError("nobody", "x", ""),

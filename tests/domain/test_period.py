@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallygate.domain.catalog import Aggregation, LatePolicy, Meter
+from tallygate.domain.catalog import Aggregation, LatePolicy
 from tallygate.domain.completeness import Identity
-from tallygate.domain.ids import MeterName
 from tallygate.domain.period import (
     Act,
     Arrived,
@@ -25,7 +24,6 @@ from tallygate.domain.period import (
     held_because,
     period_at,
     place,
-    unfrozen,
 )
 from tallygate.domain.period_digest import pieces
 from tallygate.domain.window import (
@@ -40,7 +38,7 @@ from tallygate.domain.window import (
 
 OPEN, GRACE = PeriodState.OPEN, PeriodState.GRACE
 SEALED, CLOSED = PeriodState.SEALED, PeriodState.CLOSED
-# What figures tell; periods of meters of the others are held.
+# What figures tell; what others come to is folded.
 TOLD = [Aggregation.COUNT, Aggregation.SUM, Aggregation.MAX, Aggregation.MIN]
 LEADS = {
     (OPEN, Act.END): GRACE,
@@ -125,10 +123,23 @@ def test_adjustments_add_up(
 ) -> None:
     """What a period was closed with and all its adjustments are what it would have been."""
     frozen = figures(first)
-    one = adjustment(frozen, figures(late), aggregation)
-    two = adjustment(frozen.merged(figures(late)), figures(later), aggregation)
+    one = adjustment(frozen, figures(late), 0, aggregation)
+    two = adjustment(frozen, figures([*late, *later]), one, aggregation)
     whole = figures([*first, *late, *later])
     assert frozen.quantity(aggregation) + one + two == whole.quantity(aggregation)
+
+
+@given(amounts, amounts, amounts, st.sampled_from(TOLD))
+def test_what_a_revision_has_taken_over_is_given_back(
+    first: list[int], late: list[int], later: list[int], aggregation: Aggregation
+) -> None:
+    """A revision that covers later events has no part of an adjustment billed twice."""
+    frozen = figures(first)
+    one = adjustment(frozen, figures(late), 0, aggregation)
+    again = frozen.merged(figures(later))
+    two = adjustment(again, figures(late), one, aggregation)
+    whole = figures([*first, *late, *later])
+    assert again.quantity(aggregation) + one + two == whole.quantity(aggregation)
 
 
 @given(amounts, amounts)
@@ -198,16 +209,6 @@ def test_periods_partition_time(
     assert following(calendar, found.start_us) == found
     if found.start_us > 0:
         assert period_at(calendar, found.start_us - 1).end_us == found.start_us
-
-
-@pytest.mark.parametrize("group_by", [(), ("region",)])
-@pytest.mark.parametrize("aggregation", Aggregation)
-def test_what_figures_tell_is_frozen(aggregation: Aggregation, group_by: tuple[str, ...]) -> None:
-    """A meter is frozen where its figures have the quantity of it, whole, and else never."""
-    meter = Meter(MeterName("one"), aggregation, group_by=group_by)
-    found = unfrozen([meter])
-    assert (meter.name not in found.meters) is (aggregation in TOLD and not group_by)
-    assert (meter.name in found.carried) is (aggregation is Aggregation.TIME_WEIGHTED)
 
 
 @pytest.mark.parametrize("aggregation", Aggregation)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from tests.e2e import forked
 from tests.servers import eventually
 from tests.transports import TRANSPORT
 
@@ -61,7 +62,15 @@ def environment(settings: dict[str, Any]) -> dict[str, str]:
 
 
 async def tallygate(*arguments: object, cwd: Path | None = None, **settings: Any) -> Finished:
-    """Run a command to its end."""
+    """Run a command to its end, without the second that it takes to import what it is made of."""
+    given = tuple(map(str, arguments))
+    command = forked.Command(given, environment(settings), str(cwd or Path.cwd()))
+    async with asyncio.timeout(COMMAND_TIMEOUT_S):
+        return Finished(*await forked.run(command))
+
+
+async def installed(*arguments: object, cwd: Path | None = None, **settings: Any) -> Finished:
+    """Run the installed command to its end, as a shell does."""
     async with started(*arguments, cwd=cwd, **settings) as process:
         async with asyncio.timeout(COMMAND_TIMEOUT_S):
             code = await process.ended()
@@ -126,11 +135,11 @@ async def _take_down(stream: asyncio.StreamReader, lines: list[str]) -> None:
 
 @asynccontextmanager
 async def started(
-    *arguments: object, cwd: Path | None = None, **settings: Any
+    *arguments: object, cwd: Path | None = None, command: Path = COMMAND, **settings: Any
 ) -> AsyncIterator[Process]:
     """Start a command; kill it on leaving if it still runs."""
     child = await asyncio.create_subprocess_exec(
-        COMMAND,
+        command,
         *map(str, arguments),
         cwd=cwd,
         env=environment(settings),
@@ -164,6 +173,15 @@ class Server:
         _, text = await self.page("/metrics")
         found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
+
+    async def ready(self) -> Self:
+        """Wait until it says that it is ready: a sidecar then has a catalog."""
+
+        async def told() -> bool:
+            return (await self.page("/readyz"))[0] == 200
+
+        await eventually(told, START_TIMEOUT_S, what="a process that is ready")
+        return self
 
     async def terminate(self) -> int:
         """Tell it to stop; return its exit code."""

@@ -9,7 +9,15 @@ import pytest
 
 from tallygate.gen.v1 import quota_pb2_grpc, usage_pb2, usage_pb2_grpc
 from tests.e2e import catalogs
-from tests.e2e.processes import FREE, Finished, rows_of, site, started, tallygate
+from tests.e2e.processes import (
+    FREE,
+    Finished,
+    installed,
+    rows_of,
+    site,
+    started,
+    tallygate,
+)
 from tests.servers import eventually
 from tests.sidecar import channel, charge, failure
 
@@ -67,7 +75,7 @@ async def test_serve_listens_where_the_strongest_says(tmp_path: Path, redis_url:
 
 async def test_secrets_are_hidden() -> None:
     """`check-config` shows where servers are and never their passwords."""
-    finished = await tallygate(
+    finished = await installed(
         *("check-config", "--json"),
         redis_url=f"redis://user:{SECRET}@redis.example:6379/0",
         postgres_dsn=f"postgresql://user:{SECRET}@db.example/usage",
@@ -80,7 +88,7 @@ async def test_secrets_are_hidden() -> None:
 
 async def test_every_fault_of_the_settings_is_told() -> None:
     """Faulty settings end with 1; each is named as it was given, with what was meant."""
-    finished = await tallygate(
+    finished = await installed(
         *("check-config", "--json"), shards="many", grpc_adress="127.0.0.1:1", log_level="loud"
     )
     assert_plain(finished)
@@ -128,6 +136,16 @@ async def test_failures_are_one_sentence(
     finished = await tallygate(*arguments, cwd=tmp_path)
     assert_plain(finished)
     assert words in finished.err
+
+
+@pytest.mark.parametrize("arguments", [("check-config", "--json"), ("usage",), ("no-such-verb",)])
+async def test_the_installed_command_does_the_same(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    """What tests fork ends and speaks as what is installed, whatever was done before it."""
+    given: dict[str, Any] = {"cwd": tmp_path, "control_address": NOWHERE, "log_level": "error"}
+    await tallygate("check-config", cwd=tmp_path.parent, shards=3)
+    assert await tallygate(*arguments, **given) == await installed(*arguments, **given)
 
 
 async def test_an_interpreter_without_docstrings_answers(

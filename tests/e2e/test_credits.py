@@ -65,6 +65,7 @@ async def parts(tmp_path: Path, redis_url: str, postgres_dsn: str) -> AsyncItera
         file = catalogs.write(tmp_path, CATALOG)
         applied = await found.run("apply", "-f", file)
         assert applied.code == 0, applied.err + applied.out
+        await found.serve.ready()
         yield found
 
 

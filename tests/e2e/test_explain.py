@@ -79,7 +79,7 @@ async def parts(tmp_path: Path, redis_url: str, postgres_dsn: str) -> AsyncItera
         file = catalogs.write(tmp_path, text)
         applied = await tallygate("apply", "-f", file, "--control-address", control.address)
         assert applied.code == 0, applied.err + applied.out
-        serve = await place.start("serve")
+        serve = await (await place.start("serve")).ready()
         yield Parts(place, serve, redis_url, postgres_dsn)
 
 

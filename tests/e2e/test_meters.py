@@ -61,13 +61,9 @@ async def test_groups_follow_the_catalog(tmp_path: Path, redis_url: str, postgre
             assert answer.code == 0, answer.err
             return {row[name]: row["quantity"] for row in rows_of(answer, "requests of acme")}
 
-        async def ready() -> bool:
-            status, _ = await serve.page("/readyz")
-            return status == 200
-
         stored = False
         await grouped("region")
-        await eventually(ready, SETTLE_S, what="a sidecar that has the catalog")
+        await serve.ready()
         async with quota(serve.address) as stub:
             for number, (region, user, amount) in enumerate(USED):
                 request = consume(f"op-{number}", amount, "acme")

@@ -32,8 +32,17 @@ async def test_rate_limits_say_their_reason(
     error = refused.value
     assert (error.http_status, error.code, code_of(error)) == (429, None, "rate_limit")
     assert (error.headers or {})["stripe-rate-limited-reason"] == reason.value
-    assert "stripe-should-retry" not in (error.headers or {})
+    assert not {"stripe-should-retry", "retry-after"} & (error.headers or {}).keys()
     await send(client)
+
+
+async def test_rate_limits_say_for_how_long(client: StripeClient, fake: FakeStripe) -> None:
+    """Where they are told to."""
+    await make_meter(client)
+    fake.faults.add(Fault(FaultKind.RATE_LIMITED, path=EVENTS, retry_after_s=120))
+    with pytest.raises(stripe.RateLimitError) as refused:
+        await send(client)
+    assert (refused.value.headers or {})["retry-after"] == "120"
 
 
 async def test_locks_time_out(client: StripeClient, fake: FakeStripe) -> None:

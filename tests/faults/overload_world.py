@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tallygate.settings import Settings
-from tallygate.wiring import Role, Running, running
+from tallygate.wiring.host import Running
+from tallygate.wiring.process import running
+from tallygate.wiring.roles import Role
 from tests.e2e import catalogs
 from tests.faults.overload_callers import Callers, calling
 from tests.faults.proxy import proxied

@@ -16,7 +16,8 @@ import pytest
 from tallygate.api.socket_lock import AddressInUse, SocketLock
 from tallygate.gen.v1 import quota_pb2_grpc
 from tallygate.settings import Settings
-from tallygate.wiring import Role, running
+from tallygate.wiring.process import running
+from tallygate.wiring.roles import Role
 from tests.e2e import catalogs
 from tests.faults.edge_world import door
 from tests.servers import eventually

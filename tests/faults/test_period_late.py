@@ -56,7 +56,14 @@ def on_streams(on: World, periods: PeriodWorld) -> ClosePeriods:
     """Return what closes periods by what has really arrived."""
     completeness = completeness_of(on.postgres, on.client, SHARDS, SilentCompleteness())
     arrivals = StreamArrivals(on.stream("periods"), completeness)
-    parts = ClosingParts(periods.periods, periods.reader, periods.catalogs, arrivals, periods.clock)
+    parts = ClosingParts(
+        periods.periods,
+        periods.reader,
+        periods.catalogs,
+        arrivals,
+        periods.clock,
+        periods.folds,
+    )
     return ClosePeriods(parts, ClosingOptions("one", correction_delay_s=0.0))
 
 
@@ -115,7 +122,7 @@ async def test_late_events_after_the_close(redis_url: str, postgres_dsn: str) ->
 
         assert (await periods.run(DECEMBER + GRACE_US)).closed == 1
         assert await periods.bill(NOVEMBER) == {REQUESTS: 9 + 7 - 2, PEAK: 6}
-        verification = VerifyPeriods(periods.reader, periods.periods)
+        verification = VerifyPeriods(periods.reader, periods.periods, periods.folds)
         found = [each async for each in verification.run(None, None)]
         assert [each.revision.number for each in found] == [1, 2, 1]
         assert not [each for each in found if each.differs]

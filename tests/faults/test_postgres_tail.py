@@ -16,7 +16,8 @@ from tallygate.adapters.postgres.outbox_upkeep import PostgresOutboxUpkeep
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.settings import Settings
-from tallygate.wiring import Role, running
+from tallygate.wiring.process import running
+from tallygate.wiring.roles import Role
 from tests.servers import Databases, connection, eventually
 
 HOOK = "hook"

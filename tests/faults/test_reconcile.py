@@ -9,17 +9,24 @@ import pytest
 from tallygate.adapters.catalog.document import YamlCatalogDocuments
 from tallygate.adapters.postgres.audit_usage import PostgresAuditSnapshots
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.corrections import PostgresCorrections
 from tallygate.adapters.postgres.pool import Postgres
+from tallygate.adapters.postgres.rebuild_ledger import PostgresRebuildLedger
 from tallygate.adapters.postgres.reconcile import PostgresReconcileReads
 from tallygate.adapters.redis.counter_reads import RedisCounterReads
 from tallygate.adapters.redis.epochs import RedisCounterStages
-from tallygate.domain.ids import TenantId, shard_of
+from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
+from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
+from tallygate.domain.ids import SourceId, TenantId, shard_of
 from tallygate.domain.reconcile import Absent, Drift, Figure, Reconciled, Step, Verdict
 from tallygate.flow.apply import Apply, ApplyOptions
+from tallygate.flow.correct import Correct, CorrectOptions, CorrectParts
 from tallygate.flow.reconcile import LedgerFigures, Reconcile, ReconcileParts
 from tallygate.flow.reconcile_counters import PARENT, YOUNG, CounterFigures
 from tallygate.flow.verify_counters import CounterAudit, CounterParts
-from tallygate.wiring.rebuilding import Declarations
+from tallygate.ports.repair import Outcome
+from tallygate.wiring.declared import Declarations
+from tallygate.wiring.repairing import repairs_of
 from tests.builders import SHARDS
 from tests.faults.test_verify_counters import EVERY, TENANTS, System, no_wait
 from tests.faults.world import SystemClock
@@ -215,3 +222,68 @@ async def test_a_weekly_limit_counts_no_billing_period(books: Books) -> None:
     (result,) = await books.of()
     assert isinstance(figure(result, Step.COUNTER), Absent)
     assert result.verdict is Verdict.EXACT
+
+
+@pytest.mark.parametrize("off", [3, -3])
+async def test_a_counter_is_repaired_by_a_correction(books: Books, off: int) -> None:
+    """What it is due is noted once and given to it; the next look finds everything exact."""
+    system = books.system
+    alone = document(plans={"every": {"limits": [EVERY[0]]}}, tenants=TENANTS)
+    await system.apply(alone)
+    await system.use(40)
+    await system.drain()
+    at, amount, mark = (await system.stored("lone", "monthly/month")).split(":")
+    await system.plant("lone", "monthly/month", f"{at}:{int(amount) + off}:{mark}")
+    shard = shard_of(LONE, SHARDS)
+    async with connection(books.dsn) as admin:
+        await admin.execute(
+            "insert into tallygate.counter_epoch (shard, epoch) values ($1, $2)",
+            *(shard, await system.epoch(shard)),
+        )
+    repairs = repairs_of(system.postgres, SystemClock(), SHARDS)
+    for apply, outcome in (
+        (False, Outcome.WOULD),
+        (True, Outcome.DONE),
+        # It waits: the same is not noted twice.
+        (True, Outcome.WOULD),
+    ):
+        (done,) = await repairs.run(await books.of(), apply=apply)
+        assert (done.repair.step, int(done.repair.units), done.outcome) == (
+            *(Step.COUNTER, -off),
+            outcome,
+        )
+    assert await corrected(system) == 1
+    (result,) = await books.of()
+    assert (result.verdict, units([result], Step.COUNTER)) == (
+        Verdict.EXACT,
+        units([result], Step.LEDGER),
+    )
+
+
+async def test_a_counter_among_others_is_for_people(books: Books) -> None:
+    """A correction would reach the counters of all limits, of which one alone is off."""
+    system = books.system
+    await system.use(40)
+    await system.drain()
+    at, amount, mark = (await system.stored("lone", "monthly/month")).split(":")
+    await system.plant("lone", "monthly/month", f"{at}:{int(amount) + 1}:{mark}")
+    repairs = repairs_of(system.postgres, SystemClock(), SHARDS)
+    (done,) = await repairs.run(await books.of(), apply=True)
+    assert (done.repair.step, done.outcome) == (Step.COUNTER, Outcome.BY_HAND)
+
+
+async def corrected(system: System) -> int:
+    """Give counters what they are due; return how many corrections were finished."""
+    parts = CorrectParts(
+        PostgresCorrections(system.postgres),
+        PostgresRebuildLedger(system.postgres),
+        RedisCounterStages(system.redis, SHARDS),
+        RedisUsageStream(system.redis, StreamOptions(SHARDS, "corrector")),
+        RedisQuotaStore(
+            system.redis, StoreOptions(SourceId("corrector"), SHARDS, 600_000, opens_new=False)
+        ),
+        Declarations(PostgresCatalogStore(system.postgres), None),
+        SystemClock(),
+    )
+    options = CorrectOptions("one", SHARDS, memory_s=600)
+    return (await Correct(parts, options).run_once()).finished

@@ -124,6 +124,27 @@ async def test_throttling_holds_the_account_back(postgres_dsn: str, reason: str)
         assert world.told.reasons[-1] == ""
 
 
+async def test_throttling_lasts_as_long_as_it_says(postgres_dsn: str) -> None:
+    """A 429 with `Retry-After` is obeyed to the second, by all of the account's senders."""
+    async with stripe_world(postgres_dsn) as world:
+        await used(world)
+        world.stripe.faults.add(
+            Fault(FaultKind.RATE_LIMITED, path=EVENTS, count=1, retry_after_s=240)
+        )
+        await world.send()
+        senders = [world.sender, world.new_sender(), world.new_sender()]
+        for _ in range(3):
+            world.pass_s(79)
+            for each in senders:
+                await each.run_once()
+        assert await world.rows("state, attempts, doubtful") == [("pending", 0, False)]
+        assert len([each for each in world.stripe.requests if each.path == EVENTS]) == 1
+        world.pass_s(3)
+        await world.send()
+        assert await world.states() == {"delivered": 1}
+        assert world.total() == Decimal(12)
+
+
 async def test_one_bad_event_is_left_with_its_reason(postgres_dsn: str) -> None:
     """A 400 is kept for people with what Stripe said; the others of the round arrive."""
     behaviour = Behaviour(unknown_customer=UnknownCustomer.REFUSE)

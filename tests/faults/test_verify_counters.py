@@ -26,7 +26,7 @@ from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts
 from tallygate.flow.verify import CounterFindings
 from tallygate.flow.verify_counters import CounterAudit, CounterParts
 from tallygate.gen.v1 import quota_pb2, usage_pb2
-from tallygate.wiring.rebuilding import Declarations
+from tallygate.wiring.declared import Declarations
 from tests.builders import SHARDS
 from tests.faults.world import SystemClock
 from tests.live import Live, document, live, monthly

@@ -17,11 +17,12 @@ from tallygate.domain.errors import InvalidField
 from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import EventId, MeterName, PlanName, TenantId
 from tallygate.domain.other_export import OtherRow
-from tallygate.domain.window import DAY_US, HOUR_US, Calendar, from_datetime
+from tallygate.domain.window import DAY_US, HOUR_US, Calendar, Window, from_datetime
 from tallygate.flow.compare import By, Compare, CompareOptions, CompareParts, Comparison
 from tallygate.ports import LedgerBatch
 from tallygate.testing.compare import FakeComparedUsage
 from tallygate.testing.ledger import FakeLedger
+from tallygate.testing.period_chain import FakePeriodChains
 from tests.usage_events import NOON_US, event
 
 DAY = NOON_US - NOON_US % DAY_US
@@ -62,6 +63,7 @@ async def compare(
     ours: Iterable[UsageEvent],
     theirs: Iterable[OtherRow],
     tenants: Iterable[Tenant] = (),
+    chains: FakePeriodChains | None = None,
     **options: object,
 ) -> tuple[Comparison, list[Compared]]:
     """Compare, sorting theirs in runs of three; return what was found and what was told."""
@@ -69,7 +71,7 @@ async def compare(
     ledger = FakeLedger()
     await ledger.persist(LedgerBatch(tuple(ours)))
     with entry_sort(run_max=3, runs_max=2) as sort:
-        parts = CompareParts(FakeComparedUsage(ledger), Declared(*tenants), sort)
+        parts = CompareParts(FakeComparedUsage(ledger), Declared(*tenants), sort, chains)
         asked = CompareOptions(**options)  # type: ignore[arg-type]  # fields by name
         compared = Compare(parts, asked, told.append)
         return await compared.run(theirs), told
@@ -297,3 +299,15 @@ def test_sorting_spills_and_cleans_up() -> None:
 def from_datetime_text(text: str) -> int:
     """Return an instant by its text."""
     return from_datetime(datetime.fromisoformat(text))
+
+
+async def test_periods_that_are_kept_are_compared() -> None:
+    """A tenant's billing periods are those that are kept of it, and the calendar's beside them."""
+    kept = [Window(DAY, DAY + 3 * DAY_US), Window(DAY + 3 * DAY_US, DAY + 5 * DAY_US)]
+    ours = [used(number, DAY + number * DAY_US, number + 1) for number in range(5)]
+    theirs = [row(kept[0].start_us, 6), row(kept[1].start_us, 9)]
+    chains = FakePeriodChains({ACME: kept})
+    found, _ = await compare(
+        ours, theirs, chains=chains, by=By.PERIOD, from_us=DAY, to_us=DAY + 5 * DAY_US
+    )
+    assert (found.counts[Match.MATCHED], found.same) == (2, True)

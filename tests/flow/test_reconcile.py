@@ -1,5 +1,6 @@
 """Reconciliation goes through all tenants once a day, whoever runs, and looks twice at a drift."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -13,6 +14,7 @@ from tallygate.domain.ids import EventId, MeterName, PlanName, TenantId
 from tallygate.domain.reconcile import Absent, Figure, Reading, Reconciled, Step, Verdict, Why
 from tallygate.domain.window import DAY_US, Calendar, Window, from_datetime, to_datetime
 from tallygate.flow.reconcile import (
+    PART_ARCHIVED,
     DailyParts,
     DailyReconcile,
     LedgerFigures,
@@ -20,9 +22,11 @@ from tallygate.flow.reconcile import (
     ReconcileParts,
     ToldFigures,
 )
+from tallygate.flow.reconcile_frozen import ARCHIVED, Unarchived
 from tallygate.ports import LedgerBatch
 from tallygate.ports.reconcile import FigureSource, PeriodAsked, RunState, StepReading
 from tallygate.testing.ledger import FakeLedger
+from tallygate.testing.period_chain import FakePeriodChains
 from tallygate.testing.reconcile import FakeReconcileReads, FakeReconcileStore
 from tests.usage_events import NOON_US, event
 
@@ -65,7 +69,10 @@ class World:
     now: int = NOON_US
     waits: list[float] = field(default_factory=list)
     told: list[object] = field(default_factory=list)
+    checks: Counter[str] = field(default_factory=Counter)
     sources: list[Fixed] = field(default_factory=list)
+    unarchived: list[Fixed] = field(default_factory=list)
+    chains: FakePeriodChains = field(default_factory=FakePeriodChains)
     reads: FakeReconcileReads = field(init=False)
     store: FakeReconcileStore = field(init=False)
 
@@ -100,6 +107,11 @@ class World:
         """Note it."""
         self.told.append((state.run_id, dict(verdicts), dict(drift_units)))
 
+    def checked(self, kind: str, verdicts: Mapping[str, int]) -> None:
+        """Add it up."""
+        for verdict, pairs in verdicts.items():
+            self.checks[f"{kind} {verdict}"] += pairs
+
     def aged(self, seconds: float) -> None:
         """Note it."""
         self.told.append(seconds)
@@ -108,10 +120,11 @@ class World:
         """Return what reconciles them."""
         sources: list[FigureSource] = [
             *self.sources,
+            *(Unarchived(each, self.reads) for each in self.unarchived),
             ToldFigures(self.reads, self, self),
             LedgerFigures(self.reads, self, self),
         ]
-        return Reconcile(ReconcileParts(sources, self, self, self.wait))
+        return Reconcile(ReconcileParts(sources, self, self, self.wait, self.chains))
 
     def daily(self) -> DailyReconcile:
         """Return the step of another process."""
@@ -181,13 +194,44 @@ def ledger(result: Reconciled) -> Decimal:
 async def test_minutes_that_a_period_cuts_are_no_figure() -> None:
     """Of a period that begins within a minute the rollup is left out, and nothing drifts."""
     world = World()
-    anchored = Calendar("UTC", NOON_US - DAY_US + 1)
-    world.tenants[ACME] = Tenant(ACME, PlanName("free"), anchored)
-    world.sources = [Fixed([[reading(Step.INTENTS, 1)]])]
+    world.sources = [Fixed([[reading(Step.INTENTS, 1, ask=0)]])]
     await world.use("acme")
-    (result,) = await world.of()
+    (result,) = await world.reconcile().of_period(ACME, Window(NOON_US - 1, NOON_US + DAY_US))
     (rollup,) = [each.figure for each in result.readings if each.step is Step.ROLLUP]
     assert (isinstance(rollup, Absent), result.verdict) == (True, Verdict.EXACT)
+
+
+async def test_periods_that_are_kept_come_before_the_calendar() -> None:
+    """A tenant's chain says when its periods begin, whatever its calendar says by now."""
+    world = World()
+    kept = Window(NOON_US - 9 * DAY_US, NOON_US - 2 * DAY_US)
+    world.chains.kept[ACME] = [kept]
+    found = world.reconcile()
+    last, current = await found.known([ACME])
+    assert (last.period, current.period) == (kept, Window(kept.end_us, MONTH.end_us))
+    (asked,) = await found.known([ACME], kept.start_us)
+    assert asked.period == kept
+
+
+async def test_archived_months_count_and_say_so() -> None:
+    """A whole month counts as archived, a part of one is told by nobody, and nothing drifts."""
+    world = World()
+    month = Window(MONTH.start_us - 30 * DAY_US, MONTH.start_us)
+    world.reads.archives[month] = {(ACME, REQUESTS): Figures(2, 7, 5, 2)}
+    world.unarchived = [Fixed([[reading(Step.INTENTS, 7, ask=0)]])]
+    found = world.reconcile()
+    (result,) = await found.of_period(ACME, month)
+    assert result.verdict is Verdict.ARCHIVED
+    figures = {each.step: each.figure for each in result.readings}
+    assert figures[Step.LEDGER] == figures[Step.ROLLUP] == Figure(Decimal(7))
+    assert figures[Step.INTENTS] == ARCHIVED
+    world.reads.rollups[ACME, REQUESTS] = Figures(2, 8, 5, 2)
+    (result,) = await found.of_period(ACME, month)
+    assert [(each.step, int(each.units)) for each in result.drifts] == [(Step.ROLLUP, 1)]
+    await world.use("acme")
+    (result,) = await found.of_period(ACME, Window(month.start_us + DAY_US, MONTH.end_us))
+    figures = {each.step: each.figure for each in result.readings}
+    assert (figures[Step.LEDGER], result.verdict) == (PART_ARCHIVED, Verdict.ARCHIVED)
 
 
 async def test_a_drift_is_looked_at_again() -> None:

@@ -14,7 +14,7 @@ OTHERS = (
     "tallygate.flow.verify",
 )
 
-STARTS = "import sys, tallygate.cli, tallygate.wiring.serving; print(*sys.modules)"
+STARTS = "import sys, tallygate.cli, tallygate.commands.processes; print(*sys.modules)"
 
 
 def test_a_sidecar_imports_what_it_needs_alone() -> None:
@@ -31,7 +31,8 @@ def test_a_sidecar_imports_what_it_needs_alone() -> None:
 def test_what_a_process_starts_with_is_looked_through_once() -> None:
     """The collector would otherwise go over all of it while calls wait."""
     text = (
-        "import gc, tallygate.cli; tallygate.wiring.collect_seldom(); print(gc.get_freeze_count())"
+        "import gc, tallygate.commands.processes, tallygate.wiring.collector as of\n"
+        "of.collect_seldom(); print(gc.get_freeze_count())"
     )
     done = subprocess.run(
         [sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=True

@@ -9,6 +9,7 @@ from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.period_ledger import PostgresPeriodLedger
 from tallygate.adapters.postgres.pool import Contended, Postgres
 from tallygate.adapters.postgres.queries import query
+from tallygate.domain.catalog import Aggregation, Meter
 from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import MeterName
 from tallygate.domain.period import GRACE_US, PeriodState
@@ -31,6 +32,7 @@ from tests.servers import connection, eventually
 
 DUE_US = NOVEMBER + GRACE_US
 INGESTERS = 4
+USERS = Meter(MeterName("users"), Aggregation.UNIQUE, unique_by="user")
 
 
 class Storing:
@@ -52,8 +54,9 @@ class Storing:
                     amount=len(self.stored) % 7 + 1,
                     meter=meter,
                     source_id=f"source-{self._name}",
+                    dimensions={"user": f"{self._name}-{len(self.stored)}"},
                 )
-                for meter in (REQUESTS, EXACT, PEAK)
+                for meter in (REQUESTS, EXACT, PEAK, USERS.name)
             )
             await ledger.persist(LedgerBatch(batch))
             self.stored += batch
@@ -67,7 +70,7 @@ def another(on: PeriodWorld, postgres: Postgres, name: str) -> ClosePeriods:
         async def lead(self, holder: str, lease_ms: int) -> bool:
             return True
 
-    parts = ClosingParts(Leading(postgres), on.reader, on.catalogs, on.arrivals, on.clock)
+    parts = ClosingParts(Leading(postgres), on.reader, on.catalogs, on.arrivals, on.clock, on.folds)
     return ClosePeriods(parts, ClosingOptions(name, correction_delay_s=0.0))
 
 
@@ -83,9 +86,22 @@ async def billed(on: PeriodWorld) -> Counter[MeterName]:
     return found
 
 
-async def test_each_event_is_billed_once(world: PeriodWorld) -> None:
-    """Four ingesters store, two processes close, correct and reopen: nothing is lost or twice."""
+async def users_billed(on: PeriodWorld) -> int:
+    """Return how many different users all periods bill together."""
+    bills = [await on.bill(each.start_us, each.revision) for each in await on.all()]
+    return sum(int(each.get(USERS.name, 0)) for each in bills)
+
+
+@pytest.mark.parametrize("rolled", [False, True])
+async def test_each_event_is_billed_once(world: PeriodWorld, rolled: bool) -> None:
+    """Four ingesters store, two processes close, correct and reopen: nothing is lost or twice.
+
+    Each event is of a user of its own, so that a meter of different users bills as many.
+    """
+    world.meters[USERS.name] = USERS
     await world.declare([tenant()])
+    if rolled:
+        await world.roll_up()
     await world.store(world.event(MID_OCTOBER, 5))
     await world.run(NOVEMBER)
     world.clock.us = DUE_US
@@ -126,7 +142,11 @@ async def test_each_event_is_billed_once(world: PeriodWorld) -> None:
     expected = Counter(event.meter for each in storing for event in each.stored)
     expected[REQUESTS] += 1
     assert await billed(world) == expected
-    findings = [each async for each in VerifyPeriods(world.reader, world.periods).run(None, None)]
+    assert await users_billed(world) == expected[USERS.name]
+    findings = [
+        each
+        async for each in VerifyPeriods(world.reader, world.periods, world.folds).run(None, None)
+    ]
     assert len(findings) >= 5
     assert not [each for each in findings if each.differs]
     assert Counter(await world.kinds()) == {
@@ -212,7 +232,8 @@ async def test_a_planted_error_holds_a_period(world: PeriodWorld) -> None:
     await world.desk.ask_close(world.asked(OCTOBER), accept_missing=True)
     assert (await world.run(DUE_US)).closed == 1
     (finding,) = [
-        each async for each in VerifyPeriods(world.reader, world.periods).run(ACME, OCTOBER)
+        each
+        async for each in VerifyPeriods(world.reader, world.periods, world.folds).run(ACME, OCTOBER)
     ]
     assert finding.differs == ("events of requests",)
 
@@ -230,7 +251,7 @@ async def test_a_changed_event_is_found(world: PeriodWorld) -> None:
         for row in leaves:
             await admin.execute(f"alter table {row['leaf']} disable trigger append_only")
         await admin.execute("update tallygate.usage_event set amount = 12 - amount")
-    verification = VerifyPeriods(world.reader, world.periods)
+    verification = VerifyPeriods(world.reader, world.periods, world.folds)
     (finding,) = [each async for each in verification.run(None, None)]
     assert finding.differs == ("sha256",)
 
@@ -245,7 +266,9 @@ async def test_pieces_change_no_hash(world: PeriodWorld) -> None:
     postgres = Postgres(world.dsn)
     for size in (1, 3, 50):
         small = PostgresPeriodLedger(postgres, size)
-        (finding,) = [each async for each in VerifyPeriods(world.reader, small).run(None, None)]
+        (finding,) = [
+            each async for each in VerifyPeriods(world.reader, small, world.folds).run(None, None)
+        ]
         assert not finding.differs
         assert finding.revision.digest == revision.digest
     await postgres.close()

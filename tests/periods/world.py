@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.group_remake import PostgresRollups
 from tallygate.adapters.postgres.ledger import PostgresLedger
+from tallygate.adapters.postgres.period_folds import PostgresPeriodFolds
 from tallygate.adapters.postgres.period_ledger import PostgresPeriodLedger
 from tallygate.adapters.postgres.period_reader import PostgresPeriodDesk, PostgresPeriodReader
 from tallygate.adapters.postgres.pool import Postgres
@@ -18,6 +21,7 @@ from tallygate.domain.completeness import Identity
 from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import EventId, MeterName, PlanName, TenantId
 from tallygate.domain.period import GRACE_US, Arrived, PeriodKey
+from tallygate.domain.rollup import shape_of
 from tallygate.domain.window import Calendar, from_datetime
 from tallygate.flow.close_period import ClosePeriods, ClosingCounts, ClosingOptions, ClosingParts
 from tallygate.ports import CatalogChange, CatalogStore, Ledger, LedgerBatch, Persisted
@@ -25,6 +29,7 @@ from tallygate.ports.period import (
     BillingPeriod,
     PeriodAsked,
     PeriodDesk,
+    PeriodFolds,
     PeriodLedger,
     PeriodQuery,
     PeriodReader,
@@ -98,9 +103,11 @@ class PeriodWorld:
     desk: PeriodDesk
     clock: VirtualClock
     arrivals: SetArrivals
+    folds: PeriodFolds
     closing: ClosePeriods
     dsn: str = ""
     fake: FakePeriods | None = None
+    rollups: PostgresRollups | None = None
     number: int = 0
     meters: dict[MeterName, Meter] = field(default_factory=lambda: dict(METERS))
 
@@ -131,6 +138,12 @@ class PeriodWorld:
         catalog = Catalog(meters=dict(self.meters), destinations=(hook,))
         await self.catalogs.write(CatalogChange(catalog, tuple(tenants)), newest.version)
 
+    async def roll_up(self) -> None:
+        """Have rollups of the meters kept from now on, where there are any."""
+        if self.rollups is not None:
+            for meter in self.meters.values():
+                await self.rollups.switch(meter.name, shape_of(meter))
+
     async def closed_october(self, *events: UsageEvent) -> None:
         """Declare, store the events, and let October be closed."""
         await self.declare([tenant()])
@@ -160,9 +173,9 @@ class PeriodWorld:
 
     async def bill(
         self, start_us: int, revision: int = 1, tenant_id: TenantId = ACME
-    ) -> dict[str, int]:
+    ) -> dict[str, int | Decimal]:
         """Return what a revision bills by meter, of its own and of others."""
-        found: dict[str, int] = {}
+        found: dict[str, int | Decimal] = {}
         for total in await self.reader.totals(tenant_id, start_us, revision):
             found[total.meter] = found.get(total.meter, 0) + total.quantity
         for late in await self.reader.adjustments(tenant_id, start_us, revision):
@@ -192,7 +205,7 @@ async def period_world(dsn: str | None) -> AsyncIterator[PeriodWorld]:
     if dsn is None:
         ledger = FakeLedger()
         fake = FakePeriods(ledger, [EXACT])
-        yield _world(ledger, FakeCatalogStore(), fake, fake, fake, fake=fake)
+        yield _world(ledger, FakeCatalogStore(), fake, fake, fake, folds=fake, fake=fake)
         return
     postgres = Postgres(dsn)
     try:
@@ -202,6 +215,8 @@ async def period_world(dsn: str | None) -> AsyncIterator[PeriodWorld]:
             PostgresPeriodLedger(postgres),
             PostgresPeriodReader(postgres),
             PostgresPeriodDesk(postgres),
+            folds=PostgresPeriodFolds(postgres),
+            rollups=PostgresRollups(postgres),
             dsn=dsn,
         )
     finally:
@@ -215,14 +230,19 @@ def _world(
     reader: PeriodReader,
     desk: PeriodDesk,
     *,
+    folds: PeriodFolds,
+    rollups: PostgresRollups | None = None,
     dsn: str = "",
     fake: FakePeriods | None = None,
 ) -> PeriodWorld:
     clock, arrivals = VirtualClock(), SetArrivals()
-    parts = ClosingParts(periods, reader, catalogs, arrivals, clock)
+    parts = ClosingParts(periods, reader, catalogs, arrivals, clock, folds)
     closing = ClosePeriods(parts, ClosingOptions("one", correction_delay_s=0.0))
     return PeriodWorld(
-        *(ledger, catalogs, periods, reader, desk, clock, arrivals, closing), dsn=dsn, fake=fake
+        *(ledger, catalogs, periods, reader, desk, clock, arrivals, folds, closing),
+        dsn=dsn,
+        fake=fake,
+        rollups=rollups,
     )
 
 

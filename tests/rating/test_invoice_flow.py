@@ -12,6 +12,7 @@ from tallygate.domain.errors import BackendUnavailable, InvalidField, NotFound, 
 from tallygate.domain.ids import LimitId, TenantId
 from tallygate.domain.invoice import Invoice, LineKind
 from tallygate.domain.invoice_document import from_bytes, to_bytes
+from tallygate.domain.invoice_period import period_named
 from tallygate.domain.price import CreditTerms, Pay, Terms
 from tallygate.domain.window import DAY_US, MINUTE_US, Calendar, Window
 from tallygate.flow.invoice import START, InvoiceParts, Invoicing
@@ -51,13 +52,15 @@ class World:
 
     def __init__(self) -> None:
         self.usage = FakeBilledUsage()
+        self.late = self.usage.late
         self.history = FakePlanHistory()
         self.rates = FakeExchangeRates()
         self.books = FakeInvoiceBooks()
         self.clock = Clock()
         self.invoicing = Invoicing(
             InvoiceParts(
-                *(self.usage, self.usage, self.history, self.rates, self.books, self.clock)
+                *(self.usage, self.usage, self.history, self.rates, self.books, self.late),
+                self.clock,
             )
         )
 
@@ -203,7 +206,8 @@ async def test_it_gives_up_where_others_never_stop(world: World) -> None:
 
     world.apply(-5, price(amount=d("1")))
     parts = InvoiceParts(
-        *(world.usage, world.usage, world.history, world.rates, Busy(), world.clock)
+        *(world.usage, world.usage, world.history, world.rates, Busy(), world.late),
+        world.clock,
     )
     with pytest.raises(BackendUnavailable):
         await Invoicing(parts).issue(ACME, JANUARY, reason="", actor="")
@@ -216,16 +220,16 @@ async def test_evidence_leads_to_events(world: World) -> None:
         world.use(number * DAY_US + number, 2)
     invoice = await world.invoicing.preview(ACME, JANUARY)
     usage, flat = invoice.lines
-    first = await world.invoicing.evidence(ACME, usage, START, 3)
+    first = await world.invoicing.evidence(invoice, usage, START, 3)
     assert [each.sum for each in first.buckets] == [2, 2, 2]
     assert first.more_buckets
     assert first.more_from is not None
-    rest = await world.invoicing.evidence(ACME, usage, first.more_from, 3)
+    rest = await world.invoicing.evidence(invoice, usage, first.more_from, 3)
     events = [*first.events, *rest.events]
     assert sum(each.amount for each in events) == usage.quantity
     assert (len(events), rest.more_from) == (5, None)
     with pytest.raises(InvalidField):
-        await world.invoicing.evidence(ACME, flat, START, 3)
+        await world.invoicing.evidence(invoice, flat, START, 3)
 
 
 async def test_documents_read_back_equal(world: World) -> None:
@@ -243,3 +247,14 @@ async def test_documents_read_back_equal(world: World) -> None:
     assert again == invoice
     assert to_bytes(again) == document
     assert sum(line.amount for line in again.lines) == Decimal(again.total)
+
+
+async def test_a_calendar_that_changes_bills_nothing_twice(world: World) -> None:
+    """A period by the new calendar that reaches back into one with an invoice is refused."""
+    world.apply(0, price(amount=d("1")))
+    world.use(20 * DAY_US, 5)
+    await world.issue(JANUARY)
+    world.apply(40 * DAY_US, price(amount=d("1")), calendar=Calendar(anchor_us=14 * DAY_US))
+    calendar = await world.invoicing.calendar(ACME)
+    with pytest.raises(InvalidField, match="overlaps"):
+        await world.issue(period_named("1970-01", calendar))

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 
+from tallygate.domain.catalog import UNLIMITED
 from tallygate.domain.ids import AMOUNT_MAX
 from tallygate.domain.invoice import LineKind
 from tallygate.domain.price import DiscountStep, Price, PriceModel, Rounding, RoundPer, Terms
@@ -174,3 +175,9 @@ def test_the_plans_own_discount_and_minimum() -> None:
     invoice = bill(plan(price(amount=d("1")), terms=terms), 100)
     assert [invoice.subtotal, invoice.discounts, invoice.total] == [d("100"), d("-50"), d("50")]
     assert [line.kind for line in invoice.lines] == [LineKind.USAGE, LineKind.DISCOUNT]
+
+
+def test_unlimited_units_have_no_end() -> None:
+    """What is included without limit is free, also where its sum is beyond any one number."""
+    free = price(amount=d("1"), included=UNLIMITED)
+    assert bill(plan(free), str(AMOUNT_MAX + 7)).total == 0

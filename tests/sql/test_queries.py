@@ -9,9 +9,9 @@ from tests.servers import connection
 
 
 @pytest.mark.parametrize("name", names())
-async def test_query_prepares(name: str, postgres_dsn: str) -> None:
+async def test_query_prepares(name: str, read_postgres_dsn: str) -> None:
     """The query is one statement that the migrated schema accepts."""
-    async with connection(postgres_dsn) as admin:
+    async with connection(read_postgres_dsn) as admin:
         await admin.prepare(query(name))
 
 

@@ -26,9 +26,9 @@ from tallygate.domain.window import DAY_US, HOUR_US, SECOND_US, Window
 from tallygate.ports import CatalogChange, LedgerBatch
 from tallygate.ports.billing import Issuing
 from tallygate.settings_sources import load_settings
-from tallygate.wiring import Role
 from tallygate.wiring.host import Running
 from tallygate.wiring.process import running
+from tallygate.wiring.roles import Role
 from tallygate_fake_stripe import Behaviour, FakeStripe, UnknownCustomer
 from tests.e2e.processes import tallygate
 from tests.servers import connection, eventually

@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.period_folds import PostgresPeriodFolds
 from tallygate.adapters.postgres.period_ledger import PostgresPeriodLedger
 from tallygate.adapters.postgres.period_reader import PostgresPeriodDesk, PostgresPeriodReader
 from tallygate.adapters.postgres.reconcile_money import PostgresMoneyReads
@@ -92,7 +93,7 @@ class Closing:
         """Return the tenant's periods."""
         return await self.reader.periods(PeriodQuery(TENANT))
 
-    async def billed(self, period: BillingPeriod) -> int:
+    async def billed(self, period: BillingPeriod) -> int | Decimal:
         """Return what a period bills: what was frozen last, and adjustments for others."""
         frozen = await self.reader.totals(TENANT, period.start_us, period.revision)
         async with connection(self.world.dsn) as admin:
@@ -101,7 +102,7 @@ class Closing:
                 " where tenant_id = $1 and start_at = tallygate.instant($2)",
                 *(TENANT, period.start_us),
             )
-        return sum(each.quantity for each in frozen if each.meter == METER) + int(adjusted)
+        return int(sum(each.quantity for each in frozen if each.meter == METER) + adjusted)
 
     def stripe(self, period: BillingPeriod) -> Decimal:
         """Return what Stripe has of a period."""
@@ -142,7 +143,8 @@ async def closing(postgres_dsn: str) -> AsyncIterator[Closing]:
         postgres = world.postgres
         reader = PostgresPeriodReader(postgres)
         parts = ClosingParts(
-            *(PostgresPeriodLedger(postgres), reader, world.catalogs, SetArrivals(), world.clock)
+            *(PostgresPeriodLedger(postgres), reader, world.catalogs, SetArrivals(), world.clock),
+            PostgresPeriodFolds(postgres),
         )
         options = ClosingOptions("one", correction_delay_s=0.0)
         made = Closing(world, reader, PostgresPeriodDesk(postgres), ClosePeriods(parts, options))

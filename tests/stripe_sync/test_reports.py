@@ -207,3 +207,20 @@ async def test_errors_of_a_stream_open_its_events_again(postgres_dsn: str) -> No
         await world.send()
         assert await world.rows("state") == [(SendState.DELIVERED,)]
         assert len(world.stripe.meter_events()) == 1
+
+
+async def test_a_report_by_a_key_that_was_changed(postgres_dsn: str) -> None:
+    """A send that went under another key, as Stripe had an error under its own, is found by it."""
+    heard = Heard()
+    behaviour = Behaviour(signed_by_system_clock=True)
+    async with stripe_world(postgres_dsn, behaviour) as world, listening(world, heard):
+        ghost = Tenant(TENANT, PlanName("p"), stripe_customer_id="cus_gone")
+        await world.declare(tenants=[ghost])
+        world.stripe.faults.add(Fault(FaultKind.ERROR_BEFORE, count=1))
+        await told(world)
+        for _ in range(30):
+            world.pass_s(60)
+            await world.send()
+        await world.stripe.settle()
+        assert await world.rows("state, code") == [("rejected", "meter_event_customer_not_found")]
+        assert heard.counted == [({"meter_event_customer_not_found": 1}, 0)]

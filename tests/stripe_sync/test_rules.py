@@ -1,6 +1,7 @@
 """What is sent is exact, what may be done is bounded by age, sums are read to the last digit."""
 
 from decimal import Decimal
+from fractions import Fraction
 from itertools import combinations
 
 import pytest
@@ -52,7 +53,8 @@ def test_a_value_is_exact(scale: str, units: int) -> None:
     """Whatever the scale, a value is the exact product, with no exponent and no idle zeros."""
     assert is_scale(scale)
     value = sent_value(units, scale)
-    assert Decimal(value) == Decimal(units) * Decimal(scale)
+    # Fractions, as decimals are rounded to the digits of their context.
+    assert Fraction(value) == units * Fraction(scale)
     assert "E" not in value.upper()
     assert not (("." in value) and value.endswith(("0", ".")))
 
@@ -161,6 +163,30 @@ def test_what_nothing_explains_is_not_decided(values: list[int], summed: int) ->
     verdict = settle(Decimal(100), open_, Decimal(summed))
     assert bool(verdict.fault) == (summed not in possible)
     assert verdict.behind == (summed < 100)
+
+
+def test_a_large_sum_tells_of_no_small_send() -> None:
+    """What is less than the last digit of a sum is decided by all its digits, or not at all."""
+    known, open_ = Decimal(2 * 10**15), [(IntentId(1), Decimal(1))]
+    assert settle(known, open_, known).taken == frozenset()
+    assert settle(known, open_, known + 1).taken == {1}
+    large = Decimal(3 * 10**17)
+    assert "several choices" in settle(large + 1, open_, large + 3).fault
+    many = [(IntentId(number), Decimal(1)) for number in range(OPEN_MAX + 1)]
+    assert settle(known, many, known).taken == frozenset()
+    assert settle(large + 1, many, large + 3).fault
+
+
+@given(values=st.lists(st.integers(-3, 6).filter(bool), min_size=2, max_size=6), data=st.data())
+def test_some_are_decided_only_in_one_way(values: list[int], data: st.DataObject) -> None:
+    """Of sends of which others may go out again, what is decided is what became of them."""
+    open_ = [(IntentId(number), Decimal(value)) for number, value in enumerate(values)]
+    numbers = st.sets(st.sampled_from(range(len(values))))
+    asked, taken = data.draw(numbers), data.draw(numbers)
+    summed = Decimal(100 + sum(values[each] for each in taken))
+    verdict = settle(Decimal(100), open_, summed, [IntentId(each) for each in asked])
+    if len(asked) < len(values) and not verdict.fault:
+        assert verdict.taken & asked == taken & asked
 
 
 def test_many_open_sends_are_all_or_none() -> None:

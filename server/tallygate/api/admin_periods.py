@@ -4,6 +4,7 @@ Guarantees: what converts is well-formed; a page token is checked like any other
 Refuses to know: rules, storage, and how errors are told.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
@@ -14,13 +15,17 @@ from tallygate.api.paging import decoded, encoded, foreign_token, page_size
 from tallygate.domain import ids
 from tallygate.domain.errors import InvalidField
 from tallygate.domain.period import PeriodKey, PeriodState
-from tallygate.flow.period_orders import PeriodOrder, PeriodOrders
+from tallygate.domain.rollup import digits
+from tallygate.flow.period_orders import PeriodOrder, PeriodOrders, PeriodStory
 from tallygate.gen.v1 import admin_pb2_grpc, period_pb2
-from tallygate.ports.period import BillingPeriod, PeriodQuery
+from tallygate.ports.period import Adjustment, BillingPeriod, FrozenTotal, PeriodQuery
 
 Context = grpc.aio.ServicerContext
 
 PERIODS_PAGE_MAX: Final = 1_000
+# Totals and adjustments of groups, whose values are some kilobyte at most: well below what a
+# message may have.
+ROWS_PAGE_MAX: Final = 1_000
 # East of Greenwich, a first period begins before the epoch.
 START_US_MIN: Final = -(2**53)
 _STATES: Final = {
@@ -62,24 +67,24 @@ class PeriodCalls(admin_pb2_grpc.AdminServiceServicer):
         self, request: period_pb2.GetPeriodRequest, context: "Context[Any, Any]"
     ) -> period_pb2.GetPeriodResponse:
         """Read a period and what was frozen of it."""
-        story = await self._orders.story(
-            ids.tenant_id(request.tenant_id),
-            _start_us(request.start) if request.HasField("start") else None,
-            request.revision,
-        )
+        start_us = _start_us(request.start) if request.HasField("start") else None
+        # Later pages are of the revision that the first one is of, whatever is the newest by then.
+        asked = _rows_from(decoded(request.page_token, 3), start_us, request.revision)
+        story = await self._orders.story(ids.tenant_id(request.tenant_id), *asked[:2])
         response = period_pb2.GetPeriodResponse(period=_message(story.period))
-        for total in story.totals:
+        totals, adjustments = _page(response, story, *asked[1:])
+        for total in totals:
             response.totals.add(
                 meter=total.meter,
                 group=dict(total.group),
-                quantity=str(total.quantity),
+                quantity=digits(total.quantity),
                 count=total.count,
             )
-        for late in story.adjustments:
+        for late in adjustments:
             added = response.adjustments.add(
                 meter=late.meter,
                 group=dict(late.group),
-                quantity=str(late.quantity),
+                quantity=digits(late.quantity),
                 count=late.count,
             )
             if late.closed_start_us is not None:
@@ -121,6 +126,32 @@ class PeriodCalls(admin_pb2_grpc.AdminServiceServicer):
         """Open a closed period again."""
         period = await self._orders.reopen(_order(request))
         return period_pb2.ReopenPeriodResponse(period=_message(period))
+
+
+def _page(
+    response: period_pb2.GetPeriodResponse, story: PeriodStory, revision: int, row: int
+) -> tuple[Sequence[FrozenTotal], Sequence[Adjustment]]:
+    """Return the totals and adjustments from that row on, with the place of those after them."""
+    of, end = len(story.totals), row + ROWS_PAGE_MAX
+    if end < of + len(story.adjustments):
+        place = (story.period.start_us, revision or story.period.revision, end)
+        response.next_page_token = encoded(place)
+    return story.totals[row:end], story.adjustments[max(0, row - of) : max(0, end - of)]
+
+
+def _rows_from(
+    position: list[object], start_us: int | None, revision: int
+) -> tuple[int | None, int, int]:
+    """Return which period, revision and row are asked for."""
+    if not position:
+        return start_us, revision, 0
+    found = [each for each in position if type(each) is int]
+    if len(found) != len(position) or not START_US_MIN <= found[0] < times.INSTANT_US_END:
+        raise foreign_token()
+    of, number, row = found
+    if number < 1 or row < 0 or start_us not in (None, of) or revision not in (0, number):
+        raise foreign_token()
+    return of, number, row
 
 
 def _order(

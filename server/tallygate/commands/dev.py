@@ -13,10 +13,13 @@ from importlib import resources
 from typing import Final
 
 from tallygate.commands.channel import channel
+from tallygate.commands.usage import apply
 from tallygate.domain.errors import CatalogInvalid, CatalogNotLoaded, Fault
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
 from tallygate.settings import Settings
-from tallygate.wiring import Role, Running, running
+from tallygate.wiring.host import Running
+from tallygate.wiring.process import running
+from tallygate.wiring.roles import Role
 from tallygate.wiring.tools import embedded_servers, migrate, read_catalog
 
 EVERYTHING: Final = frozenset(Role)
@@ -27,11 +30,16 @@ READY_POLL_S: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Dev:
-    """A running installation. `embedded` says whether its servers are its own."""
+    """A running installation, and the addresses of its own servers by their settings' names."""
 
     settings: Settings
     process: Running
-    embedded: bool
+    own: tuple[tuple[str, str], ...]
+
+    @property
+    def embedded(self) -> bool:
+        """Whether servers are its own."""
+        return bool(self.own)
 
 
 def demo_file(name: str) -> str:
@@ -40,20 +48,30 @@ def demo_file(name: str) -> str:
 
 
 @asynccontextmanager
-async def development(settings: Settings) -> AsyncIterator[Dev]:
+async def development(settings: Settings, effective_at_us: int | None = None) -> AsyncIterator[Dev]:
     """Start servers where needed, migrate, run every role, and apply the catalog.
 
     The catalog is the one of the settings; without one, the shipped one where none was applied yet.
+    It is in effect from `effective_at_us` on where it is the first.
     """
     document = read_catalog(settings.catalog) if settings.catalog is not None else ""
-    embedded = settings.redis_url is None or settings.postgres_dsn is None
     async with embedded_servers(settings) as complete:
         assert complete.postgres_dsn is not None
         await migrate(complete.postgres_dsn.get_secret_value())
         async with running(complete, EVERYTHING) as process:
-            await _apply_catalog(document, process.control_addresses[0])
+            await _apply_catalog(document, process.control_addresses[0], effective_at_us)
             await _wait_until_ready(process)
-            yield Dev(complete, process, embedded)
+            yield Dev(complete, process, _own(settings, complete))
+
+
+def _own(given: Settings, complete: Settings) -> tuple[tuple[str, str], ...]:
+    """Return what was not given, so that nobody's password is among it."""
+    found = []
+    for name in ("redis_url", "postgres_dsn"):
+        secret = getattr(complete, name)
+        if getattr(given, name) is None:
+            found.append((f"TALLYGATE_{name.upper()}", secret.get_secret_value()))
+    return tuple(found)
 
 
 async def _wait_until_ready(process: Running) -> None:
@@ -65,15 +83,17 @@ async def _wait_until_ready(process: Running) -> None:
         await asyncio.sleep(READY_POLL_S)
 
 
-async def _apply_catalog(document: str, address: str) -> None:
+async def _apply_catalog(document: str, address: str, effective_at_us: int | None) -> None:
     async with channel(address) as lent:
         admin = admin_pb2_grpc.AdminServiceStub(lent)
-        if not document:
-            plans = await admin.ListPlans(admin_pb2.ListPlansRequest())
-            if plans.plans:
-                return
-            document = demo_file("catalog.yaml")
-        reply = await admin.ApplyCatalog(admin_pb2.ApplyCatalogRequest(document=document))
+        plans = await admin.ListPlans(admin_pb2.ListPlansRequest())
+    if not document:
+        if plans.plans:
+            return
+        document = demo_file("catalog.yaml")
+    # On a later start, the first version has its time already.
+    first_us = None if plans.plans else effective_at_us
+    reply = await apply(address, document, effective_at_us=first_us)
     if reply.faults:
         raise CatalogInvalid(
             tuple(

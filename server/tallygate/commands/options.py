@@ -28,6 +28,9 @@ DataDir = Annotated[Path | None, typer.Option(help="Where this installation keep
 Processes = Annotated[
     int | None, typer.Option(help="How many processes serve one TCP port together.")
 ]
+EffectiveAt = Annotated[
+    str, typer.Option("--effective-at", help="When it takes effect; only a first one in the past.")
+]
 CatalogFile = Annotated[Path | None, typer.Option(help="A catalog file.", dir_okay=False)]
 
 

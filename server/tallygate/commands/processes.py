@@ -4,15 +4,15 @@ Guarantees: SIGTERM and SIGINT drain: health turns, calls in flight end, loops f
 Refuses to know: which roles a process has.
 """
 
-import asyncio
-import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from tallygate.commands.signals import stop_signal
 from tallygate.settings import Settings
-from tallygate.wiring import Role, running
 from tallygate.wiring.leftover import needs_group
+from tallygate.wiring.process import running
+from tallygate.wiring.roles import Role
 
 
 class Listening(Protocol):
@@ -40,12 +40,3 @@ async def run_until_told(
     async with start(settings, roles) as process:
         announce(process)
         await stop.wait()
-
-
-def stop_signal() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop

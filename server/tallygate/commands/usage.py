@@ -58,14 +58,16 @@ async def usage(address: str, asked: UsageAsked) -> list[Sheet]:
     ]
 
 
-async def apply(address: str, document: str, *, dry_run: bool) -> admin_pb2.ApplyCatalogResponse:
+async def apply(
+    address: str, document: str, *, dry_run: bool = False, effective_at_us: int | None = None
+) -> admin_pb2.ApplyCatalogResponse:
     """Apply a catalog document, or only show what it would change."""
+    request = admin_pb2.ApplyCatalogRequest(document=document, dry_run=dry_run)
+    if effective_at_us is not None:
+        request.effective_at.FromMicroseconds(effective_at_us)
     async with channel(address) as lent:
         admin = admin_pb2_grpc.AdminServiceStub(lent)
-        return await admin.ApplyCatalog(
-            admin_pb2.ApplyCatalogRequest(document=document, dry_run=dry_run),
-            timeout=CALL_TIMEOUT_S,
-        )
+        return await admin.ApplyCatalog(request, timeout=CALL_TIMEOUT_S)
 
 
 def fault_sheet(reply: admin_pb2.ApplyCatalogResponse) -> Sheet:

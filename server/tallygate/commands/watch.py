@@ -19,7 +19,7 @@ from rich.text import Text
 
 from tallygate.commands.channel import CallFailed, channel
 from tallygate.commands.output import console, errors
-from tallygate.commands.processes import stop_signal
+from tallygate.commands.signals import stop_signal
 from tallygate.gen.v1 import limit_pb2, quota_pb2, quota_pb2_grpc
 
 # A sidecar restarts in about this time; a person hardly notices it.

@@ -9,7 +9,7 @@ import signal
 import sys
 
 from tallygate.commands.output import EXIT_FAILED
-from tallygate.wiring import configure_logging
+from tallygate.wiring.log import configure_logging
 from tallygate.wiring.worker import work
 from tallygate.wiring.worker_line import WorkerLine
 

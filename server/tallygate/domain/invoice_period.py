@@ -9,7 +9,15 @@ from datetime import datetime
 from typing import Final
 
 from tallygate.domain.errors import InvalidField
-from tallygate.domain.window import Calendar, Period, Window, from_datetime, window_at, zone_of
+from tallygate.domain.window import (
+    Calendar,
+    Period,
+    Window,
+    from_datetime,
+    to_datetime,
+    window_at,
+    zone_of,
+)
 
 _MONTH: Final = re.compile(r"(\d{4})-(\d{2})")
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -42,3 +50,13 @@ def period_named(text: str, of: Calendar, field: str = "period") -> Window:
         message = "must be a month (2026-11), a day (2026-11-30) or an instant, as in ISO 8601"
         raise InvalidField(f"{message}, not {text!r}", field=field) from None
     return period_at(of, from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=zone)))
+
+
+def overlapping(invoiced: Window) -> InvalidField:
+    """Return what a period is refused with that overlaps one with an invoice of its own.
+
+    A calendar that changes leaves what has ended as it was; a period by the new one may reach back
+    into it, and its usage would be billed twice.
+    """
+    start, end = (to_datetime(each).isoformat() for each in (invoiced.start_us, invoiced.end_us))
+    return InvalidField(f"overlaps {start} to {end}, which has an invoice", field="period")

@@ -9,16 +9,16 @@ else comes for it is late, and closed once its hash is computed and told. Its re
 sealings: a correction, or closing it again, makes the next one. Earlier ones stay as they were.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Final, assert_never
 
-from tallygate.domain.catalog import Aggregation, LatePolicy, Meter
+from tallygate.domain.catalog import Aggregation, LatePolicy
 from tallygate.domain.completeness import Identity
 from tallygate.domain.errors import TallygateError
 from tallygate.domain.ids import MeterName, TenantId
-from tallygate.domain.rollup import shape_of
 from tallygate.domain.window import HOUR_US, MINUTE_US, Calendar, Period, Window, window_at
 
 # As long as the slowest of the sources that are known to work: journals of a weekend's outage.
@@ -155,7 +155,7 @@ class Figures:
     def quantity(self, aggregation: Aggregation) -> int:
         """Return the one number that a meter of that aggregation is billed by.
 
-        Raises `ValueError` for one that figures do not tell: `unfrozen` keeps those from here.
+        Raises `ValueError` for one that figures do not tell: those are folded.
         """
         match aggregation:
             case Aggregation.COUNT:
@@ -177,12 +177,16 @@ class Figures:
                 assert_never(aggregation)
 
 
-def adjustment(before: Figures, late: Figures, aggregation: Aggregation) -> int:
-    """Return by how much late events change the quantity of a closed period.
+def adjustment(
+    frozen: Figures, late: Figures, billed: int | Decimal, aggregation: Aggregation
+) -> int | Decimal:
+    """Return what is to be billed of a closed period: its number by now, less what has been.
 
-    `before` is what the period was closed with, and all adjustments of it that came earlier.
+    `frozen` is what its newest revision has, `late` all that came and was billed elsewhere, now or
+    before; `billed` is how much of that was. A revision may have in its own totals what has been
+    adjusted before: then this takes it back.
     """
-    return before.merged(late).quantity(aggregation) - before.quantity(aggregation)
+    return frozen.merged(late).quantity(aggregation) - frozen.quantity(aggregation) - billed
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,30 +222,6 @@ def held_because(arrived: Arrived, due_us: int, letters: int) -> Held | None:
     return Held.DEAD_LETTERS if letters else None
 
 
-@dataclass(frozen=True, slots=True)
-class Unfrozen:
-    """Meters whose totals are more than figures of the whole meter, and so are not frozen.
-
-    A period that was used of `meters` is held; of those in `carried`, also one that their last
-    level of before lasts into.
-    """
-
-    meters: frozenset[MeterName] = frozenset()
-    carried: frozenset[MeterName] = frozenset()
-
-
-ALL_FROZEN: Final = Unfrozen()
-
-
-def unfrozen(meters: Iterable[Meter]) -> Unfrozen:
-    """Return which meters' totals are not frozen."""
-    found = [meter for meter in meters if shape_of(meter) is not None]
-    levels = (meter for meter in found if meter.aggregation is Aggregation.TIME_WEIGHTED)
-    return Unfrozen(
-        frozenset(meter.name for meter in found), frozenset(meter.name for meter in levels)
-    )
-
-
 def period_at(calendar: Calendar, instant_us: int) -> Window:
     """Return the billing period that holds an instant; it begins and ends with a whole minute."""
     # An anchor of old may have seconds: the minute that a period begins in is the period's.
@@ -272,14 +252,22 @@ class PeriodKey:
 
 @dataclass(frozen=True, slots=True)
 class MeterTotal:
-    """What a meter added up to when a revision was sealed, by the aggregation it had then."""
+    """What a meter added up to when a revision was sealed, by the aggregation it had then.
+
+    `folded` is its number where figures do not tell it: a whole one, but of levels units times
+    seconds. `carried` is then the level that the period began with.
+    """
 
     meter: MeterName
     aggregation: Aggregation
     figures: Figures
     group: Group = ()
+    folded: int | Decimal | None = None
+    carried: int | None = None
 
     @property
-    def quantity(self) -> int:
+    def quantity(self) -> int | Decimal:
         """The number that the meter is billed by."""
+        if self.folded is not None:
+            return self.folded
         return self.figures.quantity(self.aggregation)

@@ -5,12 +5,13 @@ where it departs from what it was made of, and not where that was handed on; a r
 but for a rollup, which is derived and made anew.
 Refuses to know: where figures are kept, and who carries out a repair.
 
-The ledger is the truth. Each other step is to have what the ledger has, but for what is known to be
-on its way, and for what came late and was put elsewhere. See docs/reconciliation.md.
+The ledger is the truth, while its events are those that it has keys of. Each other step is to have
+what the ledger has, but for what is known to be on its way, and for what came late and was put
+elsewhere. See docs/reconciliation.md.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final, assert_never
@@ -56,21 +57,27 @@ class Verdict(StrEnum):
     EXACT = "exact"
     IN_FLIGHT = "in_flight"
     LATE = "late"
+    ARCHIVED = "archived"
     DRIFT = "drift"
     UNKNOWN = "unknown"
 
 
 class Why(StrEnum):
-    """Why a step has no figure: it keeps none, it may not send, or it could not be asked."""
+    """Why a step has no figure: it keeps none, may not send, or could not be asked.
+
+    Or it takes events to say, and those are in an archive alone.
+    """
 
     NOT_KEPT = "not kept"
     SHADOW = "shadow"
+    ARCHIVED = "archived"
     UNKNOWN = "unknown"
 
 
 class Remedy(StrEnum):
     """What is appended to make a step whole, or for a rollup, made anew."""
 
+    RESTORE = "restore"
     COUNTER_CORRECTION = "counter correction"
     ROLLUP_RECOMPUTE = "rollup recompute"
     REDELIVERY = "redelivery"
@@ -179,6 +186,7 @@ def reconciled(pair: Pair, readings: Sequence[Reading]) -> Reconciled:
     order = {step: place for place, step in enumerate(Step)}
     ordered = sorted(readings, key=lambda each: (order[each.step], each.name))
     weighed: dict[Step, _Weighed] = {}
+    offs: dict[Step, set[Decimal]] = {}
     counted: list[Reading] = []
     drifts: list[Drift] = []
     for reading in ordered:
@@ -186,11 +194,14 @@ def reconciled(pair: Pair, readings: Sequence[Reading]) -> Reconciled:
             counted.append(reading)
             continue
         upstream = next((each for each in UPSTREAM[reading.step] if each in weighed), None)
-        found = _weigh(reading.figure, weighed[upstream] if upstream else None)
+        figure = _despite(reading.figure, weighed.get(Step.LEDGER))
+        found = _weigh(figure, weighed[upstream] if upstream else None)
         counted.append(Reading(reading.step, found.figure, reading.name))
         weighed.setdefault(reading.step, found)
+        offs.setdefault(reading.step, set()).add(found.off)
         if found.off:
-            handed_on = upstream is not None and weighed[upstream].off == found.off
+            # Of several rollups it may have been made of any.
+            handed_on = upstream is not None and found.off in offs[upstream]
             follows = upstream if handed_on else None
             drifts.append(Drift(reading.step, reading.name, found.off, follows))
     return Reconciled(
@@ -202,9 +213,20 @@ def reconciled(pair: Pair, readings: Sequence[Reading]) -> Reconciled:
     )
 
 
+def _despite(figure: Figure, ledger: _Weighed | None) -> Figure:
+    """Return a figure that has what the ledger lacks: what is due was worked out of what it has."""
+    if figure.due is None or ledger is None or ledger.off == NONE:
+        return figure
+    lacks = EXACT.minus(ledger.off)
+    same = EXACT.subtract(figure.units, figure.due) == lacks
+    return replace(figure, due=figure.units) if same else figure
+
+
 def _weigh(figure: Figure, upstream: _Weighed | None) -> _Weighed:
     if upstream is None:
-        return _Weighed(figure, NONE, figure.units)
+        # A ledger that says itself what it lacks.
+        expected = figure.units if figure.due is None else figure.due
+        return _Weighed(figure, EXACT.subtract(figure.units, expected), expected)
     truth = upstream.expected
     if figure.due is not None:
         elsewhere = EXACT.add(figure.late, figure.aside)
@@ -222,8 +244,13 @@ def _verdict(readings: Sequence[Reading], drifts: Sequence[Drift]) -> Verdict:
     if drifts:
         return Verdict.DRIFT
     ledger = any(each.step is Step.LEDGER for each in readings if isinstance(each.figure, Figure))
+    if any(each.why is Why.UNKNOWN for each in absent):
+        return Verdict.UNKNOWN
+    # What is left of it agrees, and there is nothing that could ever say more.
+    if any(each.why is Why.ARCHIVED for each in absent):
+        return Verdict.ARCHIVED
     # One figure alone agrees with nothing.
-    if not ledger or len(figures) < 2 or any(each.why is Why.UNKNOWN for each in absent):
+    if not ledger or len(figures) < 2:
         return Verdict.UNKNOWN
     if any(each.in_flight for each in figures):
         return Verdict.IN_FLIGHT
@@ -244,7 +271,7 @@ def _repair(drift: Drift) -> Repair:
 def _remedy(step: Step, units: Decimal) -> tuple[Remedy, str]:
     match step:
         case Step.LEDGER:
-            raise AssertionError("the ledger is the truth")
+            return Remedy.RESTORE, "the events that keys name, from a backup or an archive"
         case Step.COUNTER:
             return Remedy.COUNTER_CORRECTION, "a correction of the counter, as of a duplicate"
         case Step.ROLLUP:

@@ -21,6 +21,8 @@ LATE_US: Final = 30 * DAY_US
 CANCEL_WITHIN_US: Final = 23 * HOUR_US
 # The code of a send whose idempotency key has an error for an answer, and so for a day.
 KEY_BURNT: Final = "idempotency_key_burnt"
+# The code of a send that no sum has told of.
+UNDECIDED: Final = "undecided"
 
 
 class Move(StrEnum):

@@ -57,7 +57,8 @@ def for_usage(price: Price, quantity: Decimal, included: int, of: Stretch, curre
     free = included
     if price.prorate and included != UNLIMITED:
         free = units_share(included, of.part_us, of.whole_us)
-    units = max(ZERO, quantity - free)
+    # What is unlimited has no end, where a sum goes on beyond the largest number for it.
+    units = ZERO if included == UNLIMITED else max(ZERO, quantity - free)
     if quantity < 0:
         linear = price.model in (PriceModel.PER_UNIT, PriceModel.PERCENTAGE) and not included
         units = quantity if linear else ZERO

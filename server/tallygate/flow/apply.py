@@ -25,6 +25,7 @@ from tallygate.domain.errors import (
 )
 from tallygate.domain.ids import PlanName, TenantId
 from tallygate.domain.path_fault import PathFault
+from tallygate.domain.window import DAY_US
 from tallygate.ports import CatalogChange, CatalogDocuments, CatalogStore, Clock
 
 CHANGES_SHOWN_MAX: Final = 1_000
@@ -33,6 +34,8 @@ FAULTS_TOLD_MAX: Final = 1_000
 # the other has come to an end, so that this is a bound on rare luck and not on load.
 CHANGE_TRIES_MAX: Final = 5
 USERS_COUNTED_MAX: Final = 1_000
+# Of the first version: the year that a new installation may bring along, and its last month.
+FIRST_BACK_US: Final = 400 * DAY_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,10 @@ class Apply:
     async def _apply(self, wanted: _Wanted, options: ApplyOptions) -> Applied:
         now_us = self._clock.now_us()
         effective_at_us = options.effective_at_us or now_us
-        if effective_at_us < now_us:
+        # Before the first version nothing was decided or billed by another: usage of the time
+        # before can be brought along with the prices that it had.
+        back_us = 0 if wanted.newest.version else FIRST_BACK_US
+        if effective_at_us < now_us - back_us:
             raise InvalidField("must not be in the past", field="effective_at")
         known = await self._known(wanted.tenants)
         await self._check(wanted, known)

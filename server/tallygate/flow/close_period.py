@@ -24,15 +24,15 @@ from tallygate.domain.period import (
     following,
     held_because,
     period_at,
-    unfrozen,
 )
 from tallygate.domain.window import DAY_US, Calendar
-from tallygate.flow.cover_period import cover, differences
+from tallygate.flow.finish_period import FinishPeriod
 from tallygate.ports import CatalogStore, Clock
 from tallygate.ports.period import (
     Due,
     Ended,
     KnownTenant,
+    PeriodFolds,
     PeriodLedger,
     PeriodReader,
     Sealed,
@@ -109,6 +109,7 @@ class ClosingParts:
     catalogs: CatalogStore
     arrivals: Arrivals
     clock: Clock
+    folds: PeriodFolds
     observer: PeriodObserver = field(default_factory=SilentPeriodObserver)
 
 
@@ -130,6 +131,7 @@ class ClosePeriods:
     def __init__(self, parts: ClosingParts, options: ClosingOptions) -> None:
         self._parts = parts
         self._options = options
+        self._finishing = FinishPeriod(parts.ledger, parts.reader, parts.folds)
         self._after = ""
         self._sweep_at = float("-inf")
         self._count_at = float("-inf")
@@ -220,22 +222,20 @@ class ClosePeriods:
         What was accepted before now is looked for after it: whatever was due is due before that.
         """
         parts, options = self._parts, self._options
-        others = unfrozen(catalog.meters.values())
-        due = await parts.ledger.due(now_us, DUE_MAX, others)
+        due = await parts.ledger.due(now_us, DUE_MAX)
         keys, held, lost = await self._judged(due, now_us) if due else ([], 0, 0)
         room = SEAL_MAX - len(keys[:SEAL_MAX])
         if room:
-            keys += await parts.ledger.waiting(options.correction_delay_s, room, others)
+            keys += await parts.ledger.waiting(options.correction_delay_s, room)
         if not keys:
             return 0, held
         sealed = await parts.ledger.seal(
             Sealing(
                 keys[:SEAL_MAX],
-                {meter.name: meter.aggregation for meter in catalog.meters.values()},
+                catalog.meters,
                 now_us,
                 self._history_us(catalog),
                 lost,
-                others,
             )
         )
         await self._begin_earlier(sealed, now_us)
@@ -252,10 +252,7 @@ class ClosePeriods:
         for each in due:
             key = PeriodKey(each.period.tenant_id, each.period.start_us)
             reason = held_because(arrived, each.period.due_us, each.letters)
-            if each.unfrozen:
-                # Nobody's word makes totals of what is not frozen.
-                reason = Held.METER_NOT_FROZEN
-            elif reason is not None and each.accept_missing:
+            if reason is not None and each.accept_missing:
                 # Until the next number is lost, nobody has to say it again.
                 lost = arrived.counted.lost if arrived.counted is not None else 0
                 reason = None
@@ -295,31 +292,18 @@ class ClosePeriods:
         return closed
 
     async def _finish(self, revision: SealedRevision, now_us: int) -> bool:
-        """Hash a revision, hold it against its totals, and close it; say whether it was not."""
+        """Close a sealed revision unless something speaks against it; say whether it was not."""
         parts = self._parts
 
         async def keep_leading(_leaves: int) -> None:
             await parts.ledger.lead(self._options.holder, LEASE_MS)
 
         started = parts.clock.monotonic()
-        key, number = revision.span.key, revision.revision
-        await keep_leading(0)
-        covered = await cover(parts.ledger, revision, keep_leading)
-        place = (key.tenant_id, key.start_us)
-        found = differences(
-            covered,
-            await parts.reader.frozen(*place, number),
-            await parts.reader.frozen(*place, number - 1) if number > 1 else (),
-            await parts.reader.adjustments(*place, number) if number == 1 else (),
-        )
-        if found and not revision.accept_missing:
-            await parts.ledger.hold({key: Held.TOTALS_DIFFER}, now_us)
-            return False
-        if not await parts.ledger.close(revision, covered, now_us):
-            return False
-        seconds = parts.clock.monotonic() - started
-        parts.observer.closed(revision.cause, covered.events, seconds)
-        return True
+        found = await self._finishing.finish(revision, now_us, keep_leading)
+        if found.closed:
+            seconds = parts.clock.monotonic() - started
+            parts.observer.closed(revision.cause, found.covered.events, seconds)
+        return found.closed
 
     async def _calendars(self, ids: Sequence[TenantId]) -> Mapping[TenantId, Calendar]:
         """Return tenants' calendars; who is not declared has calendar months in UTC."""

@@ -20,6 +20,7 @@ from tallygate.domain.compare import Compared, Entry, Match, Parity, Tolerance, 
 from tallygate.domain.errors import InvalidField
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.other_export import OtherRow
+from tallygate.domain.period_chain import Chain
 from tallygate.domain.window import (
     DAY_US,
     HOUR_US,
@@ -30,12 +31,13 @@ from tallygate.domain.window import (
     window_at,
 )
 from tallygate.ports.compare import ComparedUsage, EntrySort, OurUsage
+from tallygate.ports.period_chain import PeriodChains
 
 # Rows whose tenants are looked up at once.
 ROWS_PAGE: Final = 5_000
 
 Note = Callable[[int], None]
-Calendars = Mapping[TenantId, Calendar]
+Chains = Mapping[TenantId, Chain]
 
 
 class By(StrEnum):
@@ -88,11 +90,15 @@ class CompareOptions:
 
 @dataclass(frozen=True, slots=True)
 class CompareParts:
-    """What is compared, and what sorts theirs."""
+    """What is compared, and what sorts theirs.
+
+    Without `chains` billing periods are those of the calendars alone.
+    """
 
     usage: ComparedUsage
     tenants: TenantsNamed
     sort: EntrySort
+    chains: PeriodChains | None = None
 
 
 @dataclass(slots=True)
@@ -167,9 +173,10 @@ class Compare:
         found = self._found
         low, high = self._options.from_us, self._options.to_us
         while page := list(islice(rows, ROWS_PAGE)):
-            calendars = await self._calendars({row.tenant_id for row in page})
+            times = [row.time_us for row in page]
+            chains = await self._chains({row.tenant_id for row in page}, min(times), max(times))
             for row in page:
-                window = self._window(row.tenant_id, row.time_us, calendars)
+                window = self._window(row.tenant_id, row.time_us, chains)
                 found.rows += 1
                 if window is None or not _within(window, low, high):
                     found.outside += 1
@@ -199,11 +206,11 @@ class Compare:
             else usage.buckets(asked, _GRAINS[options.by][0], options.figure)
         )
         last: Entry | None = None
-        calendars: Calendars = {}
+        chains: Chains = {}
         async for row in rows:
-            if options.by is By.PERIOD and row.tenant_id not in calendars:
-                calendars = await self._calendars({row.tenant_id})
-            window = self._window(row.tenant_id, row.bucket_us, calendars)
+            if options.by is By.PERIOD and row.tenant_id not in chains:
+                chains = await self._chains({row.tenant_id}, asked.from_us, asked.to_us)
+            window = self._window(row.tenant_id, row.bucket_us, chains)
             if window is None or not _within(window, asked.from_us, asked.to_us):
                 continue
             entry = Entry(row.tenant_id, row.meter, window.start_us, row.units, row.event_id)
@@ -216,7 +223,7 @@ class Compare:
         if last is not None:
             yield last
 
-    def _window(self, tenant_id: TenantId, at_us: int, calendars: Calendars) -> Window | None:
+    def _window(self, tenant_id: TenantId, at_us: int, chains: Chains) -> Window | None:
         """Return the bucket of an instant; None where it lies outside of what is compared."""
         options = self._options
         match options.by:
@@ -227,16 +234,24 @@ class Compare:
             case By.MONTH:
                 return _month(at_us - at_us % DAY_US)
             case By.PERIOD:
-                calendar = calendars.get(tenant_id, Calendar())
-                return window_at(Period.BILLING_PERIOD, calendar, at_us)
+                return chains[tenant_id].at(at_us)
             case By.TOTAL:
                 return _total(options, at_us)
 
-    async def _calendars(self, ids: set[TenantId]) -> Calendars:
+    async def _chains(self, ids: set[TenantId], from_us: int, to_us: int) -> Chains:
+        """Return the billing periods of tenants, as far as they touch a stretch."""
         if self._options.by is not By.PERIOD:
             return {}
-        tenants = await self._parts.tenants.tenants_named(sorted(ids))
-        return {each: tenants[each].calendar if each in tenants else Calendar() for each in ids}
+        parts, named = self._parts, sorted(ids)
+        tenants = await parts.tenants.tenants_named(named)
+        kept = await parts.chains.around(named, from_us, to_us) if parts.chains else {}
+        return {
+            each: Chain(
+                tenants[each].calendar if each in tenants else Calendar(),
+                tuple(kept.get(each, ())),
+            )
+            for each in ids
+        }
 
     def _compare(self, here: Entry | None, there: Entry | None) -> None:
         options, found = self._options, self._found

@@ -7,13 +7,13 @@ the events it was made of.
 Refuses to know: SQL, and what is done with a difference.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tallygate.domain.ids import MeterName
 from tallygate.domain.period import Figures, MeterTotal
 from tallygate.domain.period_digest import Covered, LeafKind, PeriodDigest
-from tallygate.ports.period import Adjustment, CoveredEvents, SealedRevision
+from tallygate.ports.period import CoveredEvents, SealedRevision
 
 # Between two looks at the lease: a piece of the ledger is read in a second or so.
 LEAVES_PER_TURN = 10_000
@@ -51,14 +51,14 @@ def differences(
     covered: Covered,
     frozen: Sequence[MeterTotal],
     before: Sequence[MeterTotal],
-    adjustments: Sequence[Adjustment],
+    adjusted: Sequence[tuple[MeterName, int]],
 ) -> list[Difference]:
     """Return where totals are not what the events and the revision before add up to.
 
-    `before` are the totals of the revision before, none for the first.
+    `before` are the totals of the revision before, none for the first; `adjusted` is of how many
+    uses of a meter others' adjustments are.
     """
-    whole = {each.meter: each.figures for each in frozen if not each.group}
-    past = {each.meter: each.figures for each in before if not each.group}
+    whole, past = _by_meter(frozen), _by_meter(before)
     found: list[Difference] = []
     for meter in sorted({*whole, *past, *(meter for _, meter in covered.figures)}):
         events = past.get(meter, Figures())
@@ -68,8 +68,16 @@ def differences(
         if total != events:
             found.append(Difference(meter, LeafKind.EVENTS, total, events))
         # Of what is billed for others, the uses are counted; amounts are by the meter's rule.
-        uses = sum(each.count for each in adjustments if each.meter == meter and not each.group)
+        uses = sum(count for name, count in adjusted if name == meter)
         late = covered.figures.get((LeafKind.ADJUSTED, meter), Figures())
         if uses != late.count:
             found.append(Difference(meter, LeafKind.ADJUSTED, Figures(count=uses), late))
+    return found
+
+
+def _by_meter(totals: Iterable[MeterTotal]) -> Mapping[MeterName, Figures]:
+    """Return what all groups of each meter add up to."""
+    found: dict[MeterName, Figures] = {}
+    for each in totals:
+        found[each.meter] = found.get(each.meter, Figures()).merged(each.figures)
     return found

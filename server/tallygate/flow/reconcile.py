@@ -9,8 +9,9 @@ Refuses to know: SQL, Redis, Stripe, and how results are shown.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final, Protocol
 
@@ -20,6 +21,7 @@ from tallygate.domain.catalog import Aggregation, Catalog, Tenant, default_tenan
 from tallygate.domain.drift import Figures
 from tallygate.domain.errors import UnknownTenant
 from tallygate.domain.ids import MeterName, PlanName, TenantId
+from tallygate.domain.period_chain import Chain
 from tallygate.domain.reconcile import (
     NONE,
     Absent,
@@ -32,12 +34,14 @@ from tallygate.domain.reconcile import (
     Why,
     reconciled,
 )
-from tallygate.domain.window import DAY_US, MINUTE_US, Calendar, Period, to_datetime, window_at
+from tallygate.domain.window import DAY_US, MINUTE_US, Calendar, Window, to_datetime
 from tallygate.ports import Clock
+from tallygate.ports.period_chain import PeriodChains
 from tallygate.ports.rebuild import Declared
 from tallygate.ports.reconcile import (
     FigureSource,
     PeriodAsked,
+    PeriodUsage,
     ReconcileReads,
     ReconcileStore,
     RunPart,
@@ -53,6 +57,7 @@ PAUSE_S: Final = 1.5
 ALL: Final = MeterName("")
 NOTHING: Final = Figure(NONE)
 CUT: Final = Absent(Why.NOT_KEPT, "the period does not begin and end with a minute")
+PART_ARCHIVED: Final = Absent(Why.ARCHIVED, "events of a part of the period are archived")
 # Of who is not declared, whose limits nobody asks for.
 PLANLESS: Final = PlanName("")
 
@@ -63,13 +68,15 @@ Wait = Callable[[float], Awaitable[None]]
 class ReconcileParts:
     """What is reconciled: sources in the order in which they are read, the newest facts first.
 
-    The ledger comes last: what is in flight at any other step is then in it.
+    The ledger comes last: what is in flight at any other step is then in it. Without `chains`
+    periods are those of the calendars alone.
     """
 
     sources: Sequence[FigureSource]
     declared: Declared
     clock: Clock
     wait: Wait = asyncio.sleep
+    chains: PeriodChains | None = None
 
 
 class Reconcile:
@@ -86,13 +93,13 @@ class Reconcile:
         now_us = self._parts.clock.now_us()
         catalog = await self._parts.declared.effective(now_us) or Catalog()
         known = await self._parts.declared.tenants_named(ids)
-        found: list[PeriodAsked] = []
+        found: list[Tenant] = []
         for each in ids:
             tenant = known.get(each) or default_tenant(catalog, each)
             if tenant is None:
                 raise UnknownTenant(field="TENANT")
-            found += _periods(tenant, now_us, at_us)
-        return found
+            found.append(tenant)
+        return await self._periods(found, now_us, at_us)
 
     async def known(self, ids: Sequence[TenantId], at_us: int | None = None) -> list[PeriodAsked]:
         """Return the same of tenants that have usage, also of those that nobody declares."""
@@ -100,7 +107,13 @@ class Reconcile:
         known = await self._parts.declared.tenants_named(ids)
         # Usage of who is not declared any more is in the calendar's own periods.
         tenants = [known.get(each) or Tenant(each, PLANLESS, Calendar()) for each in ids]
-        return [period for tenant in tenants for period in _periods(tenant, now_us, at_us)]
+        return await self._periods(tenants, now_us, at_us)
+
+    async def of_period(self, tenant_id: TenantId, period: Window) -> list[Reconciled]:
+        """Return what each meter of a tenant came to in a period, as whoever invoices it asks."""
+        known = await self._parts.declared.tenants_named([tenant_id])
+        tenant = known.get(tenant_id) or Tenant(tenant_id, PLANLESS, Calendar())
+        return await self.of([PeriodAsked(tenant, period)])
 
     async def of(self, asked: Sequence[PeriodAsked]) -> list[Reconciled]:
         """Return what each meter with usage in these periods came to.
@@ -120,6 +133,26 @@ class Reconcile:
             again = [each for each in asked if (each.tenant.tenant_id, each.period) in doubtful]
             found |= await self._look(again)
         return list(found.values())
+
+    async def _periods(
+        self, tenants: Sequence[Tenant], now_us: int, at_us: int | None
+    ) -> list[PeriodAsked]:
+        """Return each tenant's period at an instant; without one, its last and its current one."""
+        instant_us = now_us if at_us is None else at_us
+        ids = [each.tenant_id for each in tenants]
+        kept = (
+            await self._parts.chains.around(ids, instant_us, instant_us)
+            if (self._parts.chains is not None)
+            else {}
+        )
+        found: list[PeriodAsked] = []
+        for tenant in tenants:
+            chain = Chain(tenant.calendar, tuple(kept.get(tenant.tenant_id, ())))
+            current = chain.at(instant_us)
+            if at_us is None:
+                found.append(PeriodAsked(tenant, chain.before(current)))
+            found.append(PeriodAsked(tenant, current))
+        return found
 
     async def _look(self, asked: Sequence[PeriodAsked]) -> dict[Pair, Reconciled]:
         rows: list[StepReading] = []
@@ -156,13 +189,17 @@ class LedgerFigures:
         found: list[StepReading] = []
         for each in await self._reads.usage(asked):
             meter = catalog.meters.get(each.meter)
-            taken = meter.aggregation if meter is not None else Aggregation.SUM
+            aggregation = meter.aggregation if meter is not None else Aggregation.SUM
             period = asked[each.ask].period
             # Minutes that a period cuts say nothing of either part.
             whole = not period.start_us % MINUTE_US and not period.end_us % MINUTE_US
-            rollup = _taken(each.rollup, taken) if whole else CUT
-            for step, figure in ((Step.LEDGER, _taken(each.ledger, taken)), (Step.ROLLUP, rollup)):
+            rollup = taken(each.rollup, aggregation) if whole else CUT
+            ledger = PART_ARCHIVED if each.archived else _ledger(each, aggregation)
+            for step, figure in ((Step.LEDGER, ledger), (Step.ROLLUP, rollup)):
                 found.append(StepReading(each.ask, each.meter, Reading(step, figure)))
+            for name, figures in sorted(each.others.items()) if whole else ():
+                reading = Reading(Step.ROLLUP, taken(figures, aggregation), name)
+                found.append(StepReading(each.ask, each.meter, reading))
         return found
 
 
@@ -198,7 +235,10 @@ class ReconcileObserver(Protocol):
     def reconciled(
         self, state: RunState, verdicts: Mapping[str, int], drift_units: Mapping[str, Decimal]
     ) -> None:
-        """The run that was finished last came to this."""
+        """The daily run that was finished last came to this."""
+
+    def checked(self, kind: str, verdicts: Mapping[str, int]) -> None:
+        """So many pairs came to each verdict in a part of a run of that kind."""
 
     def aged(self, seconds: float) -> None:
         """It was finished so long ago."""
@@ -251,6 +291,8 @@ class DailyReconcile:
         if new is None:
             # Another process has come further: what it has stored is where this one goes on.
             return DailyCounts(more=True)
+        verdicts = Counter(each.verdict.value for each in results)
+        parts.observer.checked("daily", verdicts)
         return DailyCounts(len(results), new, more=not last)
 
     async def _show(self, now_us: int) -> None:
@@ -264,14 +306,6 @@ class DailyReconcile:
             observer.reconciled(newest, verdicts, units)
             self._shown = newest.run_id
         observer.aged(max(0, now_us - newest.finished_us) / 1_000_000)
-
-
-def _periods(tenant: Tenant, now_us: int, at_us: int | None) -> list[PeriodAsked]:
-    current = window_at(Period.BILLING_PERIOD, tenant.calendar, now_us if at_us is None else at_us)
-    if at_us is not None:
-        return [PeriodAsked(tenant, current)]
-    last = window_at(Period.BILLING_PERIOD, tenant.calendar, current.start_us - 1)
-    return [PeriodAsked(tenant, last), PeriodAsked(tenant, current)]
 
 
 def _fill(readings: list[Reading], general: Reading) -> None:
@@ -297,7 +331,15 @@ def _with_ledger(readings: Sequence[Reading]) -> Sequence[Reading]:
     return [*readings, *(Reading(step, NOTHING) for step in (Step.LEDGER, Step.ROLLUP))]
 
 
-def _taken(figures: Figures, aggregation: Aggregation) -> Figure:
+def _ledger(of: PeriodUsage, aggregation: Aggregation) -> Figure:
+    """Return what events come to; where keys say that some are gone, rollups still have them."""
+    figure = taken(of.ledger, aggregation)
+    if of.keyless and of.ledger.count != of.rollup.count:
+        return replace(figure, due=taken(of.rollup, aggregation).units)
+    return figure
+
+
+def taken(figures: Figures, aggregation: Aggregation) -> Figure:
     """Return the figure by which a meter is taken; its units where rollups of all say no more."""
     plain = aggregation if aggregation in PLAIN else Aggregation.SUM
     return Figure(quantity_of(plain, Billed(figures.count, figures.sum, figures.max, figures.min)))

@@ -19,8 +19,9 @@ from tallygate.domain.errors import InvalidField, NotFound
 from tallygate.domain.ids import MeterName
 from tallygate.domain.path_fault import closest
 from tallygate.domain.rollup import shape_of
-from tallygate.domain.window import DAY_US, HOUR_US, Window
+from tallygate.domain.window import DAY_US, HOUR_US, NO_END_US, Window
 from tallygate.ports import CatalogStore, Clock
+from tallygate.ports.export import EventsArchived
 from tallygate.ports.rollups import Rollups, UsedDay
 
 # A second or two of work: a ledger transaction waits five for a lock.
@@ -93,8 +94,10 @@ class KeepRollups:
         lacking = [state for state in states if not state.whole]
         self._observer.incomplete(len(lacking))
         steps = 0
-        if lacking:
-            steps = await self._some(lacking[0].number)
+        for state in lacking:
+            steps = await self._some(state.number)
+            if steps:
+                break
         purged = await self._rollups.purge(PURGED_GROUPS_MAX)
         return RemakeCounts(switched, steps, purged)
 
@@ -106,7 +109,8 @@ class KeepRollups:
     ) -> int:
         """Make a meter's rollups anew, of whole hours or of all time; return how many steps.
 
-        Raises `NotFound` for a meter that the catalog does not have, and `InvalidField` for one
+        Days whose events were dropped stay as they are. Raises `EventsArchived` where the window
+        has one, `NotFound` for a meter that the catalog does not have, and `InvalidField` for one
         without rollups of its own, or a window that is none.
         """
         catalog = await self._catalogs.effective(self._clock.now_us())
@@ -115,13 +119,18 @@ class KeepRollups:
         numbers = {state.meter: state.number for state in await self._rollups.shapes()}
         number, made = numbers.get(meter, 0), 0
         days = await self._rollups.days(number)
+        gone = [day for day in days if day.archived]
+        if window is not None and any(
+            day.start_us < window.end_us and window.start_us < day.start_us + DAY_US for day in gone
+        ):
+            raise EventsArchived("events of the window are in an archive alone", field="from")
         for step in steps_of(days, window):
             if not await self._rollups.rebuild(number, step.hours, step.hours):
                 return made
             made += 1
             note(step.events)
         if window is None:
-            await self._rollups.rebuild(number, _last_hour(days), None)
+            await self._rollups.rebuild(number, _last_hour(days), _whole_from(days))
         return made
 
     async def states(self) -> list[MeterRollups]:
@@ -147,15 +156,18 @@ class KeepRollups:
     async def _some(self, number: int) -> int:
         """Make the oldest days that lack events whole, about as many as a step takes."""
         days = await self._rollups.days(number)
-        lacking = [day for day in days if not day.whole]
-        chunk = next(_chunks(lacking), [])
+        lacking = [day for day in days if not day.whole and not day.archived]
+        if not lacking and any(day.archived and not day.whole for day in days):
+            # What these lack nobody can give them: what asks for them is refused for good.
+            return 0
+        chunk = next(_chunks([day for day in days if day.archived or not day.whole]), [])
         steps = list(steps_of(chunk))
         for step in steps:
             if not await self._rollups.rebuild(number, step.hours, step.hours):
                 return 0
         if len(chunk) == len(lacking):
             # Days that come to be used later are whole from their first event on.
-            await self._rollups.rebuild(number, _last_hour(days), None)
+            await self._rollups.rebuild(number, _last_hour(days), _whole_from(days))
         return len(steps) or 1
 
 
@@ -170,7 +182,8 @@ class StepOf:
 def steps_of(days: Sequence[UsedDay], window: Window | None = None) -> Iterator[StepOf]:
     """Iterate over what makes days anew, oldest first, only hours of the window if there is one.
 
-    A step has days with as many events as it may read; a day with more is divided into hours.
+    A step has days with as many events as it may read; a day with more is divided into hours. None
+    has a day whose events were dropped.
     """
     for chunk in _chunks(days):
         start_us, end_us = chunk[0].start_us, chunk[-1].start_us + DAY_US
@@ -189,10 +202,13 @@ def steps_of(days: Sequence[UsedDay], window: Window | None = None) -> Iterator[
 def _chunks(days: Sequence[UsedDay]) -> Iterator[list[UsedDay]]:
     chunk: list[UsedDay] = []
     for day in days:
-        if chunk and sum(each.events for each in chunk) + day.events > STEP_EVENTS_MAX:
+        full = sum(each.events for each in chunk) + day.events > STEP_EVENTS_MAX
+        if chunk and (full or day.archived):
             yield chunk
             chunk = []
-        chunk.append(day)
+        # Made anew of nothing, it would lose what it has.
+        if not day.archived:
+            chunk.append(day)
     if chunk:
         yield chunk
 
@@ -201,6 +217,12 @@ def _last_hour(days: Sequence[UsedDay]) -> Window:
     """Return an hour that is cheap to make anew: the first after all usage."""
     start_us = days[-1].start_us + DAY_US if days else 0
     return Window(start_us, start_us + HOUR_US)
+
+
+def _whole_from(days: Sequence[UsedDay]) -> Window | None:
+    """Return from when on rollups are whole once all that can be was made anew, None for ever."""
+    lost = [day.start_us for day in days if day.archived and not day.whole]
+    return Window(max(lost) + DAY_US, NO_END_US) if lost else None
 
 
 def _checked(catalog: Catalog, meter: MeterName, window: Window | None) -> None:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Final, assert_never
 
 from tallygate.domain.stripe_intent import Intent, IntentKind, SendState, made_again
-from tallygate.domain.stripe_retry import RETRY_WITHIN_US
+from tallygate.domain.stripe_retry import RETRY_WITHIN_US, UNDECIDED
 from tallygate.domain.stripe_sync import value_faults
 from tallygate.domain.window import SECOND_US
 from tallygate.flow.loop import LoopOptions, backoff_ms
 from tallygate.flow.stripe_gate import Gate
-from tallygate.flow.stripe_settle import ASK_AGAIN_US, UNDECIDED
+from tallygate.flow.stripe_settle import ASK_AGAIN_US
 from tallygate.ports import Clock
 from tallygate.ports.stripe import Answer, Outcome
 from tallygate.ports.stripe_store import Claimed, SendResult

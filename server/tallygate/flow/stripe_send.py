@@ -20,10 +20,10 @@ from typing import Final, Protocol
 from tallygate.domain.errors import TallygateError
 from tallygate.domain.ids import MeterName
 from tallygate.domain.stripe_intent import Intent, IntentKind, SendState
-from tallygate.domain.stripe_retry import Move, move_of
+from tallygate.domain.stripe_retry import UNDECIDED, Move, move_of
 from tallygate.flow.stripe_gate import Gate
 from tallygate.flow.stripe_judge import Judge
-from tallygate.flow.stripe_settle import UNDECIDED, Settler
+from tallygate.flow.stripe_settle import Settler
 from tallygate.ports import Clock
 from tallygate.ports.stripe import Answer, Outcome, StripeApi, StripeRefused, StripeSilent
 from tallygate.ports.stripe_store import Claim, Claimed, SendResult, StripeSends

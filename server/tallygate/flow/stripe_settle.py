@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Final
 
 from tallygate.domain.stripe_intent import Intent, IntentKind, SendState, made_again
-from tallygate.domain.stripe_retry import KEY_BURNT, is_too_old
+from tallygate.domain.stripe_retry import KEY_BURNT, UNDECIDED, is_too_old
 from tallygate.domain.stripe_settle import settle
 from tallygate.domain.window import HOUR_US, MINUTE_US, Window
 from tallygate.ports import Clock
@@ -25,7 +25,6 @@ from tallygate.ports.stripe_store import Claimed, PeriodSend, SendResult, Stripe
 SUMMED_AFTER_US: Final = 15 * MINUTE_US
 # A sum that lacks what is known to be in it is asked for again; for this long after the doubt.
 BEHIND_UNTIL_US: Final = 48 * HOUR_US
-UNDECIDED: Final = "undecided"
 # What waits for people is not due; a sender that finds it must not ask each second.
 ASK_AGAIN_US: Final = 6 * HOUR_US
 
@@ -49,9 +48,12 @@ class Settler:
     async def settle(self, claimed: Sequence[Claimed]) -> Settlement:
         """Judge sends of one lane. Raises `StripeSilent` or the store's error; nothing is lost."""
         found = Settlement()
-        for period_us in sorted({each.intent.place.period_start_us for each in claimed}):
-            of_period = [each for each in claimed if each.intent.place.period_start_us == period_us]
-            await self._period(of_period, found)
+        by_sum: dict[tuple[int, str], list[Claimed]] = {}
+        for each in claimed:
+            place = (each.intent.place.period_start_us, each.intent.event_name)
+            by_sum.setdefault(place, []).append(each)
+        for _, of_sum in sorted(by_sum.items()):
+            await self._period(of_sum, found)
         return found
 
     async def look_up(self, claimed: Claimed) -> SendResult:
@@ -77,7 +79,9 @@ class Settler:
         # Stripe sums up goes by times alone, and so does what it is held against.
         end_us = max(each.intent.place.period_end_us for each in claimed)
         window = Window(place.period_start_us, min(end_us, now_us - now_us % MINUTE_US + MINUTE_US))
-        sends = await self._sends.period(intent.destination, place.customer, place.meter, window)
+        sends = await self._sends.period(
+            intent.destination, place.customer, intent.event_name, window
+        )
         ours = {each.intent_id for each in claimed}
         # Those that may still be repeated are in doubt as well, so all are told apart together.
         known = [send for send in sends if not send.open and send.intent_id not in ours]
@@ -106,6 +110,7 @@ class Settler:
             sum((send.value for send in known), Decimal(0)),
             [(send.intent_id, send.value) for send in open_],
             summed,
+            [each.intent_id for each in claimed],
         )
         first_us = min(each.first_us for each in claimed)
         if verdict.behind and now_us - first_us < BEHIND_UNTIL_US:

@@ -8,12 +8,12 @@ A method that reaches a server raises `BackendUnavailable` when it does not answ
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Protocol
 
-from tallygate.domain.catalog import Aggregation
+from tallygate.domain.catalog import Meter
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.period import (
-    ALL_FROZEN,
     Cause,
     Group,
     Held,
@@ -21,17 +21,17 @@ from tallygate.domain.period import (
     PeriodKey,
     PeriodState,
     Placed,
-    Unfrozen,
 )
 from tallygate.domain.period_digest import Covered, Leaf
+from tallygate.domain.period_fold import Fold
 
 
 @dataclass(frozen=True, slots=True)
 class BillingPeriod:
     """One period of a tenant, `start_us <= event_time < end_us`, both whole minutes.
 
-    `revision` is the newest that was sealed, 0 for none: the totals of revisions 1 to that are
-    readable as soon as the state is `sealed`, and told with their hash once it is `closed`.
+    `revision` is the newest that was sealed, 0 for none. Totals that figures tell are readable as
+    soon as the state is `sealed`, those that are folded, and the hash, once it is `closed`.
     `due_us` is when its grace ends; `held` says why it is not closed though that has passed.
     """
 
@@ -49,13 +49,14 @@ class BillingPeriod:
 class FrozenTotal:
     """What a meter is billed by in one revision of a period.
 
-    `group` is empty for the whole meter. `quantity` is the one number of the meter's aggregation
-    and may be below 0 after refunds; `count` is how many uses there were, refunds not among them.
+    `group` is empty for the whole meter. `quantity` is the one number of the meter's aggregation,
+    a whole one but of levels, and may be below 0 after refunds; `count` is how many uses there
+    were, refunds not among them.
     """
 
     meter: MeterName
     group: Group
-    quantity: int
+    quantity: int | Decimal
     count: int
 
 
@@ -63,12 +64,13 @@ class FrozenTotal:
 class Adjustment:
     """What late events of a closed period change of what the period bills that has them.
 
-    `closed_start_us` is None for events of before the tenant's first period.
+    `closed_start_us` is None for events of before the tenant's first period. `count` is 0 where
+    nothing came for that period, but a level of before it is another.
     """
 
     meter: MeterName
     group: Group
-    quantity: int
+    quantity: int | Decimal
     count: int
     closed_start_us: int | None
 
@@ -220,31 +222,25 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A period whose grace is over; `letters` are its tenant's events that could not be stored.
-
-    `unfrozen` says that it bills a meter whose totals are not frozen.
-    """
+    """A period whose grace is over; `letters` are its tenant's events that could not be stored."""
 
     period: BillingPeriod
     accept_missing: bool
     letters: int
-    unfrozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Sealing:
     """What to seal: which periods, how meters add up, what is known to be lost and accepted.
 
-    Usage of up to `history_us` before a tenant was known belongs to periods of its own. A period
-    that bills an unfrozen meter is left as it is.
+    Usage of up to `history_us` before a tenant was known belongs to periods of its own.
     """
 
     keys: Sequence[PeriodKey]
-    aggregations: Mapping[MeterName, Aggregation]
+    meters: Mapping[MeterName, Meter]
     now_us: int
     history_us: int = 0
     accepted_lost: int = 0
-    unfrozen: Unfrozen = ALL_FROZEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +281,29 @@ class CoveredEvents(Protocol):
         ...
 
 
+class PeriodFolds(Protocol):
+    """What revisions come to of meters that take more than figures."""
+
+    async def fold(self, revision: SealedRevision) -> Fold:
+        """Return what is to be frozen of a sealed revision: of the events that its sealing covers.
+
+        It is folded from events, and held against rollups where these say just that; only by these
+        where events are in an archive alone.
+        """
+        ...
+
+    async def fold_again(self, revision: SealedRevision) -> Fold:
+        """Return the same of a closed revision from events alone, by what was frozen with it.
+
+        Adjustments are those of the groups that were adjusted. Of `missing`, events are archived.
+        """
+        ...
+
+    async def archived(self, revision: SealedRevision) -> bool:
+        """Say whether events that a revision covers, or may cover, are in an archive alone."""
+        ...
+
+
 class PeriodLedger(CoveredEvents, Protocol):
     """What closing asks of the ledger. Of all who ask to lead, one does."""
 
@@ -312,7 +331,7 @@ class PeriodLedger(CoveredEvents, Protocol):
         """Give periods a grace until then, and add those that follow, in one step."""
         ...
 
-    async def due(self, now_us: int, count: int, unfrozen: Unfrozen = ALL_FROZEN) -> list[Due]:
+    async def due(self, now_us: int, count: int) -> list[Due]:
         """Return up to `count` periods whose grace is over, each the first unsealed of a tenant."""
         ...
 
@@ -327,28 +346,33 @@ class PeriodLedger(CoveredEvents, Protocol):
         """Return how many lost events periods have been closed without, by somebody's word."""
         ...
 
-    async def waiting(
-        self, delay_s: float, count: int, unfrozen: Unfrozen = ALL_FROZEN
-    ) -> list[PeriodKey]:
-        """Return up to `count` closed periods that have been due a correction for so long.
-
-        Without those whose correction would bill an unfrozen meter.
-        """
+    async def waiting(self, delay_s: float, count: int) -> list[PeriodKey]:
+        """Return up to `count` closed periods that have been due a correction for so long."""
         ...
 
     async def seal(self, asked: Sealing) -> Sealed:
         """Freeze the totals of periods, in one step with which what comes later is late for them.
+
+        Of meters that are folded, it settles by which rule, and what is to be looked at again.
 
         Raises `BackendUnavailable` when those who store events keep it waiting.
         """
         ...
 
     async def unfinished(self, count: int) -> list[SealedRevision]:
-        """Return up to `count` sealed revisions that are to be closed, the oldest first."""
+        """Return up to `count` sealed revisions that are to be closed, the oldest first.
+
+        One that adjusts others waits until those are closed.
+        """
         ...
 
-    async def close(self, revision: SealedRevision, covered: Covered, now_us: int) -> bool:
-        """Close a revision and write its message, in one step; say whether it was not before."""
+    async def close(
+        self, revision: SealedRevision, covered: Covered, folded: Fold, now_us: int
+    ) -> bool:
+        """Close a revision and write its message, in one step; say whether it was not before.
+
+        What was folded is frozen in that step.
+        """
         ...
 
     async def states(self) -> list[StateCount]:

@@ -7,8 +7,8 @@ Refuses to know: SQL, Redis, Stripe, and what figures come to.
 A method that reaches a server raises `BackendUnavailable` when it does not answer in time.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
 
@@ -49,12 +49,48 @@ class FigureSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PeriodUsage:
-    """What the ledger's events and its rollup have of a meter in a period, as of one instant."""
+    """What the ledger's events and its rollup have of a meter in a period, as of one instant.
+
+    Whole months whose events were dropped count as their archives have them. With `archived` the
+    period has a part of such a month, of which nobody can say what it came to. `rollup` is by
+    minute; `others` are the rollups by hour and day and those of groups, by name, where they say
+    otherwise. With `keyless`, which is asked where ledger and rollup differ, the tenant's period
+    has keys without an event, or events without a key: it is the ledger that was tampered with.
+    """
 
     ask: int
     meter: MeterName
     ledger: Figures
     rollup: Figures
+    archived: bool = False
+    others: Mapping[str, Figures] = field(default_factory=dict)
+    keyless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenUsage:
+    """What the newest revision of a sealed period has of a meter, and what came late for it.
+
+    `billed` is what other periods bill of it by now, of which each adjustment is one: in units for
+    a meter that adds up, and as figures. `unbilled` came late for it too, and belongs to a period
+    that is not sealed yet; `pending` belongs to the period's own next revision.
+    """
+
+    ask: int
+    meter: MeterName
+    frozen: Figures
+    billed: Figures
+    billed_units: Decimal
+    unbilled: Figures
+    pending: Figures
+
+
+class FrozenReads(Protocol):
+    """Reads what closed periods were frozen with."""
+
+    async def frozen(self, asked: Sequence[PeriodAsked]) -> Mapping[int, Sequence[FrozenUsage]]:
+        """Return what was frozen, by the place of each ask whose period was ever sealed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +222,10 @@ class ReconcileReads(Protocol):
 
     async def told(self, asked: Sequence[PeriodAsked]) -> Sequence[ToldUsage]:
         """Return what each destination that wants usage was told of these periods."""
+        ...
+
+    async def dropped(self) -> Sequence[Window]:
+        """Return the months whose events are in their archives alone, by time."""
         ...
 
 

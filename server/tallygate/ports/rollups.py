@@ -31,11 +31,15 @@ class ShapeState:
 
 @dataclass(frozen=True, slots=True)
 class UsedDay:
-    """A day of UTC on which a meter was used, how often, and whether its rollups are whole."""
+    """A day of UTC on which a meter was used, how often, and whether its rollups are whole.
+
+    Of one that is `archived` the ledger has no events any more: nothing can be made of it anew.
+    """
 
     start_us: int
     events: int
     whole: bool
+    archived: bool = False
 
 
 class Rollups(Protocol):

@@ -220,9 +220,9 @@ class StripeSends(Protocol):
         ...
 
     async def period(
-        self, destination: str, customer: str, meter: MeterName, window: Window
+        self, destination: str, customer: str, event_name: str, window: Window
     ) -> list[PeriodSend]:
-        """Return what adds up in a stretch of time: what was taken, and what may have been."""
+        """Return what adds up in a stretch at Stripe's meter: taken, or perhaps taken."""
         ...
 
     async def depths(self, late_before_us: int) -> list[StripeDepth]:

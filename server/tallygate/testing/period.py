@@ -11,7 +11,6 @@ from dataclasses import replace
 from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.period import (
-    ALL_FROZEN,
     Act,
     Cause,
     Held,
@@ -20,10 +19,10 @@ from tallygate.domain.period import (
     PeriodNotSo,
     PeriodState,
     Placed,
-    Unfrozen,
     after,
 )
 from tallygate.domain.period_digest import Covered, Leaf, LeafKind, minute_digest
+from tallygate.domain.period_fold import Fold
 from tallygate.domain.window import MINUTE_US
 from tallygate.ports.period import (
     Adjustment,
@@ -43,11 +42,12 @@ from tallygate.ports.period import (
     Span,
     StateCount,
 )
-from tallygate.testing.period_books import PeriodBooks, PeriodRow, allocated, figures_of
+from tallygate.testing.period_books import PeriodRow, allocated, figures_of
+from tallygate.testing.period_folds import FoldBooks
 
 
-class FakePeriods(PeriodBooks):
-    """The `PeriodLedger`, the `PeriodReader` and the `PeriodDesk` port.
+class FakePeriods(FoldBooks):
+    """The `PeriodLedger`, the `PeriodFolds`, the `PeriodReader` and the `PeriodDesk` port.
 
     Set `down` to have no call answered. `correcting` are meters whose late events make corrections,
     `declared` tenants of the catalog. `told` are the messages: their type, period and revision.
@@ -105,17 +105,14 @@ class FakePeriods(PeriodBooks):
                 row.period = replace(row.period, state=state, end_us=span.end_us, due_us=due_us)
         await self.add(following, now_us)
 
-    async def due(self, now_us: int, count: int, unfrozen: Unfrozen = ALL_FROZEN) -> list[Due]:
+    async def due(self, now_us: int, count: int) -> list[Due]:
         """Return up to `count` periods whose grace is over, each the first unsealed of a tenant."""
         self._answer()
         found = [row for row in self._rows.values() if self._is_due(row, now_us)]
         found.sort(
             key=lambda row: (row.period.held is not None, row.period.due_us, row.period.tenant_id)
         )
-        return [
-            Due(row.period, row.accept_missing, self._letters(row), self._bills(row, unfrozen))
-            for row in found[:count]
-        ]
+        return [Due(row.period, row.accept_missing, self._letters(row)) for row in found[:count]]
 
     async def hold(self, reasons: Mapping[PeriodKey, Held | None], now_us: int) -> int:
         """Note why periods are held, or that they are not; tell each that is newly held."""
@@ -136,16 +133,10 @@ class FakePeriods(PeriodBooks):
         self._answer()
         return self._accepted_lost
 
-    async def waiting(
-        self, delay_s: float, count: int, unfrozen: Unfrozen = ALL_FROZEN
-    ) -> list[PeriodKey]:
+    async def waiting(self, delay_s: float, count: int) -> list[PeriodKey]:
         """Return up to `count` closed periods that are due a correction; delays are none here."""
         self._answer()
-        found = [
-            row.key
-            for row in self._rows.values()
-            if self._is_waiting(row) and not self._bills(row, unfrozen)
-        ]
+        found = [row.key for row in self._rows.values() if self._is_waiting(row)]
         return found[:count]
 
     async def seal(self, asked: Sealing) -> Sealed:
@@ -160,7 +151,6 @@ class FakePeriods(PeriodBooks):
         for key in asked.keys:
             row = self._rows[key]
             ready = self._is_due(row, asked.now_us) or self._is_waiting(row)
-            ready = ready and not self._bills(row, asked.unfrozen)
             if key not in earlier and ready and self._followed(row):
                 self._seal(row, asked)
                 sealed.append(key)
@@ -175,7 +165,8 @@ class FakePeriods(PeriodBooks):
             row
             for row in self._rows.values()
             if row.period.state is PeriodState.SEALED
-            and (row.period.held is None or row.accept_missing)
+            and (row.period.held in (None, Held.METER_NOT_FROZEN) or row.accept_missing)
+            and not self._waits(row)
         ]
         found.sort(key=lambda row: row.sealed_us)
         return [
@@ -215,7 +206,9 @@ class FakePeriods(PeriodBooks):
                 minute_digest(events),
             )
 
-    async def close(self, revision: SealedRevision, covered: Covered, now_us: int) -> bool:
+    async def close(
+        self, revision: SealedRevision, covered: Covered, folded: Fold, now_us: int
+    ) -> bool:
         """Close a revision and write its message; say whether it was not before."""
         self._answer()
         row = self._rows[revision.span.key]
@@ -225,6 +218,7 @@ class FakePeriods(PeriodBooks):
         state = after(row.period.state, Act.CLOSE)
         row.period = replace(row.period, state=state, held=None, held_since_us=0)
         row.accept_missing = False
+        self._freeze(row.key, revision.revision, folded)
         number, digest = revision.revision, covered.digest.hex()
         made = Revision(number, row.cause, now_us, covered.events, digest)
         row.revisions.append((made, covered))
@@ -289,7 +283,7 @@ class FakePeriods(PeriodBooks):
         """Return what the revision bills, beside its totals, of periods that were closed before."""
         self._answer()
         found = self._adjusted.get(PeriodKey(tenant_id, start_us), []) if revision else []
-        return [each for each, _ in found]
+        return [each for each, _, _ in found]
 
     async def revisions(self, tenant_id: TenantId, start_us: int) -> Sequence[Revision]:
         """Return the closings of a period that are complete, the first one first."""

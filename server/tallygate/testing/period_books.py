@@ -6,8 +6,9 @@ Refuses to know: ports, which `testing/period.py` serves from these books.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
-from tallygate.domain.catalog import Aggregation, LatePolicy
+from tallygate.domain.catalog import Aggregation, LatePolicy, Meter
 from tallygate.domain.errors import BackendUnavailable, NotFound
 from tallygate.domain.event import UNSTORABLE, UsageEvent
 from tallygate.domain.ids import MeterName, TenantId
@@ -20,12 +21,12 @@ from tallygate.domain.period import (
     PeriodState,
     Place,
     Sealable,
-    Unfrozen,
     adjustment,
     after,
     place,
 )
 from tallygate.domain.period_digest import Covered
+from tallygate.domain.period_fold import FoldedAdjustment, rule_of
 from tallygate.ports.period import (
     Adjustment,
     BillingPeriod,
@@ -37,6 +38,9 @@ from tallygate.ports.period import (
     Span,
 )
 from tallygate.testing.ledger import FakeLedger
+
+# Where what is before a tenant's first period has its place.
+BEFORE_ALL_US: Final = -(2**62)
 
 
 @dataclass(slots=True)
@@ -81,11 +85,20 @@ class PeriodBooks:
         self._ledger = ledger
         self._rows: dict[PeriodKey, PeriodRow] = {}
         self._totals: dict[tuple[PeriodKey, int], list[MeterTotal]] = {}
-        self._adjusted: dict[PeriodKey, list[tuple[Adjustment, Figures]]] = {}
+        self._adjusted: dict[PeriodKey, list[tuple[Adjustment, Figures, Aggregation]]] = {}
+        self._rules: dict[tuple[PeriodKey, MeterName], Meter] = {}
+        self._touched: set[tuple[PeriodKey, MeterName]] = set()
+        self._folded: dict[PeriodKey, list[FoldedAdjustment]] = {}
+        self._reviews: dict[PeriodKey, set[tuple[PeriodKey, MeterName]]] = {}
         self._late: dict[tuple[str, str], LateEvent] = {}
         self._actions: dict[PeriodKey, list[PeriodAction]] = {}
         self._accepted_lost = 0
         ledger.late_of = self._note
+
+    @property
+    def noted(self) -> list[LateEvent]:
+        """What came late."""
+        return [*self._late.values()]
 
     def _note(self, event: UsageEvent) -> str | None:
         """Say by which rule an event that is stored now is late, None where it is not."""
@@ -105,6 +118,7 @@ class PeriodBooks:
             return None
         late = LateEvent(event, row.key if row is not None else None, found)
         self._late[event.tenant_id, event.event_id] = late
+        self._touched.add((late.closed or before_all(event), event.meter))
         return found.placed
 
     def _seal(self, row: PeriodRow, asked: Sealing) -> None:
@@ -120,6 +134,7 @@ class PeriodBooks:
             held_since_us=0,
         )
         row.sealed_us, row.accept_missing = asked.now_us, False
+        self._settle(row, asked)
         known = {each.meter: each for each in self._totals.get((row.key, number - 1), ())}
         figures = {meter: each.figures for meter, each in known.items()}
         for meter, events in self._own(row, number).items():
@@ -127,44 +142,109 @@ class PeriodBooks:
         self._totals[row.key, number] = [
             MeterTotal(
                 meter,
-                known[meter].aggregation
-                if meter in known
-                else asked.aggregations.get(meter, Aggregation.SUM),
+                known[meter].aggregation if meter in known else _aggregation(asked, meter),
                 figures[meter],
             )
             for meter in sorted(figures)
+            if self._rule(row.key, meter) is None
         ]
         if number == 1:
             self._adjust(row, asked)
+            self._review(row)
+        for late in self._late.values():
+            if number > 1 and late.closed == row.key and allocated(late) == spot(row, number):
+                self._touched.add((row.key, late.event.meter))
 
     def _adjust(self, row: PeriodRow, asked: Sealing) -> None:
-        found: dict[tuple[int, MeterName], list[UsageEvent]] = {}
+        found: dict[tuple[PeriodKey, MeterName], list[UsageEvent]] = {}
+        for key, meter in self._touched:
+            if key.tenant_id == row.key.tenant_id:
+                found[key, meter] = []
         for late in self._late.values():
             if late.event.tenant_id == row.key.tenant_id and allocated(late) == spot(row, 1):
-                closed_us = late.closed.start_us if late.closed else -1
-                found.setdefault((closed_us, late.event.meter), []).append(late.event)
-        for (closed_us, meter), events in sorted(found.items()):
-            before, aggregation = self._before(row.key.tenant_id, closed_us, meter)
-            kind = aggregation or asked.aggregations.get(meter, Aggregation.SUM)
-            late_ones = figures_of(events)
-            change = adjustment(before, late_ones, kind)
-            closed_start_us = closed_us if closed_us >= 0 else None
-            made = Adjustment(meter, (), change, late_ones.count, closed_start_us)
-            self._adjusted.setdefault(row.key, []).append((made, late_ones))
+                place_ = (late.closed or before_all(late.event), late.event.meter)
+                found.setdefault(place_, []).append(late.event)
+        for (key, meter), events in sorted(found.items(), key=_by_start):
+            if self._rule(key, meter) is not None:
+                continue
+            frozen, earlier = self._frozen(key, meter), self._adjustments_of(key, meter)
+            kind = frozen.aggregation if frozen is not None else None
+            kind = kind or next((kind for _, _, kind in earlier), _aggregation(asked, meter))
+            own = frozen.figures if frozen is not None else Figures()
+            late_ones, billed = figures_of(events), sum(each.quantity for each, _, _ in earlier)
+            known = late_ones
+            for _, figures, _ in earlier:
+                known = known.merged(figures)
+            change = adjustment(own, known, billed, kind)
+            if events or change:
+                made = Adjustment(meter, (), change, late_ones.count, start_of(key))
+                self._adjusted.setdefault(row.key, []).append((made, late_ones, kind))
 
-    def _before(
-        self, tenant_id: TenantId, closed_us: int, meter: MeterName
-    ) -> tuple[Figures, Aggregation | None]:
-        row = self._rows.get(PeriodKey(tenant_id, closed_us))
-        totals = self._totals.get((row.key, row.period.revision), []) if row is not None else []
-        own = next((each for each in totals if each.meter == meter), None)
-        figures = own.figures if own is not None else Figures()
-        for key, made in self._adjusted.items():
-            for each, late in made:
-                at = each.closed_start_us if each.closed_start_us is not None else -1
-                if key.tenant_id == tenant_id and (at, each.meter) == (closed_us, meter):
-                    figures = figures.merged(late)
-        return figures, own.aggregation if own is not None else None
+    def _frozen(self, key: PeriodKey, meter: MeterName) -> MeterTotal | None:
+        """Return what the newest revision of a period has of a meter without groups."""
+        row = self._rows.get(key)
+        totals = self._totals.get((key, row.period.revision), []) if row is not None else []
+        return next((each for each in totals if each.meter == meter and not each.group), None)
+
+    def _adjustments_of(
+        self, closed: PeriodKey, meter: MeterName
+    ) -> list[tuple[Adjustment, Figures, Aggregation]]:
+        """Return all that periods have adjusted of a meter's closed period."""
+        return [
+            found
+            for key, made in self._adjusted.items()
+            for found in made
+            if key.tenant_id == closed.tenant_id
+            and (found[0].closed_start_us, found[0].meter) == (start_of(closed), meter)
+        ]
+
+    def _settle(self, row: PeriodRow, asked: Sealing) -> None:
+        """Settle by which rules periods are folded that this one freezes or adjusts."""
+        number = row.period.revision
+        rules = {name: rule for name, each in asked.meters.items() if (rule := rule_of(each))}
+        levels = {
+            name for name, rule in rules.items() if rule.aggregation is Aggregation.TIME_WEIGHTED
+        }
+        wanted: set[tuple[PeriodKey, MeterName]] = set()
+        for event in self._events(row.key.tenant_id) if number == 1 else ():
+            lasts = event.meter in levels or event.event_time_us >= row.key.start_us
+            if lasts and event.event_time_us < row.period.end_us:
+                wanted.add((row.key, event.meter))
+        late_ones = {each for each in self._touched if each[0].tenant_id == row.key.tenant_id}
+        for late in self._late.values():
+            if late.event.tenant_id == row.key.tenant_id and allocated(late) == spot(row, number):
+                late_ones.add((late.closed or before_all(late.event), late.event.meter))
+        for key, meter in late_ones:
+            wanted.add((key, meter))
+            for later in self._of(row.key.tenant_id) if meter in levels else ():
+                if later.key.start_us > key.start_us and later.period.revision:
+                    wanted.add((later.key, meter))
+        for key, meter in wanted:
+            told = any(
+                place[0] == key and any(each.meter == meter for each in totals)
+                for place, totals in self._totals.items()
+            )
+            if meter in rules and not told and not self._adjustments_of(key, meter):
+                self._rules.setdefault((key, meter), rules[meter])
+
+    def _review(self, row: PeriodRow) -> None:
+        """Settle what the period is to look at again."""
+        found = self._reviews.setdefault(row.key, set())
+        own = [each for each in self._touched if each[0].tenant_id == row.key.tenant_id]
+        for key, meter in own:
+            self._touched.discard((key, meter))
+            for (other, name), rule in self._rules.items():
+                lasts = rule.aggregation is Aggregation.TIME_WEIGHTED
+                same = (other.tenant_id, name) == (key.tenant_id, meter)
+                if (
+                    same
+                    and key.start_us <= other.start_us < row.key.start_us
+                    and (other == key or lasts)
+                ):
+                    found.add((other, name))
+
+    def _rule(self, key: PeriodKey, meter: MeterName) -> Meter | None:
+        return self._rules.get((key, meter))
 
     def _own(self, row: PeriodRow, number: int) -> dict[MeterName, list[UsageEvent]]:
         found: dict[MeterName, list[UsageEvent]] = {}
@@ -207,32 +287,6 @@ class PeriodBooks:
         wanted = spot(row, row.period.revision + 1)
         return row.period.state is PeriodState.CLOSED and any(
             late.closed == row.key and allocated(late) == wanted for late in self._late.values()
-        )
-
-    def _bills(self, row: PeriodRow, unfrozen: Unfrozen) -> bool:
-        """Say whether a period bills a meter whose totals are not frozen."""
-        tenant_id = row.key.tenant_id
-        used = any(
-            event.meter in unfrozen.meters
-            and event.event_time_us < row.period.end_us
-            and (event.event_time_us >= row.key.start_us or event.meter in unfrozen.carried)
-            for event in self._events(tenant_id)
-        )
-        if used and not row.period.revision:
-            return True
-        wanted = spot(row, row.period.revision + 1)
-        return any(
-            late.event.tenant_id == tenant_id
-            and allocated(late) == wanted
-            and late.event.meter in unfrozen.meters
-            and not self._froze(late.closed, late.event.meter)
-            for late in self._late.values()
-        )
-
-    def _froze(self, closed: PeriodKey | None, meter: MeterName) -> bool:
-        return any(
-            key == closed and any(each.meter == meter for each in totals)
-            for (key, _), totals in self._totals.items()
         )
 
     def _first_unsealed(self, row: PeriodRow) -> bool:
@@ -281,6 +335,25 @@ def allocated(late: LateEvent) -> tuple[int, int]:
 def spot(row: PeriodRow, number: int) -> tuple[int, int]:
     """Return what late events of a revision are allocated to."""
     return row.key.start_us, number
+
+
+def before_all(event: UsageEvent) -> PeriodKey:
+    """Return what stands for all before the first period of an event's tenant."""
+    return PeriodKey(event.tenant_id, BEFORE_ALL_US)
+
+
+def start_of(key: PeriodKey) -> int | None:
+    """Return when a period starts, None for all before the first."""
+    return None if key.start_us == BEFORE_ALL_US else key.start_us
+
+
+def _by_start(found: tuple[tuple[PeriodKey, MeterName], object]) -> tuple[int, MeterName]:
+    (key, meter), _ = found
+    return key.start_us, meter
+
+
+def _aggregation(asked: Sealing, meter: MeterName) -> Aggregation:
+    return asked.meters[meter].aggregation if meter in asked.meters else Aggregation.SUM
 
 
 def _sealable(row: PeriodRow) -> Sealable:

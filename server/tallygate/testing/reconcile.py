@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from tallygate.domain.drift import Figures
+from tallygate.domain.drift import NOTHING, Figures
 from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import EventId, MeterName, TenantId
 from tallygate.domain.reconcile import Drift, Pair, Reconciled, Verdict
+from tallygate.domain.window import Window
 from tallygate.ports import Clock
 from tallygate.ports.reconcile import PeriodAsked, PeriodUsage, RunPart, RunState, ToldUsage
 from tallygate.testing.ledger import FakeLedger
@@ -22,7 +23,8 @@ class FakeReconcileReads:
 
     `rollups` are figures that are not what the events say, by tenant and meter; `told` says of each
     destination which events' messages it has, and the state of their deliveries; `since_us` from
-    when on it had to be told.
+    when on it had to be told. `archives` are months whose events were dropped, with what those came
+    to.
     """
 
     def __init__(self, ledger: FakeLedger) -> None:
@@ -30,6 +32,7 @@ class FakeReconcileReads:
         self.rollups: dict[tuple[TenantId, MeterName], Figures] = {}
         self.told_events: dict[str, dict[EventId, str]] = {}
         self.since_us: dict[str, int] = {}
+        self.archives: dict[Window, dict[tuple[TenantId, MeterName], Figures]] = {}
 
     async def tenants(self, after: str, count: int) -> list[TenantId]:
         """Return up to `count` tenants that have used anything, by id, those after `after`."""
@@ -42,11 +45,17 @@ class FakeReconcileReads:
         self.ledger.answer()
         found = []
         for number, ask in enumerate(asked):
-            for meter, events in sorted(self._events(ask).items()):
-                figures = _figures(events)
+            whole, cut = _archived(self.archives, ask)
+            events = self._events(ask)
+            for meter in sorted(events.keys() | whole.keys()):
+                figures = _merged(_figures(events.get(meter, ())), whole.get(meter, NOTHING))
                 rollup = self.rollups.get((ask.tenant.tenant_id, meter), figures)
-                found.append(PeriodUsage(number, meter, figures, rollup))
+                found.append(PeriodUsage(number, meter, figures, rollup, archived=cut))
         return found
+
+    async def dropped(self) -> Sequence[Window]:
+        """Return the months whose events are in their archives alone, by time."""
+        return sorted(self.archives, key=lambda each: each.start_us)
 
     async def told(self, asked: Sequence[PeriodAsked]) -> Sequence[ToldUsage]:
         """Return what each destination that wants usage was told of these periods."""
@@ -146,6 +155,33 @@ class FakeReconcileStore:
                 step = drift.step.value
                 found[step] = found.get(step, Decimal(0)) + abs(drift.units)
         return found
+
+
+def _archived(
+    archives: Mapping[Window, Mapping[tuple[TenantId, MeterName], Figures]], ask: PeriodAsked
+) -> tuple[dict[MeterName, Figures], bool]:
+    """Return what whole months of a period came to, and whether a part of another is archived."""
+    period, found, cut = ask.period, dict[MeterName, Figures](), False
+    for month, usage in archives.items():
+        if month.start_us >= period.end_us or month.end_us <= period.start_us:
+            continue
+        if month.start_us < period.start_us or month.end_us > period.end_us:
+            cut = True
+            continue
+        for (tenant_id, meter), figures in usage.items():
+            if tenant_id == ask.tenant.tenant_id:
+                found[meter] = _merged(found.get(meter, NOTHING), figures)
+    return found, cut
+
+
+def _merged(one: Figures, other: Figures) -> Figures:
+    used = [each for each in (one, other) if each.count]
+    return Figures(
+        one.count + other.count,
+        one.sum + other.sum,
+        max((each.max for each in used), default=0),
+        min((each.min for each in used), default=0),
+    )
 
 
 def _figures(events: Sequence[UsageEvent]) -> Figures:

@@ -25,10 +25,14 @@ class _Kept:
 
 @dataclass(slots=True)
 class FakeRollups:
-    """The `Rollups` port over a `FakeLedger`. `remade` are the steps that were made."""
+    """The `Rollups` port over a `FakeLedger`.
+
+    `remade` are the steps that were made, `archived` the days whose events were dropped.
+    """
 
     ledger: FakeLedger
     remade: list[tuple[MeterName, Window]] = field(default_factory=list)
+    archived: set[int] = field(default_factory=set)
     _kept: dict[MeterName, _Kept] = field(default_factory=dict)
     _given_up: int = 0
     _switched: int = 0
@@ -67,6 +71,7 @@ class FakeRollups:
                 events,
                 windows is None
                 or any(each.start_us <= day_us < each.end_us - DAY_US + 1 for each in windows),
+                day_us in self.archived,
             )
             for day_us, events in sorted(self._days(meter).items())
         ]

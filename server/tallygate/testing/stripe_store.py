@@ -21,6 +21,7 @@ from tallygate.domain.stripe_intent import (
     SendState,
     WindowGap,
 )
+from tallygate.domain.stripe_retry import UNDECIDED
 from tallygate.domain.window import Window
 from tallygate.ports.stripe_store import (
     Claim,
@@ -178,7 +179,7 @@ class FakeStripeStore:
                 lane.quiet_us = (quiet or {}).get((customer, meter), lane.quiet_us)
 
     async def period(
-        self, destination: str, customer: str, meter: MeterName, window: Window
+        self, destination: str, customer: str, event_name: str, window: Window
     ) -> list[PeriodSend]:
         """Return what adds up in a stretch."""
         self._answer()
@@ -186,15 +187,16 @@ class FakeStripeStore:
             PeriodSend(
                 row.intent_id,
                 Decimal(row.intent.value),
-                row.state not in TAKEN,
+                row.state not in TAKEN or row.code == UNDECIDED,
                 row.first_us or 0,
                 row.last_us or 0,
             )
             for row in self.rows
-            if row.lane == (destination, customer, meter)
+            if row.lane[:2] == (destination, customer)
+            and row.intent.event_name == event_name
             and window.holds(row.intent.timestamp_us)
             and row.intent.kind in ADDING
-            and (row.state in TAKEN or row.doubtful)
+            and (row.state is SendState.DELIVERED or row.doubtful)
             and row.state not in (SendState.REJECTED, SendState.SHADOW)
             and not self._replaced(row.intent_id)
         ]
@@ -223,7 +225,8 @@ class FakeStripeStore:
         rejected = opened = 0
         for error in errors:
             for row in [each for each in self.rows if each.intent.destination == destination]:
-                own = error.key in (row.intent.idempotency_key, row.intent.identifier)
+                key, _, _ = error.key.partition(".")
+                own = key == row.intent.idempotency_key or error.key == row.intent.identifier
                 if own and row.state in (*NOT_DONE, SendState.DELIVERED):
                     row.state, row.doubtful = SendState.REJECTED, False
                     rejected += 1
@@ -277,6 +280,7 @@ class FakeStripeStore:
         closed = [row for row in self.rows if row.intent_id in ids and row.state in open_]
         for row in closed:
             row.state, row.reason = SendState.SETTLED, reason
+            row.code = UNDECIDED if row.doubtful else row.code
         return len(closed)
 
     async def leave_shadow(self, destination: str, from_us: int, now_us: int) -> int:
@@ -383,6 +387,7 @@ class FakeStripeStore:
             if row.intent.kind is IntentKind.DELTA
             and row.state is SendState.DELIVERED
             and row.intent.quantity == intended - total
+            and row.intent.place.customer == place.customer
             and (row.first_us or 0) > query.cancel_after_us
             and not any(each.intent.cancels == row.intent_id for each in self.rows)
         ]

@@ -36,7 +36,7 @@ from tallygate.flow.verify import Progress, Verify, VerifyParts
 from tallygate.flow.verify_counters import CounterAudit, CounterParts
 from tallygate.ports.lineage import LineageReads
 from tallygate.settings import Settings
-from tallygate.wiring.rebuilding import Declarations
+from tallygate.wiring.declared import Declarations
 
 # An operator waits for this, no caller does.
 REDIS_TIMEOUT_MS: Final = 10_000

@@ -16,6 +16,7 @@ from tallygate.adapters.entry_sort import entry_sort
 from tallygate.adapters.postgres.anomalies import PostgresAnomalies
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.compared_usage import PostgresComparedUsage
+from tallygate.adapters.postgres.period_chain import PostgresPeriodChains
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.domain.anomaly import Options
@@ -25,8 +26,8 @@ from tallygate.flow.compare import By, Compare, CompareOptions, CompareParts
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.ports.anomaly import UsageHistory
 from tallygate.settings import Settings
+from tallygate.wiring.declared import Declarations
 from tallygate.wiring.host import Host
-from tallygate.wiring.rebuilding import Declarations
 
 # An hour is looked at some minutes after its end, and a minute more is nothing.
 ANOMALIES_MS: Final = 60_000
@@ -72,7 +73,8 @@ async def comparing(
             if options.by is By.PERIOD:
                 # Only then does it matter whether tenants are declared in a file.
                 await declared.effective(now_us())
-            parts = CompareParts(PostgresComparedUsage(postgres), declared, sort)
+            chains = PostgresPeriodChains(postgres)
+            parts = CompareParts(PostgresComparedUsage(postgres), declared, sort, chains)
             yield Compare(parts, options, told)
     finally:
         await postgres.close()

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.period_folds import PostgresPeriodFolds
 from tallygate.adapters.postgres.period_ledger import PostgresPeriodLedger
 from tallygate.adapters.postgres.period_reader import PostgresPeriodDesk, PostgresPeriodReader
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
@@ -60,6 +61,7 @@ def closing_of(
             catalogs=PostgresCatalogStore(postgres),
             arrivals=StreamArrivals(stream, completeness),
             clock=SystemClock(),
+            folds=PostgresPeriodFolds(postgres),
             observer=metrics.periods,
         ),
         ClosingOptions(uuid.uuid4().hex, pace.grace_s * US_PER_S, float(pace.correction_delay_s)),
@@ -92,6 +94,10 @@ async def verifying_periods(settings: Settings) -> AsyncIterator[VerifyPeriods]:
         ),
     )
     try:
-        yield VerifyPeriods(PostgresPeriodReader(postgres), PostgresPeriodLedger(postgres))
+        yield VerifyPeriods(
+            PostgresPeriodReader(postgres),
+            PostgresPeriodLedger(postgres),
+            PostgresPeriodFolds(postgres),
+        )
     finally:
         await postgres.close()

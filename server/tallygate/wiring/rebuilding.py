@@ -5,7 +5,6 @@ Refuses to know: who drains the streams.
 """
 
 import os
-from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tallygate.adapters.catalog.file_view import FileCatalogView
@@ -19,51 +18,18 @@ from tallygate.adapters.redis.quota_store import RedisQuotaStore, StoreOptions
 from tallygate.adapters.redis.seen import RedisSeenNumbers
 from tallygate.adapters.redis.stream import RedisUsageStream, StreamOptions
 from tallygate.adapters.source_id import source_id
-from tallygate.domain.catalog import Catalog, Tenant
-from tallygate.domain.errors import CatalogInvalid, CatalogNotLoaded
-from tallygate.domain.ids import SourceId, TenantId
+from tallygate.domain.ids import SourceId
 from tallygate.flow.correct import Correct, CorrectOptions, CorrectParts
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.flow.rebuild import Rebuild, RebuildOptions, RebuildParts
 from tallygate.flow.recredit import Recredit
+from tallygate.wiring.declared import Declarations
 from tallygate.wiring.host import Host
 
 REBUILD_MS: Final = 200
 CORRECT_MS: Final = 1_000
 # The longest that a call of a rebuilding's own may take: it sends more at once than a sidecar.
 REDIS_TIMEOUT_MS: Final = 5_000
-
-
-class Declarations:
-    """Plans and tenants: those applied to Postgres, or those of the catalog's file where none are.
-
-    The `Declared` port of rebuilding.
-    """
-
-    def __init__(self, stored: PostgresCatalogStore, file: FileCatalogView | None) -> None:
-        self._stored = stored
-        self._file = file
-        self._from_file = False
-
-    async def effective(self, at_us: int) -> Catalog | None:
-        """Return the catalog in effect, None where there is none."""
-        found = await self._stored.effective(at_us)
-        self._from_file = not found.version
-        if found.version:
-            return found
-        if self._file is None:
-            return None
-        try:
-            await self._file.refresh()
-            return self._file.current()
-        except (CatalogInvalid, CatalogNotLoaded):
-            return None
-
-    async def tenants_named(self, ids: Sequence[TenantId]) -> Mapping[TenantId, Tenant]:
-        """Return those of the tenants that are declared."""
-        if self._from_file and self._file is not None:
-            return self._file.tenants_named(ids)
-        return await self._stored.tenants_named(ids)
 
 
 def start_rebuilding(host: Host) -> None:

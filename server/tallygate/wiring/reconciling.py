@@ -15,8 +15,11 @@ from tallygate.adapters.catalog.file_view import FileCatalogView
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.audit_usage import PostgresAuditSnapshots
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.period_chain import PostgresPeriodChains
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.postgres.reconcile import PostgresReconcileReads, PostgresReconcileStore
+from tallygate.adapters.postgres.reconcile_frozen import PostgresFrozenReads
+from tallygate.adapters.postgres.reconcile_invoicing import PostgresInvoicingStore
 from tallygate.adapters.postgres.reconcile_money import PostgresMoneyReads
 from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.counter_reads import RedisCounterReads
@@ -31,13 +34,22 @@ from tallygate.flow.reconcile import (
     ToldFigures,
 )
 from tallygate.flow.reconcile_counters import CounterFigures
+from tallygate.flow.reconcile_frozen import FrozenFigures, Unarchived
+from tallygate.flow.reconcile_invoicing import (
+    InvoicingObserver,
+    InvoicingParts,
+    InvoicingReconcile,
+)
 from tallygate.flow.reconcile_money import MoneyFigures
+from tallygate.flow.reconcile_repair import Repairs
 from tallygate.flow.stripe_ration import RationedSums
 from tallygate.flow.verify_counters import CounterParts
 from tallygate.ports.reconcile import FigureSource, ReconcileReads, ReconcileStore, StripeSums
+from tallygate.ports.reconcile_invoicing import InvoicingStore
 from tallygate.settings import Settings
+from tallygate.wiring.declared import Declarations
 from tallygate.wiring.host import Host
-from tallygate.wiring.rebuilding import Declarations
+from tallygate.wiring.repairing import repairs_of
 from tallygate.wiring.stripe_desk import stripe_sums
 
 # A day's run begins within minutes of its midnight, in UTC.
@@ -53,6 +65,8 @@ class Reconciling:
     reconcile: Reconcile
     reads: ReconcileReads
     store: ReconcileStore
+    invoicing: InvoicingStore
+    repairs: Repairs
 
 
 def start_reconciling(host: Host) -> None:
@@ -70,6 +84,8 @@ def start_reconciling(host: Host) -> None:
     parts = DailyParts(made.reconcile, made.reads, made.store, host.clock, host.metrics.insight)
     pace = LoopOptions(idle_ms=RECONCILE_MS)
     host.spawn(Loop("reconcile", DailyReconcile(parts), host.clock, host.observer, pace))
+    invoicing = invoicing_of(made, host.metrics.insight)
+    host.spawn(Loop("reconcile_invoicing", invoicing, host.clock, host.observer, pace))
 
 
 def reconciling_of(
@@ -99,15 +115,26 @@ def reconciling_of(
             shards=settings.shards,
         )
         sources.append(CounterFigures(counters, store))
-    sources.append(MoneyFigures(PostgresMoneyReads(postgres), declared, clock, sums))
+    money = MoneyFigures(PostgresMoneyReads(postgres), declared, clock, sums)
+    sources.append(Unarchived(money, reads))
     if told:
-        sources.append(ToldFigures(reads, declared, clock))
+        sources.append(Unarchived(ToldFigures(reads, declared, clock), reads))
+    sources.append(FrozenFigures(PostgresFrozenReads(postgres), declared, clock))
     # Last, so that what is in flight to any step before is in it.
     sources.append(LedgerFigures(reads, declared, clock))
     return Reconciling(
-        Reconcile(ReconcileParts(sources, declared, clock)),
+        Reconcile(ReconcileParts(sources, declared, clock, chains=PostgresPeriodChains(postgres))),
         reads,
         PostgresReconcileStore(postgres),
+        PostgresInvoicingStore(postgres),
+        repairs_of(postgres, clock, settings.shards),
+    )
+
+
+def invoicing_of(made: Reconciling, observer: InvoicingObserver) -> InvoicingReconcile:
+    """Return what reconciles periods before they are invoiced, and invoices."""
+    return InvoicingReconcile(
+        InvoicingParts(made.reconcile, made.store, made.invoicing, SystemClock(), observer)
     )
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from tallygate.adapters.postgres.archived import refuse_archived
 from tallygate.adapters.postgres.group_rollups import shape_from
 from tallygate.adapters.postgres.period_usage import windows_of
 from tallygate.adapters.postgres.pool import Lent
@@ -25,6 +26,7 @@ from tallygate.domain.money import total
 from tallygate.domain.rollup import OTHER, Shape
 from tallygate.domain.window import MINUTE_US
 from tallygate.ports.billing import GROUPS_MAX, UsageAsked
+from tallygate.ports.export import EventsArchived
 from tallygate.ports.period_usage import WindowUsage
 
 
@@ -56,12 +58,17 @@ async def from_groups(
 async def folded(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> list[Measured]:
     """Return a selection's usage, folded from the ledger's events."""
     of, window = asked.selection, asked.window
+    await refuse_archived(
+        connection, tenant_id, of.meter, window.start_us, window.end_us, field="period"
+    )
     levels = of.aggregation is Aggregation.TIME_WEIGHTED
     carried = await _carried(connection, tenant_id, asked) if levels else {}
     fold = Fold(of, window, carried)
-    cursor = await connection.cursor(
-        query("usage_events"), tenant_id, of.meter, window.start_us, window.end_us
-    )
+    events = (tenant_id, of.meter, window.start_us, window.end_us)
+    if asked.billed_by_us is None:
+        cursor = await connection.cursor(query("usage_events"), *events)
+    else:
+        cursor = await connection.cursor(query("billed_kept"), *events, asked.billed_by_us)
     while rows := await cursor.fetch(PAGE):
         fold.add(event_of(row) for row in rows)
     return [
@@ -78,10 +85,17 @@ async def _carried(
     connection: Lent, tenant_id: TenantId, asked: UsageAsked
 ) -> Mapping[Series, int]:
     of = asked.selection
+    # Groups say of a level whether it lasts, not of events of some other value.
+    told_apart = {key for key, _ in of.where} <= {*of.series}
+    scope = (tenant_id, of.meter, asked.window.start_us)
+    if await connection.fetchval(query("billed_levels_archived"), *scope, told_apart):
+        raise EventsArchived(
+            f"a level of {of.meter} from before is in an archive alone", field="period"
+        )
     rows = await connection.fetch(
         query("billed_levels"),
         *(tenant_id, of.meter, asked.window.start_us, where_of(of)),
-        *([*series_names(of)], GROUPS_MAX + 1),
+        *([*series_names(of)], GROUPS_MAX + 1, asked.billed_by_us),
     )
     if len(rows) > GROUPS_MAX:
         raise TooManyItems(f"more than {GROUPS_MAX} levels at once", field="group_by")

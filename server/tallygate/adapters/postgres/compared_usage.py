@@ -11,6 +11,7 @@ from typing import Final
 
 import asyncpg
 
+from tallygate.adapters.postgres.archived import refuse_archived
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.compare import Entry
@@ -20,6 +21,7 @@ from tallygate.ports.compare import OurUsage
 PAGE: Final = 5_000
 # Events are sorted by id first, on disk where there are many.
 PATIENCE_S: Final = 4 * 3_600
+EVENTS: Final = "compare_events"
 
 
 class PostgresComparedUsage:
@@ -38,7 +40,7 @@ class PostgresComparedUsage:
 
     async def events(self, asked: OurUsage) -> AsyncIterator[Entry]:
         """Iterate over events, by tenant and event id; each one's bucket is its own time."""
-        async for row in self._rows("compare_events", asked):
+        async for row in self._rows(EVENTS, asked):
             yield Entry(
                 TenantId(row["tenant_id"]),
                 MeterName(row["meter"]),
@@ -54,6 +56,12 @@ class PostgresComparedUsage:
         ):
             await connection.execute(query("replay_patience"), str(PATIENCE_S * 1000))
             bounds = (asked.from_us, asked.to_us, asked.tenant_id, asked.meter)
+            if name == EVENTS:
+                await refuse_archived(
+                    connection,
+                    *(asked.tenant_id, asked.meter, asked.from_us, asked.to_us),
+                    field="--from",
+                )
             cursor = await connection.cursor(query(name), *bounds, timeout=PATIENCE_S)
             while rows := await cursor.fetch(PAGE, timeout=PATIENCE_S):
                 for row in rows:

@@ -52,7 +52,9 @@ class PostgresRollups:
         """Return the days on which the meter of a shape was used, oldest first."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(query("rollup_days"), number)
-        return [UsedDay(row["start_us"], row["events"], row["whole"]) for row in rows]
+        return [
+            UsedDay(row["start_us"], row["events"], row["whole"], row["archived"]) for row in rows
+        ]
 
     async def rebuild(self, number: int, hours: Window, known: Window | None) -> bool:
         """Make rollups of whole hours anew. See the port."""

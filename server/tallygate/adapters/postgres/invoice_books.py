@@ -10,12 +10,14 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from tallygate.adapters.postgres.invoice_messages import tell_issued
 from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.credit import NEVER_US
 from tallygate.domain.errors import StorageFault, TooManyItems
 from tallygate.domain.ids import LimitId, TenantId
 from tallygate.domain.invoice_document import from_bytes, to_bytes
+from tallygate.domain.invoice_period import overlapping
 from tallygate.domain.purse import GrantLeft
 from tallygate.domain.window import Window
 from tallygate.ports.billing import GRANTS_MAX, InvoiceSummary, Issuing, StoredInvoice
@@ -28,13 +30,18 @@ class PostgresInvoiceBooks:
         self._postgres = postgres
 
     async def grants(
-        self, tenant_id: TenantId, period: Window, balances: Sequence[LimitId]
+        self,
+        tenant_id: TenantId,
+        period: Window,
+        balances: Sequence[LimitId],
+        invoiced_us: int | None = None,
     ) -> list[GrantLeft]:
         """Return the grants of these balances that are valid at some instant of a period."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
                 query("invoice_grants"),
-                *(tenant_id, period.start_us, period.end_us, list(balances), GRANTS_MAX + 1),
+                *(tenant_id, period.start_us, period.end_us, list(balances)),
+                *(GRANTS_MAX + 1, invoiced_us),
             )
         if len(rows) > GRANTS_MAX:
             raise TooManyItems(f"more than {GRANTS_MAX} grants are valid", field="grants")
@@ -56,13 +63,18 @@ class PostgresInvoiceBooks:
             last = await _read(connection, *place, 0)
             if last is not None and last.invoice == invoice:
                 return last
+            await _refuse_overlap(connection, invoice.tenant_id, invoice.period)
             await connection.execute(
                 query("invoice_insert"),
                 *(*place, invoice.period.end_us, invoice.currency, list(invoice.catalogs)),
                 *(invoice.subtotal, invoice.discounts, invoice.credits, invoice.total),
                 *(document, issuing.reason, issuing.actor),
             )
-            return await _read(connection, *place, 0)
+            stored = await _read(connection, *place, 0)
+            if stored is not None:
+                before = last.invoice.total if last is not None else None
+                await tell_issued(connection, stored, before)
+            return stored
 
     async def read(
         self, tenant_id: TenantId, period_start_us: int, revision: int
@@ -92,6 +104,14 @@ class PostgresInvoiceBooks:
             )
             for row in rows
         ]
+
+
+async def _refuse_overlap(connection: Lent, tenant_id: TenantId, period: Window) -> None:
+    row = await connection.fetchrow(
+        query("invoice_overlap"), tenant_id, period.start_us, period.end_us
+    )
+    if row is not None:
+        raise overlapping(Window(row["start_us"], row["end_us"]))
 
 
 async def _read(

@@ -11,22 +11,23 @@ from typing import Final
 
 import asyncpg
 
-from tallygate.adapters.postgres import period_messages
+from tallygate.adapters.postgres import period_folds, period_messages
+from tallygate.adapters.postgres.group_rollups import definition_of
 from tallygate.adapters.postgres.period_reader import adjustments, frozen, period_of
 from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
+from tallygate.domain.catalog import Meter
 from tallygate.domain.event import UNSTORABLE
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.period import (
-    ALL_FROZEN,
     Cause,
     Figures,
     Held,
     PeriodKey,
     PeriodState,
-    Unfrozen,
 )
 from tallygate.domain.period_digest import Covered, Leaf, LeafKind, pieces
+from tallygate.domain.period_fold import Fold, rule_of, shape
 from tallygate.domain.window import Window
 from tallygate.ports.period import (
     Due,
@@ -91,15 +92,11 @@ class PostgresPeriodLedger:
             await connection.execute(query("period_end"), *_columns([*graces]), [*graces.values()])
             await _add(connection, following, now_us)
 
-    async def due(self, now_us: int, count: int, unfrozen: Unfrozen = ALL_FROZEN) -> list[Due]:
+    async def due(self, now_us: int, count: int) -> list[Due]:
         """Return up to `count` periods whose grace is over, each the first unsealed of a tenant."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(query("period_due"), now_us, count, UNSTORABLE)
-            kept = await _unfrozen(connection, [_key(row) for row in rows], unfrozen)
-        return [
-            Due(period_of(row), row["accept_missing"], row["letters"], _key(row) in kept)
-            for row in rows
-        ]
+        return [Due(period_of(row), row["accept_missing"], row["letters"]) for row in rows]
 
     async def hold(self, reasons: Mapping[PeriodKey, Held | None], now_us: int) -> int:
         """Note why periods are held, or that they are not; tell each that is newly held."""
@@ -120,14 +117,10 @@ class PostgresPeriodLedger:
         async with self._postgres.connection() as connection:
             return int(await connection.fetchval(query("period_accepted")))
 
-    async def waiting(
-        self, delay_s: float, count: int, unfrozen: Unfrozen = ALL_FROZEN
-    ) -> list[PeriodKey]:
+    async def waiting(self, delay_s: float, count: int) -> list[PeriodKey]:
         """Return up to `count` closed periods that have been due a correction for so long."""
         async with self._postgres.connection() as connection:
-            rows = await connection.fetch(
-                query("period_waiting"), delay_s, count, sorted(unfrozen.meters)
-            )
+            rows = await connection.fetch(query("period_waiting"), delay_s, count)
         return [_key(row) for row in rows]
 
     async def seal(self, asked: Sealing) -> Sealed:
@@ -141,22 +134,12 @@ class PostgresPeriodLedger:
                 for row in rows
                 if row["first_use_us"] is not None
             }
-            # Asked again behind the fence: such usage may have come since it was due.
-            kept = await _unfrozen(connection, asked.keys, asked.unfrozen)
-            wanted = [key for key in asked.keys if key not in earlier and key not in kept]
+            wanted = [key for key in asked.keys if key not in earlier]
             rows = await connection.fetch(
                 query("period_seal"), *_keys(wanted), asked.now_us, asked.accepted_lost
             )
             if rows:
-                sealed = (
-                    [row["tenant_id"] for row in rows],
-                    [row["start_us"] for row in rows],
-                    [row["revision"] for row in rows],
-                    [*asked.aggregations],
-                    [each.value for each in asked.aggregations.values()],
-                )
-                await connection.execute(query("period_freeze"), *sealed)
-                await connection.execute(query("period_adjust"), *sealed)
+                await _freeze(connection, rows, asked.meters)
         return Sealed([_key(row) for row in rows], earlier)
 
     async def unfinished(self, count: int) -> list[SealedRevision]:
@@ -199,7 +182,9 @@ class PostgresPeriodLedger:
         for leaf in _leaves(rows):
             yield leaf
 
-    async def close(self, revision: SealedRevision, covered: Covered, now_us: int) -> bool:
+    async def close(
+        self, revision: SealedRevision, covered: Covered, folded: Fold, now_us: int
+    ) -> bool:
         """Close a revision and write its message, in one step; say whether it was not before."""
         key = revision.span.key
         async with self._postgres.connection() as connection, connection.transaction():
@@ -213,6 +198,7 @@ class PostgresPeriodLedger:
                 covered.digest,
             )
             if closed:
+                await period_folds.freeze(connection, revision, folded)
                 billed = period_messages.Billed(
                     await frozen(connection, key, revision.revision),
                     await adjustments(connection, key, revision.revision),
@@ -235,16 +221,28 @@ class PostgresPeriodLedger:
         ]
 
 
-async def _unfrozen(
-    connection: Lent, keys: Sequence[PeriodKey], unfrozen: Unfrozen
-) -> set[PeriodKey]:
-    """Return which periods bill a meter whose totals are not frozen."""
-    if not keys or not unfrozen.meters:
-        return set()
-    rows = await connection.fetch(
-        query("period_unfrozen"), *_keys(keys), sorted(unfrozen.meters), sorted(unfrozen.carried)
+async def _freeze(
+    connection: Lent, sealed: Sequence[asyncpg.Record], meters: Mapping[MeterName, Meter]
+) -> None:
+    """Freeze what figures tell of what was just sealed, and settle what is to be folded of it."""
+    keys = (
+        [row["tenant_id"] for row in sealed],
+        [row["start_us"] for row in sealed],
+        [row["revision"] for row in sealed],
     )
-    return {_key(row) for row in rows}
+    rules = [rule for meter in meters.values() if (rule := rule_of(meter)) is not None]
+    await connection.execute(
+        query("period_rules"),
+        *keys,
+        [rule.name for rule in rules],
+        [definition_of(shape(rule)) for rule in rules],
+        [rule.percentile_ppm for rule in rules],
+    )
+    kinds = ([*meters], [meter.aggregation.value for meter in meters.values()])
+    await connection.execute(query("period_freeze"), *keys, *kinds)
+    await connection.execute(query("period_adjust"), *keys, *kinds)
+    await connection.execute(query("period_review"), *keys)
+    await connection.execute(query("period_touch"), *keys)
 
 
 async def _add(connection: Lent, spans: Sequence[Span], now_us: int) -> int:

@@ -6,6 +6,7 @@ Refuses to know: when periods are closed.
 
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 
 import asyncpg
 
@@ -181,6 +182,10 @@ async def frozen(connection: Lent, key: PeriodKey, revision: int) -> list[MeterT
             Aggregation(row["aggregation"]),
             Figures(row["count"], int(row["sum"]), row["max"], row["min"]),
             group_of(row["grouped"]),
+            None
+            if row["quantity"] is None
+            else quantity_of(Aggregation(row["aggregation"]), row["quantity"]),
+            row["carried"],
         )
         for row in rows
     ]
@@ -195,7 +200,7 @@ async def adjustments(connection: Lent, key: PeriodKey, revision: int) -> list[A
         Adjustment(
             MeterName(row["meter"]),
             group_of(row["grouped"]),
-            int(row["quantity"]),
+            quantity_of(Aggregation(row["aggregation"]), row["quantity"]),
             row["count"],
             row["closed_start_us"],
         )
@@ -220,6 +225,11 @@ def period_of(row: asyncpg.Record) -> BillingPeriod:
 def group_of(text: str) -> Group:
     """Return the group that a row names."""
     return tuple((str(key), str(value)) for key, value in json.loads(text)) if text else ()
+
+
+def quantity_of(aggregation: Aggregation, quantity: Decimal) -> int | Decimal:
+    """Return a quantity as its aggregation has it: of levels with a fraction, else whole."""
+    return quantity if aggregation is Aggregation.TIME_WEIGHTED else int(quantity)
 
 
 async def _period(connection: Lent, key: PeriodKey) -> BillingPeriod:

@@ -1,6 +1,6 @@
 """What Postgres has of usage in periods, and the results of reconciling it.
 
-Guarantees: events and minutes are read in one statement, so of one instant; a part of a run is
+Guarantees: events and rollups are read in one snapshot, so of one instant; a part of a run is
 stored with its drifts and their messages in one transaction, by one process.
 Refuses to know: what figures come to.
 """
@@ -21,6 +21,7 @@ from tallygate.adapters.postgres.wanted import wanted
 from tallygate.domain.drift import Figures, spelled
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.reconcile import Absent, Drift, Pair, Reading, Reconciled, Repair, Verdict
+from tallygate.domain.window import Window
 from tallygate.ports.reconcile import PeriodAsked, PeriodUsage, RunPart, RunState, ToldUsage
 
 RECONCILE_DRIFT: Final = "reconcile.drift"
@@ -46,15 +47,36 @@ class PostgresReconcileReads:
             rows = await connection.fetch(
                 query("reconcile_usage"), *_asks(asked), timeout=PATIENCE_S
             )
-        return [
-            PeriodUsage(
-                row["number"],
-                MeterName(row["meter"]),
-                _figures(row, "ledger"),
-                _figures(row, "rollup"),
+            coarser = await connection.fetch(
+                query("reconcile_coarser"), *_asks(asked), timeout=PATIENCE_S
             )
-            for row in rows
-        ]
+            keyless = await _keyless(connection, asked, rows)
+        others: dict[tuple[int, str], dict[str, Figures]] = {}
+        for row in coarser:
+            figures = Figures(row["count"], int(row["sum"]), row["max"], row["min"])
+            others.setdefault((row["number"], row["meter"]), {})[row["kind"]] = figures
+        found: list[PeriodUsage] = []
+        for row in rows:
+            rollup = _figures(row, "rollup")
+            beside = others.get((row["number"], row["meter"]), {})
+            found.append(
+                PeriodUsage(
+                    row["number"],
+                    MeterName(row["meter"]),
+                    _figures(row, "ledger"),
+                    rollup,
+                    row["archived"],
+                    {kind: figures for kind, figures in beside.items() if figures != rollup},
+                    keyless=row["number"] in keyless,
+                )
+            )
+        return found
+
+    async def dropped(self) -> Sequence[Window]:
+        """Return the months whose events are in their archives alone, by time."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(query("reconcile_dropped"))
+        return [Window(row["from_us"], row["to_us"]) for row in rows]
 
     async def told(self, asked: Sequence[PeriodAsked]) -> Sequence[ToldUsage]:
         """Return what each destination that wants usage was told of these periods."""
@@ -159,6 +181,7 @@ def message(part: RunPart, pair: Pair, drift: Drift, repair: Repair) -> Message:
             "drift": format(drift.units, "f"),
             "repair": repair.remedy.value,
             "repair_units": format(repair.units, "f"),
+            "kind": part.run_id.partition("-")[0],
             "run_id": part.run_id,
         },
     }
@@ -224,6 +247,19 @@ def shown(reading: Reading) -> dict[str, str]:
         | {"units": format(figure.units, "f")}
         | {name: format(units, "f") for name, units in parts.items() if units}
     )
+
+
+async def _keyless(
+    connection: Lent, asked: Sequence[PeriodAsked], rows: Sequence[asyncpg.Record]
+) -> set[int]:
+    """Return the asks of which the ledger's keys are not its events; only where usage differs."""
+    unlike = {row["number"] for row in rows if _figures(row, "ledger") != _figures(row, "rollup")}
+    chosen = [(number, *row) for number, *row in zip(*_asks(asked), strict=True)]
+    columns = [each for each in chosen if each[0] in unlike]
+    if not columns:
+        return set()
+    found = await connection.fetch(query("reconcile_keys"), *_columns(columns), timeout=PATIENCE_S)
+    return {row["number"] for row in found if row["wrong"]}
 
 
 def _asks(

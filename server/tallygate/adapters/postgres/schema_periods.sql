@@ -53,6 +53,7 @@ create table tallygate.period_total (
     max bigint not null,
     min bigint not null,
     state jsonb,
+    quantity numeric,
     primary key (tenant_id, start_at, revision, meter, grouped)
 );
 comment on table tallygate.period_total is
@@ -60,7 +61,9 @@ comment on table tallygate.period_total is
 comment on column tallygate.period_total.grouped is
     'The group''s values as a JSON array of pairs, empty for the whole meter.';
 comment on column tallygate.period_total.state is
-    'What aggregations need that are not made of count, sum, max and min.';
+    'Of levels: the one that the period began with, as `carried`.';
+comment on column tallygate.period_total.quantity is
+    'What the meter is billed by, where a rule tells it; null where figures do.';
 
 create table tallygate.period_adjustment (
     tenant_id text collate "C" not null,
@@ -74,12 +77,16 @@ create table tallygate.period_adjustment (
     sum numeric not null,
     max bigint not null,
     min bigint not null,
-    quantity numeric not null
+    quantity numeric not null,
+    state jsonb
 );
 comment on table tallygate.period_adjustment is
     'What a period bills, beside its totals, of late events of periods closed before. Append-only.';
 comment on column tallygate.period_adjustment.closed_start is
     'The closed period; null for usage of before the tenant''s first period.';
+comment on column tallygate.period_adjustment.state is
+    'Where a rule tells the quantity: the closed period''s revision that it was held against, and'
+    ' the level that it began with.';
 create unique index period_adjustment_once on tallygate.period_adjustment
     (tenant_id, start_at, revision, coalesce(closed_start, '-infinity'), meter, grouped);
 create index period_adjustment_closed on tallygate.period_adjustment (tenant_id, closed_start);

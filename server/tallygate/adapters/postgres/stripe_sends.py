@@ -96,19 +96,19 @@ class PostgresStripeSends:
             )
 
     async def period(
-        self, destination: str, customer: str, meter: MeterName, window: Window
+        self, destination: str, customer: str, event_name: str, window: Window
     ) -> list[PeriodSend]:
         """Return what adds up in a stretch: what was taken, and what may have been."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
                 query("stripe_period"),
-                *(destination, customer, meter, window.start_us, window.end_us),
+                *(destination, customer, event_name, window.start_us, window.end_us),
             )
         return [
             PeriodSend(
                 intent_id=IntentId(row["intent_id"]),
                 value=Decimal(row["value"]),
-                open=row["state"] not in (SendState.DELIVERED, SendState.SETTLED),
+                open=not row["taken"],
                 first_us=row["first_attempt_us"] or 0,
                 last_us=row["last_attempt_us"] or 0,
             )

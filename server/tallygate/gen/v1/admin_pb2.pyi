@@ -99,7 +99,9 @@ class ApplyCatalogRequest(_message.Message):
     """Refuse unless this is the newest version; 0 does not ask."""
     @_builtins.property
     def effective_at(self) -> _timestamp_pb2.Timestamp:
-        """When it takes effect; unset means now. Not in the past."""
+        """When it takes effect; unset means now. Not in the past; of the first version, not more than
+        400 days ago.
+        """
 
     def __init__(
         self,

@@ -145,7 +145,7 @@ class PeriodTotal(_message.Message):
     meter: _builtins.str
     """The meter."""
     quantity: _builtins.str
-    """The number of the meter's aggregation, as a decimal integer."""
+    """The number of the meter's aggregation, as a decimal: whole, but of `time_weighted`."""
     count: _builtins.int
     """How many uses there were."""
     @_builtins.property
@@ -202,9 +202,9 @@ class PeriodAdjustment(_message.Message):
     meter: _builtins.str
     """The meter."""
     quantity: _builtins.str
-    """By how much the closed period's quantity would have been another, as a decimal integer."""
+    """By how much the closed period's quantity would have been another, as a decimal."""
     count: _builtins.int
-    """How many uses came late."""
+    """How many uses came late; 0 where only a level from before is another."""
     @_builtins.property
     def group(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Values of the meter's `group_by`, empty for the whole meter."""
@@ -417,10 +417,13 @@ class GetPeriodRequest(_message.Message):
     TENANT_ID_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Whose."""
     revision: _builtins.int
     """Which revision's totals to read; 0 means the newest."""
+    page_token: _builtins.str
+    """From the answer before; empty for the first."""
     @_builtins.property
     def start(self) -> _timestamp_pb2.Timestamp:
         """Its start; unset means the newest that was sealed, else the newest."""
@@ -431,10 +434,11 @@ class GetPeriodRequest(_message.Message):
         tenant_id: _builtins.str = ...,
         start: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "start", b"start", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token", "revision", b"revision", "start", b"start", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -452,6 +456,9 @@ class GetPeriodResponse(_message.Message):
     REVISIONS_FIELD_NUMBER: _builtins.int
     LATE_FIELD_NUMBER: _builtins.int
     ACTIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For more totals and adjustments, of which an answer has at most 1,000; empty on the last."""
     @_builtins.property
     def period(self) -> Global___BillingPeriod:
         """The period."""
@@ -485,10 +492,11 @@ class GetPeriodResponse(_message.Message):
         revisions: _abc.Iterable[Global___PeriodRevision] | None = ...,
         late: _abc.Iterable[Global___PeriodLate] | None = ...,
         actions: _abc.Iterable[Global___PeriodAction] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period", b"period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "adjustments", b"adjustments", "late", b"late", "period", b"period", "revisions", b"revisions", "totals", b"totals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "adjustments", b"adjustments", "late", b"late", "next_page_token", b"next_page_token", "period", b"period", "revisions", b"revisions", "totals", b"totals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,6 +1,6 @@
 -- Freeze the totals of revisions just sealed: the first of a period from its rollups, another from
--- the one before it and what came late. Arrays run in parallel; $4 and $5 are meters and how they
--- add up, others are sums.
+-- the one before it and what came late; without meters that a rule tells. Arrays run in parallel;
+-- $4 and $5 are meters and how they add up, others are sums.
 with sealed as (
     select period.tenant_id, period.start_at, period.end_at, asked.revision
     from unnest($1::text[], $2::bigint[], $3::integer[]) as asked (tenant_id, start_us, revision)
@@ -43,4 +43,9 @@ select part.tenant_id, part.start_at, part.revision, part.meter, part.grouped,
 from part
 left join unnest($4::text[], $5::text[]) as metered (name, aggregation)
     on metered.name = part.meter
+where not exists (
+    select from tallygate.period_rule as rule
+    where rule.tenant_id = part.tenant_id and rule.start_at = part.start_at
+        and rule.meter = part.meter
+)
 group by part.tenant_id, part.start_at, part.revision, part.meter, part.grouped

@@ -260,6 +260,8 @@ select
             and intent.dimensions = gap.dimensions
             and coalesce(intent.closed_start, '-infinity') = gap.closed_start
             and intent.kind = 'delta'
+            -- What an earlier customer was told stays there.
+            and intent.customer = gap.customer
             and intent.quantity = gap.intended - gap.quantity
             and send.state = 'delivered'
             and send.first_attempt_at > tallygate.instant($16::bigint)

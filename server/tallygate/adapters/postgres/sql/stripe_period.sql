@@ -1,11 +1,11 @@
--- Read what Stripe is known to have been told of a customer's meter with times in a stretch, and
--- what it may have been.
--- What was replaced counts for nothing. What adds up is summed; totals have no use for this.
+-- Read what a customer's meter at Stripe is known to have been told with times in a stretch, and
+-- what may have been, under whatever name the meter has here.
+-- What was replaced counts for nothing, nor does what people have settled that was never taken.
+-- What adds up is summed; totals have no use for this.
 select
     intent.intent_id,
     intent.value,
-    send.state,
-    send.doubtful,
+    send.state = 'delivered' or (send.state = 'settled' and send.code <> 'undecided') as taken,
     tallygate.microseconds(send.last_attempt_at) as last_attempt_us,
     tallygate.microseconds(send.first_attempt_at) as first_attempt_us
 from tallygate.stripe_send as send
@@ -14,11 +14,11 @@ left join tallygate.stripe_intent as later on later.replaces = intent.intent_id
 where
     send.destination = $1::text
     and send.customer = $2::text
-    and send.meter = $3::text
+    and intent.event_name = $3::text
     and intent.sent_as_of >= tallygate.instant($4::bigint)
     and intent.sent_as_of < tallygate.instant($5::bigint)
     and intent.kind in ('delta', 'negative', 'cancel')
-    and (send.state in ('delivered', 'settled') or send.doubtful)
+    and (send.state = 'delivered' or send.doubtful)
     and send.state not in ('rejected', 'shadow')
     and later.intent_id is null
 order by intent.intent_id

@@ -1,5 +1,6 @@
 -- Note a report of errors once, and mark the sends that it names; return how many it found.
--- A key may be that of a call that carried many: these may have been taken, and go again alone.
+-- A key may be that of a call that carried many: these may have been taken, and go again alone. One
+-- that took the place of another, as Stripe had an error under that, has a number after a point.
 with noted as (
     insert into tallygate.stripe_report (event_id, destination, errors, joined)
     values ($1::text, $2::text, $3::integer, 0)
@@ -14,7 +15,8 @@ own as (
     update tallygate.stripe_send as send
     set state = 'rejected', doubtful = false, code = named.code, reason = named.reason
     from named join tallygate.stripe_intent as intent
-        on intent.idempotency_key = named.key or intent.identifier = named.key
+        on intent.idempotency_key = split_part(named.key, '.', 1)
+        or intent.identifier = named.key
     where
         send.intent_id = intent.intent_id
         and send.destination = $2::text
