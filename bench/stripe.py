@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -23,6 +23,7 @@ from typing import Final
 
 import aiohttp
 
+from bench.processes import family_s
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.embedded import EmbeddedPostgres
 from tallygate.adapters.postgres.migrate import migrate
@@ -38,6 +39,7 @@ from tallygate.domain.stripe_intent import Intent, IntentKind, IntentPlace, iden
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US
 from tallygate.flow.stripe_gate import Gate
 from tallygate.flow.stripe_send import SendOptions, SendParts, StripeSender
+from tallygate.wiring.collector import collect_seldom
 from tallygate.wiring.stripe import CONCURRENCY_MAX, PER_LANE, SENDERS
 
 KEY: Final = "sk_live_bench"
@@ -68,14 +70,14 @@ class Told:
 
 
 @contextmanager
-def fake_stripe() -> Iterator[str]:
-    """Start a fake in a process of its own; lend its address."""
+def fake_stripe(*, limited: bool) -> Iterator[tuple[str, int]]:
+    """Start a fake in a process of its own; lend its address and the process' number."""
     command = [sys.executable, "-m", "tallygate_fake_stripe", "--port", "0"]
-    command += ["--unknown-customer", "accept"]
+    command += ["--unknown-customer", "accept", *([] if limited else ["--no-rate-limits"])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().strip()
+            yield process.stdout.readline().strip(), process.pid
         finally:
             process.terminate()
 
@@ -96,8 +98,10 @@ def backlog(count: int, customers: int, now_us: int) -> Iterator[Intent]:
         )
 
 
-async def drained(dsn: str, url: str, chosen: argparse.Namespace) -> Sequence[tuple[str, str]]:
-    """Drain a backlog; return what there is to say."""
+async def drained(
+    dsn: str, url: str, chosen: argparse.Namespace, beside: Mapping[str, Callable[[], float]]
+) -> Sequence[tuple[str, str]]:
+    """Drain a backlog; return what there is to say, also of the processors of others beside it."""
     postgres, clock, told = Postgres(dsn), SystemClock(), Told()
     intents, sends = PostgresStripeIntents(postgres), PostgresStripeSends(postgres)
     client = Client(lambda: KEY, ClientOptions(url=url, connections_max=SENDERS * CONCURRENCY_MAX))
@@ -115,11 +119,16 @@ async def drained(dsn: str, url: str, chosen: argparse.Namespace) -> Sequence[tu
     gate = Gate(clock, EvenPace(chosen.rate))
     parts = SendParts(sends, StripeUsage(client, clock), gate, clock, told)
     options = SendOptions(lanes_max=chosen.rate, per_lane=PER_LANE, concurrency_max=CONCURRENCY_MAX)
-    began_s, cpu_s = time.monotonic(), time.process_time()
+    # As a relay does once it has started.
+    collect_seldom()
+    clocks = {"the relay": time.process_time, **beside}
+    before = {name: read() for name, read in clocks.items()}
+    began_s = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for _ in range(SENDERS):
             group.create_task(_until_done(StripeSender("stripe", parts, options), told, chosen))
-    took_s, cpu_s = time.monotonic() - began_s, time.process_time() - cpu_s
+    took_s = time.monotonic() - began_s
+    cpu_s = {name: read() - before[name] for name, read in clocks.items()}
     await client.close()
     await postgres.close()
     has = await _total(url)
@@ -128,7 +137,10 @@ async def drained(dsn: str, url: str, chosen: argparse.Namespace) -> Sequence[tu
         ("intents", f"{chosen.intents:,} of {chosen.customers:,} customers"),
         ("rate asked for", f"{chosen.rate:,} calls/s"),
         ("sent", f"{taken / took_s:,.0f} events/s, in {took_s:.1f} s"),
-        ("processor of the relay", f"{cpu_s / taken * 1e6:,.0f} µs per event"),
+        *(
+            (f"processor of {name}", f"{used_s / taken * 1e6:,.0f} µs per event")
+            for name, used_s in cpu_s.items()
+        ),
         ("waited for the rate", f"{told.waited_s / taken * 1000:,.2f} ms per event"),
         ("throttled by Stripe", f"{told.outcomes['throttled']:,} calls"),
         ("Stripe has", f"{has:,} of {taken:,} units"),
@@ -160,6 +172,7 @@ def main() -> None:
     parser.add_argument("--intents", type=int, default=20_000)
     parser.add_argument("--customers", type=int, default=2_000)
     parser.add_argument("--rate", type=int, default=1_000)
+    parser.add_argument("--unlimited", action="store_true", help="a fake without limits of rate")
     parser.add_argument("--seconds", type=int, default=600, help="stop after so long")
     chosen = parser.parse_args()
 
@@ -167,8 +180,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             async with EmbeddedPostgres(Path(folder), unsafe_fast=True) as server:
                 await migrate(server.dsn)
-                with fake_stripe() as url:
-                    return await drained(server.dsn, url, chosen)
+                with fake_stripe(limited=not chosen.unlimited) as (url, fake_pid):
+                    beside = {
+                        "Postgres": lambda: family_s(server.pid),
+                        "the fake": lambda: family_s(fake_pid),
+                    }
+                    return await drained(server.dsn, url, chosen, beside)
 
     show([Sheet("stripe", ("what", "figure"), asyncio.run(run()))], as_json=False)
 

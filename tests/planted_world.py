@@ -54,6 +54,10 @@ class FakeSums:
 
     api: StripeApi
 
+    async def asks(self, destination: str) -> bool:
+        """Say that the account can be asked."""
+        return True
+
     async def summed(
         self, destination: str, event_name: str, customer: str, window: Window
     ) -> Decimal:

@@ -149,8 +149,7 @@ class StripeWorld:
             meter=METER,
             amount=amount,
             event_time_us=at_us,
-            received_at_us=at_us,
-            **fields,
+            **{"received_at_us": at_us, **fields},
         )
         await PostgresLedger(self.postgres).persist(LedgerBatch((used,)))
         return used.event_id

@@ -331,6 +331,11 @@ class Settings(BaseSettings):
     """Whether control reconciles the current and the last billing period of every tenant, each
     day."""
 
+    reconcile_stripe: int = Field(default=0, ge=0, le=1_000_000)
+    """How many sums the daily run asks Stripe for, at most: one for each customer, meter and
+    period. Stripe allows 10,000 reads a month, or 500 for each payment: 300 a day are within that.
+    Control then needs the accounts' keys; 0 asks for none."""
+
     stripe_reports_address: Address | None = None
     """Where a relay takes Stripe's reports of errors, over plain HTTP behind what ends TLS; unset,
     it takes none."""

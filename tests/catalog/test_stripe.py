@@ -23,7 +23,9 @@ meters:
       window: day
       early: true
       dimensions: {area: region}
-  seats: {aggregation: max, stripe: {way: quantity, price: seats, since: 2027-01-01, window: day}}
+  seats:
+    aggregation: max
+    stripe: {way: quantity, price: seats, since: 2027-01-01, window: day, proration: none}
   setup: {stripe: {way: invoice_items}}
   plain: {}
 destinations:
@@ -34,6 +36,7 @@ destinations:
     account: acct_1
     calls_per_s: 50
     shadow: true
+    fees: true
     reports_secret: {env: REPORTS}
   hooks: {kind: webhook, url: "https://example.com", types: [usage.batch], secret: {env: HOOKS}}
 """
@@ -59,7 +62,10 @@ def test_a_document_is_read_whole() -> None:
     assert account.url == "https://api.stripe.com"
     assert account.types == ()
     assert account.stripe == StripeAccount(
-        Mode.LIVE, shadow=True, account="acct_1", calls_per_s=50, reports_env="REPORTS"
+        *(Mode.LIVE, True, "acct_1"),
+        calls_per_s=50,
+        reports_env="REPORTS",
+        fees=True,
     )
     assert catalog.meters[MeterName("plain")].stripe is None
     assert [meter.name for meter, _ in synced(catalog, "stripe", Way.METER_EVENTS)] == ["calls"]
@@ -91,7 +97,10 @@ FAULTS = [
     ("kind: stripe\n", "kind: stripe\n    types: []\n", "destinations.stripe.types", "no 'types'"),
     ("{file: /run/secrets/stripe}", "sk_live_x", "destinations.stripe.secret", "never itself"),
     ("price: seats, ", "", f"{SEATS}.price", "is required for quantity"),
-    ("window: day}}", "window: day, early: true}}", f"{SEATS}.early", "meter_events only"),
+    ("proration: none}", "scale: 0.5}", f"{SEATS}.scale", "whole for quantity"),
+    ("proration: none", "proration: nothing", f"{SEATS}.proration", "must be one of"),
+    ("early: true", "proration: none", f"{CALLS}.proration", "for quantity only"),
+    ("window: day, p", "window: day, early: true, p", f"{SEATS}.early", "meter_events only"),
     ("way: invoice_items", "way: meter_events, event_name: e", "meters.setup.stripe.since", ""),
     ("aggregation: count", "aggregation: max", f"{CALLS}.way", "adds up"),
     ("aggregation: count", "aggregation: latest", f"{CALLS}.way", "takes the latest"),

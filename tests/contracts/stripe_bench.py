@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Protocol
 
 import pytest
@@ -19,7 +20,7 @@ from tallygate.domain.stripe_intent import (
     SendState,
     identity,
 )
-from tallygate.domain.window import DAY_US, HOUR_US
+from tallygate.domain.window import DAY_US, HOUR_US, Window
 from tallygate.ports import LedgerBatch
 from tallygate.ports.stripe_store import (
     Claimed,
@@ -31,6 +32,7 @@ from tallygate.ports.stripe_store import (
     StripeSends,
     StripeUpkeep,
 )
+from tallygate.testing.stripe_rows import LateUse
 from tallygate.testing.stripe_store import FakeStripeStore
 from tests.servers import connection
 from tests.usage_events import event
@@ -54,6 +56,16 @@ class Bench(Protocol):
         """Have usage there."""
         ...
 
+    async def put_off(
+        self, number: int, units: int, at_us: int, came_us: int, allocated_us: int
+    ) -> None:
+        """Have the usage of that number, which came then, be billed by a period that begins."""
+        ...
+
+    async def add_periods(self, *bounds_us: int) -> None:
+        """Have the tenant have periods from each bound to the next."""
+        ...
+
     async def end_leases(self) -> None:
         """Let every lease run out."""
         ...
@@ -72,6 +84,16 @@ class FakeBench:
     async def use(self, units: int, at_us: int) -> None:
         """Have usage there."""
         self.fake.used.append((TENANT, at_us, units))
+
+    async def put_off(
+        self, number: int, units: int, at_us: int, came_us: int, allocated_us: int
+    ) -> None:
+        """Have usage be billed by a later period."""
+        self.fake.late.append(LateUse(TENANT, at_us, units, came_us, allocated_us, DAY))
+
+    async def add_periods(self, *bounds_us: int) -> None:
+        """Have the tenant have periods from each bound to the next."""
+        self.fake.periods[TENANT] = [Window(*each) for each in pairwise(bounds_us)]
 
     async def end_leases(self) -> None:
         """Let every lease run out."""
@@ -94,6 +116,34 @@ class PostgresBench:
         refund = {"refund_of": "x"} if units < 0 else {}
         used = event(self.number, meter=METER, amount=units, event_time_us=at_us, **refund)
         await self.ledger.persist(LedgerBatch((used,)))
+
+    async def put_off(
+        self, number: int, units: int, at_us: int, came_us: int, allocated_us: int
+    ) -> None:
+        """Have usage be billed by a later period; the event's own receipt is what it came by."""
+        async with connection(self.dsn) as admin:
+            await admin.execute("set session_replication_role = replica")
+            await admin.execute(
+                "update tallygate.usage_event set received_at = tallygate.instant($1)"
+                " where event_id = $2",
+                *(came_us, f"event-{number}"),
+            )
+            await admin.execute(
+                "insert into tallygate.late_event (tenant_id, event_id, meter, amount, event_time,"
+                " refund_of, closed_start, closed_revision, placed, allocated_start,"
+                " allocated_revision) values ($1, $2, $3, $4, tallygate.instant($5), '',"
+                " tallygate.instant($6), 1, 'next_period', tallygate.instant($7), 1)",
+                *(TENANT, f"event-{number}", METER, units, at_us, DAY, allocated_us),
+            )
+
+    async def add_periods(self, *bounds_us: int) -> None:
+        """Have the tenant have periods from each bound to the next."""
+        async with connection(self.dsn) as admin:
+            await admin.executemany(
+                "insert into tallygate.billing_period (tenant_id, start_at, end_at, created_at)"
+                " values ($1, tallygate.instant($2), tallygate.instant($3), now())",
+                [(TENANT, *each) for each in pairwise(bounds_us)],
+            )
 
     async def end_leases(self) -> None:
         """Let every lease run out."""

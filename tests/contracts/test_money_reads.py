@@ -26,7 +26,9 @@ from tallygate.ports.stripe_store import SendResult, StripeIntents, StripeSends
 from tallygate.testing.billing import FakeInvoiceBooks
 from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.reconcile_money import FakeMoneyReads
+from tallygate.testing.stripe_rows import LateUse
 from tallygate.testing.stripe_store import FakeStripeStore
+from tests.servers import connection
 from tests.usage_events import NOON_US, event
 
 ACME, OTHER = TenantId("acme"), TenantId("other")
@@ -50,20 +52,46 @@ class Subject:
     intents: StripeIntents
     sends: StripeSends
     books: InvoiceBooks
+    dsn: str = ""
 
     async def use(self, number: int, hour: int, amount: int, **fields: object) -> None:
         """Store usage of an hour of the period."""
         used = event(number, event_time_us=NOON_US + hour * HOUR_US, amount=amount, **fields)
         await self.ledger.persist(LedgerBatch((used,)))
 
-    async def intend(self, hour: int, units: int, seq: int = 0, tenant: TenantId = ACME) -> None:
+    async def put_off(
+        self, number: int, hour: int, units: int, came_us: int, allocated_us: int
+    ) -> None:
+        """Have usage of an hour, which came then, be billed by the period that begins there."""
+        at_us = NOON_US + hour * HOUR_US
+        if isinstance(self.intents, FakeStripeStore):
+            late = LateUse(ACME, at_us, units, came_us, allocated_us, PERIOD.start_us)
+            self.intents.late.append(late)
+            return
+        async with connection(self.dsn) as admin:
+            await admin.execute(
+                "insert into tallygate.late_event (tenant_id, event_id, meter, amount, event_time,"
+                " refund_of, closed_start, closed_revision, placed, allocated_start,"
+                " allocated_revision) values ($1, $2, $3, $4, tallygate.instant($5), '',"
+                " tallygate.instant($6), 1, 'next_period', tallygate.instant($7), 1)",
+                *(ACME, f"event-{number}", METER, units, at_us, PERIOD.start_us, allocated_us),
+            )
+
+    async def intend(
+        self,
+        hour: int,
+        units: int,
+        seq: int = 0,
+        tenant: TenantId = ACME,
+        closed_us: int | None = None,
+    ) -> None:
         """Write an intent of an hour."""
         start_us = NOON_US + hour * HOUR_US
         place = IntentPlace(
             *(tenant, "cus_1", METER, "{}", start_us, start_us + HOUR_US),
-            *(PERIOD.start_us, PERIOD.end_us),
+            *(PERIOD.start_us, NOON_US + 9 * DAY_US),
         )
-        gap = WindowGap(place, units, 0, seq)
+        gap = WindowGap(place, units, 0, seq, closed_start_us=closed_us)
         made = intent_for("stripe", SYNC, gap, IntentKind.DELTA)
         assert await self.intents.intend([made], NOON_US)
 
@@ -104,6 +132,7 @@ async def subject(dsn: str | None) -> AsyncIterator[Subject]:
         *(PostgresMoneyReads(postgres), PostgresLedger(postgres)),
         *(PostgresStripeIntents(postgres), PostgresStripeSends(postgres)),
         PostgresInvoiceBooks(postgres),
+        dsn,
     )
     await postgres.close()
 
@@ -130,6 +159,26 @@ async def test_intents_are_held_window_by_window(subject: Subject) -> None:
     assert (totals.intended, totals.waiting) == (1, 1)
     await subject.intend(0, 3)
     assert ((await subject.intended()).due, (await subject.intended()).aside) == (20, 0)
+
+
+async def test_late_usage_is_due_where_it_is_billed(subject: Subject) -> None:
+    """Its own period says so many are late, the other has as many more to tell, apart."""
+    following = Window(PERIOD.end_us, PERIOD.end_us + DAY_US)
+    came_us = following.start_us + 3 * HOUR_US
+    await subject.use(1, 2, 10)
+    await subject.use(2, 5, 7, received_at_us=came_us)
+    await subject.put_off(2, 5, 7, came_us, following.start_us)
+    own = await subject.intended()
+    assert (own.due, own.late, own.aside) == (10, 7, 0)
+    asked = {"period": following, "start_us": following.start_us, "end_us": following.end_us}
+    other = await subject.intended(**asked)
+    assert (other.intended, other.due, other.late, other.aside) == (0, 7, -7, 0)
+    await subject.intend(27, 7, closed_us=PERIOD.start_us)
+    other = await subject.intended(**asked)
+    assert (other.intended, other.due, other.late) == (7, 7, -7)
+    assert (await subject.intended(**asked, totals=True)).due == 7
+    later = await subject.intended(since_us=came_us)
+    assert (later.due, later.late, later.aside) == (0, 0, 17)
 
 
 async def test_sends_are_told_apart(subject: Subject) -> None:

@@ -10,12 +10,21 @@ import pytest
 from tallygate.adapters.stripe.api import StripeUsage
 from tallygate.adapters.stripe.client import Client, ClientOptions
 from tallygate.adapters.stripe.meters import StripeAccountMeters
+from tallygate.adapters.stripe.prices import StripeAccountPrices
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.stripe_intent import Intent, IntentId, IntentKind, IntentPlace
 from tallygate.domain.stripe_meters import AccountMeter
+from tallygate.domain.stripe_prices import AccountPrice, AccountTier
 from tallygate.domain.stripe_retry import KEY_BURNT
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, SECOND_US
-from tallygate.ports.stripe import Outcome, StripeApi, StripeMeters, StripeRefused, StripeSilent
+from tallygate.ports.stripe import (
+    Outcome,
+    StripeApi,
+    StripeMeters,
+    StripePrices,
+    StripeRefused,
+    StripeSilent,
+)
 from tallygate.ports.stripe_store import Claimed
 from tallygate.testing.stripe import FakeStripeAccount
 from tallygate_fake_stripe import Behaviour, FakeStripe, VirtualClock
@@ -30,6 +39,7 @@ class Bench(Protocol):
 
     api: StripeApi
     meters: StripeMeters
+    prices: StripePrices
 
     async def down(self) -> None:
         """Have nobody there."""
@@ -48,6 +58,7 @@ class FakeBench:
         self.fake = FakeStripeAccount(lambda: self.now_us)
         self.api: StripeApi = self.fake
         self.meters: StripeMeters = self.fake
+        self.prices: StripePrices = self.fake
 
     async def down(self) -> None:
         """Have nobody there."""
@@ -65,6 +76,7 @@ class ClientBench:
         self.stripe, self.virtual, self.client = stripe, virtual, client
         self.api: StripeApi = StripeUsage(client, WorldClock(virtual))
         self.meters: StripeMeters = StripeAccountMeters(client)
+        self.prices: StripePrices = StripeAccountPrices(client)
 
     async def down(self) -> None:
         """Have nobody there."""
@@ -230,6 +242,34 @@ async def test_nobody_there_is_surely_not_sent(bench: Bench) -> None:
         await bench.api.item_known(claimed(1, IntentKind.ITEM))
     with pytest.raises(StripeSilent):
         await bench.meters.meters()
+
+
+async def test_prices_are_made_once(bench: Bench) -> None:
+    """A price asked for twice is one; another takes its lookup key over, and it may come back."""
+    tiers = (AccountTier(10, Decimal("0.25"), Decimal(300)), AccountTier(None, Decimal("1E-12")))
+    first = AccountPrice("p/calls", "Calls", "eur", "calls", mode="graduated", tiers=tiers)
+    assert await bench.prices.prices(["p/calls"]) == []
+    made = await bench.prices.create_price(first)
+    assert await bench.prices.create_price(first) == made
+    (found,) = await bench.prices.prices(["p/calls", "p/other"])
+    assert found == replace(first, price_id=made, name="")
+    second = AccountPrice(
+        *("p/calls", "Calls", "eur", "calls", Decimal("12.5")), divide_by=1_000, price_id=made
+    )
+    other = await bench.prices.create_price(second)
+    (found,) = await bench.prices.prices(["p/calls"])
+    assert found == replace(second, price_id=other, name="")
+    again = await bench.prices.create_price(replace(first, price_id=other))
+    assert again not in (made, other)
+    fee = AccountPrice("p/base", "Base", "usd", "", Decimal(900))
+    await bench.prices.create_price(fee)
+    keys = ["p/calls", "p/base"]
+    assert {(each.lookup_key, each.unit) for each in await bench.prices.prices(keys)} == {
+        ("p/calls", None),
+        ("p/base", Decimal(900)),
+    }
+    with pytest.raises(StripeRefused):
+        await bench.prices.create_price(replace(first, lookup_key="p/x", event_name="none"))
 
 
 async def test_meters_are_made_once(bench: Bench) -> None:

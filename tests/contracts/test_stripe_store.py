@@ -6,13 +6,17 @@ import pytest
 
 from tallygate.domain.catalog import Aggregation
 from tallygate.domain.errors import BackendUnavailable
-from tallygate.domain.stripe_intent import IntentId, IntentKind, SendState, made_again
-from tallygate.domain.window import HOUR_US, MINUTE_US
+from tallygate.domain.ids import TenantId
+from tallygate.domain.stripe_intent import IntentId, IntentKind, SendState, intent_for, made_again
+from tallygate.domain.stripe_sync import StripeSync, Way
+from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, Window
+from tallygate.ports.stripe_store import Cut
 from tests.contracts.stripe_bench import (
     CUSTOMER,
     DAY,
     METER,
     NOW_US,
+    TENANT,
     TOKENS,
     Bench,
     asked,
@@ -43,6 +47,47 @@ async def test_gaps_are_what_is_missing(bench: Bench) -> None:
     await finish(bench, done(claimed, SendState.SETTLED), again=(again,))
     first, _ = await bench.intents.gaps(asked())
     assert (first.intended, first.seq) == (4, 2)
+
+
+async def test_late_usage_is_a_gap_of_the_period_that_bills_it(bench: Bench) -> None:
+    """It is missing where it came, apart from that window's own usage, and nowhere else."""
+    await bench.use(5, DAY)
+    await bench.use(3, DAY)
+    came_us, ahead = DAY + 5 * HOUR_US, DAY + 4 * HOUR_US
+    await bench.put_off(2, 3, DAY, came_us, ahead)
+    await bench.use(4, came_us)
+    cuts = (
+        Cut(TENANT, CUSTOMER, DAY, ahead, DAY, ahead),
+        Cut(TENANT, CUSTOMER, ahead, DAY + 31 * DAY_US, ahead, NOW_US),
+    )
+    query = asked(cuts=cuts, late_since_us=DAY)
+    hour_us = came_us - came_us % HOUR_US
+    found = {
+        (gap.place.start_us, gap.closed_start_us): gap.total
+        for gap in await bench.intents.gaps(query)
+    }
+    assert found == {(DAY, None): 5, (hour_us, None): 4, (hour_us, DAY): 3}
+    gaps = await bench.intents.gaps(query)
+    sync = StripeSync(Way.METER_EVENTS, event_name="calls")
+    made = [intent_for("stripe", sync, gap, IntentKind.DELTA) for gap in gaps]
+    assert len({each.identifier for each in made}) == 3
+    assert len(await bench.intents.intend(made, NOW_US)) == 3
+    assert await bench.intents.gaps(query) == []
+    (lane,) = await claim(bench)
+    assert [each.intent.closed_start_us for each in lane].count(DAY) == 1
+    later = asked(cuts=cuts, late_since_us=DAY + 1)
+    assert {gap.total - gap.intended for gap in await bench.intents.gaps(later)} == {3, -3}
+    whole = await bench.intents.gaps(asked(cuts=cuts, late_since_us=DAY, latest=True))
+    assert {gap.place.start_us: gap.total for gap in whole} == {hour_us: 7}
+
+
+async def test_periods_that_tenants_have(bench: Bench) -> None:
+    """Those that a stretch of time touches, in order."""
+    await bench.add_periods(DAY, DAY + HOUR_US, DAY + 3 * HOUR_US, NOW_US)
+    found = await bench.intents.chains([TENANT, TenantId("other")], DAY + HOUR_US, NOW_US)
+    first, second = Window(DAY + HOUR_US, DAY + 3 * HOUR_US), Window(DAY + 3 * HOUR_US, NOW_US)
+    assert found == {TENANT: [first, second]}
+    assert await bench.intents.chains([TENANT], NOW_US, NOW_US + 1) == {}
 
 
 async def test_gaps_are_of_settled_windows(bench: Bench) -> None:

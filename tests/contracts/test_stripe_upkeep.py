@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from tallygate.domain.stripe_intent import IntentKind, SendState, made_again
-from tallygate.domain.window import HOUR_US
+from tallygate.domain.window import DAY_US, HOUR_US, Window
 from tallygate.ports.stripe_store import ReportedError
 from tests.contracts.stripe_bench import (
     CUSTOMER,
@@ -32,14 +32,17 @@ async def test_a_period_adds_up(bench: Bench) -> None:
         done(c, SendState.REJECTED),
         done(d, SendState.SETTLED, doubtful=True),
     )
-    found = await bench.sends.period("stripe", CUSTOMER, METER, DAY)
+    found = await bench.sends.period("stripe", CUSTOMER, METER, Window(DAY, DAY + DAY_US))
     assert [(each.value, each.open) for each in found] == [
         (Decimal(1), False),
         (Decimal(2), True),
         (Decimal(4), False),
     ]
     assert {each.last_us for each in found} == {NOW_US}
-    assert await bench.sends.period("stripe", CUSTOMER, METER, DAY + 1) == []
+    first = Window(DAY, DAY + HOUR_US)
+    assert len(await bench.sends.period("stripe", CUSTOMER, METER, first)) == 1
+    later = Window(DAY + 4 * HOUR_US, DAY + DAY_US)
+    assert await bench.sends.period("stripe", CUSTOMER, METER, later) == []
 
 
 async def test_depths_count_what_is_not_done(bench: Bench) -> None:

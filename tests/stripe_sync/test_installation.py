@@ -10,15 +10,21 @@ import pytest
 
 from tallygate.adapters.catalog.document import parse
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.invoice_books import PostgresInvoiceBooks
 from tallygate.adapters.postgres.ledger import PostgresLedger
 from tallygate.adapters.postgres.migrate import apply_roles
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.stripe.client import Client, ClientOptions
 from tallygate.adapters.stripe.meters import StripeAccountMeters
+from tallygate.domain.catalog import Aggregation
+from tallygate.domain.ids import MeterName, PlanName, TenantId
+from tallygate.domain.invoice import Invoice, InvoiceLine, LineKind, Selection
+from tallygate.domain.price import PriceId, PriceModel
 from tallygate.domain.stripe_meters import AccountMeter
 from tallygate.domain.stripe_sync import CUSTOMER_KEY, VALUE_KEY
-from tallygate.domain.window import HOUR_US, SECOND_US
+from tallygate.domain.window import DAY_US, HOUR_US, SECOND_US, Window
 from tallygate.ports import CatalogChange, LedgerBatch
+from tallygate.ports.billing import Issuing
 from tallygate.settings_sources import load_settings
 from tallygate.wiring import Role
 from tallygate.wiring.host import Running
@@ -36,8 +42,10 @@ meters:
     aggregation: sum
     description: Requests
     stripe: {{way: meter_events, event_name: calls, since: 2026-01-01, window: minute, settle: 1s}}
+  setup:
+    stripe: {{way: invoice_items, since: 2026-01-01}}
 plans:
-  p: {{}}
+  p: {{prices: [{{id: calls, model: per_unit, meter: requests, amount: 0.01}}]}}
 tenants:
   acme: {{plan: p, stripe_customer_id: cus_acme}}
   other: {{plan: p}}
@@ -93,6 +101,23 @@ async def use(dsn: str, number: int, amount: int, tenant: str = "acme") -> None:
     await postgres.close()
 
 
+async def issue(dsn: str) -> None:
+    """Issue an invoice with a line that is to be an item."""
+    postgres = Postgres(dsn)
+    start_us = time.time_ns() // 1000 // DAY_US * DAY_US
+    period, amount = Window(start_us - DAY_US, start_us), Decimal("12.50")
+    line = InvoiceLine(
+        *(1, LineKind.USAGE, PlanName("p"), period, amount, amount, PriceId("setup")),
+        model=PriceModel.PER_UNIT,
+        selection=Selection(MeterName("setup"), Aggregation.SUM),
+    )
+    made = Invoice(
+        *(TenantId("acme"), period, "USD", (line,), amount, Decimal(0), Decimal(0), amount)
+    )
+    assert await PostgresInvoiceBooks(postgres).write(Issuing(made, "month end", "ann"), 0)
+    await postgres.close()
+
+
 @pytest.fixture
 async def stripe() -> AsyncIterator[FakeStripe]:
     """A Stripe on the machine's clock, that takes usage of any customer."""
@@ -116,9 +141,11 @@ async def test_a_relay_sends_usage(
     await apply(postgres_dsn, stripe, tmp_path)
     shown = await tallygate("stripe", "sync-catalog", "--json", postgres_dsn=postgres_dsn)
     assert [row["step"] for row in shown.json()["meters"]] == ["create"]
+    (row,) = shown.json()["prices"]
+    assert (row["step"], row["lookup key"], row["asks for"]) == ("create", "p/calls", "1 usd")
     assert stripe.world().meters_by_event == {}
     done = await tallygate("stripe", "sync-catalog", "--apply", postgres_dsn=postgres_dsn)
-    assert (done.code, "1 done" in done.err) == (0, True)
+    assert (done.code, "2 done" in done.err) == (0, True)
     await use(postgres_dsn, 1, 5)
     await use(postgres_dsn, 2, 7)
     await use(postgres_dsn, 3, 9, tenant="other")
@@ -128,6 +155,13 @@ async def test_a_relay_sends_usage(
             return total(stripe) == Decimal(12)
 
         await eventually(told, what="the usage at Stripe")
+        stripe.add_customer("cus_acme")
+        await issue(postgres_dsn)
+
+        async def itemized() -> bool:
+            return [each.amount for each in stripe.world().invoice_items] == [1_250]
+
+        await eventually(itemized, what="the invoice's item")
         await use(postgres_dsn, 4, 3)
         stripe.keys.revoke(KEY)
 

@@ -33,7 +33,7 @@ from tallygate.domain.catalog import (
 )
 from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.price import TERMS
-from tallygate.domain.stripe_sync import Mode, StripeAccount, StripeSync, SyncWindow, Way
+from tallygate.domain.stripe_sync import Mode, Proration, StripeAccount, StripeSync, SyncWindow, Way
 from tallygate.domain.window import Billing, BillingKind, Calendar, Period
 
 # JSON is untyped; what is read from it is checked by building the domain's own types.
@@ -147,6 +147,7 @@ def _sync(found: Json) -> StripeSync:
         dimensions=tuple((str(key), str(name)) for key, name in found.get("dimensions", ())),
         price=found.get("price", ""),
         destination=found.get("destination", ""),
+        proration=Proration(found.get("proration", usual.proration)),
     )
 
 
@@ -243,6 +244,7 @@ def _account(found: Json) -> StripeAccount:
         calls_per_s=int(found.get("calls_per_s", 0)),
         reports_env=found.get("reports_env", ""),
         reports_file=found.get("reports_file", ""),
+        fees=bool(found.get("fees", False)),
     )
 
 

@@ -19,8 +19,10 @@ from tallygate.commands.options import Config, Json, PostgresDsn, settings_of
 from tallygate.commands.output import EXIT_FAILED, Sheet, run, show
 from tallygate.domain.catalog import Catalog
 from tallygate.domain.errors import InvalidField
+from tallygate.domain.invoice_words import plain
 from tallygate.domain.stripe_intent import IntentId, SendState
 from tallygate.domain.stripe_meters import MeterStep, Step
+from tallygate.domain.stripe_prices import AccountPrice, PriceStep
 from tallygate.domain.stripe_retry import LATE_US
 from tallygate.domain.window import from_datetime, to_datetime
 from tallygate.flow.stripe_items import ItemCounts
@@ -56,18 +58,18 @@ def sync_catalog(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Show what Stripe's meters lack for the catalog; with --apply, make them so."""
+    """Show what Stripe's meters and prices lack for the catalog; with --apply, make them so."""
     settings = settings_of(config, postgres_dsn=postgres_dsn)
     _dsn(settings)
     work = _sync(settings, catalog, destination, apply=apply)
-    planned, done = run_audited(
+    planned, prices, done = run_audited(
         settings,
         "stripe sync-catalog",
         work,
         shows=not apply,
         request={"catalog": str(catalog or ""), "destination": destination, "apply": apply},
     )
-    show([_steps(planned)], as_json=as_json)
+    show([_steps(planned), _prices(prices)], as_json=as_json)
     if not as_json and not apply:
         typer.echo("Nothing was changed: give --apply to do it.", err=True)
     if not as_json and apply:
@@ -206,7 +208,7 @@ def invoice_items(
 
 async def _sync(
     settings: Settings, file: Path | None, destination: str, *, apply: bool
-) -> tuple[list[MeterStep], int]:
+) -> tuple[list[MeterStep], list[PriceStep], int]:
     if file is not None:
         found = parsed_catalog(file).catalog
     else:
@@ -215,7 +217,11 @@ async def _sync(
     name = _only(found, destination)
     async with catalog_sync(settings, found, name) as sync:
         planned = await sync.plan(found, name)
-        return planned, await sync.apply(planned) if apply else 0
+        prices = await sync.plan_prices(found, name)
+        done = 0
+        if apply:
+            done = await sync.apply(planned) + await sync.apply_prices(prices)
+        return planned, prices, done
 
 
 async def _status(
@@ -249,6 +255,22 @@ def _steps(planned: Sequence[MeterStep]) -> Sheet:
         for each in planned
     ]
     return Sheet("meters", ("step", "event name", "display name", "reason"), rows)
+
+
+def _prices(planned: Sequence[PriceStep]) -> Sheet:
+    rows = [(each.step.value, each.lookup_key, _asks(each.wanted), each.reason) for each in planned]
+    return Sheet("prices", ("step", "lookup key", "asks for", "reason"), rows)
+
+
+def _asks(price: AccountPrice | None) -> str:
+    """Return what a price asks for, in smallest units, for people."""
+    if price is None:
+        return ""
+    if price.unit is not None:
+        each = f" per {price.divide_by}" if price.divide_by else ""
+        return f"{plain(price.unit)} {price.currency}{each}"
+    ends = (f"{plain(tier.unit)} to {tier.up_to or 'all'}" for tier in price.tiers)
+    return f"{price.mode} {price.currency}: {', '.join(ends)}"
 
 
 def _depths(depths: Sequence[StripeDepth]) -> Sheet:

@@ -83,6 +83,8 @@ class Intent:
 
     `quantity` is in our smallest unit, or the currency's for an item; `value` is the text that is
     sent. `seq` counts the intents of one window, from 1. `replaces` and `cancels` name others.
+    `closed_start_us` is that of the sealed period which the usage came too late for, and which is
+    billed here for it; 0 for usage of before the first period, None for a window's own.
     """
 
     destination: str
@@ -98,6 +100,11 @@ class Intent:
     replaces: IntentId | None = None
     cancels: IntentId | None = None
     details: Mapping[str, str] = field(default_factory=dict)
+    closed_start_us: int | None = None
+
+    def with_details(self, more: Mapping[str, str]) -> "Intent":
+        """Return the intent with more of them."""
+        return replace(self, details={**self.details, **more})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,7 @@ class WindowGap:
     """A window whose usage is not what is intended of it.
 
     `seq` is the last intent's. `cancellable` is a delta that was delivered a short while ago and is
-    as large as what there is too much.
+    as large as what there is too much. `closed_start_us` is an intent's.
     """
 
     place: IntentPlace
@@ -113,6 +120,7 @@ class WindowGap:
     intended: int
     seq: int
     cancellable: IntentId | None = None
+    closed_start_us: int | None = None
 
 
 def intent_for(destination: str, sync: StripeSync, gap: WindowGap, kind: IntentKind) -> Intent:
@@ -215,6 +223,7 @@ def _intent(
         (
             *(destination, place.tenant_id, place.customer, place.meter, place.dimensions),
             *(place.start_us, place.end_us, seq, kind.value, quantity),
+            *(() if gap.closed_start_us is None else ("late", gap.closed_start_us)),
         )
     )
     return Intent(
@@ -230,5 +239,6 @@ def _intent(
         identifier=identifier,
         idempotency_key=key,
         cancels=gap.cancellable if kind is IntentKind.CANCEL else None,
-        details={"price": sync.price} if sync.price else {},
+        details={"price": sync.price, "proration": sync.proration.value} if sync.price else {},
+        closed_start_us=gap.closed_start_us,
     )

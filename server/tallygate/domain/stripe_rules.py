@@ -11,7 +11,7 @@ from tallygate.domain.billed import PLAIN
 from tallygate.domain.catalog import Catalog, Destination, Meter
 from tallygate.domain.limit_rules import ADDING, is_key, key_message
 from tallygate.domain.path_fault import PathFault, unknown
-from tallygate.domain.stripe_sync import Mode, StripeAccount, StripeSync, SyncWindow, Way
+from tallygate.domain.stripe_sync import Mode, Proration, StripeAccount, StripeSync, SyncWindow, Way
 
 EVENT_NAME_LENGTH_MAX: Final = 100
 # Each combination of values is a series of its own at Stripe, which caps them per meter and hour.
@@ -98,6 +98,10 @@ def _way_faults(meter: Meter, sync: StripeSync, path: str) -> Iterator[PathFault
         plain = ", ".join(sorted(PLAIN))
         message = f"needs a meter that takes {plain}; {meter.name} takes the {meter.aggregation}"
         yield PathFault(f"{path}.way", message)
+    if sync.way is Way.QUANTITY and "." in sync.scale:
+        yield PathFault(f"{path}.scale", "must be whole for quantity: a subscription has no parts")
+    if sync.way is not Way.QUANTITY and sync.proration is not Proration.CREATE:
+        yield PathFault(f"{path}.proration", "is for quantity only")
     if not events:
         for name, value in _events_only(sync).items():
             if value:

@@ -33,6 +33,14 @@ class Way(StrEnum):
     QUANTITY = "quantity"
 
 
+class Proration(StrEnum):
+    """What a changed quantity does to the amount of the period that lasts; Stripe's own words."""
+
+    CREATE = "create_prorations"
+    NONE = "none"
+    ALWAYS = "always_invoice"
+
+
 class SyncWindow(StrEnum):
     """The stretch of time whose usage is sent as one, in UTC."""
 
@@ -61,7 +69,8 @@ class StripeAccount:
 
     `account` names a connected account. In `shadow` all is planned and recorded, nothing is sent.
     `calls_per_s` replaces the limit that the mode implies, 0 keeps it. The signing secret of the
-    endpoint for error reports is in a variable or a file, as the key is.
+    endpoint for error reports is in a variable or a file, as the key is. With `fees`, lines of
+    issued invoices that are of no meter become items as well.
     """
 
     mode: Mode = Mode.SANDBOX
@@ -70,6 +79,7 @@ class StripeAccount:
     calls_per_s: int = 0
     reports_env: str = ""
     reports_file: str = ""
+    fees: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +90,7 @@ class StripeSync:
     after its end, or with `early` while it fills. `dimensions` are pairs of a payload's key and the
     dimension it is taken from. With `overwrite` whole totals are sent, to a meter that keeps the
     last of each window. `price` is the lookup key of the price whose quantity is set, or which an
-    invoice item is for.
+    invoice item is for; `proration` is what a change of a quantity does.
     """
 
     way: Way
@@ -95,6 +105,7 @@ class StripeSync:
     dimensions: tuple[tuple[str, str], ...] = ()
     price: str = ""
     destination: str = ""
+    proration: Proration = Proration.CREATE
 
     @property
     def window_us(self) -> int:

@@ -21,7 +21,7 @@ from tallygate.domain.stripe_intent import IntentKind
 from tallygate.domain.stripe_rules import synced
 from tallygate.domain.stripe_sync import StripeSync, Way
 from tallygate.domain.window import MINUTE_US, Window
-from tallygate.flow.stripe_plan import FULL_EVERY_US, cuts, kind_of
+from tallygate.flow.stripe_plan import FULL_EVERY_US, kind_of, whole
 from tallygate.flow.stripe_settle import SUMMED_AFTER_US
 from tallygate.ports import Clock
 from tallygate.ports.rebuild import Declared
@@ -95,10 +95,10 @@ class MoneyFigures:
         self, of: IntentsAsked, sync: StripeSync, usage: IntendedUsage, customers: Sequence[str]
     ) -> Reading:
         """Return what Stripe has, by one sum for each customer of the period."""
-        if self._sums is None:
-            return Reading(Step.STRIPE, UNASKED)
         if usage.shared:
             return Reading(Step.STRIPE, SHARED)
+        if self._sums is None or not await self._sums.asks(of.destination):
+            return Reading(Step.STRIPE, UNASKED)
         now_us = self._clock.now_us()
         until_us = min(of.end_us, now_us - now_us % MINUTE_US + MINUTE_US)
         window = Window(of.start_us, until_us)
@@ -140,7 +140,12 @@ def stripe_figure(summed: Decimal, scale: str, usage: IntendedUsage) -> Figure:
 
 
 def _intents(usage: IntendedUsage) -> Reading:
-    figure = Figure(Decimal(usage.intended), aside=Decimal(usage.aside), due=Decimal(usage.due))
+    figure = Figure(
+        Decimal(usage.intended),
+        late=Decimal(usage.late),
+        aside=Decimal(usage.aside),
+        due=Decimal(usage.due),
+    )
     return Reading(Step.INTENTS, figure)
 
 
@@ -159,15 +164,15 @@ def _asks(
 ) -> Iterator[IntentsAsked]:
     for number, each in enumerate(asked):
         # As the planner cuts it: a boundary counts from its whole minute, or window, on.
-        cut = next(cuts(each.tenant, sync, each.period.start_us, each.period.end_us))
+        cut = whole(sync, each.period)
         yield IntentsAsked(
             ask=number,
             tenant_id=each.tenant.tenant_id,
             meter=meter.name,
             destination=destination,
             period=each.period,
-            start_us=cut.period_start_us,
-            end_us=cut.period_end_us,
+            start_us=cut.start_us,
+            end_us=cut.end_us,
             since_us=sync.since_us,
             window_us=sync.window_us,
             settled_us=now_us - sync.settle_us,

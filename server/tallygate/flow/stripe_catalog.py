@@ -1,4 +1,4 @@
-"""catalog ─▶ [ stripe catalog ] ─▶ an account's meters: planned, shown, then done.
+"""catalog ─▶ [ stripe catalog ] ─▶ an account's meters and prices: planned, shown, then done.
 
 If we die here between two steps, the next plan holds what is left.
 
@@ -12,16 +12,18 @@ from collections.abc import Sequence
 from tallygate.domain.catalog import Catalog
 from tallygate.domain.errors import NotFound
 from tallygate.domain.stripe_meters import MeterStep, Step, steps, wanted_of
+from tallygate.domain.stripe_prices import PriceStep, PriceStepKind, lookup_keys, price_steps
 from tallygate.domain.stripe_rules import synced
 from tallygate.domain.stripe_sync import Way
-from tallygate.ports.stripe import StripeMeters
+from tallygate.ports.stripe import StripeMeters, StripePrices
 
 
 class SyncCatalog:
-    """Brings an account's meters in line with the catalog."""
+    """Brings an account's meters and prices in line with the catalog."""
 
-    def __init__(self, meters: StripeMeters) -> None:
+    def __init__(self, meters: StripeMeters, prices: StripePrices) -> None:
         self._meters = meters
+        self._prices = prices
 
     async def plan(self, catalog: Catalog, destination: str) -> list[MeterStep]:
         """Return what is to be done. Raises `NotFound`, `StripeSilent` and `StripeRefused`."""
@@ -31,6 +33,21 @@ class SyncCatalog:
             wanted_of(meter, sync) for meter, sync in synced(catalog, destination, Way.METER_EVENTS)
         ]
         return list(steps(wanted, await self._meters.meters()))
+
+    async def plan_prices(self, catalog: Catalog, destination: str) -> list[PriceStep]:
+        """Return what is to be done about prices. Raises `StripeSilent` and `StripeRefused`."""
+        has = await self._prices.prices(lookup_keys(catalog, destination))
+        return list(price_steps(catalog, destination, has))
+
+    async def apply_prices(self, planned: Sequence[PriceStep]) -> int:
+        """Do what was planned, meters being there; return how many prices were made."""
+        done = 0
+        for each in planned:
+            made = each.step in (PriceStepKind.CREATE, PriceStepKind.REPLACE)
+            if made and each.wanted is not None:
+                await self._prices.create_price(each.wanted)
+                done += 1
+        return done
 
     async def apply(self, planned: Sequence[MeterStep]) -> int:
         """Do what was planned, but for conflicts; return how many steps were done."""

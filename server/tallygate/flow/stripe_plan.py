@@ -10,6 +10,7 @@ looked at once an hour, those of the last hours in each round.
 Refuses to know: Postgres, Stripe, and what becomes of intents.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -20,7 +21,15 @@ from tallygate.domain.stripe_intent import IntentKind, intent_for
 from tallygate.domain.stripe_retry import CANCEL_WITHIN_US
 from tallygate.domain.stripe_rules import synced
 from tallygate.domain.stripe_sync import StripeSync, Way
-from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, Calendar, Period, window_at
+from tallygate.domain.window import (
+    DAY_US,
+    HOUR_US,
+    MINUTE_US,
+    Calendar,
+    Period,
+    Window,
+    window_at,
+)
 from tallygate.ports import CatalogStore, Clock
 from tallygate.ports.stripe_store import Cut, GapQuery, Source, StripeIntents
 
@@ -120,9 +129,13 @@ class StripePlanner:
         from_us, to_us, settled_us = _range(sync, now_us, full=self._full)
         if to_us <= from_us:
             return
+        ids = [tenant.tenant_id for tenant in tenants]
+        chains = await self._parts.intents.chains(ids, from_us, to_us)
+        kind = kind_of(sync)
         by_source: dict[Source, list[Cut]] = {}
         for tenant in tenants:
-            found = list(cuts(tenant, sync, from_us, to_us))
+            chain = chains.get(tenant.tenant_id, ())
+            found = list(cuts(tenant, sync, Window(from_us, to_us), chain))
             by_source.setdefault(source_of(sync, found), []).extend(found)
         for source, of_source in by_source.items():
             query = GapQuery(
@@ -134,9 +147,11 @@ class StripePlanner:
                 settled_us=settled_us,
                 cuts=tuple(of_source),
                 dimensions=sync.dimensions,
-                latest=kind_of(sync) is not IntentKind.DELTA,
+                latest=kind is not IntentKind.DELTA,
                 cancel_after_us=now_us - CANCEL_WITHIN_US,
                 limit=self._options.gaps_max,
+                # How much a subscription is for is what there was, whoever is billed for it.
+                late_since_us=None if kind is IntentKind.QUANTITY else sync.since_us,
             )
             await self._close_gaps(account, sync, query, counts)
 
@@ -170,25 +185,40 @@ def kind_of(sync: StripeSync) -> IntentKind:
     return IntentKind.TOTAL if sync.overwrite else IntentKind.DELTA
 
 
-def cuts(tenant: Tenant, sync: StripeSync, from_us: int, to_us: int) -> Iterator[Cut]:
-    """Iterate over the billing periods of a tenant between two instants.
+def cuts(
+    tenant: Tenant, sync: StripeSync, window: Window, chain: Sequence[Window] = ()
+) -> Iterator[Cut]:
+    """Iterate over the billing periods of a tenant in a stretch of time.
+
+    `chain` are those that the tenant is known to have then; around them its calendar counts.
+    """
+    at_us = window.start_us
+    while at_us < window.end_us:
+        exact = _period(tenant.calendar, chain, at_us)
+        while at_us >= (period := whole(sync, exact)).end_us:
+            # Beyond the boundary as it counts here: the following period has begun.
+            exact = _period(tenant.calendar, chain, exact.end_us)
+        yield Cut(
+            tenant_id=tenant.tenant_id,
+            customer=tenant.stripe_customer_id,
+            period_start_us=period.start_us,
+            period_end_us=period.end_us,
+            from_us=at_us,
+            to_us=min(period.end_us, window.end_us),
+        )
+        at_us = period.end_us
+
+
+def whole(sync: StripeSync, period: Window) -> Window:
+    """Return a billing period as windows are cut by it.
 
     A boundary counts from its whole minute on, as rollups do. Where windows are sent whole, as
     those that overwrite are, one with a boundary in it belongs to the period that begins there.
     """
     grain_us = MINUTE_US if kind_of(sync) is IntentKind.DELTA else sync.window_us
-    at_us = from_us
-    while at_us < to_us:
-        start_us, end_us = _period(tenant.calendar, at_us, grain_us)
-        yield Cut(
-            tenant_id=tenant.tenant_id,
-            customer=tenant.stripe_customer_id,
-            period_start_us=start_us,
-            period_end_us=end_us,
-            from_us=at_us,
-            to_us=min(end_us, to_us),
-        )
-        at_us = end_us
+    return Window(
+        period.start_us - period.start_us % grain_us, period.end_us - period.end_us % grain_us
+    )
 
 
 def source_of(sync: StripeSync, found: Sequence[Cut]) -> Source:
@@ -203,14 +233,15 @@ def source_of(sync: StripeSync, found: Sequence[Cut]) -> Source:
     return Source.MINUTE
 
 
-def _period(calendar: Calendar, at_us: int, grain_us: int) -> tuple[int, int]:
-    window = window_at(Period.BILLING_PERIOD, calendar, at_us)
-    start_us, end_us = window.start_us, window.end_us
-    if at_us >= end_us - end_us % grain_us:
-        # Beyond the boundary as it counts here: the following period has begun.
-        following = window_at(Period.BILLING_PERIOD, calendar, end_us)
-        start_us, end_us = following.start_us, following.end_us
-    return start_us - start_us % grain_us, end_us - end_us % grain_us
+def _period(calendar: Calendar, chain: Sequence[Window], at_us: int) -> Window:
+    """Return the billing period that holds an instant: of the chain, or as it would go on."""
+    place = bisect_right(chain, at_us, key=lambda each: each.start_us)
+    if place and chain[place - 1].holds(at_us):
+        return chain[place - 1]
+    found = window_at(Period.BILLING_PERIOD, calendar, at_us)
+    start_us = max(found.start_us, chain[place - 1].end_us) if place else found.start_us
+    end_us = min(found.end_us, chain[place].start_us) if chain[place:] else found.end_us
+    return Window(start_us, end_us)
 
 
 def _range(sync: StripeSync, now_us: int, *, full: bool) -> tuple[int, int, int]:

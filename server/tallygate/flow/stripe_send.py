@@ -200,8 +200,12 @@ class StripeSender:
     async def _lane(self, lane: Sequence[Claimed], round_: _Round) -> None:
         """Send the sends of one customer's meter in turn, until one is left open."""
         now_us = self._parts.clock.now_us()
-        doubtful = [each for each in lane if self._move(each) is Move.SETTLE]
-        lane = [each for each in lane if self._move(each) is not Move.SETTLE]
+        if any(each.doubtful for each in lane):
+            doubtful = [each for each in lane if self._move(each) is Move.SETTLE]
+            lane = [each for each in lane if self._move(each) is not Move.SETTLE]
+        else:
+            # Only what is in doubt is ever settled.
+            doubtful = []
         if doubtful and not await self._settle(doubtful, round_):
             round_.results += [self._judge.unsent(each, now_us) for each in lane]
             return

@@ -16,7 +16,7 @@ from typing import Final
 from tallygate.domain.stripe_intent import Intent, IntentKind, SendState, made_again
 from tallygate.domain.stripe_retry import KEY_BURNT, is_too_old
 from tallygate.domain.stripe_settle import settle
-from tallygate.domain.window import HOUR_US, MINUTE_US
+from tallygate.domain.window import HOUR_US, MINUTE_US, Window
 from tallygate.ports import Clock
 from tallygate.ports.stripe import StripeApi
 from tallygate.ports.stripe_store import Claimed, PeriodSend, SendResult, StripeSends
@@ -73,9 +73,11 @@ class Settler:
     async def _period(self, claimed: Sequence[Claimed], found: Settlement) -> None:
         intent = claimed[0].intent
         place, now_us = intent.place, self._clock.now_us()
-        sends = await self._sends.period(
-            intent.destination, place.customer, place.meter, place.period_start_us
-        )
+        # A calendar that changed may have moved the period's end between two of its intents. What
+        # Stripe sums up goes by times alone, and so does what it is held against.
+        end_us = max(each.intent.place.period_end_us for each in claimed)
+        window = Window(place.period_start_us, min(end_us, now_us - now_us % MINUTE_US + MINUTE_US))
+        sends = await self._sends.period(intent.destination, place.customer, place.meter, window)
         ours = {each.intent_id for each in claimed}
         # Those that may still be repeated are in doubt as well, so all are told apart together.
         known = [send for send in sends if not send.open and send.intent_id not in ours]
@@ -87,10 +89,7 @@ class Settler:
             found.results += _wait(claimed, quiet_us, "waits until Stripe has summed up")
             return
         summed = await self._api.summed(
-            intent.event_name,
-            place.customer,
-            place.period_start_us,
-            min(place.period_end_us, now_us - now_us % MINUTE_US + MINUTE_US),
+            intent.event_name, place.customer, window.start_us, window.end_us
         )
         self._judge(claimed, known, open_, summed, found)
 

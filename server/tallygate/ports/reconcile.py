@@ -143,7 +143,8 @@ class IntendedUsage:
 
     `intended` is all, but for what was replaced; of it Stripe took `taken`, may take `waiting`, and
     did not take `refused`; `shadow` is never sent. `due` is what usage asks for, `aside` usage that
-    it does not. Stripe's sum may lack up to `lacks`, or have up to `exceeds` more: what was taken
+    it does not, `late` what other periods are billed for, below 0 what this one is billed for
+    others. Stripe's sum may lack up to `lacks`, or have up to `exceeds` more: what was taken
     just now, or may have been. `shared` says that other tenants have the same customer.
     """
 
@@ -159,6 +160,7 @@ class IntendedUsage:
     exceeds: int
     customers: tuple[str, ...]
     shared: bool
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,10 @@ class MoneyReads(Protocol):
 
 class StripeSums(Protocol):
     """Asks Stripe what it has summed up."""
+
+    async def asks(self, destination: str) -> bool:
+        """Say whether an account can be asked now: its key is there, and reads are left."""
+        ...
 
     async def summed(
         self, destination: str, event_name: str, customer: str, window: Window

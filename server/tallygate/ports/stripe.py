@@ -13,6 +13,7 @@ from typing import Protocol
 
 from tallygate.domain.errors import BackendUnavailable, TallygateError
 from tallygate.domain.stripe_meters import AccountMeter
+from tallygate.domain.stripe_prices import AccountPrice
 from tallygate.ports.stripe_store import Claimed, ReportedError
 
 
@@ -129,4 +130,20 @@ class StripeMeters(Protocol):
 
     async def reactivate_meter(self, meter_id: str) -> None:
         """Have a meter take events again."""
+        ...
+
+
+class StripePrices(Protocol):
+    """The prices of an account that go by lookup keys."""
+
+    async def prices(self, lookup_keys: Sequence[str]) -> list[AccountPrice]:
+        """Return those that are active under these keys. Raises `StripeSilent`."""
+        ...
+
+    async def create_price(self, wanted: AccountPrice) -> str:
+        """Make a price that has its lookup key from then on, once for all alike; return its id.
+
+        `price_id` is that of the price which has the key so far, if any: it stays as it is, without
+        the key. Raises `StripeRefused`, as where there is no active meter of its event name.
+        """
         ...

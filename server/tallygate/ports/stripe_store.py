@@ -17,6 +17,7 @@ from typing import Protocol
 from tallygate.domain.catalog import Aggregation
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.stripe_intent import Intent, IntentId, IntentPlace, SendState, WindowGap
+from tallygate.domain.window import Window
 
 
 class Source(StrEnum):
@@ -46,6 +47,10 @@ class GapQuery:
 
     With `latest` the last intent of a window says what it had, instead of all of them together.
     A delta may be cancelled that was first sent after `cancel_after_us`.
+
+    Usage of `late_since_us` or after that came late for a sealed period, and is billed by a later
+    one, counts in that one's window in which it came, or in its last; with `latest` in the window's
+    total, else in a gap of its own. None leaves all usage where it is.
     """
 
     destination: str
@@ -59,6 +64,7 @@ class GapQuery:
     latest: bool = False
     cancel_after_us: int = 0
     limit: int = 1_000
+    late_since_us: int | None = None
 
 
 class StripeIntents(Protocol):
@@ -66,6 +72,15 @@ class StripeIntents(Protocol):
 
     async def gaps(self, query: GapQuery) -> list[WindowGap]:
         """Return windows whose usage is not what is intended of them, earliest first."""
+        ...
+
+    async def chains(
+        self, tenants: Sequence[TenantId], from_us: int, to_us: int
+    ) -> Mapping[TenantId, Sequence[Window]]:
+        """Return the billing periods that tenants have between two instants, in order.
+
+        A tenant without any is left out. There are no holes between them.
+        """
         ...
 
     async def intend(
@@ -205,9 +220,9 @@ class StripeSends(Protocol):
         ...
 
     async def period(
-        self, destination: str, customer: str, meter: MeterName, period_start_us: int
+        self, destination: str, customer: str, meter: MeterName, window: Window
     ) -> list[PeriodSend]:
-        """Return what adds up in a period: what was taken, and what may have been."""
+        """Return what adds up in a stretch of time: what was taken, and what may have been."""
         ...
 
     async def depths(self, late_before_us: int) -> list[StripeDepth]:

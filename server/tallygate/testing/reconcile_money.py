@@ -19,6 +19,9 @@ from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.stripe_rows import TAKEN, Row
 from tallygate.testing.stripe_store import FakeStripeStore
 
+# A window's beginning, and the sealed period that its usage came too late for.
+_Place = tuple[int, int | None]
+
 _DOUBTFUL = frozenset({SendState.SENDING, SendState.AMBIGUOUS})
 _WAITING = _DOUBTFUL | {SendState.PENDING}
 _REFUSED = frozenset({SendState.REJECTED, SendState.TOO_OLD})
@@ -52,32 +55,42 @@ class FakeMoneyReads:
         return found
 
     def _intended(self, place: int, of: IntentsAsked) -> IntendedUsage | None:
-        used: dict[int, int] = {}
-        fresh: set[int] = set()
-        whole = 0
+        used: dict[_Place, int] = {}
+        fresh: set[_Place] = set()
+        whole = carried = 0
         for at_us, received_us, units in self._units(of.tenant_id, of.meter, counts=of.counts):
-            if of.period.holds(at_us):
-                whole += units
+            inside = units if of.period.holds(at_us) else 0
+            if self._carried(of, at_us, received_us):
+                carried += inside
+                continue
+            whole += inside
             if of.start_us <= at_us < of.end_us:
-                begun_us = max(at_us - at_us % of.window_us, of.start_us)
-                used[begun_us] = used.get(begun_us, 0) + units
+                place_us: _Place = (max(at_us - at_us % of.window_us, of.start_us), None)
+                used[place_us] = used.get(place_us, 0) + units
                 if received_us >= of.fresh_us:
-                    fresh.add(begun_us)
+                    fresh.add(place_us)
+        came = 0
+        for place_us, received_us, units in self._came(of):
+            came += units
+            used[place_us] = used.get(place_us, 0) + units
+            if received_us >= of.fresh_us:
+                fresh.add(place_us)
         rows = [*self._rows(of)]
-        intended: dict[int, int] = {}
+        intended: dict[_Place, int] = {}
         for row in rows:
-            begun_us = row.intent.place.start_us
-            intended[begun_us] = intended.get(begun_us, 0) + row.intent.quantity
+            place_us = (row.intent.place.start_us, row.intent.closed_start_us)
+            intended[place_us] = intended.get(place_us, 0) + row.intent.quantity
         if not used and not intended:
             return None
         due, told = 0, 0
-        for begun_us in used.keys() | intended.keys():
-            if begun_us not in intended and begun_us < of.since_us:
+        for place_us in used.keys() | intended.keys():
+            begun_us, _ = place_us
+            if place_us not in intended and begun_us < of.since_us:
                 continue
-            told += used.get(begun_us, 0)
+            told += used.get(place_us, 0)
             end_us = min(begun_us - begun_us % of.window_us + of.window_us, of.end_us)
-            settled = end_us <= of.settled_us and begun_us not in fresh
-            due += (used if settled else intended).get(begun_us, 0)
+            settled = end_us <= of.settled_us and place_us not in fresh
+            due += (used if settled else intended).get(place_us, 0)
         taken = [row for row in rows if row.state in TAKEN]
         late = [row.intent.quantity for row in taken if (row.last_us or 0) >= of.fresh_us]
         doubtful = [
@@ -90,7 +103,8 @@ class FakeMoneyReads:
             place=place,
             intended=sum(intended.values()),
             due=due,
-            aside=whole - told,
+            aside=whole - (told - came),
+            late=carried - came,
             taken=sum(row.intent.quantity for row in taken),
             waiting=sum(row.intent.quantity for row in rows if row.state in _WAITING),
             refused=sum(row.intent.quantity for row in rows if row.state in _REFUSED),
@@ -100,6 +114,25 @@ class FakeMoneyReads:
             customers=tuple(customers),
             shared=any(self._is_others(row, of, customers) for row in self.store.rows),
         )
+
+    def _carried(self, of: IntentsAsked, at_us: int, received_us: int) -> bool:
+        """Say whether usage is billed by a later period than its own."""
+        return at_us >= of.since_us and any(
+            (each.tenant_id, each.at_us, each.received_us) == (of.tenant_id, at_us, received_us)
+            for each in self.store.late
+        )
+
+    def _came(self, of: IntentsAsked) -> Iterator[tuple[_Place, int, int]]:
+        """Iterate over late usage that the period is billed for: where, when it came, how much."""
+        for each in self.store.late:
+            if each.tenant_id != of.tenant_id or each.at_us < of.since_us:
+                continue
+            if of.start_us <= each.allocated_us < of.end_us:
+                at_us = max(each.allocated_us, min(each.received_us, of.end_us - 1))
+                closed_us = None if of.totals else each.closed_us
+                place = (max(at_us - at_us % of.window_us, of.start_us), closed_us)
+                units = int(each.units > 0) if of.counts else each.units
+                yield place, each.received_us, units
 
     def _rows(self, of: IntentsAsked) -> Iterator[Row]:
         """Iterate over what stands: not replaced, and of totals the last of each window."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from tallygate.domain.stripe_intent import Intent, IntentKind
 from tallygate.domain.stripe_meters import AccountMeter
+from tallygate.domain.stripe_prices import AccountPrice
 from tallygate.domain.stripe_retry import KEY_BURNT
 from tallygate.domain.window import DAY_US, MINUTE_US
 from tallygate.ports.stripe import (
@@ -45,7 +46,7 @@ class Event:
 
 @dataclass(slots=True)
 class FakeStripeAccount:
-    """The `StripeApi`, `StripeMeters` and `StripeReports` ports.
+    """The `StripeApi`, `StripeMeters`, `StripePrices` and `StripeReports` ports.
 
     Set `down` to have nobody there; what `next_answers` holds is answered first, with its effect
     where `effect` says so.
@@ -57,6 +58,8 @@ class FakeStripeAccount:
     next_answers: list[Answer] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     items: dict[str, Intent] = field(default_factory=dict)
+    priced: list[AccountPrice] = field(default_factory=list)
+    asked_prices: list[AccountPrice] = field(default_factory=list)
     quantities: dict[tuple[str, str], str] = field(default_factory=dict)
     account: list[AccountMeter] = field(default_factory=list)
     reports: dict[bytes, ErrorReport | None] = field(default_factory=dict)
@@ -130,6 +133,25 @@ class FakeStripeAccount:
     async def reactivate_meter(self, meter_id: str) -> None:
         """Have a meter take events again."""
         self._change(meter_id, active=True)
+
+    async def prices(self, lookup_keys: Sequence[str]) -> list[AccountPrice]:
+        """Return those that are active under these keys."""
+        self._answer()
+        return [each for each in self.priced if each.lookup_key in lookup_keys]
+
+    async def create_price(self, wanted: AccountPrice) -> str:
+        """Make a price that has its lookup key from then on, once for all alike."""
+        self._answer()
+        if wanted in self.asked_prices:
+            return f"price_{self.asked_prices.index(wanted) + 1}"
+        names = [each.event_name for each in self.account if each.active]
+        if wanted.event_name and wanted.event_name not in names:
+            raise StripeRefused("no active meter of this event name")
+        self.asked_prices.append(wanted)
+        made = f"price_{len(self.asked_prices)}"
+        others = [each for each in self.priced if each.lookup_key != wanted.lookup_key]
+        self.priced = [*others, replace(wanted, price_id=made, name="")]
+        return made
 
     async def read(self, body: bytes, signature: str) -> ErrorReport | None:
         """Return the report that was put for a body."""

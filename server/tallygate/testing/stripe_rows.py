@@ -4,12 +4,12 @@ Guarantees: windows are cut and measured as the store in Postgres does.
 Refuses to know: leases and results.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from tallygate.domain.catalog import Aggregation
-from tallygate.domain.ids import MeterName
+from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.stripe_intent import Intent, IntentId, IntentKind, IntentPlace, SendState
 from tallygate.ports.stripe_store import Cut, GapQuery
 
@@ -42,6 +42,18 @@ class Row:
         return self.intent.destination, place.customer, place.meter
 
 
+@dataclass(frozen=True, slots=True)
+class LateUse:
+    """Usage that is billed by a later period than its own; it is among what was used as well."""
+
+    tenant_id: TenantId
+    at_us: int
+    units: int
+    received_us: int
+    allocated_us: int
+    closed_us: int
+
+
 @dataclass(slots=True)
 class Lane:
     """A customer's meter. A lease is of the store's own time."""
@@ -49,6 +61,31 @@ class Lane:
     quiet_us: int = 0
     token: str = ""
     leased_until_us: int = 0
+
+
+def counted(
+    query: GapQuery, cut: Cut, used: Iterable[tuple[TenantId, int, int]], late: Iterable[LateUse]
+) -> Iterator[tuple[int, int, int | None]]:
+    """Iterate over usage of a cut: when it counts, how much, and for which sealed period."""
+    since_us = query.late_since_us
+    mine = [
+        each
+        for each in late
+        if each.tenant_id == cut.tenant_id and since_us is not None and each.at_us >= since_us
+    ]
+    gone = [(each.at_us, each.units) for each in mine]
+    for tenant, at_us, units in used:
+        if tenant != cut.tenant_id or not cut.from_us <= at_us < cut.to_us:
+            continue
+        if (at_us, units) in gone:
+            gone.remove((at_us, units))
+        else:
+            yield at_us, units, None
+    for each in mine:
+        at_us = max(each.allocated_us, min(each.received_us, cut.period_end_us - 1))
+        allocated = cut.period_start_us <= each.allocated_us < cut.period_end_us
+        if allocated and cut.from_us <= at_us < cut.to_us:
+            yield at_us, each.units, None if query.latest else each.closed_us
 
 
 def window(query: GapQuery, cut: Cut, at_us: int) -> IntentPlace:
@@ -73,7 +110,7 @@ def window_of(place: IntentPlace) -> tuple[object, ...]:
 
 def place_of(intent: Intent) -> tuple[object, ...]:
     """Return what tells the window of an intent apart."""
-    return (intent.destination, *window_of(intent.place))
+    return (intent.destination, *window_of(intent.place), intent.closed_start_us)
 
 
 def measured(measure: Aggregation, units: Sequence[int]) -> int:

@@ -5,7 +5,7 @@ Refuses to know: rollups; usage is put in by hand, and dimensions are not told a
 """
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -21,6 +21,7 @@ from tallygate.domain.stripe_intent import (
     SendState,
     WindowGap,
 )
+from tallygate.domain.window import Window
 from tallygate.ports.stripe_store import (
     Claim,
     Claimed,
@@ -37,7 +38,9 @@ from tallygate.testing.stripe_rows import (
     NOT_DONE,
     TAKEN,
     Lane,
+    LateUse,
     Row,
+    counted,
     measured,
     outdone,
     place_of,
@@ -50,13 +53,15 @@ from tallygate.testing.stripe_rows import (
 class FakeStripeStore:
     """The `StripeIntents`, `StripeSends` and `StripeUpkeep` ports.
 
-    `used` holds tenant, time and units. `now_us` is the store's own time. Set `down` to have it not
-    answer.
+    `used` holds tenant, time and units, `late` which of it later periods bill. `now_us` is the
+    store's own time. Set `down` to have it not answer.
     """
 
     now_us: Callable[[], int]
     down: bool = False
     used: list[tuple[TenantId, int, int]] = field(default_factory=list)
+    late: list[LateUse] = field(default_factory=list)
+    periods: dict[TenantId, list[Window]] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     lanes: dict[tuple[str, str, MeterName], Lane] = field(default_factory=dict)
     noted: set[str] = field(default_factory=set)
@@ -64,22 +69,38 @@ class FakeStripeStore:
     async def gaps(self, query: GapQuery) -> list[WindowGap]:
         """Return windows whose usage is not what is intended of them, earliest first."""
         self._answer()
-        totals: dict[tuple[TenantId, int, int], tuple[IntentPlace, list[int]]] = {}
+        totals: dict[tuple[object, ...], tuple[IntentPlace, int | None, list[int]]] = {}
         for cut in query.cuts:
-            for at_us, units in self._used(cut):
+            for at_us, units, closed_us in counted(query, cut, self.used, self.late):
                 place = window(query, cut, at_us)
                 if place.end_us <= query.settled_us:
-                    key = (place.tenant_id, place.start_us, place.end_us)
-                    totals.setdefault(key, (place, []))[1].append(units)
+                    key = (place.tenant_id, place.start_us, place.end_us, closed_us)
+                    totals.setdefault(key, (place, closed_us, []))[2].append(units)
         for row in self.rows:
             cuts = [cut for cut in query.cuts if self._lies_in(row, query, cut)]
             if cuts and row.intent.place.end_us <= query.settled_us and not query.latest:
                 place = replace(row.intent.place, customer=cuts[0].customer)
-                key = (place.tenant_id, place.start_us, place.end_us)
-                totals.setdefault(key, (place, []))
-        found = [self._gap(query, place, units) for place, units in totals.values()]
+                closed_us = row.intent.closed_start_us
+                key = (place.tenant_id, place.start_us, place.end_us, closed_us)
+                totals.setdefault(key, (place, closed_us, []))
+        found = [self._gap(query, *each) for each in totals.values()]
         open_ = [gap for gap in found if gap is not None]
         return sorted(open_, key=lambda gap: gap.place.start_us)[: query.limit]
+
+    async def chains(
+        self, tenants: Sequence[TenantId], from_us: int, to_us: int
+    ) -> Mapping[TenantId, Sequence[Window]]:
+        """Return the billing periods that tenants have between two instants, in order."""
+        self._answer()
+        found = {
+            each: [
+                window
+                for window in self.periods.get(each, [])
+                if window.end_us > from_us and window.start_us < to_us
+            ]
+            for each in tenants
+        }
+        return {tenant: windows for tenant, windows in found.items() if windows}
 
     async def intend(
         self, intents: Sequence[Intent], now_us: int, *, shadow: bool = False
@@ -157,9 +178,9 @@ class FakeStripeStore:
                 lane.quiet_us = (quiet or {}).get((customer, meter), lane.quiet_us)
 
     async def period(
-        self, destination: str, customer: str, meter: MeterName, period_start_us: int
+        self, destination: str, customer: str, meter: MeterName, window: Window
     ) -> list[PeriodSend]:
-        """Return what adds up in a period."""
+        """Return what adds up in a stretch."""
         self._answer()
         return [
             PeriodSend(
@@ -171,7 +192,7 @@ class FakeStripeStore:
             )
             for row in self.rows
             if row.lane == (destination, customer, meter)
-            and row.intent.place.period_start_us == period_start_us
+            and window.holds(row.intent.timestamp_us)
             and row.intent.kind in ADDING
             and (row.state in TAKEN or row.doubtful)
             and row.state not in (SendState.REJECTED, SendState.SHADOW)
@@ -319,11 +340,6 @@ class FakeStripeStore:
             outdone=outdone(row, self.rows),
         )
 
-    def _used(self, cut: Cut) -> Iterator[tuple[int, int]]:
-        for tenant, at_us, units in self.used:
-            if tenant == cut.tenant_id and cut.from_us <= at_us < cut.to_us:
-                yield at_us, units
-
     def _lies_in(self, row: Row, query: GapQuery, cut: Cut) -> bool:
         place = row.intent.place
         return (
@@ -331,12 +347,13 @@ class FakeStripeStore:
             == (query.destination, query.meter, cut.tenant_id)
         ) and cut.from_us <= place.start_us < cut.to_us
 
-    def _gap(self, query: GapQuery, place: IntentPlace, units: list[int]) -> WindowGap | None:
+    def _gap(
+        self, query: GapQuery, place: IntentPlace, closed_us: int | None, units: list[int]
+    ) -> WindowGap | None:
         rows = [
             row
             for row in self.rows
-            if (row.intent.destination, *window_of(row.intent.place))
-            == (query.destination, *window_of(place))
+            if place_of(row.intent) == (query.destination, *window_of(place), closed_us)
         ]
         counting = [row for row in rows if not self._replaced(row.intent_id)]
         total = measured(query.measure, units)
@@ -345,7 +362,8 @@ class FakeStripeStore:
             told = max(counting, key=lambda row: row.intent.seq, default=None)
             if told is not None and told.intent.quantity == total:
                 return None
-            return WindowGap(place, total, 0 if told is None else told.intent.quantity, last)
+            had = 0 if told is None else told.intent.quantity
+            return WindowGap(place, total, had, last)
         intended = sum(row.intent.quantity for row in counting)
         if intended == total:
             return None
@@ -358,7 +376,8 @@ class FakeStripeStore:
             and (row.first_us or 0) > query.cancel_after_us
             and not any(each.intent.cancels == row.intent_id for each in self.rows)
         ]
-        return WindowGap(place, total, intended, last, cancellable[-1] if cancellable else None)
+        last_told = cancellable[-1] if cancellable else None
+        return WindowGap(place, total, intended, last, last_told, closed_us)
 
     def _answer(self) -> None:
         if self.down:

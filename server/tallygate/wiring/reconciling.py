@@ -42,6 +42,7 @@ from tallygate.flow.reconcile_invoicing import (
 )
 from tallygate.flow.reconcile_money import MoneyFigures
 from tallygate.flow.reconcile_repair import Repairs
+from tallygate.flow.stripe_ration import RationedSums
 from tallygate.flow.verify_counters import CounterParts
 from tallygate.ports.reconcile import FigureSource, ReconcileReads, ReconcileStore, StripeSums
 from tallygate.ports.reconcile_invoicing import InvoicingStore
@@ -74,7 +75,12 @@ def start_reconciling(host: Host) -> None:
     if settings.reconcile == "off":
         return
     postgres = host.postgres()
-    made = reconciling_of(settings, postgres, host.redis(REDIS_TIMEOUT_MS), told=False)
+    redis, sums = host.redis(REDIS_TIMEOUT_MS), None
+    if settings.reconcile_stripe:
+        asked = stripe_sums(settings, postgres)
+        host.connections.push_async_callback(asked.close)
+        sums = RationedSums(asked, host.clock, settings.reconcile_stripe)
+    made = reconciling_of(settings, postgres, redis, told=False, sums=sums)
     parts = DailyParts(made.reconcile, made.reads, made.store, host.clock, host.metrics.insight)
     pace = LoopOptions(idle_ms=RECONCILE_MS)
     host.spawn(Loop("reconcile", DailyReconcile(parts), host.clock, host.observer, pace))

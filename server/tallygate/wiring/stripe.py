@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
+from tallygate.adapters.postgres.invoice_books import PostgresInvoiceBooks
 from tallygate.adapters.postgres.stripe_intents import PostgresStripeIntents
+from tallygate.adapters.postgres.stripe_invoices import PostgresStripeInvoices
 from tallygate.adapters.postgres.stripe_sends import PostgresStripeSends
 from tallygate.adapters.stripe.api import StripeUsage
 from tallygate.adapters.stripe.client import Client, ClientOptions
@@ -24,8 +26,9 @@ from tallygate.domain.ids import MeterName
 from tallygate.domain.stripe_retry import LATE_US
 from tallygate.domain.stripe_rules import synced
 from tallygate.domain.stripe_sync import Mode, StripeAccount, Way
-from tallygate.flow.loop import Loop, LoopOptions
+from tallygate.flow.loop import Counts, Loop, LoopOptions, Step
 from tallygate.flow.stripe_gate import Gate
+from tallygate.flow.stripe_invoice import ItemParts, StripeItems
 from tallygate.flow.stripe_plan import PlanParts, StripePlanner
 from tallygate.flow.stripe_report import TakeReports
 from tallygate.flow.stripe_send import SendOptions, SendParts, StripeSender
@@ -73,6 +76,11 @@ class StripeAccounts:
         self._catalogs = PostgresCatalogStore(postgres)
         self._intents = PostgresStripeIntents(postgres)
         self._sends = PostgresStripeSends(postgres)
+        self._items = ItemParts(
+            PostgresStripeInvoices(postgres),
+            PostgresInvoiceBooks(postgres),
+            *(self._intents, self._catalogs, host.clock, self._metrics),
+        )
         self._reports = TakeReports(self._sends, host.clock, self._metrics)
         self._running: dict[_Account, _Running] = {}
         self._listener: ReportsListener | None = None
@@ -124,7 +132,11 @@ class StripeAccounts:
             PlanParts(self._intents, self._catalogs, host.clock, self._metrics),
         )
         stop = asyncio.Event()
-        loops = [self._loop(f"stripe_plan:{destination.name}", planner, settings.stripe_plan_ms)]
+        items = StripeItems(destination.name, self._items)
+        loops = [
+            self._loop(f"stripe_plan:{destination.name}", planner, settings.stripe_plan_ms),
+            self._loop(f"stripe_items:{destination.name}", items, settings.stripe_plan_ms),
+        ]
         if not options.shadow:
             parts = SendParts(
                 self._sends, StripeUsage(client, host.clock), gate, host.clock, self._metrics
@@ -152,7 +164,7 @@ class StripeAccounts:
         tasks = [asyncio.create_task(each.run(stop), name=each.name) for each in loops]
         self._running[account] = _Running(gate, client, stop, tasks)
 
-    def _loop(self, name: str, step: StripePlanner | StripeSender, idle_ms: int) -> Loop:
+    def _loop(self, name: str, step: Step[Counts], idle_ms: int) -> Loop:
         pace = LoopOptions(idle_ms=idle_ms)
         return Loop(name, step, self._host.clock, self._host.observer, pace)
 
@@ -178,10 +190,8 @@ def client_of(destination: Destination, settings: Settings) -> Client:
     """Return a client for a destination; its key is read with each call."""
     account = destination.stripe
     assert account is not None
-    path = f"destinations.{destination.name}.secret"
-    secret = Secret(path, destination.secret_env, destination.secret_file)
     return Client(
-        secret.read,
+        secret_of(destination).read,
         ClientOptions(
             url=destination.url,
             account=account.account,
@@ -189,6 +199,12 @@ def client_of(destination: Destination, settings: Settings) -> Client:
             connections_max=SENDERS * CONCURRENCY_MAX,
         ),
     )
+
+
+def secret_of(destination: Destination) -> Secret:
+    """Return where a destination's key is read from."""
+    path = f"destinations.{destination.name}.secret"
+    return Secret(path, destination.secret_env, destination.secret_file)
 
 
 def _account(catalog: Catalog, destination: Destination) -> _Account:

@@ -22,6 +22,7 @@ from tallygate.domain.window import Window
 from tallygate.flow.stripe_catalog import SyncCatalog
 from tallygate.flow.stripe_items import IntendItems
 from tallygate.flow.stripe_mend import Mend
+from tallygate.ports import CatalogStore
 from tallygate.ports.stripe import StripeApi
 from tallygate.settings import Settings
 
@@ -60,15 +61,16 @@ async def stripe_desk(dsn: str) -> AsyncIterator[StripeDesk]:
 async def catalog_sync(
     settings: Settings, catalog: Catalog, name: str
 ) -> AsyncIterator[SyncCatalog]:
-    """Lend what brings an account's meters in line. Raises `NotFound` and `ExtraMissing`."""
+    """Lend what brings an account in line. Raises `NotFound` and `ExtraMissing`."""
     try:
         from tallygate.adapters.stripe.meters import StripeAccountMeters  # noqa: PLC0415
+        from tallygate.adapters.stripe.prices import StripeAccountPrices  # noqa: PLC0415
         from tallygate.wiring.stripe import client_of  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ExtraMissing from error
     client = client_of(account_named(catalog, name), settings)
     try:
-        yield SyncCatalog(StripeAccountMeters(client))
+        yield SyncCatalog(StripeAccountMeters(client), StripeAccountPrices(client))
     finally:
         await client.close()
 
@@ -76,10 +78,21 @@ async def catalog_sync(
 class AccountSums:
     """The `StripeSums` port: accounts of the catalog as it is, each with a client of its own."""
 
-    def __init__(self, settings: Settings, catalogs: PostgresCatalogStore) -> None:
+    def __init__(self, settings: Settings, catalogs: CatalogStore) -> None:
         self._settings = settings
         self._catalogs = catalogs
         self._accounts: dict[str, tuple[StripeApi, Callable[[], Awaitable[None]]]] = {}
+
+    async def asks(self, destination: str) -> bool:
+        """Say whether an account can be asked now: its key is there."""
+        from tallygate.wiring.stripe import secret_of  # noqa: PLC0415
+
+        catalog = await self._catalogs.effective(SystemClock().now_us())
+        try:
+            secret_of(account_named(catalog, destination)).read()
+        except TallygateError:
+            return False
+        return True
 
     async def summed(
         self, destination: str, event_name: str, customer: str, window: Window

@@ -12,6 +12,7 @@ from tallygate.adapters.catalog.nodes import Reader
 from tallygate.domain.stripe_sync import (
     SETTLE_US,
     Mode,
+    Proration,
     StripeAccount,
     StripeSync,
     SyncWindow,
@@ -19,10 +20,10 @@ from tallygate.domain.stripe_sync import (
     is_scale,
 )
 
-ACCOUNT_KEYS: Final = ("mode", "shadow", "account", "calls_per_s", "reports_secret")
+ACCOUNT_KEYS: Final = ("mode", "shadow", "account", "calls_per_s", "reports_secret", "fees")
 _SYNC: Final = (
     *("way", "event_name", "since", "window", "scale", "settle", "early", "overwrite"),
-    *("v2_stream", "dimensions", "price", "destination"),
+    *("v2_stream", "dimensions", "price", "destination", "proration"),
 )
 
 
@@ -52,6 +53,9 @@ def sync(read: Reader, node: Node | None, path: str) -> StripeSync | None:
         ),
         price=read.text(parts.get("price"), f"{path}.price"),
         destination=read.text(parts.get("destination"), f"{path}.destination"),
+        proration=read.choice(
+            parts.get("proration"), f"{path}.proration", Proration, default=Proration.CREATE
+        ),
     )
 
 
@@ -66,6 +70,7 @@ def account(
         calls_per_s=read.integer(parts.get("calls_per_s"), f"{path}.calls_per_s"),
         reports_env=reports.get("env", ""),
         reports_file=reports.get("file", ""),
+        fees=read.flag(parts.get("fees"), f"{path}.fees"),
     )
 
 

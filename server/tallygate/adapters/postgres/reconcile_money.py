@@ -47,6 +47,7 @@ class PostgresMoneyReads:
                 intended=int(row["intended"]),
                 due=int(row["due"]),
                 aside=int(row["aside"]),
+                late=int(row["late"]),
                 taken=int(row["taken"]),
                 waiting=int(row["waiting"]),
                 refused=int(row["refused"]),

@@ -57,9 +57,12 @@ grant select, update on tallygate.delivery to tallygate_relay;
 -- customer there; what became of each intent is the relay's to note.
 grant select on
     tallygate.usage_minute, tallygate.usage_hour, tallygate.usage_day, tallygate.usage_event,
-    tallygate.catalog_version, tallygate.tenant
+    tallygate.catalog_version, tallygate.tenant, tallygate.billing_period, tallygate.late_event,
+    tallygate.invoice
     to tallygate_relay;
-grant select, insert on tallygate.stripe_intent, tallygate.stripe_report to tallygate_relay;
+grant select, insert on
+    tallygate.stripe_intent, tallygate.stripe_report, tallygate.stripe_invoice
+    to tallygate_relay;
 grant select, insert, update on tallygate.stripe_send, tallygate.stripe_lane to tallygate_relay;
 
 grant select on all tables in schema tallygate to tallygate_control, tallygate_read;

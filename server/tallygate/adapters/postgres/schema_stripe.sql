@@ -24,12 +24,11 @@ create table tallygate.stripe_intent (
     cancels bigint references tallygate.stripe_intent (intent_id),
     details jsonb not null,
     created_at timestamptz not null default now(),
+    closed_start timestamptz,
     constraint stripe_intent_window check (
         window_start < window_end and period_start <= window_start and window_end <= period_end
         and sent_as_of >= window_start and sent_as_of < window_end
-    ),
-    -- Of two planners that find the same gap, one writes.
-    unique (destination, meter, tenant_id, window_start, window_end, dimensions, seq)
+    )
 );
 comment on table tallygate.stripe_intent is
     'What Stripe is to be told, written down before the first attempt and never edited.';
@@ -37,6 +36,14 @@ comment on column tallygate.stripe_intent.quantity is
     'In the meter''s smallest unit, of an item in the currency''s; `value` is what is sent.';
 comment on column tallygate.stripe_intent.replaces is
     'The intent that this one says again, and which counts for nothing since.';
+comment on column tallygate.stripe_intent.closed_start is
+    'The sealed period that the usage came too late for, the epoch for before the first one; null'
+    ' for usage of the window itself.';
+-- Of two planners that find the same gap, one writes.
+create unique index stripe_intent_place on tallygate.stripe_intent (
+    destination, meter, tenant_id, window_start, window_end, dimensions, seq,
+    coalesce(closed_start, '-infinity')
+);
 create unique index stripe_intent_cancels on tallygate.stripe_intent (cancels)
     where cancels is not null and replaces is null;
 
@@ -109,7 +116,29 @@ create table tallygate.stripe_report (
 comment on table tallygate.stripe_report is
     'Reports of errors that were worked off, so that one which comes again changes nothing.';
 
-create trigger append_only before update or delete on tallygate.stripe_intent
-    for each row execute function tallygate.refuse_change();
-create trigger append_only_truncate before truncate on tallygate.stripe_intent
-    for each statement execute function tallygate.refuse_change();
+create table tallygate.stripe_invoice (
+    destination text collate "C" not null,
+    number bigint not null,
+    items integer not null,
+    noted_at timestamptz not null default now(),
+    primary key (destination, number)
+);
+comment on table tallygate.stripe_invoice is
+    'Issued invoices whose lines are intended as items of an account, and how many of them are.';
+
+do $$
+declare
+    name text;
+begin
+    foreach name in array array['stripe_intent', 'stripe_invoice'] loop
+        execute format(
+            'create trigger append_only before update or delete on tallygate.%I'
+            ' for each row execute function tallygate.refuse_change()', name
+        );
+        execute format(
+            'create trigger append_only_truncate before truncate on tallygate.%I'
+            ' for each statement execute function tallygate.refuse_change()', name
+        );
+    end loop;
+end
+$$;

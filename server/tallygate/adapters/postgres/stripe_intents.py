@@ -14,6 +14,7 @@ from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.stripe_intent import Intent, IntentId, IntentKind, IntentPlace, WindowGap
+from tallygate.domain.window import Window
 from tallygate.ports.stripe_store import GapQuery
 
 
@@ -46,8 +47,21 @@ class PostgresStripeIntents:
                 query_.latest,
                 query_.cancel_after_us,
                 query_.limit,
+                query_.late_since_us,
             )
         return [_gap(row, query_.meter) for row in rows]
+
+    async def chains(
+        self, tenants: Sequence[TenantId], from_us: int, to_us: int
+    ) -> Mapping[TenantId, Sequence[Window]]:
+        """Return the billing periods that tenants have between two instants, in order."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(query("stripe_periods"), list(tenants), from_us, to_us)
+        found: dict[TenantId, list[Window]] = {}
+        for row in rows:
+            window = Window(row["start_us"], row["end_us"])
+            found.setdefault(TenantId(row["tenant_id"]), []).append(window)
+        return found
 
     async def intend(
         self, intents: Sequence[Intent], now_us: int, *, shadow: bool = False
@@ -102,6 +116,7 @@ async def write_intents(
         [json.dumps(dict(each.details), sort_keys=True) for each in ordered],
         now_us,
         "shadow" if shadow else "pending",
+        [each.closed_start_us for each in ordered],
     )
     return [row["identifier"] for row in rows]
 
@@ -121,7 +136,8 @@ def intent_of(row: asyncpg.Record) -> Intent:
         idempotency_key=row["idempotency_key"],
         replaces=_number(row["replaces"]),
         cancels=_number(row["cancels"]),
-        details=json.loads(row["details"]),
+        details={} if row["details"] == "{}" else json.loads(row["details"]),
+        closed_start_us=row["closed_start_us"],
     )
 
 
@@ -132,6 +148,7 @@ def _gap(row: asyncpg.Record, meter: MeterName) -> WindowGap:
         intended=int(row["intended"]),
         seq=row["seq"],
         cancellable=_number(row["cancellable"]),
+        closed_start_us=row["closed_start_us"],
     )
 
 

@@ -16,6 +16,7 @@ from tallygate.adapters.postgres.queries import query
 from tallygate.adapters.postgres.stripe_intents import intent_of, write_intents
 from tallygate.domain.ids import MeterName
 from tallygate.domain.stripe_intent import Intent, IntentId, SendState
+from tallygate.domain.window import Window
 from tallygate.ports.stripe_store import (
     Claim,
     Claimed,
@@ -95,12 +96,13 @@ class PostgresStripeSends:
             )
 
     async def period(
-        self, destination: str, customer: str, meter: MeterName, period_start_us: int
+        self, destination: str, customer: str, meter: MeterName, window: Window
     ) -> list[PeriodSend]:
-        """Return what adds up in a period: what was taken, and what may have been."""
+        """Return what adds up in a stretch: what was taken, and what may have been."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
-                query("stripe_period"), destination, customer, meter, period_start_us
+                query("stripe_period"),
+                *(destination, customer, meter, window.start_us, window.end_us),
             )
         return [
             PeriodSend(

@@ -56,6 +56,9 @@ class StripeMetrics:
         self.reports = counter("reports", "Reports of errors by what was done.", "outcome")
         self.reported_errors = counter("reported_errors", "Errors that reports counted.")
         self.unnamed_errors = counter("unnamed_errors", "Of these, those that no send is known of.")
+        self.unsendable_invoices = counter(
+            "unsendable_invoices", "Issued invoices with an amount that Stripe has no unit for."
+        )
         self._reasons: dict[str, str] = {}
         self._shown: set[tuple[str, str]] = set()
         self._left: dict[tuple[str, str], int] = {}
@@ -63,6 +66,11 @@ class StripeMetrics:
     def planned(self, destination: str, kind: str, count: int) -> None:
         """Count intents."""
         self.intents.labels(destination, kind).inc(count)
+
+    def unsendable(self, destination: str, number: int, reason: str) -> None:
+        """Count and log an invoice that cannot be told."""
+        self.unsendable_invoices.labels(destination).inc()
+        log.error("stripe_invoice_unsendable", destination=destination, number=number, cause=reason)
 
     def answered(self, destination: str, outcome: str, count: int) -> None:
         """Count attempts."""

@@ -12,7 +12,7 @@ import aiohttp
 import stripe
 
 from tallygate.domain.stripe_retry import KEY_BURNT
-from tallygate.ports.stripe import Answer, Outcome
+from tallygate.ports.stripe import Answer, Outcome, StripeRefused, StripeSilent
 
 TAKEN: Final = Answer(Outcome.TAKEN)
 REASON_LENGTH_MAX: Final = 300
@@ -51,6 +51,17 @@ def answer_of(error: Exception) -> Answer:
     if status >= 500 and _header(error, "idempotent-replayed") == "true":
         return Answer(Outcome.AMBIGUOUS, KEY_BURNT, reason)
     return Answer(Outcome.AMBIGUOUS, code, reason)
+
+
+def failed(error: Exception) -> StripeRefused | StripeSilent:
+    """Return what an error means of what was asked of an account: no, or no answer."""
+    answer = answer_of(error)
+    if isinstance(error, stripe.StripeError) and answer.outcome in (
+        Outcome.REFUSED,
+        Outcome.KEY_REFUSED,
+    ):
+        return StripeRefused(reason_of(error))
+    return StripeSilent(answer.reason or "Stripe did not answer")
 
 
 def code_of(error: stripe.StripeError) -> str:

@@ -48,9 +48,13 @@ class Client:
         """Return the client, opened. Needs a running loop."""
         if self._opened is None:
             options = self._options
+            # Else it tells Stripe of the machine and of each call before, and keeps a file for it.
+            stripe.enable_telemetry = False
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=options.connections_max),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                # Answers are short: to have them packed costs more than it saves.
+                skip_auto_headers=("Accept-Encoding",),
                 trust_env=False,
             )
             timeout = aiohttp.ClientTimeout(

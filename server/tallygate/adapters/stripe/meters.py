@@ -9,10 +9,9 @@ from typing import Final
 
 import stripe
 
-from tallygate.adapters.stripe.answers import answer_of, reason_of
+from tallygate.adapters.stripe.answers import failed
 from tallygate.adapters.stripe.client import Client
 from tallygate.domain.stripe_meters import AccountMeter
-from tallygate.ports.stripe import Outcome, StripeRefused, StripeSilent
 
 PAGE: Final = 100
 
@@ -32,7 +31,7 @@ class StripeAccountMeters:
             return [_meter(each) async for each in found.auto_paging_iter()]
         # The client raises whatever its transport does; what it means is told in one place.
         except Exception as error:  # noqa: BLE001
-            raise _failed(error) from None
+            raise failed(error) from None
 
     async def create_meter(self, wanted: AccountMeter) -> str:
         """Make a meter, once however often it is asked for alike; return its id."""
@@ -52,7 +51,7 @@ class StripeAccountMeters:
                 asked, self._client.calling(key)
             )
         except Exception as error:  # noqa: BLE001  see `meters`
-            raise _failed(error) from None
+            raise failed(error) from None
         return str(made.id)
 
     async def rename_meter(self, meter_id: str, display_name: str) -> None:
@@ -62,7 +61,7 @@ class StripeAccountMeters:
                 meter_id, {"display_name": display_name}, self._client.calling()
             )
         except Exception as error:  # noqa: BLE001  see `meters`
-            raise _failed(error) from None
+            raise failed(error) from None
 
     async def reactivate_meter(self, meter_id: str) -> None:
         """Have a meter take events again."""
@@ -71,7 +70,7 @@ class StripeAccountMeters:
                 meter_id, options=self._client.calling()
             )
         except Exception as error:  # noqa: BLE001  see `meters`
-            raise _failed(error) from None
+            raise failed(error) from None
 
 
 def _meter(found: stripe.billing.Meter) -> AccountMeter:
@@ -85,13 +84,3 @@ def _meter(found: stripe.billing.Meter) -> AccountMeter:
         value_key=found.value_settings.event_payload_key,
         active=found.status == "active",
     )
-
-
-def _failed(error: Exception) -> StripeRefused | StripeSilent:
-    answer = answer_of(error)
-    if isinstance(error, stripe.StripeError) and answer.outcome in (
-        Outcome.REFUSED,
-        Outcome.KEY_REFUSED,
-    ):
-        return StripeRefused(reason_of(error))
-    return StripeSilent(answer.reason or "Stripe did not answer")

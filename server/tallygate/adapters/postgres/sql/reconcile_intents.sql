@@ -15,6 +15,23 @@ with ask as (
         first_us, last_us, since_us, window_us, settled_us, fresh_us, counts, totals
     )
 ),
+-- What came late for a sealed period and is billed by a later one: it counts where it is billed.
+late as materialized (
+    select late.tenant_id, late.meter, late.event_id, late.event_time, late.allocated_start,
+        coalesce(late.closed_start, 'epoch'::timestamptz) as closed_start, late.amount,
+        coalesce(event.received_at, late.noted_at) as received_at
+    from (
+        select tenant_id, meter, min(least(starts, first_at)) as since
+        from ask group by tenant_id, meter
+    ) as of
+    join tallygate.late_event as late
+        on late.tenant_id = of.tenant_id and late.meter = of.meter
+        and late.allocated_start >= of.since
+    left join tallygate.usage_event as event
+        on event.tenant_id = late.tenant_id and event.meter = late.meter
+        and event.event_time = late.event_time and event.event_id = late.event_id
+    where late.placed = 'next_period'
+),
 event as (
     select ask.place,
         case when ask.counts then (event.amount > 0)::integer else event.amount end as units,
@@ -23,25 +40,58 @@ event as (
         greatest(
             date_bin(ask.length, event.event_time, 'epoch'::timestamptz), ask.first_at
         ) as begun,
-        event.received_at >= ask.fresh_at as fresh
+        event.received_at >= ask.fresh_at as fresh,
+        late.event_id is not null and event.event_time >= ask.since as carried,
+        '-infinity'::timestamptz as closed_start
     from ask join tallygate.usage_event as event
         on event.tenant_id = ask.tenant_id and event.meter = ask.meter
         and event.event_time >= least(ask.starts, ask.first_at)
         and event.event_time < greatest(ask.ends, ask.last_at)
+    left join late on late.tenant_id = event.tenant_id and late.event_id = event.event_id
+),
+came as (
+    select ask.place,
+        case when ask.counts then (late.amount > 0)::integer else late.amount end as units,
+        greatest(
+            date_bin(
+                ask.length,
+                greatest(
+                    late.allocated_start,
+                    least(late.received_at, ask.last_at - interval '1 microsecond')
+                ),
+                'epoch'::timestamptz
+            ),
+            ask.first_at
+        ) as begun,
+        late.received_at >= ask.fresh_at as fresh,
+        case when ask.totals then '-infinity' else late.closed_start end as closed_start
+    from ask join late
+        on late.tenant_id = ask.tenant_id and late.meter = ask.meter
+        and late.allocated_start >= ask.first_at and late.allocated_start < ask.last_at
+    where late.event_time >= ask.since
 ),
 used as (
-    select place, begun, sum(units) as units, bool_or(fresh) as fresh
-    from event where in_windows group by place, begun
+    select place, begun, closed_start, sum(units) as units, bool_or(fresh) as fresh
+    from (
+        select place, begun, closed_start, units, fresh
+        from event where in_windows and not carried
+        union all
+        select place, begun, closed_start, units, fresh from came
+    ) as counted
+    group by place, begun, closed_start
 ),
 -- What was replaced counts for nothing; of totals, all but the last of a window.
 intent as (
-    select ask.place, made.window_start as begun, made.quantity, made.customer, send.state,
+    select ask.place, made.window_start as begun,
+        coalesce(made.closed_start, '-infinity') as closed_start, made.quantity, made.customer,
+        send.state,
         send.state in ('delivered', 'settled') as taken,
         send.doubtful or send.state in ('sending', 'ambiguous') as doubtful,
         -- As long as Stripe takes to sum up.
         send.last_attempt_at >= ask.fresh_at as fresh,
         ask.totals and made.seq < max(made.seq) over (
-            partition by ask.place, made.window_start, made.window_end, made.dimensions
+            partition by ask.place, made.window_start, made.window_end, made.dimensions,
+                made.closed_start
         ) as outdone
     from ask
     join tallygate.stripe_intent as made
@@ -55,8 +105,8 @@ intent as (
     )
 ),
 intended as (
-    select place, begun, sum(quantity) as units
-    from intent where not outdone group by place, begun
+    select place, begun, closed_start, sum(quantity) as units
+    from intent where not outdone group by place, begun, closed_start
 ),
 windows as (
     select place, coalesce(intended.units, 0) as intended, coalesce(used.units, 0) as used,
@@ -65,7 +115,7 @@ windows as (
         least(
             date_bin(ask.length, begun, 'epoch'::timestamptz) + ask.length, ask.last_at
         ) <= ask.settled and not coalesce(used.fresh, false) as settled
-    from used full join intended using (place, begun) join ask using (place)
+    from used full join intended using (place, begun, closed_start) join ask using (place)
 ),
 told as (
     select place,
@@ -85,7 +135,9 @@ told as (
 select ask.place,
     coalesce(sums.intended, 0) as intended,
     coalesce(sums.due, 0) as due,
-    coalesce(whole.units, 0) - coalesce(sums.told, 0) as aside,
+    coalesce(whole.units, 0) - coalesce(sums.told, 0) - coalesce(whole.carried, 0)
+    + coalesce(arrived.units, 0) as aside,
+    coalesce(whole.carried, 0) - coalesce(arrived.units, 0) as late,
     coalesce(told.taken, 0) as taken,
     coalesce(told.waiting, 0) as waiting,
     coalesce(told.refused, 0) as refused,
@@ -109,8 +161,12 @@ left join (
     from windows group by place
 ) as sums using (place)
 left join (
-    select place, sum(units) filter (where in_period) as units from event group by place
+    select place,
+        sum(units) filter (where in_period) as units,
+        sum(units) filter (where in_period and carried) as carried
+    from event group by place
 ) as whole using (place)
+left join (select place, sum(units) as units from came group by place) as arrived using (place)
 left join told using (place)
 where sums.place is not null
 order by ask.place

@@ -100,6 +100,7 @@ select
     intent.replaces,
     intent.cancels,
     intent.details,
+    tallygate.microseconds(intent.closed_start) as closed_start_us,
     coalesce(cancelled.identifier, '') as cancelled,
     intent.kind in ('total', 'quantity') and exists (
         select from tallygate.stripe_intent as later

@@ -25,7 +25,8 @@ select
     intent.idempotency_key,
     intent.replaces,
     intent.cancels,
-    intent.details
+    intent.details,
+    tallygate.microseconds(intent.closed_start) as closed_start_us
 from tallygate.stripe_send as send
 join tallygate.stripe_intent as intent on intent.intent_id = send.intent_id
 left join tallygate.stripe_intent as later on later.replaces = intent.intent_id

@@ -1,4 +1,5 @@
--- Read what a period of a customer's meter is known to have been told, and what may have been.
+-- Read what Stripe is known to have been told of a customer's meter with times in a stretch, and
+-- what it may have been.
 -- What was replaced counts for nothing. What adds up is summed; totals have no use for this.
 select
     intent.intent_id,
@@ -14,7 +15,8 @@ where
     send.destination = $1::text
     and send.customer = $2::text
     and send.meter = $3::text
-    and send.period_start = tallygate.instant($4::bigint)
+    and intent.sent_as_of >= tallygate.instant($4::bigint)
+    and intent.sent_as_of < tallygate.instant($5::bigint)
     and intent.kind in ('delta', 'negative', 'cancel')
     and (send.state in ('delivered', 'settled') or send.doubtful)
     and send.state not in ('rejected', 'shadow')
