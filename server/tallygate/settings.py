@@ -287,6 +287,14 @@ class Settings(BaseSettings):
     period_correction_delay_s: int = Field(default=3_600, ge=0, le=2_678_400)
     """How long late events are gathered before a period that they correct is closed again."""
 
+    invoice_issuing: bool = True
+    """Whether control issues the invoices of periods as they are closed. What is closed while it is
+    off is issued once it is on."""
+
+    invoice_hold_on_drift: bool = True
+    """Whether a closed period is reconciled first, and not invoiced while its rollups or frozen
+    totals drift."""
+
     relay_claim_max: int = Field(default=100, ge=1, le=1_000)
     """Outbox messages claimed at once: what one relay sends well within its lease."""
 

@@ -24,6 +24,7 @@ from tallygate.ports.billing import InvoiceBooks, Issuing
 from tallygate.ports.reconcile import IntendedUsage, IntentsAsked, MoneyReads, PeriodAsked
 from tallygate.ports.stripe_store import SendResult, StripeIntents, StripeSends
 from tallygate.testing.billing import FakeInvoiceBooks
+from tallygate.testing.late_places import LateUsage
 from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.reconcile_money import FakeMoneyReads
 from tallygate.testing.stripe_rows import LateUse
@@ -52,7 +53,7 @@ class Subject:
     intents: StripeIntents
     sends: StripeSends
     books: InvoiceBooks
-    dsn: str = ""
+    dsn: str | None = None
 
     async def use(self, number: int, hour: int, amount: int, **fields: object) -> None:
         """Store usage of an hour of the period."""
@@ -68,6 +69,7 @@ class Subject:
             late = LateUse(ACME, at_us, units, came_us, allocated_us, PERIOD.start_us)
             self.intents.late.append(late)
             return
+        assert self.dsn is not None
         async with connection(self.dsn) as admin:
             await admin.execute(
                 "insert into tallygate.late_event (tenant_id, event_id, meter, amount, event_time,"
@@ -195,6 +197,17 @@ async def test_sends_are_told_apart(subject: Subject) -> None:
     assert (await subject.intended()).shared
 
 
+def usage_line(segment: Window, amount: Decimal) -> InvoiceLine:
+    """Return a line for so many units, each worth one."""
+    return InvoiceLine(
+        *(1, LineKind.USAGE, PlanName("p"), segment, amount, amount, PriceId("calls")),
+        model=PriceModel.PER_UNIT,
+        selection=Selection(METER, Aggregation.SUM),
+        quantity=amount,
+        unit="USD",
+    )
+
+
 async def test_invoices_are_held_by_segment(subject: Subject) -> None:
     """The newest revision counts, by prices for all of a meter; the rest of the period is aside."""
     asked = PeriodAsked(Tenant(ACME, PlanName("p")), PERIOD)
@@ -205,13 +218,7 @@ async def test_invoices_are_held_by_segment(subject: Subject) -> None:
     segment = Window(NOON_US, NOON_US + 12 * HOUR_US)
     for quantity in (9, 5):
         amount = Decimal(quantity)
-        line = InvoiceLine(
-            *(1, LineKind.USAGE, PlanName("p"), segment, amount, amount, PriceId("calls")),
-            model=PriceModel.PER_UNIT,
-            selection=Selection(METER, Aggregation.SUM),
-            quantity=amount,
-            unit="USD",
-        )
+        line = usage_line(segment, amount)
         made = Invoice(ACME, PERIOD, "USD", (line,), amount, Decimal(0), Decimal(0), amount)
         newest = await subject.books.newest(ACME)
         assert await subject.books.write(Issuing(made, "", ""), newest)
@@ -221,3 +228,45 @@ async def test_invoices_are_held_by_segment(subject: Subject) -> None:
     assert (int(found.units), found.late, found.aside) == (5, 1, 1)
     shorter = replace(asked, period=Window(PERIOD.start_us, PERIOD.end_us - 1))
     assert await subject.reads.invoiced([shorter], []) == []
+
+
+async def test_what_is_billed_elsewhere_is_no_part_of_an_invoice(subject: Subject) -> None:
+    """It was taken off what was frozen; a line for late usage of another period is none either."""
+    asked = PeriodAsked(Tenant(ACME, PlanName("p")), PERIOD)
+    await subject.use(1, 0, 3)
+    await subject.use(2, 1, 4)
+    await subject.use(3, 2, 50)
+    place = (PERIOD.start_us, PERIOD.end_us)
+    if isinstance(subject.reads, FakeMoneyReads):
+        late = subject.reads.late
+        late.periods = {(ACME, PERIOD.start_us): (PERIOD, 1)}
+        stored = {str(each.event_id): each for each in subject.reads.ledger.events.values()}
+        late.late = [
+            LateUsage(stored["event-2"], *place, 1),
+            LateUsage(stored["event-3"], PERIOD.start_us, PERIOD.start_us, 2),
+        ]
+    else:
+        assert subject.dsn is not None
+        async with connection(subject.dsn) as admin:
+            await admin.execute(
+                "insert into tallygate.billing_period (tenant_id, start_at, end_at, state,"
+                " revision, due_at, created_at)"
+                " values ('acme', tallygate.instant($1), tallygate.instant($2),"
+                " 'closed', 1, now(), now())",
+                *place,
+            )
+            await admin.execute(
+                "insert into tallygate.late_event select tenant_id, event_id, meter, amount,"
+                " event_time, refund_of, tallygate.instant($1), 1, 'next_period',"
+                " tallygate.instant(case amount when 4 then $2::bigint else $1 end),"
+                " case amount when 4 then 1 else 2 end from tallygate.usage_event where amount > 3",
+                *place,
+            )
+    own = usage_line(PERIOD, Decimal(3))
+    other = replace(usage_line(PERIOD, Decimal(70)), adjusts=Window(0, PERIOD.start_us))
+    made = Invoice(
+        *(ACME, PERIOD, "USD", (own, other), Decimal(73), Decimal(0), Decimal(0), Decimal(73))
+    )
+    assert await subject.books.write(Issuing(made, "", ""), 0)
+    (found,) = await subject.reads.invoiced([asked], [])
+    assert (int(found.units), found.late, found.aside) == (3, 0, 0)

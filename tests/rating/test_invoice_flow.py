@@ -51,13 +51,15 @@ class World:
 
     def __init__(self) -> None:
         self.usage = FakeBilledUsage()
+        self.late = self.usage.late
         self.history = FakePlanHistory()
         self.rates = FakeExchangeRates()
         self.books = FakeInvoiceBooks()
         self.clock = Clock()
         self.invoicing = Invoicing(
             InvoiceParts(
-                *(self.usage, self.usage, self.history, self.rates, self.books, self.clock)
+                *(self.usage, self.usage, self.history, self.rates, self.books, self.late),
+                self.clock,
             )
         )
 
@@ -203,7 +205,8 @@ async def test_it_gives_up_where_others_never_stop(world: World) -> None:
 
     world.apply(-5, price(amount=d("1")))
     parts = InvoiceParts(
-        *(world.usage, world.usage, world.history, world.rates, Busy(), world.clock)
+        *(world.usage, world.usage, world.history, world.rates, Busy(), world.late),
+        world.clock,
     )
     with pytest.raises(BackendUnavailable):
         await Invoicing(parts).issue(ACME, JANUARY, reason="", actor="")
@@ -216,16 +219,16 @@ async def test_evidence_leads_to_events(world: World) -> None:
         world.use(number * DAY_US + number, 2)
     invoice = await world.invoicing.preview(ACME, JANUARY)
     usage, flat = invoice.lines
-    first = await world.invoicing.evidence(ACME, usage, START, 3)
+    first = await world.invoicing.evidence(invoice, usage, START, 3)
     assert [each.sum for each in first.buckets] == [2, 2, 2]
     assert first.more_buckets
     assert first.more_from is not None
-    rest = await world.invoicing.evidence(ACME, usage, first.more_from, 3)
+    rest = await world.invoicing.evidence(invoice, usage, first.more_from, 3)
     events = [*first.events, *rest.events]
     assert sum(each.amount for each in events) == usage.quantity
     assert (len(events), rest.more_from) == (5, None)
     with pytest.raises(InvalidField):
-        await world.invoicing.evidence(ACME, flat, START, 3)
+        await world.invoicing.evidence(invoice, flat, START, 3)
 
 
 async def test_documents_read_back_equal(world: World) -> None:

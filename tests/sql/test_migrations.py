@@ -66,6 +66,7 @@ PARTS = (
     *("schema_credits.sql", "schema_counters.sql", "schema_periods.sql", "schema_frozen.sql"),
     "schema_invoices.sql",
     *("schema_audit.sql", "schema_insight.sql", "schema_stripe.sql", "schema_reconcile.sql"),
+    *("schema_invoicing.sql",),
 )
 OWN_TABLE = "schema_migration"
 # The columns that code without refunds names.

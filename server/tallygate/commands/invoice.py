@@ -14,7 +14,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from tallygate.commands import invoice_links
 from tallygate.commands.audited import run_audited
+from tallygate.commands.invoice_links import NO_LINKS, Links, links_of
 from tallygate.commands.invoice_page import page
 from tallygate.commands.options import Config, Json, PostgresDsn, ledger_settings
 from tallygate.commands.output import Sheet, errors, run, show
@@ -79,6 +81,7 @@ class _Page:
     time_zone: str
     evidence: tuple[Evidence, ...]
     stored: StoredInvoice | None = None
+    links: Links = NO_LINKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,9 @@ def preview(
         tenant_id = ids.tenant_id(tenant, "TENANT")
         async with invoicing(settings) as lent:
             calendar = await lent.calendar(tenant_id)
-            window = _window(period, calendar) if period else await lent.current(tenant_id)
+            window = await lent.current(tenant_id)
+            if period:
+                window = await _window(lent, tenant_id, period, calendar)
             made = await lent.preview(tenant_id, window)
             return _Page(made, calendar.time_zone, await _evidence(lent, made, asked))
 
@@ -139,7 +144,7 @@ def issue(
             calendar = await lent.calendar(tenant_id)
             stored = await lent.issue(
                 tenant_id,
-                _window(period, calendar),
+                await _window(lent, tenant_id, period, calendar),
                 reason=_prose(reason, "--reason"),
                 actor=_prose(actor, "--actor") or getpass.getuser(),
             )
@@ -171,9 +176,11 @@ def show_invoice(
         tenant_id = ids.tenant_id(tenant, "TENANT")
         async with invoicing(settings) as lent:
             calendar = await lent.calendar(tenant_id)
-            stored = await lent.stored(tenant_id, _window(period, calendar), revision)
+            window = await _window(lent, tenant_id, period, calendar)
+            stored = await lent.stored(tenant_id, window, revision)
             evidence = await _evidence(lent, stored.invoice, asked)
-            return _Page(stored.invoice, calendar.time_zone, evidence, stored)
+            links = await links_of(lent, stored)
+            return _Page(stored.invoice, calendar.time_zone, evidence, stored, links)
 
     _show(run(work()), shown)
 
@@ -207,8 +214,8 @@ def list_invoices(
     show([Sheet("invoices", columns, found)], as_json=as_json)
 
 
-def _window(period: str, calendar: Calendar) -> Window:
-    return period_named(period, calendar, "--period")
+async def _window(lent: Invoicing, tenant_id: ids.TenantId, period: str, of: Calendar) -> Window:
+    return await lent.window(tenant_id, period_named(period, of, "--period"))
 
 
 def _prose(text: str, field: str) -> str:
@@ -228,7 +235,7 @@ async def _evidence(lent: Invoicing, made: Invoice, asked: _Asked) -> tuple[Evid
     if asked.after and not asked.line:
         raise InvalidField("needs --line: whose events go on", field="--after")
     after = _place(asked.after) if asked.after else START
-    return tuple([await lent.evidence(made.tenant_id, each, after, asked.events) for each in lines])
+    return tuple([await lent.evidence(made, each, after, asked.events) for each in lines])
 
 
 def _place(text: str) -> Place:
@@ -269,6 +276,7 @@ def _document(found: _Page) -> dict[str, Any]:
             "actor": found.stored.actor,
             "created_at_us": found.stored.created_at_us,
         }
+    document |= invoice_links.document(found.links)
     if found.evidence:
         document["evidence"] = [_evidence_json(each) for each in found.evidence]
     return document
@@ -320,17 +328,16 @@ def _sheets(found: _Page) -> Sequence[Sheet]:
         Sheet(heading, columns, [_row(line, found.time_zone) for line in made.lines]),
         Sheet("sums", ("", made.currency), sums),
     ]
+    sheets += invoice_links.sheets(found.links, made.period, found.time_zone)
     for each in found.evidence:
         sheets += _evidence_sheets(each)
     return sheets
 
 
 def _row(line: InvoiceLine, time_zone: str) -> tuple[str | int, ...]:
-    group = words.group(line)
-    told = words.title(line)
     return (
         line.number,
-        f"{told} ({group})" if group else told,
+        words.whose(line, time_zone),
         line.plan,
         words.stretch(line.segment, time_zone),
         words.quantity(line),

@@ -70,11 +70,9 @@ def page(invoice: Invoice, time_zone: str, note: str) -> str:
 
 
 def _row(line: InvoiceLine, time_zone: str) -> str:
-    told = words.title(line)
-    group = words.group(line)
     return _LINE.substitute(
         number=line.number,
-        title=escape(f"{told} ({group})" if group else told),
+        title=escape(words.whose(line, time_zone)),
         plan=escape(line.plan),
         time=escape(words.stretch(line.segment, time_zone)),
         quantity=escape(words.quantity(line)),

@@ -70,6 +70,19 @@ def added(figures: Sequence[Figures]) -> Figures:
     )
 
 
+def less(whole: Figures, part: Figures, aggregation: Aggregation) -> Figures | None:
+    """Return usage without a part of it, None where its sums do not tell the largest or smallest.
+
+    They do where the part's own is not that of the whole.
+    """
+    kept = Figures(whole.count - part.count, whole.sum - part.sum, whole.max, whole.min)
+    if aggregation is Aggregation.MAX and part.count and part.max == whole.max:
+        return None
+    if aggregation is Aggregation.MIN and part.count and part.min == whole.min:
+        return None
+    return kept
+
+
 def quantity_of(aggregation: Aggregation, figures: Figures) -> Decimal:
     """Return what a meter of a plain aggregation makes of its usage."""
     match aggregation:

@@ -93,6 +93,9 @@ class InvoiceLine:
 
     A line that follows from others of its price (discount, minimum, credits) is the difference
     between what these come to, rounded, with it and without it: together they are rounded once.
+
+    `adjusts` is the closed period that a line changes what was asked for: quantity, parts and
+    amount are then by how much. Its segment lies in that period, and credits are burned for it.
     """
 
     number: int
@@ -116,6 +119,7 @@ class InvoiceLine:
     share: tuple[int, int] = (1, 1)
     burn: Burn | None = None
     description: str = ""
+    adjusts: Window | None = None
 
 
 @dataclass(frozen=True, slots=True)

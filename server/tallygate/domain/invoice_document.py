@@ -42,7 +42,7 @@ def to_json(invoice: Invoice) -> dict[str, Any]:
         "tenant_id": invoice.tenant_id,
         "period": _window(invoice.period),
         "currency": invoice.currency,
-        "lines": [_line(line) for line in invoice.lines],
+        "lines": [line_json(line) for line in invoice.lines],
         "subtotal": _text(invoice.subtotal),
         "discounts": _text(invoice.discounts),
         "credits": _text(invoice.credits),
@@ -71,7 +71,8 @@ def from_bytes(document: bytes) -> Invoice:
     )
 
 
-def _line(line: InvoiceLine) -> dict[str, Any]:
+def line_json(line: InvoiceLine) -> dict[str, Any]:
+    """Return a line as plain values."""
     found: dict[str, Any] = {
         "number": line.number,
         "kind": line.kind,
@@ -105,6 +106,8 @@ def _line(line: InvoiceLine) -> dict[str, Any]:
         }
     if line.description:
         found["description"] = line.description
+    if line.adjusts is not None:
+        found["adjusts"] = _window(line.adjusts)
     return found
 
 
@@ -137,6 +140,7 @@ def _read_line(found: Json) -> InvoiceLine:
             else None
         ),
         description=found.get("description", ""),
+        adjusts=_read_window(found["adjusts"]) if "adjusts" in found else None,
     )
 
 

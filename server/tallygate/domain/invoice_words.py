@@ -24,6 +24,16 @@ def title(line: InvoiceLine) -> str:
             return name
 
 
+def whose(line: InvoiceLine, time_zone: str) -> str:
+    """Return what a line is for, whose usage it is, and of which period where that is closed."""
+    told, of = title(line), group(line)
+    if of:
+        told = f"{told} ({of})"
+    if line.adjusts is not None:
+        told = f"{told}, late usage of {stretch(line.adjusts, time_zone)}"
+    return told
+
+
 def group(line: InvoiceLine) -> str:
     """Return whose usage it is, empty where a price tells none apart."""
     return ", ".join(f"{key}={value}" for key, value in line.group)

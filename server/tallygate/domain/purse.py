@@ -6,8 +6,8 @@ instant lies in the grant's time.
 Refuses to know: what units cost, and the counters, which burn for themselves.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from tallygate.domain.ids import LimitId
@@ -28,6 +28,10 @@ class GrantLeft:
     priority: int
     starts_us: int
     expires_us: int
+
+
+GrantPlace = tuple[LimitId, int]
+"""Which of a tenant's grants: its balance, and its number there."""
 
 
 class Purse:
@@ -52,6 +56,15 @@ class Purse:
                 self._left[place] -= units
                 wanted -= units
         return burns
+
+
+@exactly
+def after(grants: Sequence[GrantLeft], burned: Mapping[GrantPlace, Decimal]) -> list[GrantLeft]:
+    """Return grants with what is left once so much more of each was burned, below 0 given back."""
+    return [
+        replace(each, left=max(ZERO, each.left - burned.get((each.limit_id, each.seq), ZERO)))
+        for each in grants
+    ]
 
 
 @exactly

@@ -4,9 +4,10 @@ Guarantees: the same input gives the same invoice; the sum of its lines is its t
 to one price, group and segment is rounded once, however many lines show it.
 Refuses to know: where usage, versions, grants and rates of exchange come from.
 
-In the order of an invoice: fees in advance; then segment by segment, price by price, group by
-group: what the price asks for, its discount, its minimum, the credits that pay for it; then the
-segment's own discount and minimum, which leave fees in advance alone.
+In the order of an invoice: what late usage of closed periods changes, period by period; fees in
+advance; then segment by segment, price by price, group by group: what the price asks for, its
+discount, its minimum, the credits that pay for it; then the segment's own discount and minimum,
+which leave fees in advance alone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +18,9 @@ from typing import Final
 from tallygate.domain.errors import NotFound, TooManyItems
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.invoice import Invoice, InvoiceLine, LineKind, Measured, Selection
+from tallygate.domain.invoice_change import converted, differences
 from tallygate.domain.money import exactly, total
-from tallygate.domain.price import ZERO, ExchangeAt, Pay, Price, PriceId, PriceModel
+from tallygate.domain.price import ZERO, ExchangeAt, Pay, Price, PriceId, PriceModel, Rounding
 from tallygate.domain.price_lines import (
     CREDITS,
     Under,
@@ -27,7 +29,7 @@ from tallygate.domain.price_lines import (
     taken_back,
     usage_lines,
 )
-from tallygate.domain.purse import GrantLeft, Purse
+from tallygate.domain.purse import GrantLeft, GrantPlace, Purse, after
 from tallygate.domain.segment import Segment
 from tallygate.domain.tariff import Stretch
 from tallygate.domain.window import Window, to_datetime
@@ -70,6 +72,18 @@ class Rating:
     rates: Mapping[tuple[str, int], Decimal] = field(default_factory=dict)
     ahead: Ahead = NOTHING_AHEAD
     used: Sequence[MeterName] = ()
+    adjusted: tuple["Adjusted", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """A closed period whose late usage is billed now: as it was rated, and its usage with that.
+
+    Its grants are those valid in it, with what they had before it burned any.
+    """
+
+    before: Rating
+    usage: Sequence[Measured]
 
 
 @exactly
@@ -79,7 +93,7 @@ def invoice_of(rating: Rating) -> Invoice:
     Raises `NotFound` where a rate of exchange is missing, `TooManyItems` for too many lines.
     """
     lines: list[InvoiceLine] = []
-    for line in _lines(rating):
+    for line in _all_lines(rating):
         if len(lines) == LINES_MAX:
             raise TooManyItems(f"the invoice has more than {LINES_MAX} lines", field="lines")
         lines.append(replace(line, number=len(lines) + 1))
@@ -111,7 +125,49 @@ def rates_asked(rating: Rating) -> set[tuple[str, int]]:
             currencies = {price.currency for price in segment.prices if price.currency}
             at_us = _counting_us(segment, window)
             asked |= {(each, at_us) for each in currencies | {segment.terms.currency}}
+    for each in rating.adjusted:
+        asked.add((each.before.currency, _converting(rating)[0]))
     return {each for each in asked if each[0] != rating.currency}
+
+
+def _all_lines(rating: Rating) -> Iterator[InvoiceLine]:
+    """Iterate over what late usage changes, then over the period's own lines."""
+    burned: dict[GrantPlace, Decimal] = {}
+    known = {(each.limit_id, each.seq): each for each in rating.grants}
+    for adjusted in rating.adjusted:
+        for each in adjusted.before.grants:
+            # Used up before, and perhaps given back.
+            if each.starts_us < rating.period.end_us and rating.period.start_us < each.expires_us:
+                known.setdefault((each.limit_id, each.seq), replace(each, left=ZERO))
+        for line in _adjustment(rating, adjusted, burned):
+            if line.burn is not None:
+                place = (line.burn.limit_id, line.burn.seq)
+                burned[place] = burned.get(place, ZERO) + line.burn.units
+            yield line
+    yield from _lines(replace(rating, grants=after([*known.values()], burned)))
+
+
+def _adjustment(
+    rating: Rating, adjusted: Adjusted, burned: Mapping[GrantPlace, Decimal]
+) -> list[InvoiceLine]:
+    """Return by how much late usage changes what a closed period came to, in its own rates."""
+    was = adjusted.before
+    was = replace(was, grants=after(was.grants, burned))
+    made: Sequence[InvoiceLine] = differences(
+        [*_lines(was)], [*_lines(replace(was, usage=adjusted.usage))]
+    )
+    if was.currency != rating.currency:
+        at_us, rounding = _converting(rating)
+        made = converted(made, _rate(rating, was.currency, at_us), rating.currency, rounding)
+    return [replace(line, adjusts=was.period) for line in made]
+
+
+def _converting(rating: Rating) -> tuple[int, Rounding]:
+    """Return the instant and the rounding by which other periods' currencies are converted."""
+    if not rating.segments:
+        return rating.period.end_us, Rounding.HALF_EVEN
+    last = rating.segments[-1]
+    return _counting_us(last, rating.period), last.terms.rounding
 
 
 def _lines(rating: Rating) -> Iterator[InvoiceLine]:

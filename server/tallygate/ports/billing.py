@@ -23,15 +23,24 @@ from tallygate.domain.window import Window
 VERSIONS_MAX = 5_000
 GRANTS_MAX = 10_000
 GROUPS_MAX = 10_000
+# Of one invoice: a tenant's periods that lie as far back as usage is taken late.
+ADJUSTED_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class UsageAsked:
-    """Usage of a selection in a segment, which has that place and lies in that window."""
+    """Usage of a selection in a segment, which has that place and lies in that window.
+
+    With `billed_by_us`, of usage that came late only what belongs to periods that begin by then,
+    and no correction that has yet to be made; without, all there is. With `late_at_us`, evidence is
+    only of usage that came late and belongs to the period that begins then.
+    """
 
     segment: int
     selection: Selection
     window: Window
+    billed_by_us: int | None = None
+    late_at_us: int | None = None
 
 
 class BilledUsage(Protocol):
@@ -47,6 +56,42 @@ class BilledUsage(Protocol):
 
     async def meters(self, tenant_id: TenantId, window: Window) -> Sequence[MeterName]:
         """Return the meters with usage in the minutes of a stretch, by name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LateShare:
+    """How many late events of a closed period belong to the one that begins at `billed_us`.
+
+    `invoice` is the newest of that period with lines for them, 0 for none; `amount` is what these
+    come to, in its currency.
+    """
+
+    billed_us: int
+    events: int
+    invoice: int = 0
+    revision: int = 0
+    amount: Decimal = Decimal(0)
+    currency: str = ""
+
+
+class LatePlaces(Protocol):
+    """Billing periods as they were closed, and which of their usage is billed elsewhere."""
+
+    async def period(self, tenant_id: TenantId, instant_us: int) -> Window | None:
+        """Return the period that holds an instant, if it has ended and is known."""
+        ...
+
+    async def adjusted(self, tenant_id: TenantId, start_us: int) -> Sequence[Window]:
+        """Return the closed periods with late usage that belongs to the one that begins then.
+
+        By time. What came for a time before the tenant's first period is in a window that begins
+        with the earliest of it, and ends where that period begins. Raises `TooManyItems`.
+        """
+        ...
+
+    async def shares(self, tenant_id: TenantId, start_us: int) -> Sequence[LateShare]:
+        """Return where the late usage of a period is billed, by time."""
         ...
 
 
@@ -120,11 +165,17 @@ class InvoiceBooks(Protocol):
     """Issued invoices, append-only, and what they have burned of a tenant's grants."""
 
     async def grants(
-        self, tenant_id: TenantId, period: Window, balances: Sequence[LimitId]
+        self,
+        tenant_id: TenantId,
+        period: Window,
+        balances: Sequence[LimitId],
+        invoiced_us: int | None = None,
     ) -> Sequence[GrantLeft]:
         """Return the grants of these balances that are valid at some instant of a period.
 
-        What the newest invoices of other periods have burned of them is taken off. Raises
+        What the newest invoices of other periods have burned of them is taken off. With
+        `invoiced_us`, the period is worked out anew on the invoice of the one that begins then:
+        what that one, and those before it for this period, have burned is left. Raises
         `TooManyItems` for too many.
         """
         ...

@@ -33,6 +33,7 @@ from tallygate.ports.billing import (
     StoredInvoice,
     UsageAsked,
 )
+from tallygate.testing.late_places import FakeLatePlaces
 
 _LENGTHS: Final = {Level.DAY: DAY_US, Level.HOUR: HOUR_US, Level.MINUTE: MINUTE_US}
 
@@ -42,6 +43,7 @@ class FakeBilledUsage:
     """The `BilledUsage` and `UsageEvidence` ports over a list of events."""
 
     stored: list[UsageEvent] = field(default_factory=list)
+    late: FakeLatePlaces = field(default_factory=FakeLatePlaces)
 
     async def billed(self, tenant_id: TenantId, asked: Sequence[UsageAsked]) -> list[Measured]:
         """Return the usage of each selection, by group where it has some."""
@@ -67,6 +69,10 @@ class FakeBilledUsage:
     ) -> list[EvidenceBucket]:
         """Return up to `count` rollups, and events beside them, by time."""
         plain = replace(asked, selection=replace(asked.selection, where=(), per=""))
+        if [*self._of(tenant_id, plain)] != [
+            *self._of(tenant_id, replace(plain, billed_by_us=None))
+        ]:
+            return []
         events = [*self._of(tenant_id, plain)]
         found = [bucket for piece in cover(asked.window) for bucket in _buckets(events, piece)]
         return [each for each in found if (each.at_us, each.event_id) > after][:count]
@@ -111,6 +117,7 @@ class FakeBilledUsage:
                 and event.meter == asked.selection.meter
                 and asked.window.holds(event.event_time_us)
                 and selects(asked.selection, event)
+                and self.late.keeps(event, asked)
             ):
                 yield event
 
@@ -181,14 +188,21 @@ class FakeInvoiceBooks:
     clock_us: int = 1
 
     async def grants(
-        self, tenant_id: TenantId, period: Window, balances: Sequence[LimitId]
+        self,
+        tenant_id: TenantId,
+        period: Window,
+        balances: Sequence[LimitId],
+        invoiced_us: int | None = None,
     ) -> list[GrantLeft]:
         """Return the grants of these balances that are valid at some instant of a period."""
+        left_us = period.start_us if invoiced_us is None else invoiced_us
         burned: dict[tuple[LimitId, int], Decimal] = {}
         newest = {each.invoice.period.start_us: each for of, each in self.issued if of == tenant_id}
         for start_us, stored in newest.items():
-            for line in stored.invoice.lines if start_us != period.start_us else ():
-                if line.burn is not None:
+            for line in stored.invoice.lines if start_us != left_us else ():
+                of_us = line.adjusts.start_us if line.adjusts is not None else start_us
+                anew = invoiced_us is not None and start_us < invoiced_us
+                if line.burn is not None and not (anew and of_us == period.start_us):
                     place = (line.burn.limit_id, line.burn.seq)
                     burned[place] = burned.get(place, Decimal(0)) + line.burn.units
         found = [

@@ -5,16 +5,19 @@ Refuses to know: what figures come to.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
+from tallygate.domain.catalog import Aggregation
+from tallygate.domain.event import UsageEvent
 from tallygate.domain.ids import MeterName, TenantId
-from tallygate.domain.invoice import LineKind
+from tallygate.domain.invoice import LineKind, Selection
 from tallygate.domain.stripe_intent import IntentKind, SendState
 from tallygate.domain.window import Window
-from tallygate.ports.billing import StoredInvoice
+from tallygate.ports.billing import StoredInvoice, UsageAsked
 from tallygate.ports.reconcile import IntendedUsage, IntentsAsked, InvoicedUsage, PeriodAsked
 from tallygate.testing.billing import FakeInvoiceBooks
+from tallygate.testing.late_places import FakeLatePlaces
 from tallygate.testing.ledger import FakeLedger
 from tallygate.testing.stripe_rows import TAKEN, Row
 from tallygate.testing.stripe_store import FakeStripeStore
@@ -34,6 +37,7 @@ class FakeMoneyReads:
     ledger: FakeLedger
     store: FakeStripeStore
     books: FakeInvoiceBooks
+    late: FakeLatePlaces = field(default_factory=FakeLatePlaces)
 
     async def intended(self, asked: Sequence[IntentsAsked]) -> list[IntendedUsage]:
         """Return what is intended and due, for each ask with usage or intents, by its place."""
@@ -51,7 +55,7 @@ class FakeMoneyReads:
             tenant_id, period = each.tenant.tenant_id, each.period
             stored = await self.books.read(tenant_id, period.start_us, 0)
             if stored is not None and stored.invoice.period == period:
-                found += self._invoiced(number, tenant_id, stored, counted)
+                found += self._invoiced(number, stored, counted)
         return found
 
     def _intended(self, place: int, of: IntentsAsked) -> IntendedUsage | None:
@@ -164,31 +168,46 @@ class FakeMoneyReads:
     def _invoiced(
         self,
         number: int,
-        tenant_id: TenantId,
         stored: StoredInvoice,
         counted: Sequence[MeterName],
     ) -> Iterator[InvoicedUsage]:
         prices: dict[tuple[MeterName, Window], dict[tuple[str, str], Decimal]] = {}
         for line in stored.invoice.lines:
             of = line.selection
-            if line.kind is LineKind.USAGE and of is not None and not of.where:
+            own = line.kind is LineKind.USAGE and line.adjusts is None
+            if own and of is not None and not of.where:
                 units = prices.setdefault((of.meter, line.segment), {})
                 price = (line.plan, line.price_id)
                 units[price] = units.get(price, Decimal(0)) + line.quantity
         for meter in sorted({meter for meter, _ in prices}):
-            used = [*self._units(tenant_id, meter, counts=meter in counted)]
             period = stored.invoice.period
-            aside = sum(units for at_us, _, units in used if period.holds(at_us))
+            used = [*self._used(stored, meter, counts=meter in counted)]
+            aside = sum(units for at_us, *_, units in used if period.holds(at_us))
             invoiced, late = Decimal(0), 0
             for (of_meter, segment), units_of in prices.items():
                 if of_meter != meter:
                     continue
                 inside = [each for each in used if segment.holds(each[0])]
-                after = sum(units for _, at_us, units in inside if at_us >= stored.created_at_us)
-                whole = sum(units for _, _, units in inside)
-                invoiced += _most_off(units_of.values(), whole - after)
-                late, aside = late + after, aside - whole
+                whole = sum(units for *_, units in inside)
+                kept = sum(units for _, after, other, units in inside if not (after or other))
+                invoiced += _most_off(units_of.values(), kept)
+                late += sum(units for _, after, other, units in inside if after and not other)
+                aside -= whole
             yield InvoicedUsage(number, meter, invoiced, late, aside)
+
+    def _used(
+        self, stored: StoredInvoice, meter: MeterName, *, counts: bool
+    ) -> Iterator[tuple[int, bool, bool, int]]:
+        """Iterate over usage: when it was, if after the invoice, if billed elsewhere, how much."""
+        invoice = stored.invoice
+        asked = UsageAsked(
+            *(0, Selection(meter, Aggregation.SUM), invoice.period, invoice.period.start_us)
+        )
+        for event in self.ledger.events.values():
+            if (event.tenant_id, event.meter) == (invoice.tenant_id, meter):
+                after = event.received_at_us >= stored.created_at_us
+                elsewhere = not self.late.keeps(event, asked)
+                yield event.event_time_us, after, elsewhere, _units_of(event, counts=counts)
 
     def _units(
         self, tenant_id: TenantId, meter: MeterName, *, counts: bool
@@ -196,8 +215,12 @@ class FakeMoneyReads:
         """Iterate over usage: when it was, when it was accepted, and how much."""
         for event in self.ledger.events.values():
             if (event.tenant_id, event.meter) == (tenant_id, meter):
-                units = int(event.amount > 0) if counts else event.amount
+                units = _units_of(event, counts=counts)
                 yield event.event_time_us, event.received_at_us, units
+
+
+def _units_of(event: UsageEvent, *, counts: bool) -> int:
+    return int(event.amount > 0) if counts else event.amount
 
 
 def _most_off(found: Iterable[Decimal], expected: int) -> Decimal:

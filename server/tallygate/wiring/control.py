@@ -44,6 +44,7 @@ from tallygate.gen.v1 import admin_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.wiring.host import Host, Running
 from tallygate.wiring.insight import start_insight
+from tallygate.wiring.invoicing import start_issuing
 from tallygate.wiring.periods import PeriodPace, closing_of, orders_of, pace_of
 from tallygate.wiring.reconciling import start_reconciling
 from tallygate.wiring.roles import ADMIN
@@ -100,6 +101,7 @@ async def prepare_control(host: Host, running: Running) -> Callable[[], Awaitabl
     host.stack.push_async_callback(trail.close)
     start_insight(host)
     start_reconciling(host)
+    start_issuing(host, trail)
     services: dict[str, Register] = {
         ADMIN: lambda registry: admin_pb2_grpc.add_AdminServiceServicer_to_server(
             control.servicer,

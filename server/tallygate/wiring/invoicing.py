@@ -6,17 +6,30 @@ Refuses to know: how invoices are shown.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.postgres.billed_usage import PostgresBilledUsage
 from tallygate.adapters.postgres.exchange_rates import PostgresExchangeRates
 from tallygate.adapters.postgres.invoice_books import PostgresInvoiceBooks
+from tallygate.adapters.postgres.invoice_queue import PostgresInvoiceQueue
+from tallygate.adapters.postgres.late_places import PostgresLatePlaces
 from tallygate.adapters.postgres.plan_history import PostgresPlanHistory
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.flow.invoice import InvoiceParts, Invoicing
+from tallygate.flow.issue_invoices import IssueInvoices, IssuingParts, ReconciledFirst
+from tallygate.flow.loop import Loop, LoopOptions
+from tallygate.flow.trail import Trail
+from tallygate.ports import Clock
 from tallygate.ports.billing import ExchangeRates, InvoiceBooks
 from tallygate.settings import Settings
 from tallygate.wiring.auditing import postgres_of
+from tallygate.wiring.host import Host
+from tallygate.wiring.insight import declarations
+from tallygate.wiring.reconciling import REDIS_TIMEOUT_MS, reconciling_of
+
+# A period that is closed by hand is invoiced while somebody waits.
+ISSUE_MS: Final = 1_000
 
 
 @asynccontextmanager
@@ -40,7 +53,7 @@ async def exchange_rates(settings: Settings) -> AsyncIterator[ExchangeRates]:
         yield PostgresExchangeRates(postgres)
 
 
-def invoicing_of(postgres: Postgres) -> Invoicing:
+def invoicing_of(postgres: Postgres, clock: Clock | None = None) -> Invoicing:
     """Return what works out, issues and explains the invoices of a ledger."""
     usage = PostgresBilledUsage(postgres)
     return Invoicing(
@@ -50,9 +63,29 @@ def invoicing_of(postgres: Postgres) -> Invoicing:
             history=PostgresPlanHistory(postgres),
             rates=PostgresExchangeRates(postgres),
             books=PostgresInvoiceBooks(postgres),
-            clock=SystemClock(),
+            late=PostgresLatePlaces(postgres),
+            clock=clock or SystemClock(),
         )
     )
+
+
+def start_issuing(host: Host, trail: Trail) -> None:
+    """Start issuing invoices of closed periods, beside the other loops of control."""
+    settings = host.settings
+    if not settings.invoice_issuing:
+        return
+    postgres = host.postgres()
+    drifts = None
+    if settings.invoice_hold_on_drift:
+        client = host.redis(REDIS_TIMEOUT_MS)
+        made = reconciling_of(settings, postgres, client, told=False)
+        drifts = ReconciledFirst(made.reconcile, declarations(settings, postgres))
+    parts = IssuingParts(
+        PostgresInvoiceQueue(postgres),
+        *(invoicing_of(postgres), trail, host.clock, drifts, host.metrics.invoices),
+    )
+    pace = LoopOptions(idle_ms=ISSUE_MS)
+    host.spawn(Loop("invoices", IssueInvoices(parts), host.clock, host.observer, pace))
 
 
 @asynccontextmanager

@@ -28,6 +28,8 @@ MESSAGE_TYPES: Final = (
     "period.closed",
     "period.held",
     "period.reopened",
+    "invoice.issued",
+    "invoice.held",
 )
 KINDS: Final = ("webhook", "stripe")
 

@@ -60,9 +60,11 @@ async def folded(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> li
     levels = of.aggregation is Aggregation.TIME_WEIGHTED
     carried = await _carried(connection, tenant_id, asked) if levels else {}
     fold = Fold(of, window, carried)
-    cursor = await connection.cursor(
-        query("usage_events"), tenant_id, of.meter, window.start_us, window.end_us
-    )
+    events = (tenant_id, of.meter, window.start_us, window.end_us)
+    if asked.billed_by_us is None:
+        cursor = await connection.cursor(query("usage_events"), *events)
+    else:
+        cursor = await connection.cursor(query("billed_kept"), *events, asked.billed_by_us)
     while rows := await cursor.fetch(PAGE):
         fold.add(event_of(row) for row in rows)
     return [
@@ -83,7 +85,7 @@ async def _carried(
     rows = await connection.fetch(
         query("billed_levels"),
         *(tenant_id, of.meter, asked.window.start_us, where_of(of)),
-        *([*series_names(of)], GROUPS_MAX + 1),
+        *([*series_names(of)], GROUPS_MAX + 1, asked.billed_by_us),
     )
     if len(rows) > GROUPS_MAX:
         raise TooManyItems(f"more than {GROUPS_MAX} levels at once", field="group_by")

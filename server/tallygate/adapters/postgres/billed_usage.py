@@ -1,21 +1,32 @@
 """Usage as it is billed, out of rollups and events, and what it is made of.
 
 Guarantees: what one call returns is of one snapshot; events that are in an archive alone are never
-taken for none; where a price is for some events of a meter
-only, tells them apart, or takes more than sums and extremes, its groups' rollups are read if they
-say it all, and else the events themselves are added up.
+taken for none; usage that came late and is billed elsewhere is taken off rollups where they can say
+so, and left out of events else; where a price is for some events of a meter only, tells them apart,
+or takes more than sums and extremes, its groups' rollups are read if they say it all, and else the
+events themselves are added up.
 Refuses to know: prices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import asyncpg
 
 from tallygate.adapters.postgres.archived import refuse_archived
 from tallygate.adapters.postgres.billed_apart import folded, from_groups, where_of
+from tallygate.adapters.postgres.late_places import left_out
 from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
-from tallygate.domain.billed import PLAIN, Figures, Level, cover, quantity_of, whole_minutes
+from tallygate.domain.billed import (
+    PLAIN,
+    Figures,
+    Level,
+    cover,
+    less,
+    quantity_of,
+    whole_minutes,
+)
 from tallygate.domain.errors import TooManyItems
 from tallygate.domain.ids import EventId, MeterName, TenantId
 from tallygate.domain.invoice import Group, Measured, Selection
@@ -41,13 +52,14 @@ class PostgresBilledUsage:
             self._postgres.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
+            late = await left_out(connection, tenant_id, asked)
             whole = [each for each in asked if _is_whole(each.selection)]
             for each in whole:
                 await _refuse_edges(connection, tenant_id, each)
-            found = await _from_rollups(connection, tenant_id, whole)
+            found = await _from_rollups(connection, tenant_id, whole, late)
             for each in asked:
                 if not _is_whole(each.selection):
-                    found += await _measured_apart(connection, tenant_id, each)
+                    found += await _measured_apart(connection, tenant_id, each, late)
         return found
 
     async def meters(self, tenant_id: TenantId, window: Window) -> list[MeterName]:
@@ -70,6 +82,9 @@ class PostgresBilledUsage:
         pieces = cover(asked.window)
         async with self._postgres.connection() as connection:
             await _refuse_edges(connection, tenant_id, asked)
+            if await left_out(connection, tenant_id, [asked]):
+                # Rollups have what the line leaves out.
+                return []
             rows = await connection.fetch(
                 query("billed_buckets"),
                 tenant_id,
@@ -94,9 +109,13 @@ class PostgresBilledUsage:
         ((key, value),) = group or (("", ""),)
         async with self._postgres.connection() as connection:
             await _refuse(connection, tenant_id, asked, asked.window)
-            rows = await connection.fetch(
-                query("billed_events"), *_events_of(tenant_id, asked), key, value, *after, count
-            )
+            of = (*_events_of(tenant_id, asked), key, value)
+            if asked.late_at_us is not None:
+                late = (*of, asked.late_at_us, *after, count)
+                rows = await connection.fetch(query("billed_events_late"), *late)
+            else:
+                kept = (*of, *after, count, asked.billed_by_us)
+                rows = await connection.fetch(query("billed_events"), *kept)
         return [
             EvidenceEvent(
                 EventId(row["event_id"]), row["event_time_us"], row["amount"], row["refund_of"]
@@ -111,11 +130,14 @@ def _is_whole(selection: Selection) -> bool:
 
 
 async def _measured_apart(
-    connection: Lent, tenant_id: TenantId, asked: UsageAsked
+    connection: Lent, tenant_id: TenantId, asked: UsageAsked, late: Mapping[UsageAsked, Figures]
 ) -> list[Measured]:
-    grouped = await from_groups(connection, tenant_id, asked)
-    if grouped is not None:
-        return grouped
+    if asked not in late:
+        # Nothing of it is billed elsewhere, whatever may be of other times.
+        asked = replace(asked, billed_by_us=None)
+        grouped = await from_groups(connection, tenant_id, asked)
+        if grouped is not None:
+            return grouped
     await _refuse(connection, tenant_id, asked, asked.window)
     if asked.selection.aggregation in PLAIN:
         return await _from_events(connection, tenant_id, asked)
@@ -123,7 +145,10 @@ async def _measured_apart(
 
 
 async def _from_rollups(
-    connection: Lent, tenant_id: TenantId, asked: Sequence[UsageAsked]
+    connection: Lent,
+    tenant_id: TenantId,
+    asked: Sequence[UsageAsked],
+    late: Mapping[UsageAsked, Figures],
 ) -> list[Measured]:
     pieces = [
         (place, each.selection.meter, piece)
@@ -139,17 +164,26 @@ async def _from_rollups(
         [piece.window.start_us for _, _, piece in pieces],
         [piece.window.end_us for _, _, piece in pieces],
     )
-    return [_measured(asked[row["place"]], row, ()) for row in rows]
+    found: list[Measured] = []
+    for row in rows:
+        of, whole = asked[row["place"]], _figures(row)
+        kept = less(whole, late[of], of.selection.aggregation) if of in late else whole
+        if kept is None:
+            found += await _from_events(connection, tenant_id, of)
+        else:
+            found.append(_measured(of, kept, ()))
+    return found
 
 
 async def _from_events(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> list[Measured]:
     per = asked.selection.per
     rows = await connection.fetch(
-        query("billed_groups"), *_events_of(tenant_id, asked), per, GROUPS_MAX + 1
+        query("billed_groups"),
+        *(*_events_of(tenant_id, asked), per, GROUPS_MAX + 1, asked.billed_by_us),
     )
     if len(rows) > GROUPS_MAX:
         raise TooManyItems(f"{per} has more than {GROUPS_MAX} values", field="per")
-    return [_measured(asked, row, ((per, row["value"]),) if per else ()) for row in rows]
+    return [_measured(asked, _figures(row), ((per, row["value"]),) if per else ()) for row in rows]
 
 
 async def _refuse_edges(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> None:
@@ -170,7 +204,10 @@ def _events_of(tenant_id: TenantId, asked: UsageAsked) -> tuple[str | int, ...]:
     return tenant_id, asked.selection.meter, window.start_us, window.end_us, where
 
 
-def _measured(asked: UsageAsked, row: asyncpg.Record, group: Group) -> Measured:
-    figures = Figures(row["count"], int(row["sum"]), row["max"], row["min"])
+def _figures(row: asyncpg.Record) -> Figures:
+    return Figures(row["count"], int(row["sum"]), row["max"], row["min"])
+
+
+def _measured(asked: UsageAsked, figures: Figures, group: Group) -> Measured:
     quantity = quantity_of(asked.selection.aggregation, figures)
     return Measured(asked.segment, asked.selection, quantity, figures.count, group)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from tallygate.adapters.postgres.invoice_messages import tell_issued
 from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.credit import NEVER_US
@@ -28,13 +29,18 @@ class PostgresInvoiceBooks:
         self._postgres = postgres
 
     async def grants(
-        self, tenant_id: TenantId, period: Window, balances: Sequence[LimitId]
+        self,
+        tenant_id: TenantId,
+        period: Window,
+        balances: Sequence[LimitId],
+        invoiced_us: int | None = None,
     ) -> list[GrantLeft]:
         """Return the grants of these balances that are valid at some instant of a period."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
                 query("invoice_grants"),
-                *(tenant_id, period.start_us, period.end_us, list(balances), GRANTS_MAX + 1),
+                *(tenant_id, period.start_us, period.end_us, list(balances)),
+                *(GRANTS_MAX + 1, invoiced_us),
             )
         if len(rows) > GRANTS_MAX:
             raise TooManyItems(f"more than {GRANTS_MAX} grants are valid", field="grants")
@@ -62,7 +68,11 @@ class PostgresInvoiceBooks:
                 *(invoice.subtotal, invoice.discounts, invoice.credits, invoice.total),
                 *(document, issuing.reason, issuing.actor),
             )
-            return await _read(connection, *place, 0)
+            stored = await _read(connection, *place, 0)
+            if stored is not None:
+                before = last.invoice.total if last is not None else None
+                await tell_issued(connection, stored, before)
+            return stored
 
     async def read(
         self, tenant_id: TenantId, period_start_us: int, revision: int

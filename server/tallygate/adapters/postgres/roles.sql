@@ -132,3 +132,5 @@ grant delete on tallygate.period_pending to tallygate_control;
 -- By which rules periods were billed, and what is to be looked at again once the next one is.
 grant insert on tallygate.period_rule, tallygate.period_review to tallygate_control;
 grant insert, delete on tallygate.period_touched to tallygate_control;
+-- What is to be invoiced is noted by the trigger of what closes periods, which runs as its owner.
+grant update, delete on tallygate.invoice_due to tallygate_control;

@@ -23,6 +23,7 @@ from prometheus_client import (
 
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
 from tallygate.adapters.prometheus.insight import InsightMetrics
+from tallygate.adapters.prometheus.invoices import InvoiceMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
 from tallygate.adapters.prometheus.periods import PeriodMetrics
 from tallygate.adapters.prometheus.rebuild import RebuildMetrics
@@ -110,6 +111,7 @@ class Metrics:
         self.insight = InsightMetrics(registry)
         self.stripe = StripeMetrics(registry)
         self.periods = PeriodMetrics(registry)
+        self.invoices = InvoiceMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:

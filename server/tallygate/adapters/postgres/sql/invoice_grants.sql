@@ -1,16 +1,25 @@
 -- Read a tenant's grants that are valid in a period, and what other periods' invoices left of them.
+-- Where the period is worked out anew on the invoice of $6, that one's burns are left, and those
+-- for the period on invoices before it.
 with burned as (
     select
         line -> 'burn' ->> 'limit_id' as limit_id,
         (line -> 'burn' ->> 'seq')::bigint as seq,
         sum((line -> 'burn' ->> 'units')::numeric) as units
     from (
-        select distinct on (period_start) lines from tallygate.invoice
-        where tenant_id = $1 and period_start <> tallygate.instant($2::bigint)
+        select distinct on (period_start) period_start, lines from tallygate.invoice
+        where tenant_id = $1
+            and period_start <> tallygate.instant(coalesce($6::bigint, $2::bigint))
         order by period_start, revision desc
     ) as other
     cross join lateral jsonb_array_elements(other.lines) as line
     where line ? 'burn'
+        and not (
+            $6 is not null and other.period_start < tallygate.instant($6)
+            and coalesce(
+                tallygate.instant((line -> 'adjusts' ->> 'start_us')::bigint), other.period_start
+            ) = tallygate.instant($2)
+        )
     group by 1, 2
 )
 select

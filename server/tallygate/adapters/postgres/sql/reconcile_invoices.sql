@@ -20,33 +20,39 @@ priced as (
         sum((line.value ->> 'quantity')::numeric) as units
     from newest cross join jsonb_array_elements(newest.lines) as line
     where line.value ->> 'kind' = 'usage' and line.value -> 'where' = '{}'
+        and not line.value ? 'adjusts'
     group by 1, 2, 3, 4, line.value ->> 'plan', line.value ->> 'price_id'
 ),
 used as (
     select part.number, part.meter, part.start_us, part.end_us,
         coalesce(sum(event.units), 0) as units,
-        coalesce(sum(event.units) filter (
-            where event.received_at >= newest.created_at
-            -- What came late for what was frozen is taken off there, and once.
-            and not exists (
-                select from tallygate.late_event as late
-                join tallygate.billing_period as period
-                    on period.tenant_id = late.tenant_id and period.start_at = late.closed_start
-                where late.tenant_id = newest.tenant_id and late.event_id = event.event_id
-                    and late.closed_start = tallygate.instant(newest.from_us)
-                    and (
-                        late.allocated_start <> late.closed_start
-                        or late.allocated_revision > period.revision
-                    )
-            )
-        ), 0) as late
+        coalesce(sum(event.units) filter (where event.came_after and not event.elsewhere), 0)
+            as late,
+        coalesce(sum(event.units) filter (where event.came_after or event.elsewhere), 0)
+            as missing
     from (select distinct number, meter, start_us, end_us from priced) as part
     join newest using (number)
     left join lateral (
         select case when part.meter = any ($5::text[])
             then (event.amount > 0)::integer else event.amount end as units,
-            event.received_at, event.event_id
+            -- What is billed by another period, or awaits a revision, is taken off what was
+            -- frozen, and once.
+            late.event_id is not null
+                and (late.awaited or late.allocated_start <> late.closed_start) as elsewhere,
+            event.received_at >= newest.created_at or (
+                late.event_id is not null and not exists (
+                    select from tallygate.period_revision as revision
+                    where revision.tenant_id = newest.tenant_id
+                        and revision.start_at = late.allocated_start
+                        and revision.revision >= late.allocated_revision
+                        and revision.closed_at < newest.created_at
+                )
+            ) as came_after
         from tallygate.usage_event as event
+        left join tallygate.late_usage as late
+            on late.tenant_id = newest.tenant_id and late.meter = part.meter
+            and late.event_time = event.event_time and late.event_id = event.event_id
+            and late.closed_start = tallygate.instant(newest.from_us)
         where event.tenant_id = newest.tenant_id and event.meter = part.meter
             and event.event_time >= tallygate.instant(part.start_us)
             and event.event_time < tallygate.instant(part.end_us)
@@ -58,7 +64,7 @@ part as (
     select distinct on (used.number, used.meter, used.start_us) used.*, priced.units as invoiced
     from used join priced using (number, meter, start_us, end_us)
     order by used.number, used.meter, used.start_us,
-        abs(priced.units - used.units + used.late) desc, priced.units
+        abs(priced.units - used.units + used.missing) desc, priced.units
 )
 select part.number, part.meter, sum(part.invoiced) as units, sum(part.late) as late,
     (
