@@ -15,6 +15,7 @@ from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.invoice_books import PostgresInvoiceBooks
 from tallygate.adapters.postgres.outbox import PostgresOutbox
 from tallygate.adapters.postgres.period_chain import PostgresPeriodChains
+from tallygate.adapters.postgres.period_folds import PostgresPeriodFolds
 from tallygate.adapters.postgres.period_ledger import PostgresPeriodLedger
 from tallygate.adapters.postgres.period_reader import PostgresPeriodReader
 from tallygate.adapters.postgres.reconcile import PostgresReconcileReads
@@ -53,6 +54,10 @@ class FakeSums:
 
     api: StripeApi
 
+    async def asks(self, destination: str) -> bool:
+        """Say that the account can be asked."""
+        return True
+
     async def summed(
         self, destination: str, event_name: str, customer: str, window: Window
     ) -> Decimal:
@@ -80,6 +85,7 @@ class PlantedWorld:
                 self.catalogs,
                 SetArrivals(),
                 clock,
+                PostgresPeriodFolds(postgres),
             ),
             ClosingOptions("one", correction_delay_s=0.0),
         )

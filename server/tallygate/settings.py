@@ -292,7 +292,8 @@ class Settings(BaseSettings):
     off is issued once it is on."""
 
     invoice_hold_on_drift: bool = True
-    """Whether a closed period is reconciled first, and not invoiced while a step drifts."""
+    """Whether a closed period is reconciled first, and not invoiced while its rollups or frozen
+    totals drift."""
 
     relay_claim_max: int = Field(default=100, ge=1, le=1_000)
     """Outbox messages claimed at once: what one relay sends well within its lease."""
@@ -339,7 +340,7 @@ class Settings(BaseSettings):
     day."""
 
     reconcile_stripe: int = Field(default=0, ge=0, le=1_000_000)
-    """How many sums that asks Stripe for, at most, each day: one for each customer, meter and
+    """How many sums the daily run asks Stripe for, at most: one for each customer, meter and
     period. Stripe allows 10,000 reads a month, or 500 for each payment: 300 a day are within that.
     Control then needs the accounts' keys; 0 asks for none."""
 

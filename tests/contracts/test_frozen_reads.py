@@ -8,8 +8,9 @@ import pytest
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.reconcile import PostgresReconcileReads
 from tallygate.adapters.postgres.reconcile_frozen import PostgresFrozenReads
+from tallygate.domain.catalog import Aggregation, Meter
 from tallygate.domain.drift import NOTHING, Figures
-from tallygate.domain.ids import EventId
+from tallygate.domain.ids import EventId, MeterName
 from tallygate.domain.period import GRACE_US
 from tallygate.domain.reconcile import Figure, Reconciled, Step, Verdict
 from tallygate.domain.window import DAY_US, Window
@@ -51,13 +52,17 @@ class Subject:
 
     async def october(self) -> dict[str, Reconciled]:
         """Reconcile October."""
+        return await self.of(ASKED)
+
+    async def of(self, asked: PeriodAsked) -> dict[str, Reconciled]:
+        """Reconcile a period."""
         world = self.world
         sources = (
             FrozenFigures(self.reads, world.catalogs, world.clock),
             LedgerFigures(self.usage, world.catalogs, world.clock),
         )
         found = await Reconcile(ReconcileParts(sources, world.catalogs, world.clock, no_wait)).of(
-            [ASKED]
+            [asked]
         )
         return {each.pair.meter: each for each in found}
 
@@ -196,3 +201,38 @@ async def test_an_open_period_was_not_frozen(subject: Subject) -> None:
         [replace(ASKED, period=Window(NOVEMBER, DECEMBER))]
     )
     assert [each.reading.figure for each in figures] == [OPEN]
+
+
+ODD = MeterName("odd")
+
+
+@pytest.mark.parametrize(
+    "meter",
+    [
+        Meter(ODD, group_by=("region",)),
+        Meter(ODD, Aggregation.COUNT, group_by=("region",)),
+        Meter(ODD, Aggregation.MAX, group_by=("region",)),
+        Meter(ODD, Aggregation.UNIQUE, unique_by="user"),
+        Meter(ODD, Aggregation.LATEST),
+        Meter(ODD, Aggregation.TIME_WEIGHTED),
+    ],
+    ids=["sum by group", "count by group", "max by group", "unique", "latest", "time weighted"],
+)
+async def test_every_kind_of_meter_is_held(subject: Subject, meter: Meter) -> None:
+    """By its groups together, or by its units; late usage is late, also once it is billed."""
+    world = subject.world
+    world.meters[ODD] = meter
+    await world.declare([tenant()])
+    november = [
+        world.event(MID_NOVEMBER + n, 3 + n, ODD, dimensions={"region": f"r{n % 2}", "user": "u"})
+        for n in range(4)
+    ]
+    await world.store(*november)
+    await world.run(DECEMBER + GRACE_US)
+    asked = replace(ASKED, period=Window(NOVEMBER, DECEMBER))
+    assert (await subject.of(asked))[ODD].verdict is Verdict.EXACT
+    late = world.event(MID_NOVEMBER + 9, 50, ODD, dimensions={"region": "r2", "user": "v"})
+    await world.store(late)
+    assert (await subject.of(asked))[ODD].verdict is Verdict.LATE
+    await world.run(JANUARY + GRACE_US)
+    assert (await subject.of(asked))[ODD].verdict is Verdict.LATE

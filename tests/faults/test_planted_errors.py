@@ -1,13 +1,25 @@
 """An error in any one step between an event and its invoice is found there, and nowhere else."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
-from tallygate.domain.reconcile import Figure, Step, Verdict
+from tallygate.adapters.postgres.group_remake import PostgresRollups
+from tallygate.adapters.postgres.ledger import PostgresLedger
+from tallygate.domain.catalog import Meter
+from tallygate.domain.ids import MeterName
+from tallygate.domain.reconcile import Figure, Reconciled, Step, Verdict
+from tallygate.flow.remake import KeepRollups
+from tallygate.ports import CatalogChange, LedgerBatch
 from tallygate.ports.repair import Outcome
-from tests.planted_world import HOOK, USED, PlantedWorld, planted_world
-from tests.stripe_world import METER, TENANT
+from tallygate.wiring.repairing import repairs_of
+from tests.builders import SHARDS
+from tests.e2e.processes import Finished, rows_of, tallygate
+from tests.planted_world import HOOK, JANUARY, USED, PlantedWorld, planted_world
+from tests.servers import connection
+from tests.stripe_world import METER, START_US, TENANT
+from tests.usage_events import event
 
 
 @pytest.fixture
@@ -54,6 +66,15 @@ AGAIN_DELIVERED = (
     "'message_id', (select id from tallygate.outbox where seq = 1000)))).*"
     " from tallygate.delivery join tallygate.outbox on id = message_id order by seq limit 1"
 )
+TWICE = (
+    "insert into tallygate.stripe_intent overriding system value select"
+    " (jsonb_populate_record(intent, jsonb_build_object('intent_id', 99, 'seq', 2, 'identifier',"
+    " 'twice', 'idempotency_key', 'twice'))).* from tallygate.stripe_intent as intent"
+)
+TWICE_SENT = (
+    "insert into tallygate.stripe_send select (jsonb_populate_record(send,"
+    " jsonb_build_object('intent_id', 99))).* from tallygate.stripe_send as send"
+)
 PLANTED: list[tuple[str, list[str], list[tuple[Step, str, int]]]] = [
     (
         "event gone",
@@ -87,6 +108,14 @@ PLANTED: list[tuple[str, list[str], list[tuple[Step, str, int]]]] = [
         "intent",
         ["update tallygate.stripe_intent set quantity = quantity + 1"],
         [(Step.INTENTS, "", 1)],
+    ),
+    (
+        "intent doubled",
+        [
+            TWICE,
+            TWICE_SENT,
+        ],
+        [(Step.INTENTS, "", USED)],
     ),
     (
         "sent",
@@ -220,3 +249,91 @@ async def test_a_sum_that_nothing_explains_is_for_people(
     assert await open_month.blamed() == [(Step.STRIPE, "", units)]
     assert await open_month.repair() == [(Step.STRIPE, Outcome.BY_HAND)]
     assert await open_month.world.plan() == 0
+
+
+@pytest.mark.parametrize(
+    ("level", "name"), [(0, "groups by minute"), (1, "groups by hour"), (2, "groups by day")]
+)
+async def test_a_group_that_is_off_is_blamed_and_made_anew(
+    open_month: PlantedWorld, level: int, name: str
+) -> None:
+    """By its length, whatever the rollups of the whole meter say."""
+    planted, clock = open_month, open_month.world.clock
+    seats = MeterName("seats")
+    known = await planted.catalogs.effective(clock.now_us())
+    meters = {**known.meters, seats: Meter(seats, group_by=("region",))}
+    change = CatalogChange(replace(known, meters=meters), effective_at_us=1)
+    await planted.catalogs.write(change, known.version)
+    postgres = planted.world.postgres
+    await KeepRollups(PostgresRollups(postgres), planted.catalogs, clock).run_once()
+    at_us = START_US
+    events = [
+        event(
+            100 + number,
+            tenant_id=TENANT,
+            meter=seats,
+            amount=number,
+            event_time_us=at_us,
+            dimensions={"region": f"r{number % 2}"},
+        )
+        for number in range(1, 5)
+    ]
+    await PostgresLedger(postgres).persist(LedgerBatch(tuple(events)))
+
+    async def seated() -> Reconciled:
+        (found,) = [
+            each
+            for each in await planted.reconcile.of_period(TENANT, JANUARY)
+            if each.pair.meter == seats
+        ]
+        return found
+
+    assert not (await seated()).drifts
+    await planted.edit(
+        f"update tallygate.group_usage set sum = sum + 1 where level = {level}"
+        f" and group_id = (select min(group_id) from tallygate.group_usage)"
+    )
+    found = await seated()
+    assert [(each.step, each.name, int(each.units)) for each in found.found] == [
+        (Step.ROLLUP, name, 1)
+    ]
+    (done,) = await repairs_of(postgres, clock, SHARDS).run([found], apply=True)
+    assert (done.outcome, (await seated()).drifts) == (Outcome.DONE, ())
+
+
+async def reconciled(planted: PlantedWorld, *options: str) -> Finished:
+    """Run the command on January."""
+    asked = ("reconcile", TENANT, *options, "--json")
+    return await tallygate(*asked, postgres_dsn=planted.world.dsn)
+
+
+async def test_the_command_finds_shows_and_repairs(planted: PlantedWorld) -> None:
+    """Exit 0 while all agrees, 1 once something does not; a dry run first, then it is whole."""
+    asked = ("--period", "2026-01-15", "--destinations")
+    assert (await reconciled(planted, *asked)).code == 0
+    await planted.edit("update tallygate.usage_hour set sum = sum + 1")
+    found = await reconciled(planted, *asked, "--repair")
+    assert found.code == 1, found.err
+    (row,) = rows_of(found, "repairs")
+    assert (row["step"], row["name"], row["drift"]) == ("rollup", "hour", 1)
+    (row,) = rows_of(found, "carried out")
+    assert (row["outcome"], row["how"]) == ("would be done", "1 buckets are made anew")
+    found = await reconciled(planted, *asked, "--repair", "--apply")
+    assert [row["outcome"] for row in rows_of(found, "carried out")] == ["done"]
+    assert (await reconciled(planted, *asked)).code == 0
+    wrong = await reconciled(planted, *asked, "--apply")
+    assert (wrong.code, "--repair" in wrong.err) == (2, True)
+
+
+async def test_the_command_goes_around_invoices(planted: PlantedWorld) -> None:
+    """What is closed and what is invoiced is due until it was recorded, each by its kind."""
+    await planted.edit("update tallygate.period_revision set closed_at = now()")
+    for kind in ("before", "after"):
+        found = await reconciled(planted, f"--{kind}-invoice")
+        assert (found.code, len(rows_of(found, "pairs"))) == (0, 1), found.err
+        found = await reconciled(planted, f"--{kind}-invoice", "--record")
+        assert [row["verdict"] for row in rows_of(found, "pairs")] == ["exact"]
+        assert rows_of(await reconciled(planted, f"--{kind}-invoice"), "pairs") == []
+    async with connection(planted.world.dsn) as admin:
+        rows = await admin.fetch("select kind, pairs, exact from tallygate.reconcile_run")
+    assert sorted(map(tuple, rows)) == [("after", 1, 1), ("before", 1, 1)]

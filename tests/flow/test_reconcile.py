@@ -1,5 +1,6 @@
 """Reconciliation goes through all tenants once a day, whoever runs, and looks twice at a drift."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -68,6 +69,7 @@ class World:
     now: int = NOON_US
     waits: list[float] = field(default_factory=list)
     told: list[object] = field(default_factory=list)
+    checks: Counter[str] = field(default_factory=Counter)
     sources: list[Fixed] = field(default_factory=list)
     unarchived: list[Fixed] = field(default_factory=list)
     chains: FakePeriodChains = field(default_factory=FakePeriodChains)
@@ -104,6 +106,11 @@ class World:
     ) -> None:
         """Note it."""
         self.told.append((state.run_id, dict(verdicts), dict(drift_units)))
+
+    def checked(self, kind: str, verdicts: Mapping[str, int]) -> None:
+        """Add it up."""
+        for verdict, pairs in verdicts.items():
+            self.checks[f"{kind} {verdict}"] += pairs
 
     def aged(self, seconds: float) -> None:
         """Note it."""

@@ -4,13 +4,15 @@ from decimal import Decimal
 
 from prometheus_client import CollectorRegistry
 
-from tallygate.adapters.prometheus.insight import STEPS, VERDICTS
+from tallygate.adapters.prometheus.insight import KINDS, STEPS, VERDICTS
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.domain.reconcile import Step, Verdict
 from tallygate.flow.anomaly import AnomalyObserver
 from tallygate.flow.reconcile import ReconcileObserver
+from tallygate.flow.reconcile_invoicing import InvoicingObserver
 from tallygate.ports.anomaly import AnomalyBacklog
 from tallygate.ports.reconcile import RunState
+from tallygate.ports.reconcile_invoicing import Kind
 
 
 def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -44,13 +46,32 @@ def test_the_last_reconciliation_is_shown_as_a_whole() -> None:
     observer: ReconcileObserver = metrics.insight
     drifting = RunState("one", pairs=8, exact=6, drifting=2)
     observer.reconciled(drifting, {"exact": 6, "drift": 2}, {"rollup": Decimal("2.5")})
-    assert sample(metrics, "reconcile_accuracy_ratio") == 0.75
+    assert sample(metrics, "reconcile_accuracy_ratio", kind="daily") == 0.75
     assert sample(metrics, "reconcile_drift_units", step="rollup") == 2.5
     observer.reconciled(RunState("two"), {}, {})
-    assert sample(metrics, "reconcile_accuracy_ratio") == 1
-    assert [sample(metrics, "reconcile_pairs", verdict=each.value) for each in Verdict] == [0.0] * 5
-    steps = [each.value for each in Step if each is not Step.LEDGER]
+    assert sample(metrics, "reconcile_accuracy_ratio", kind="daily") == 1
+    assert [sample(metrics, "reconcile_pairs", verdict=each.value) for each in Verdict] == [0.0] * 6
+    steps = [each.value for each in Step]
     assert (sorted(STEPS), [*VERDICTS]) == (sorted(steps), [each.value for each in Verdict])
     assert {sample(metrics, "reconcile_drift_units", step=each) for each in steps} == {0.0}
     observer.aged(90.5)
     assert sample(metrics, "reconcile_age_seconds") == 90.5
+
+
+def test_pairs_around_invoices_are_counted_by_kind() -> None:
+    """Every kind and verdict is there from the start; accuracy is apart for each kind."""
+    metrics = Metrics(CollectorRegistry(), version="1")
+    observer: InvoicingObserver = metrics.insight
+    for kind in KINDS:
+        for each in Verdict:
+            labels = {"kind": kind, "verdict": each.value}
+            assert sample(metrics, "reconcile_checked_pairs_total", **labels) == 0
+    observer.checked("before", {"exact": 3, "drift": 1})
+    observer.checked("before", {"exact": 1})
+    labels = {"kind": "before", "verdict": "exact"}
+    assert sample(metrics, "reconcile_checked_pairs_total", **labels) == 4
+    observer.accurate("before", 4, 3)
+    observer.accurate("after", 0, 0)
+    assert sample(metrics, "reconcile_accuracy_ratio", kind="before") == 0.75
+    assert sample(metrics, "reconcile_accuracy_ratio", kind="after") == 1
+    assert {*KINDS} == {"daily", *(each.value for each in Kind)}

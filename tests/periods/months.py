@@ -168,8 +168,8 @@ async def billed(world: PeriodWorld) -> dict[tuple[int | None, Group], Decimal]:
                 found[key] = found.get(key, Decimal(0)) + total.quantity
         for late in await world.reader.adjustments(*place):
             if late.meter == ODD:
-                key = (late.closed_start_us, late.group)
-                found[key] = found.get(key, Decimal(0)) + late.quantity
+                of = (late.closed_start_us, late.group)
+                found[of] = found.get(of, Decimal(0)) + late.quantity
     return {key: number for key, number in found.items() if number}
 
 

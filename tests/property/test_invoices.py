@@ -1,6 +1,6 @@
 """Invoices of a real ledger are those of a naive rater, whatever happened in the period."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -41,12 +41,12 @@ EMPTIED: Final = (
 
 
 @asynccontextmanager
-async def emptied(dsn: str) -> AsyncIterator[Postgres]:
+async def emptied(dsn: str, tables: Sequence[str] = EMPTIED) -> AsyncIterator[Postgres]:
     """Lend a pool of a database in which nothing is left of the example before."""
     async with connection(dsn) as admin:
         # Tables that nobody may truncate are truncated by who is above their triggers.
         await admin.execute("set session_replication_role = replica")
-        await admin.execute("truncate " + ", ".join(f"tallygate.{name}" for name in EMPTIED))
+        await admin.execute("truncate " + ", ".join(f"tallygate.{name}" for name in tables))
     postgres = Postgres(dsn)
     try:
         yield postgres

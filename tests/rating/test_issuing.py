@@ -12,6 +12,7 @@ from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.exchange_rates import PostgresExchangeRates
 from tallygate.adapters.postgres.invoice_books import PostgresInvoiceBooks
 from tallygate.adapters.postgres.invoice_queue import PostgresInvoiceQueue
+from tallygate.adapters.postgres.migrate import apply_roles
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.commands import invoice_links
 from tallygate.commands.invoice_links import links_of
@@ -59,6 +60,7 @@ from tests.periods.world import (
 )
 from tests.rating.parts import d, tiers
 from tests.servers import connection
+from tests.sql.test_append_only import as_role
 
 OTHER: Final = TenantId("other")
 TYPES: Final = ("invoice.issued", "invoice.held")
@@ -354,3 +356,18 @@ async def test_control_reconciles_before_it_issues(desk: Desk) -> None:
             assert any("rollup" in each and "requests: 1" in each for each in found) is (
                 sign == "+"
             )
+
+
+async def test_the_control_role_may_issue(desk: Desk) -> None:
+    """Its rights are enough to take what is due, to hold it, and to issue it."""
+    dsn, at_us = desk.world.dsn, NOVEMBER + GRACE_US
+    await apply_roles(dsn)
+    await desk.world.run(at_us)
+    async with desk_on(as_role(dsn, "tallygate_control")) as control:
+        control.world.clock.us = at_us
+        control.drifts.found = ["rollup of requests: 1"]
+        assert (await control.issuing.run_once()).withheld == 1
+        control.drifts.found = ()
+        control.world.clock.us = at_us + HOUR_US
+        assert (await control.issuing.run_once()).issued == 1
+        assert await control.due() == []

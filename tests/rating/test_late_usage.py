@@ -1,22 +1,17 @@
 """Late usage is on the invoice of the period that it belongs to; all together are what it costs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
-from fractions import Fraction
-from typing import Final
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallygate.domain.catalog import Catalog, Tenant
 from tallygate.domain.credit import CreditGrant, GrantId
-from tallygate.domain.event import NO_CONTEXT, UsageEvent
 from tallygate.domain.exchange import ExchangeRate
-from tallygate.domain.ids import EventId, MeterName
 from tallygate.domain.invoice import Invoice
+from tallygate.domain.invoice_change import differences
 from tallygate.domain.invoice_document import from_bytes, to_bytes
-from tallygate.domain.window import Window
+from tallygate.domain.money import total
 from tallygate.flow.invoice import InvoiceParts, Invoicing
 from tallygate.testing.billing import (
     FakeBilledUsage,
@@ -25,136 +20,22 @@ from tallygate.testing.billing import (
     FakePlanHistory,
 )
 from tallygate.testing.late_places import LateUsage
-from tests.rating.naive import NaiveGrant, Story, in_decimal, total_due
-from tests.rating.naive_usage import Use
-from tests.rating.test_differential import (
-    ACME,
-    METERS,
-    PERIOD,
-    PREPAID,
-    SLOW,
-    grants,
-    own_uses,
-    plans,
-)
+from tests.rating.late_chain import PERIODS, WHOLE, Chain, chains, in_decimals, naive, stored
+from tests.rating.naive import in_decimal
+from tests.rating.test_differential import ACME, METERS, PREPAID, SLOW
 from tests.rating.test_invoice_flow import Clock
 from tests.servers import run
-from tests.usage_events import event
-
-LENGTH_US: Final = PERIOD.end_us - PERIOD.start_us
-CURRENCIES: Final = ("USD", "EUR", "JPY", "KWD")
-PERIODS: Final = tuple(
-    Window(PERIOD.start_us + n * LENGTH_US, PERIOD.end_us + n * LENGTH_US) for n in range(3)
-)
-WHOLE: Final = Window(PERIODS[0].start_us, PERIODS[-1].end_us)
 
 
-@dataclass(frozen=True)
-class Arrival:
-    """A use, and the place of the period that it belongs to: its own, or one after it."""
-
-    use: Use
-    own: int
-    billed: int
-
-
-@dataclass
-class Chain:
-    """What happened to a tenant in a few periods, each as long as the others."""
-
-    story: Story
-    arrivals: Sequence[Arrival]
-    granted: dict[int, Fraction] = field(default_factory=dict)
-
-    def of(self, place: int, by: int) -> Story:
-        """Return a period's story with the uses that belong to periods up to one."""
-        window = PERIODS[place]
-        uses = [each.use for each in self.arrivals if each.own <= place and each.billed <= by]
-        return replace(
-            self.story,
-            start_us=window.start_us,
-            end_us=window.end_us,
-            plans=[(at, plan) for at, plan in self.story.plans if at <= window.end_us],
-            uses=uses,
-        )
-
-
-@st.composite
-def chains(draw: st.DrawFn) -> Chain:
-    """Return three periods with plans, rates, grants, and usage of which some comes late."""
-    books = [draw(plans(f"plan-{place}")) for place in range(draw(st.integers(1, 2)))]
-    instants = st.integers(0, 24).map(lambda part: WHOLE.start_us + 3 * LENGTH_US * part // 24)
-    changes = {at: draw(st.sampled_from(books)) for at in draw(st.lists(instants, max_size=3))}
-    changes[WHOLE.start_us - 1] = books[0]
-    rates = {
-        (currency, WHOLE.start_us + n * LENGTH_US): Fraction(draw(st.integers(1, 9_000)), 1_000)
-        for currency in CURRENCIES
-        for n in range(-1, 4)
-    }
-    arrivals: list[Arrival] = []
-    for own, window in enumerate(PERIODS):
-        for number, use in enumerate(draw(st.lists(own_uses(window), max_size=6))):
-            at_us = max(use.at_us, window.start_us)
-            named = replace(use, at_us=at_us, name=f"e{own}{number}")
-            named = replace(named, refund_of="gone" if use.amount < 0 else "")
-            arrivals.append(Arrival(named, own, draw(st.integers(own, 2))))
-    story = Story(
-        start_us=WHOLE.start_us,
-        end_us=WHOLE.end_us,
-        currency=draw(st.sampled_from(CURRENCIES)),
-        plans=sorted(changes.items(), key=lambda change: change[0]),
-        uses=(),
-        meters=METERS,
-        grants=[draw(grants(seq, WHOLE)) for seq in range(1, draw(st.integers(1, 4)))],
-        rates=rates,
-    )
-    return Chain(story, arrivals, {each.seq: each.left for each in story.grants})
-
-
-def naive(chain: Chain) -> list[Fraction]:
-    """Return what each invoice is to come to: closed periods rated again, less what they were."""
-    due: dict[int, Fraction] = {}
-    burned: dict[int, dict[int, Fraction]] = {}
-
-    def rated(place: int, by: int) -> Fraction:
-        """Return by how much a period is another, with the credits that no other has burned."""
-        others = [each for of, each in burned.items() if of != place]
-        story = chain.of(place, by)
-        before = {
-            seq: units - sum((each.get(seq, Fraction(0)) for each in others), Fraction(0))
-            for seq, units in chain.granted.items()
-        }
-        story.grants = [_of(each, before[each.seq]) for each in chain.story.grants]
-        now = total_due(story)
-        change = now - due.get(place, Fraction(0))
-        due[place] = now
-        burned[place] = {each.seq: before[each.seq] - each.left for each in story.grants}
-        return change
-
-    found: list[Fraction] = []
-    for place in range(len(PERIODS)):
-        late = {each.own for each in chain.arrivals if each.billed == place and each.own < place}
-        # A level lasts: from the first of them on, all periods may be others.
-        closed = range(min(late), place) if late else ()
-        found.append(sum((rated(each, place) for each in closed), Fraction(0)))
-        found[-1] += rated(place, place)
-    return found
-
-
-def _of(grant: NaiveGrant, left: Fraction) -> NaiveGrant:
-    return replace(grant, left=left)
-
-
-def invoicing(chain: Chain, books: FakeInvoiceBooks) -> Invoicing:
-    """Return what makes invoices of a chain, all of whose periods but the last are closed."""
-    usage = FakeBilledUsage()
+def invoicing(chain: Chain, books: FakeInvoiceBooks, usage: FakeBilledUsage) -> Invoicing:
+    """Return what makes invoices of a chain, all of whose periods are closed."""
     usage.late.periods = {(ACME, each.start_us): (each, 1) for each in PERIODS}
     for number, each in enumerate(chain.arrivals, 1):
-        stored = _event(number, each.use)
-        usage.stored.append(stored)
+        used = stored(number, each.use)
+        usage.stored.append(used)
         if each.billed != each.own:
             starts = PERIODS[each.own].start_us, PERIODS[each.billed].start_us
-            usage.late.late.append(LateUsage(stored, *starts, 1))
+            usage.late.late.append(LateUsage(used, *starts, 1))
     history = FakePlanHistory()
     for version, (at, plan) in enumerate(chain.story.plans, 1):
         catalog = Catalog(version, {m.name: m for m in METERS.values()}, {plan.name: plan})
@@ -162,7 +43,7 @@ def invoicing(chain: Chain, books: FakeInvoiceBooks) -> Invoicing:
         history.tenants.append((at, Tenant(ACME, plan.name, currency=chain.story.currency)))
     rates = FakeExchangeRates(
         [
-            ExchangeRate(base, chain.story.currency, at, _decimal(rate), "x")
+            ExchangeRate(base, chain.story.currency, at, in_decimals(rate), "x")
             for (base, at), rate in chain.story.rates.items()
         ]
     )
@@ -177,29 +58,12 @@ def invoicing(chain: Chain, books: FakeInvoiceBooks) -> Invoicing:
     return Invoicing(InvoiceParts(usage, usage, history, rates, books, usage.late, clock))
 
 
-def _decimal(rate: Fraction) -> Decimal:
-    return Decimal(rate.numerator) / Decimal(rate.denominator)
-
-
-def _event(number: int, use: Use) -> UsageEvent:
-    return event(
-        number,
-        event_id=EventId(use.name),
-        event_time_us=use.at_us,
-        meter=MeterName(use.meter),
-        amount=use.amount,
-        dimensions=dict(use.dimensions),
-        context=NO_CONTEXT,
-        refund_of=EventId(use.refund_of),
-    )
-
-
 @settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
 @given(chains())
 def test_all_invoices_together_are_what_all_usage_costs(chain: Chain) -> None:
     """Each invoice is what a naive rater makes of it, to the coin; again, it says the same."""
-    books = FakeInvoiceBooks()
-    made = invoicing(chain, books)
+    books, usage = FakeInvoiceBooks(), FakeBilledUsage()
+    made = invoicing(chain, books, usage)
 
     async def issue() -> list[Invoice]:
         return [(await made.issue(ACME, each, reason="", actor="")).invoice for each in PERIODS]
@@ -213,3 +77,37 @@ def test_all_invoices_together_are_what_all_usage_costs(chain: Chain) -> None:
         assert from_bytes(to_bytes(invoice)) == invoice
     assert run(issue()) == invoices
     assert len(books.issued) == len(PERIODS)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
+@given(chains(), st.data())
+def test_corrections_keep_all_together_whole(chain: Chain, data: st.DataObject) -> None:
+    """Once a period's next revision is made, it and those with its late usage add up to it all."""
+    chain.story.grants, chain.granted = [], {}
+    books, usage = FakeInvoiceBooks(), FakeBilledUsage()
+    made = invoicing(chain, books, usage)
+    corrected = [
+        each
+        for each in chain.arrivals
+        if each.billed == each.own and data.draw(st.booleans(), label="corrects")
+    ]
+    late = usage.late
+    for each in corrected:
+        start_us = PERIODS[each.own].start_us
+        (used,) = [one for one in usage.stored if one.event_id == each.use.name]
+        late.late.append(LateUsage(used, start_us, start_us, 2))
+
+    async def issue() -> list[Invoice]:
+        return [(await made.issue(ACME, each, reason="", actor="")).invoice for each in PERIODS]
+
+    before = run(issue())
+    kept = replace(chain, arrivals=[each for each in chain.arrivals if each not in corrected])
+    currency = chain.story.currency
+    assert [each.total for each in before] == [in_decimal(each, currency) for each in naive(kept)]
+    late.periods = {key: (window, 2) for key, (window, _) in late.periods.items()}
+    after = run(issue())
+    assert [each.total for each in after] == [in_decimal(each, currency) for each in naive(chain)]
+    for old, new in zip(before, after, strict=True):
+        changes = differences(old.lines, new.lines)
+        assert total(each.amount for each in changes) == new.total - old.total
+    assert run(issue()) == after

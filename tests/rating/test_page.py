@@ -11,17 +11,18 @@ from tallygate.adapters.catalog.document import parse
 from tallygate.domain import invoice_words as words
 from tallygate.domain.credit import NEVER_US
 from tallygate.domain.ids import LimitId, PlanName, TenantId
-from tallygate.domain.invoice import Group, Measured
+from tallygate.domain.invoice import Group, Invoice, Measured
 from tallygate.domain.invoice_period import period_named
 from tallygate.domain.price import ExchangeAt, Pay, PriceModel, Rounding, RoundPer
 from tallygate.domain.purse import GrantLeft
-from tallygate.domain.rating import Rating, invoice_of
+from tallygate.domain.rating import Adjusted, Rating, invoice_of
 from tallygate.domain.segment import segments, versions_of
 from tallygate.domain.window import DAY_US, Calendar
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pricing.md").read_text()
 ACME = TenantId("acme")
 NOVEMBER = period_named("2026-11", Calendar())
+DECEMBER = period_named("2026-12", Calendar())
 
 
 def example() -> str:
@@ -38,8 +39,8 @@ def table(first: str) -> list[list[str]]:
     ]
 
 
-def test_the_invoice_shown_is_the_one_that_is_made() -> None:
-    """Every line stands there with its quantity, its working and its amount."""
+def rating(**late: int) -> Rating:
+    """Return what the page's invoice is made of, with so much more of some meters."""
     parsed = parse(example())
     (tenant,) = parsed.tenants
     change_us = NOVEMBER.start_us + 10 * DAY_US
@@ -53,27 +54,42 @@ def test_the_invoice_shown_is_the_one_that_is_made() -> None:
         group: Group = ((key, value),) if of else ()
         for place, quantity in enumerate(quantities):
             usage += [
-                Measured(place, selection, Decimal(quantity), 1, group)
+                Measured(place, selection, Decimal(quantity) + late.get(meter, 0), 1, group)
                 for selection in cut[place].selections()
                 if quantity and selection.meter == meter
             ]
-    invoice = invoice_of(
-        Rating(
-            tenant_id=ACME,
-            period=NOVEMBER,
-            currency="EUR",
-            segments=cut,
-            usage=usage,
-            grants=[GrantLeft(LimitId("prepaid"), 1, "yearly", Decimal(900), 0, 0, NEVER_US)],
-            rates={("USD", NOVEMBER.end_us): Decimal("0.8")},
-        )
+    return Rating(
+        tenant_id=ACME,
+        period=NOVEMBER,
+        currency="EUR",
+        segments=cut,
+        usage=usage,
+        grants=[GrantLeft(LimitId("prepaid"), 1, "yearly", Decimal(900), 0, 0, NEVER_US)],
+        rates={("USD", NOVEMBER.end_us): Decimal("0.8")},
     )
-    made = []
-    for line in invoice.lines:
-        group_told = words.group(line)
-        name = words.title(line) + (f" ({group_told})" if group_told else "")
-        made.append([name, words.quantity(line), words.working(line), str(line.amount)])
-    assert made == table("line")
+
+
+def shown(invoice: Invoice) -> list[list[str]]:
+    """Return an invoice's lines as the page has them."""
+    return [
+        [
+            *(words.whose(line, "UTC"), words.quantity(line)),
+            *(words.working(line), str(line.amount)),
+        ]
+        for line in invoice.lines
+    ]
+
+
+def test_the_invoice_shown_is_the_one_that_is_made() -> None:
+    """Every line stands there with its quantity, its working and its amount."""
+    assert shown(invoice_of(rating())) == table("line")
+
+
+def test_the_adjustment_shown_is_the_one_that_is_made() -> None:
+    """What came late for November is on December's invoice, as by how much it costs more."""
+    adjusted = Adjusted(rating(), rating(egress=20).usage)
+    december = Rating(ACME, DECEMBER, "EUR", (), adjusted=(adjusted,))
+    assert shown(invoice_of(december)) == table("adjustment")
 
 
 KEYS = {*prices._PRICE, *prices._TIER, *prices._STEP, *prices._TERMS, *prices._CREDIT}

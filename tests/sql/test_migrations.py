@@ -65,7 +65,7 @@ PARTS = (
     *("schema.sql", "schema_rollups.sql", "schema_meters.sql", "schema_remake.sql"),
     *("schema_credits.sql", "schema_counters.sql", "schema_periods.sql", "schema_frozen.sql"),
     "schema_invoices.sql",
-    *("schema_audit.sql", "schema_insight.sql", "schema_stripe.sql"),
+    *("schema_audit.sql", "schema_insight.sql", "schema_stripe.sql", "schema_reconcile.sql"),
     *("schema_invoicing.sql",),
 )
 OWN_TABLE = "schema_migration"

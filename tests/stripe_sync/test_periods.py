@@ -12,11 +12,12 @@ from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.period_folds import PostgresPeriodFolds
 from tallygate.adapters.postgres.period_ledger import PostgresPeriodLedger
 from tallygate.adapters.postgres.period_reader import PostgresPeriodDesk, PostgresPeriodReader
+from tallygate.adapters.postgres.reconcile_money import PostgresMoneyReads
 from tallygate.domain.catalog import Aggregation, Catalog, LatePolicy, Meter, Tenant
 from tallygate.domain.completeness import Identity
 from tallygate.domain.ids import EventId, PlanName
 from tallygate.domain.period import Arrived, PeriodKey, PeriodState
-from tallygate.domain.stripe_sync import StripeSync, SyncWindow
+from tallygate.domain.stripe_sync import WINDOW_US, StripeSync, SyncWindow
 from tallygate.domain.window import (
     DAY_US,
     HOUR_US,
@@ -25,10 +26,12 @@ from tallygate.domain.window import (
     Billing,
     BillingKind,
     Calendar,
+    Window,
 )
 from tallygate.flow.close_period import ClosePeriods, ClosingOptions, ClosingParts
 from tallygate.ports import CatalogChange
 from tallygate.ports.period import BillingPeriod, PeriodAsked, PeriodQuery
+from tallygate.ports.reconcile import IntentsAsked
 from tests.servers import connection
 from tests.stripe_world import (
     CUSTOMER,
@@ -105,6 +108,18 @@ class Closing:
         """Return what Stripe has of a period."""
         start_s, end_s = period.start_us // SECOND_US, period.end_us // SECOND_US
         return self.world.stripe.total(EVENT, CUSTOMER, start_s, end_s)
+
+    def asked(self, period: BillingPeriod, window: SyncWindow, *, counts: bool) -> IntentsAsked:
+        """Return what reconciliation asks of a period that is long over."""
+        bounds = Window(period.start_us, period.end_us)
+        return IntentsAsked(
+            *(0, TENANT, METER, "stripe", bounds, bounds.start_us, bounds.end_us),
+            since_us=MIDNIGHT_US,
+            window_us=WINDOW_US[window],
+            settled_us=self.now_us,
+            fresh_us=self.now_us + 1,
+            counts=counts,
+        )
 
     async def declare(
         self,
@@ -246,6 +261,19 @@ async def test_every_period_adds_up(closing: Closing, seed: int, window: SyncWin
     await closing.until(closing.now_us + 3 * DAY_US)
     sealed = [each for each in await closing.periods() if each.revision]
     assert len(sealed) >= 4
+    billed = {each.start_us: await closing.billed(each) for each in sealed}
     assert {each.start_us: closing.stripe(each) for each in sealed} == {
-        each.start_us: Decimal(await closing.billed(each)) for each in sealed
+        start_us: Decimal(units) for start_us, units in billed.items()
     }
+    # Reconciliation says so too, window by window, and which of it was put elsewhere.
+    reads = await PostgresMoneyReads(closing.world.postgres).intended(
+        [closing.asked(each, window, counts=counts) for each in sealed]
+    )
+    found = {sealed[each.place].start_us: each for each in reads}
+    for start_us, units in billed.items():
+        usage = found.get(start_us)
+        figures = (0, 0, 0, 0) if usage is None else (usage.due, usage.intended, usage.taken, 0)
+        assert figures == (units, units, units, 0)
+        assert usage is None or usage.aside == 0
+    carried = [row for row in await closing.world.rows("closed_start") if row[0] is not None]
+    assert bool(carried) == any(each.late for each in reads)

@@ -14,6 +14,7 @@ from tallygate.api.paging import decoded, encoded, foreign_token, page_size
 from tallygate.domain import ids
 from tallygate.domain.errors import InvalidField
 from tallygate.domain.period import PeriodKey, PeriodState
+from tallygate.domain.rollup import digits
 from tallygate.flow.period_orders import PeriodOrder, PeriodOrders
 from tallygate.gen.v1 import admin_pb2_grpc, period_pb2
 from tallygate.ports.period import BillingPeriod, PeriodQuery
@@ -72,14 +73,14 @@ class PeriodCalls(admin_pb2_grpc.AdminServiceServicer):
             response.totals.add(
                 meter=total.meter,
                 group=dict(total.group),
-                quantity=str(total.quantity),
+                quantity=digits(total.quantity),
                 count=total.count,
             )
         for late in story.adjustments:
             added = response.adjustments.add(
                 meter=late.meter,
                 group=dict(late.group),
-                quantity=str(late.quantity),
+                quantity=digits(late.quantity),
                 count=late.count,
             )
             if late.closed_start_us is not None:

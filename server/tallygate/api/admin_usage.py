@@ -4,7 +4,6 @@ Guarantees: what converts is well-formed; a page token is checked like any other
 Refuses to know: rollups, and how errors are told.
 """
 
-from decimal import Decimal
 from typing import Any, Final
 
 import grpc
@@ -15,6 +14,7 @@ from tallygate.domain import ids
 from tallygate.domain.errors import InvalidField
 from tallygate.domain.ids import MeterName
 from tallygate.domain.limit_rules import is_key, key_message
+from tallygate.domain.rollup import digits
 from tallygate.domain.window import Window
 from tallygate.domain.windows import Division, Sessions, Sliding, Tumbling
 from tallygate.flow.usage_windows import WINDOWS_MAX, UsageAsk, UsageOfWindow, UsageWindows
@@ -92,18 +92,9 @@ def _start(token: str) -> int:
 
 
 def _row_message(row: UsageOfWindow) -> meter_usage_pb2.MeterUsageRow:
-    message = meter_usage_pb2.MeterUsageRow(quantity=_text(row.quantity), count=row.count)
+    message = meter_usage_pb2.MeterUsageRow(quantity=digits(row.quantity), count=row.count)
     message.start.FromMicroseconds(row.window.start_us)
     message.end.FromMicroseconds(row.window.end_us)
     for name_, value in row.group:
         message.group.add(name=name_, value=value)
     return message
-
-
-def _text(quantity: int | Decimal) -> str:
-    """Return a quantity with all its digits, and no more."""
-    if isinstance(quantity, int):
-        return str(quantity)
-    whole, _, rest = f"{quantity:f}".partition(".")
-    rest = rest.rstrip("0")
-    return f"{whole}.{rest}" if rest else whole

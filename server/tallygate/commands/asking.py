@@ -32,3 +32,8 @@ def instant(text: str) -> datetime:
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a time as 2027-01-31T12:00:00Z") from None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def number(quantity: str) -> int | str:
+    """Return a quantity as tables have it: whole, or with a fraction as it was written."""
+    return quantity if "." in quantity else int(quantity)

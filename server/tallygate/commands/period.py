@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tallygate.commands.asking import caller, instant, shown
+from tallygate.commands.asking import caller, instant, number, shown
 from tallygate.commands.channel import channel
 from tallygate.commands.options import Config, ControlAddress, Json, PostgresDsn, settings_of
 from tallygate.commands.output import EXIT_FAILED, Sheet, counting, errors, run, show
@@ -137,7 +137,7 @@ def verify(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Hash and add up the events of closed periods anew; exit 1 if anything differs."""
+    """Hash, add up and fold the events of closed periods anew; exit 1 if anything differs."""
     settings = settings_of(config, postgres_dsn=postgres_dsn)
     if settings.postgres_dsn is None:
         raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")
@@ -157,7 +157,8 @@ def verify(
     rows = [
         (
             *(each.period.tenant_id, _text(each.period.start_us), each.revision.number),
-            *(each.events, each.revision.digest, ", ".join(each.differs)),
+            *(each.events, each.revision.digest),
+            "archived" if each.archived else ", ".join(each.differs),
         )
         for each in findings
     ]
@@ -219,7 +220,7 @@ def _sheets(story: period_pb2.GetPeriodResponse) -> list[Sheet]:
             "totals",
             ("meter", "group", "quantity", "count"),
             [
-                (each.meter, _group(each.group), int(each.quantity), each.count)
+                (each.meter, _group(each.group), number(each.quantity), each.count)
                 for each in story.totals
             ],
         ),
@@ -228,7 +229,7 @@ def _sheets(story: period_pb2.GetPeriodResponse) -> list[Sheet]:
             ("meter", "group", "quantity", "count", "of"),
             [
                 (
-                    *(each.meter, _group(each.group), int(each.quantity), each.count),
+                    *(each.meter, _group(each.group), number(each.quantity), each.count),
                     shown(each.closed_start) if each.HasField("closed_start") else "before all",
                 )
                 for each in story.adjustments

@@ -1,68 +1,62 @@
 """`tallygate reconcile`: what each step from counter to money has of usage, held to the ledger.
 
-Guarantees: it changes nothing, but for the results that `--record` keeps; exit code 0 says that
-nothing drifts and nothing is unknown, 1 that something does or is.
-Refuses to know: how figures are read, and who carries out repairs.
+Guarantees: it changes nothing, but for the results that `--record` keeps and the repairs that
+`--apply` carries out; exit code 0 says that nothing drifts and nothing is unknown, 1 that something
+does or is.
+Refuses to know: how figures are read, and how repairs append.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
 
 from tallygate.commands.audited import run_audited
 from tallygate.commands.options import CatalogFile, Config, Json, PostgresDsn, RedisUrl, settings_of
-from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, counting, show
+from tallygate.commands.output import EXIT_FAILED, counting, errors, show
+from tallygate.commands.reconcile_sheets import Tally, sheets_of
 from tallygate.commands.times import instant_us
 from tallygate.domain import ids
 from tallygate.domain.drift import spelled
 from tallygate.domain.ids import TenantId
-from tallygate.domain.reconcile import Absent, Reading, Reconciled, Step, Verdict
+from tallygate.domain.reconcile import Reconciled
 from tallygate.flow.reconcile import TENANTS_MAX
+from tallygate.flow.reconcile_invoicing import AGAIN_US, RECENT_US
 from tallygate.ports.reconcile import RunPart
+from tallygate.ports.reconcile_invoicing import DueAsked, InvoicedPeriod, Kind
+from tallygate.settings import Settings
 from tallygate.wiring.insight import now_us
-from tallygate.wiring.reconciling import Reconciling, reconciling
+from tallygate.wiring.reconciling import Reconciling, invoicing_of, reconciling
 
 ROWS: Final = 50
+# Of periods that are due around invoices, in one run of the command.
+DUE_MAX: Final = 1_000
 
 
-@dataclass(slots=True)
-class Tally:
-    """What was reconciled: all of it counted, the first pairs kept, those that drift before others.
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is reconciled: whose, of which period or around which invoices, and what is done."""
 
-    Kept are at most `kept_max` that are exact, and as many that are not.
-    """
-
-    kept_max: int
-    counts: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(Verdict, 0))
-    other: list[Reconciled] = field(default_factory=list)
-    exact: list[Reconciled] = field(default_factory=list)
-
-    def add(self, results: Sequence[Reconciled]) -> None:
-        """Count results, and keep them as far as there is room."""
-        for each in results:
-            self.counts[each.verdict] += 1
-            kept = self.exact if each.verdict is Verdict.EXACT else self.other
-            if len(kept) < self.kept_max:
-                kept.append(each)
-
-    @property
-    def shown(self) -> list[Reconciled]:
-        """The pairs to be shown."""
-        rank = {verdict: place for place, verdict in enumerate(_RANK)}
-        other = sorted(self.other, key=lambda each: rank[each.verdict])
-        return [*other, *self.exact][: self.kept_max]
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing drifts and nothing is unknown."""
-        return not self.counts[Verdict.DRIFT] and not self.counts[Verdict.UNKNOWN]
+    tenant: str
+    period: str
+    kind: Kind | None
+    destinations: bool
+    stripe: bool
+    record: bool
+    repair: bool
+    apply: bool
 
 
-_RANK: Final = (Verdict.DRIFT, Verdict.UNKNOWN, Verdict.IN_FLIGHT, Verdict.LATE, Verdict.EXACT)
+class _Silent:
+    """Hears what was reconciled, and tells nobody."""
+
+    def checked(self, kind: str, verdicts: Mapping[str, int]) -> None:
+        """Ignore it."""
+
+    def accurate(self, kind: str, pairs: int, exact: int) -> None:
+        """Ignore it."""
 
 
 def reconcile(
@@ -71,6 +65,12 @@ def reconcile(
     period: Annotated[
         str, typer.Option(help="The period that a date lies in; else the current and the last.")
     ] = "",
+    before_invoice: Annotated[
+        bool, typer.Option("--before-invoice", help="Closed periods that were not looked at yet.")
+    ] = False,
+    after_invoice: Annotated[
+        bool, typer.Option("--after-invoice", help="Invoices that were not looked at yet.")
+    ] = False,
     destinations: Annotated[
         bool, typer.Option("--destinations", help="Also what destinations were told; slow.")
     ] = False,
@@ -80,6 +80,10 @@ def reconcile(
     record: Annotated[
         bool, typer.Option("--record", help="Keep the results, and have new drifts told.")
     ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Show what would be appended for each drift.")
+    ] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="With --repair: append it.")] = False,
     rows: Annotated[int, typer.Option(help="How many to show.", min=1, max=10_000)] = ROWS,
     catalog: CatalogFile = None,
     postgres_dsn: PostgresDsn = None,
@@ -91,37 +95,73 @@ def reconcile(
     settings = settings_of(config, postgres_dsn=postgres_dsn, redis_url=redis_url, catalog=catalog)
     if settings.postgres_dsn is None:
         raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")
-
-    async def work() -> Tally:
-        asked = ids.tenant_id(tenant, "TENANT") if tenant else None
-        at_us = instant_us(period, "--period")
-        tally = Tally(rows)
-        with counting("pairs reconciled") as note:
-            async with reconciling(settings, told=destinations, stripe=stripe) as parts:
-                recorded = await _begun(parts) if record else None
-                after = ""
-                async for tenants, results in _parts(parts, asked, at_us):
-                    tally.add(results)
-                    note(len(results))
-                    if recorded is not None:
-                        last = asked is not None or len(tenants) < TENANTS_MAX
-                        until = tenants[-1] if tenants else after
-                        part = RunPart(recorded, after, until, now_us(), results, last)
-                        await parts.store.add(part)
-                        after = until
-        return tally
-
+    if apply and not repair:
+        raise typer.BadParameter("--apply goes with --repair")
+    if (before_invoice and after_invoice) or ((before_invoice or after_invoice) and period):
+        raise typer.BadParameter("one of --before-invoice, --after-invoice and --period")
+    kind = Kind.BEFORE if before_invoice else Kind.AFTER if after_invoice else None
+    asked = _Asked(tenant, period, kind, destinations, stripe, record, repair, apply)
     tally = run_audited(
         settings,
         "reconcile",
-        work(),
+        _work(settings, asked, Tally(rows)),
         tenant_id=tenant,
-        shows=not record,
-        request={"period": period, "stripe": stripe, "record": record},
+        shows=not record and not apply,
+        request={
+            "period": period,
+            "kind": kind.value if kind else "",
+            "stripe": stripe,
+            "record": record,
+            "repair": repair,
+            "apply": apply,
+        },
     )
-    show([*_sheets(tally)], as_json=as_json)
+    show([*sheets_of(tally)], as_json=as_json)
     if not tally.clean:
+        if repair and not apply:
+            errors.print("Nothing was changed: --apply appends what would be done.")
         raise typer.Exit(EXIT_FAILED)
+
+
+async def _work(settings: Settings, asked: _Asked, tally: Tally) -> Tally:
+    tenant = ids.tenant_id(asked.tenant, "TENANT") if asked.tenant else None
+    at_us = instant_us(asked.period, "--period")
+    with counting("pairs reconciled") as note:
+        async with reconciling(settings, told=asked.destinations, stripe=asked.stripe) as parts:
+
+            async def add(results: Sequence[Reconciled]) -> None:
+                tally.add(results)
+                note(len(results))
+                if asked.repair:
+                    tally.repaired += await parts.repairs.run(results, apply=asked.apply)
+
+            if asked.kind is not None:
+                async for of, results in _due(parts, asked.kind, tenant):
+                    if asked.record:
+                        await invoicing_of(parts, _Silent()).keep(asked.kind, of, results)
+                    await add(results)
+                return tally
+            recorded = await _begun(parts) if asked.record else None
+            after = ""
+            async for tenants, results in _parts(parts, tenant, at_us):
+                if recorded is not None:
+                    last = tenant is not None or len(tenants) < TENANTS_MAX
+                    until = tenants[-1] if tenants else after
+                    part = RunPart(recorded, after, until, now_us(), results, last)
+                    await parts.store.add(part)
+                    after = until
+                await add(results)
+    return tally
+
+
+async def _due(
+    parts: Reconciling, kind: Kind, tenant: TenantId | None
+) -> AsyncIterator[tuple[InvoicedPeriod, Sequence[Reconciled]]]:
+    """Iterate over periods that are due around their invoices, each with its results."""
+    at_us = now_us()
+    asked = DueAsked(at_us - RECENT_US, at_us - AGAIN_US, DUE_MAX, tenant)
+    for each in await parts.invoicing.due(kind, asked):
+        yield each, await parts.reconcile.of_period(each.tenant_id, each.period)
 
 
 async def _begun(parts: Reconciling) -> str:
@@ -147,79 +187,3 @@ async def _parts(
         if len(tenants) < TENANTS_MAX:
             return
         after = tenants[-1]
-
-
-def _sheets(tally: Tally) -> Iterator[Sheet]:
-    pairs = [
-        (
-            *_place(each),
-            each.verdict.value,
-            *(_cell(each.readings, step) for step in _CHAIN),
-        )
-        for each in tally.shown
-    ]
-    columns = ("tenant", "meter", "from", "to", "verdict", *(step.value for step in _CHAIN))
-    yield Sheet("pairs", columns, pairs)
-    figures = [
-        (*_place(each)[:3], *_figure(reading))
-        for each in tally.shown
-        if each.verdict is not Verdict.EXACT
-        for reading in each.readings
-    ]
-    if figures:
-        columns = (
-            *("tenant", "meter", "from", "step", "name", "units"),
-            *("in flight", "late", "aside", "note"),
-        )
-        yield Sheet("figures", columns, figures)
-    repairs = [
-        (
-            *(*_place(each)[:3], drift.step.value, drift.name, _plain(drift.units)),
-            *(repair.remedy.value, _plain(repair.units), repair.detail),
-        )
-        for each in tally.shown
-        for drift, repair in zip(each.drifts, each.repairs, strict=True)
-    ]
-    if repairs:
-        columns = (
-            *("tenant", "meter", "from", "step", "name", "drift"),
-            *("repair", "append", "how"),
-        )
-        yield Sheet("repairs", columns, repairs)
-    counts = [(verdict.value, count) for verdict, count in tally.counts.items()]
-    yield Sheet("result", ("verdict", "pairs"), counts)
-
-
-# What stands in a row; destinations, of which there may be several, stand among the figures.
-_CHAIN: Final = tuple(step for step in Step if step is not Step.DELIVERED)
-
-
-def _place(each: Reconciled) -> tuple[str, str, str, str]:
-    pair = each.pair
-    start, end = spelled(pair.period.start_us), spelled(pair.period.end_us)
-    return pair.tenant_id, pair.meter, start, end
-
-
-def _cell(readings: Sequence[Reading], step: Step) -> Cell:
-    for each in readings:
-        if each.step is step:
-            return (
-                each.figure.why.value
-                if isinstance(each.figure, Absent)
-                else _plain(each.figure.units)
-            )
-    return None
-
-
-def _figure(reading: Reading) -> tuple[Cell, ...]:
-    figure = reading.figure
-    place = (reading.step.value, reading.name)
-    if isinstance(figure, Absent):
-        return (*place, None, None, None, None, figure.reason)
-    parts = (figure.units, figure.in_flight, figure.late, figure.aside)
-    return (*place, *map(_plain, parts), "")
-
-
-def _plain(units: Decimal) -> Cell:
-    whole = units.to_integral_value()
-    return int(whole) if whole == units else format(units, "f")

@@ -10,6 +10,7 @@ from typing import Final
 
 import typer
 
+from tallygate.commands.asking import number
 from tallygate.commands.channel import channel
 from tallygate.commands.output import Cell, Sheet
 from tallygate.commands.times import instant_us
@@ -83,7 +84,7 @@ async def windows(address: str, request: meter_usage_pb2.QueryMeterUsageRequest)
             row.start.ToDatetime().isoformat() + "Z",
             row.end.ToDatetime().isoformat() + "Z",
             *(each.value for each in row.group),
-            row.quantity if "." in row.quantity else int(row.quantity),
+            number(row.quantity),
             row.count,
         )
         for row in reply.rows

@@ -179,6 +179,15 @@ def in_seconds(area_us: int) -> Decimal:
     return Decimal((sign, digits, -6))
 
 
+def digits(quantity: int | Decimal) -> str:
+    """Return a quantity with all its digits, and no more."""
+    if isinstance(quantity, int):
+        return str(quantity)
+    whole, _, rest = f"{quantity:f}".partition(".")
+    rest = rest.rstrip("0")
+    return f"{whole}.{rest}" if rest else whole
+
+
 def _area(levels: Mapping[_Moment, Level], window: Window, carried: int) -> int:
     """Return units times microseconds: each level holds until the next, the last to the end."""
     area, at_us, level = 0, window.start_us, carried

@@ -39,6 +39,7 @@ RETRY_MAX_US: Final = 60 * MINUTE_US
 DOUBLINGS_MAX: Final = 6
 COUNT_EVERY_S: Final = 15.0
 ACTOR: Final = "control"
+INVOICED: Final = frozenset({Step.LEDGER, Step.ROLLUP, Step.FROZEN})
 DETAIL_LENGTH_MAX: Final = 500
 
 
@@ -51,7 +52,10 @@ class Drifts(Protocol):
 
 
 class ReconciledFirst:
-    """The `Drifts` of reconciliation: every step but the invoice itself, which is to be written."""
+    """The `Drifts` of reconciliation, at the steps that an invoice is made of.
+
+    What Stripe was not told, or a counter has too many, is no reason not to invoice the ledger.
+    """
 
     def __init__(self, reconcile: Reconcile, declared: Declared) -> None:
         self._reconcile = reconcile
@@ -65,7 +69,7 @@ class ReconciledFirst:
             f"{drift.step.value} {drift.name} of {result.pair.meter}: {drift.units}"
             for result in await self._reconcile.of([PeriodAsked(tenant, period)])
             for drift in result.found
-            if drift.step is not Step.INVOICE
+            if drift.step in INVOICED
         ]
 
 

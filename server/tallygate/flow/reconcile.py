@@ -9,6 +9,7 @@ Refuses to know: SQL, Redis, Stripe, and how results are shown.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -234,7 +235,10 @@ class ReconcileObserver(Protocol):
     def reconciled(
         self, state: RunState, verdicts: Mapping[str, int], drift_units: Mapping[str, Decimal]
     ) -> None:
-        """The run that was finished last came to this."""
+        """The daily run that was finished last came to this."""
+
+    def checked(self, kind: str, verdicts: Mapping[str, int]) -> None:
+        """So many pairs came to each verdict in a part of a run of that kind."""
 
     def aged(self, seconds: float) -> None:
         """It was finished so long ago."""
@@ -287,6 +291,8 @@ class DailyReconcile:
         if new is None:
             # Another process has come further: what it has stored is where this one goes on.
             return DailyCounts(more=True)
+        verdicts = Counter(each.verdict.value for each in results)
+        parts.observer.checked("daily", verdicts)
         return DailyCounts(len(results), new, more=not last)
 
     async def _show(self, now_us: int) -> None:

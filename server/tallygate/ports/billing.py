@@ -49,7 +49,8 @@ class BilledUsage(Protocol):
     async def billed(self, tenant_id: TenantId, asked: Sequence[UsageAsked]) -> Sequence[Measured]:
         """Return the usage of each selection, by group where it has some, all of one instant.
 
-        What nothing was used of may be left out. Raises `TooManyItems` for too many groups.
+        What nothing was used of may be left out. Raises `TooManyItems` for too many groups, and
+        `EventsArchived` where only events say it, and these are in an archive alone.
         """
         ...
 
@@ -232,7 +233,10 @@ Place = tuple[int, str]
 
 
 class UsageEvidence(Protocol):
-    """What a line's usage is made of, by pages."""
+    """What a line's usage is made of, by pages.
+
+    Raises `EventsArchived` where events to be read are in an archive alone.
+    """
 
     async def buckets(
         self, tenant_id: TenantId, asked: UsageAsked, after: Place, count: int

@@ -24,7 +24,10 @@ class OurUsage:
 
 
 class ComparedUsage(Protocol):
-    """Reads our usage in order. Raises `BackendUnavailable` when it does not answer in time."""
+    """Reads our usage in order. Raises `BackendUnavailable` when it does not answer in time.
+
+    Events that are in an archive alone are refused as `EventsArchived`.
+    """
 
     def buckets(self, asked: OurUsage, by: str, figure: str) -> AsyncIterator[Entry]:
         """Iterate over buckets of a minute, hour or day, by tenant, meter and time.

@@ -81,5 +81,8 @@ class MeterEvents(Protocol):
     def events(
         self, tenant_id: TenantId, meter: MeterName, window: Window
     ) -> AsyncGenerator[Sequence[UsageEvent], None]:
-        """Iterate over the events of a window in bounded lists, by their time and then their id."""
+        """Iterate over the events of a window in bounded lists, by their time and then their id.
+
+        Raises `EventsArchived` where some are in an archive alone.
+        """
         ...

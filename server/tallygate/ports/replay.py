@@ -25,5 +25,8 @@ class UsageReplay(Protocol):
     """Reads accepted events again."""
 
     def events(self, query: ReplayQuery) -> AsyncGenerator[Sequence[UsageEvent], None]:
-        """Iterate over the events in bounded lists, by when each was accepted, then by number."""
+        """Iterate over the events in bounded lists, by when each was accepted, then by number.
+
+        Raises `EventsArchived` where some may be in an archive alone.
+        """
         ...

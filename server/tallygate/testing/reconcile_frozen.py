@@ -39,16 +39,24 @@ class FakeFrozenReads:
         all_of_it = await self.periods.periods(PeriodQuery(of.tenant_id, limit=_ALL))
         revisions = {each.start_us: each.revision for each in all_of_it}
         totals = await self.periods.frozen(of.tenant_id, of.start_us, of.revision)
-        frozen = {each.meter: _figures(each.figures) for each in totals}
+        # Where a meter was frozen whole and by group, these are parts of the whole.
+        grouped: dict[MeterName, period.Figures] = {}
+        for each in totals:
+            if each.group:
+                before = grouped.get(each.meter, period.Figures())
+                grouped[each.meter] = before.merged(each.figures)
+        whole = {each.meter: each.figures for each in totals if not each.group}
+        frozen = {meter: _figures(figures) for meter, figures in {**grouped, **whole}.items()}
         units: dict[MeterName, Decimal] = {}
         for other in all_of_it:
             if not other.revision:
                 continue
-            for each in await self.periods.adjustments(
+            for late_one in await self.periods.adjustments(
                 of.tenant_id, other.start_us, other.revision
             ):
-                if each.closed_start_us == of.start_us:
-                    units[each.meter] = units.get(each.meter, Decimal(0)) + each.quantity
+                if late_one.closed_start_us == of.start_us:
+                    before_it = units.get(late_one.meter, Decimal(0))
+                    units[late_one.meter] = before_it + late_one.quantity
         late: dict[tuple[MeterName, str], list[UsageEvent]] = {}
         for noted in self.periods.noted:
             closed = noted.closed

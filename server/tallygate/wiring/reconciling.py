@@ -19,6 +19,7 @@ from tallygate.adapters.postgres.period_chain import PostgresPeriodChains
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.postgres.reconcile import PostgresReconcileReads, PostgresReconcileStore
 from tallygate.adapters.postgres.reconcile_frozen import PostgresFrozenReads
+from tallygate.adapters.postgres.reconcile_invoicing import PostgresInvoicingStore
 from tallygate.adapters.postgres.reconcile_money import PostgresMoneyReads
 from tallygate.adapters.redis.client import connect
 from tallygate.adapters.redis.counter_reads import RedisCounterReads
@@ -34,13 +35,21 @@ from tallygate.flow.reconcile import (
 )
 from tallygate.flow.reconcile_counters import CounterFigures
 from tallygate.flow.reconcile_frozen import FrozenFigures, Unarchived
+from tallygate.flow.reconcile_invoicing import (
+    InvoicingObserver,
+    InvoicingParts,
+    InvoicingReconcile,
+)
 from tallygate.flow.reconcile_money import MoneyFigures
+from tallygate.flow.reconcile_repair import Repairs
 from tallygate.flow.stripe_ration import RationedSums
 from tallygate.flow.verify_counters import CounterParts
 from tallygate.ports.reconcile import FigureSource, ReconcileReads, ReconcileStore, StripeSums
+from tallygate.ports.reconcile_invoicing import InvoicingStore
 from tallygate.settings import Settings
 from tallygate.wiring.host import Host
 from tallygate.wiring.rebuilding import Declarations
+from tallygate.wiring.repairing import repairs_of
 from tallygate.wiring.stripe_desk import stripe_sums
 
 # A day's run begins within minutes of its midnight, in UTC.
@@ -56,6 +65,8 @@ class Reconciling:
     reconcile: Reconcile
     reads: ReconcileReads
     store: ReconcileStore
+    invoicing: InvoicingStore
+    repairs: Repairs
 
 
 def start_reconciling(host: Host) -> None:
@@ -73,6 +84,8 @@ def start_reconciling(host: Host) -> None:
     parts = DailyParts(made.reconcile, made.reads, made.store, host.clock, host.metrics.insight)
     pace = LoopOptions(idle_ms=RECONCILE_MS)
     host.spawn(Loop("reconcile", DailyReconcile(parts), host.clock, host.observer, pace))
+    invoicing = invoicing_of(made, host.metrics.insight)
+    host.spawn(Loop("reconcile_invoicing", invoicing, host.clock, host.observer, pace))
 
 
 def reconciling_of(
@@ -113,6 +126,15 @@ def reconciling_of(
         Reconcile(ReconcileParts(sources, declared, clock, chains=PostgresPeriodChains(postgres))),
         reads,
         PostgresReconcileStore(postgres),
+        PostgresInvoicingStore(postgres),
+        repairs_of(postgres, clock, settings.shards),
+    )
+
+
+def invoicing_of(made: Reconciling, observer: InvoicingObserver) -> InvoicingReconcile:
+    """Return what reconciles periods before they are invoiced, and invoices."""
+    return InvoicingReconcile(
+        InvoicingParts(made.reconcile, made.store, made.invoicing, SystemClock(), observer)
     )
 
 

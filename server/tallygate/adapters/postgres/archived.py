@@ -1,7 +1,7 @@
 """Events that are in an archive alone: nothing that reads events is told less than there was.
 
-Guarantees: asked in the snapshot of the reading itself, so that no month goes in between; whoever
-asks for events of a month that was dropped is refused and told the file.
+Guarantees: whoever asks for events of a month that was dropped, of a tenant and meter that had any
+in it, is refused and told the file.
 Refuses to know: who asks, and what files hold.
 """
 
@@ -25,10 +25,14 @@ async def archives_of(
 
 
 async def refuse_archived(
-    connection: Lent, from_us: int | None, to_us: int | None, field: str = ""
+    connection: Lent,
+    tenant_id: str | None,
+    meter: str | None,
+    from_us: int | None,
+    to_us: int | None,
 ) -> None:
-    """Do nothing where the ledger has all events of a stretch. Raises `EventsArchived`."""
-    dropped = await connection.fetch(query("export_dropped"), from_us, to_us)
-    if dropped:
-        files = ", ".join(f"{row['month']} in {row['file']}" for row in dropped)
-        raise EventsArchived(f"events of this range are in archives alone: {files}", field=field)
+    """Raise `EventsArchived` where usage of a stretch is in an archive alone."""
+    found = await archives_of(connection, tenant_id, meter, from_us, to_us)
+    if found:
+        files = ", ".join(found)
+        raise EventsArchived(f"events of this range are in archives alone: {files}", field="from")

@@ -57,7 +57,6 @@ async def from_groups(
 async def folded(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> list[Measured]:
     """Return a selection's usage, folded from the ledger's events."""
     of, window = asked.selection, asked.window
-    await refuse_archived(connection, window.start_us, window.end_us, "period")
     levels = of.aggregation is Aggregation.TIME_WEIGHTED
     carried = await _carried(connection, tenant_id, asked) if levels else {}
     fold = Fold(of, window, carried)
@@ -82,6 +81,7 @@ async def _carried(
     connection: Lent, tenant_id: TenantId, asked: UsageAsked
 ) -> Mapping[Series, int]:
     of = asked.selection
+    await refuse_archived(connection, tenant_id, of.meter, None, asked.window.start_us)
     rows = await connection.fetch(
         query("billed_levels"),
         *(tenant_id, of.meter, asked.window.start_us, where_of(of)),

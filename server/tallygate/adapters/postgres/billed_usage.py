@@ -1,9 +1,10 @@
 """Usage as it is billed, out of rollups and events, and what it is made of.
 
-Guarantees: what one call returns is of one snapshot; usage that came late and is billed elsewhere
-is taken off rollups where they can say so, and left out of events else; where a price is for some
-events of a meter only, tells them apart, or takes more than sums and extremes, its groups' rollups
-are read if they say it all, and else the events themselves are added up.
+Guarantees: what one call returns is of one snapshot; events that are in an archive alone are never
+taken for none; usage that came late and is billed elsewhere is taken off rollups where they can say
+so, and left out of events else; where a price is for some events of a meter only, tells them apart,
+or takes more than sums and extremes, its groups' rollups are read if they say it all, and else the
+events themselves are added up.
 Refuses to know: prices.
 """
 
@@ -53,6 +54,8 @@ class PostgresBilledUsage:
         ):
             late = await left_out(connection, tenant_id, asked)
             whole = [each for each in asked if _is_whole(each.selection)]
+            for each in whole:
+                await _refuse_edges(connection, tenant_id, each)
             found = await _from_rollups(connection, tenant_id, whole, late)
             for each in asked:
                 if not _is_whole(each.selection):
@@ -80,6 +83,7 @@ class PostgresBilledUsage:
         """Return up to `count` rollups, and events beside them, by time."""
         pieces = cover(asked.window)
         async with self._postgres.connection() as connection:
+            await _refuse_edges(connection, tenant_id, asked)
             if await left_out(connection, tenant_id, [asked]):
                 # Rollups have what the line leaves out.
                 return []
@@ -106,6 +110,7 @@ class PostgresBilledUsage:
         """Return up to `count` events of a selection and group, by time and id."""
         ((key, value),) = group or (("", ""),)
         async with self._postgres.connection() as connection:
+            await _refuse(connection, tenant_id, asked, asked.window)
             of = (*_events_of(tenant_id, asked), key, value)
             if asked.late_at_us is not None:
                 late = (*of, asked.late_at_us, *after, count)
@@ -135,6 +140,7 @@ async def _measured_apart(
         grouped = await from_groups(connection, tenant_id, asked)
         if grouped is not None:
             return grouped
+    await _refuse(connection, tenant_id, asked, asked.window)
     if asked.selection.aggregation in PLAIN:
         return await _from_events(connection, tenant_id, asked)
     return await folded(connection, tenant_id, asked)
@@ -151,9 +157,6 @@ async def _from_rollups(
         for place, each in enumerate(asked)
         for piece in cover(each.window)
     ]
-    for _, _, piece in pieces:
-        if piece.level is Level.EVENT:
-            await refuse_archived(connection, piece.window.start_us, piece.window.end_us, "period")
     rows = await connection.fetch(
         query("billed_usage"),
         tenant_id,
@@ -175,8 +178,7 @@ async def _from_rollups(
 
 
 async def _from_events(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> list[Measured]:
-    per, window = asked.selection.per, asked.window
-    await refuse_archived(connection, window.start_us, window.end_us, "period")
+    per = asked.selection.per
     rows = await connection.fetch(
         query("billed_groups"),
         *(*_events_of(tenant_id, asked), per, GROUPS_MAX + 1, asked.billed_by_us),
@@ -184,6 +186,18 @@ async def _from_events(connection: Lent, tenant_id: TenantId, asked: UsageAsked)
     if len(rows) > GROUPS_MAX:
         raise TooManyItems(f"{per} has more than {GROUPS_MAX} values", field="per")
     return [_measured(asked, _figures(row), ((per, row["value"]),) if per else ()) for row in rows]
+
+
+async def _refuse_edges(connection: Lent, tenant_id: TenantId, asked: UsageAsked) -> None:
+    """Refuse a stretch that begins or ends within a minute whose events are archived."""
+    for piece in cover(asked.window):
+        if piece.level is Level.EVENT:
+            await _refuse(connection, tenant_id, asked, piece.window)
+
+
+async def _refuse(connection: Lent, tenant_id: TenantId, asked: UsageAsked, window: Window) -> None:
+    meter = asked.selection.meter
+    await refuse_archived(connection, tenant_id, meter, window.start_us, window.end_us)
 
 
 def _events_of(tenant_id: TenantId, asked: UsageAsked) -> tuple[str | int, ...]:

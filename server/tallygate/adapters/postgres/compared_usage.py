@@ -19,9 +19,9 @@ from tallygate.domain.ids import MeterName, TenantId
 from tallygate.ports.compare import OurUsage
 
 PAGE: Final = 5_000
-_EVENTS: Final = "compare_events"
 # Events are sorted by id first, on disk where there are many.
 PATIENCE_S: Final = 4 * 3_600
+EVENTS: Final = "compare_events"
 
 
 class PostgresComparedUsage:
@@ -40,7 +40,7 @@ class PostgresComparedUsage:
 
     async def events(self, asked: OurUsage) -> AsyncIterator[Entry]:
         """Iterate over events, by tenant and event id; each one's bucket is its own time."""
-        async for row in self._rows(_EVENTS, asked):
+        async for row in self._rows(EVENTS, asked):
             yield Entry(
                 TenantId(row["tenant_id"]),
                 MeterName(row["meter"]),
@@ -55,9 +55,10 @@ class PostgresComparedUsage:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             await connection.execute(query("replay_patience"), str(PATIENCE_S * 1000))
+            if name == EVENTS:
+                span = (asked.from_us, asked.to_us)
+                await refuse_archived(connection, asked.tenant_id, asked.meter, *span)
             bounds = (asked.from_us, asked.to_us, asked.tenant_id, asked.meter)
-            if name == _EVENTS:
-                await refuse_archived(connection, asked.from_us, asked.to_us, "--from")
             cursor = await connection.cursor(query(name), *bounds, timeout=PATIENCE_S)
             while rows := await cursor.fetch(PAGE, timeout=PATIENCE_S):
                 for row in rows:

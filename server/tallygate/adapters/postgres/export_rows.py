@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from tallygate.adapters.postgres.archived import refuse_archived
 from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.export import Row, Subject
-from tallygate.ports.export import ExportQuery, ExportRows
+from tallygate.ports.export import EventsArchived, ExportQuery, ExportRows
 
 # A page is a few megabytes at most.
 PAGE: Final = 2_000
@@ -41,7 +40,10 @@ class PostgresExportSource:
 async def rows_of(connection: Lent, asked: ExportQuery) -> ExportRows:
     """Return the rows of a transaction's snapshot. Raises `EventsArchived`."""
     if asked.subject is Subject.EVENTS:
-        await refuse_archived(connection, asked.from_us, asked.to_us)
+        dropped = await connection.fetch(query("export_dropped"), asked.from_us, asked.to_us)
+        if dropped:
+            files = ", ".join(f"{row['month']} in {row['file']}" for row in dropped)
+            raise EventsArchived(f"events of this range are in archives alone: {files}")
     scope = (asked.tenant_id, asked.meter, asked.from_us, asked.to_us)
     count = query(f"export_{asked.subject}_count")
     total = int(await connection.fetchval(count, *scope, timeout=PATIENCE_S))

@@ -71,29 +71,32 @@ def rule_from(meter: str, definition: str, percentile_ppm: int) -> Meter:
 async def from_events(connection: Lent, asked: Asked, carried: Carried) -> list[MeterTotal]:
     """Return what the events come to, by group."""
     rule, columns = asked.rule, asked.columns()
-    rows = await _read(connection, "fold_figures", *columns)
-    figures = {_group(rule, row): _figures(row) for row in rows}
-    numbers: dict[Group, Quantity]
     match rule.aggregation:
         case Aggregation.LATEST:
-            numbers = {_group(rule, row): int(row["latest"]) for row in rows}
+            rows = await _read(connection, "fold_latest", *columns)
         case Aggregation.UNIQUE:
-            found = await _read(connection, "fold_values", *columns)
-            numbers = {_group(rule, row): int(row["quantity"]) for row in found}
+            rows = await _read(connection, "fold_values", *columns)
         case Aggregation.PERCENTILE:
-            found = await _read(connection, "fold_slots", *columns, rule.percentile_ppm)
-            numbers = {_group(rule, row): amount_of(row["quantity"]) for row in found}
+            rows = await _read(connection, "fold_slots", *columns, rule.percentile_ppm)
         case Aggregation.TIME_WEIGHTED:
             levels = ([_kept(each) for each in carried], [*carried.values()])
             found = await _read(connection, "fold_levels", *columns, *levels)
-            numbers = {_group(rule, row): in_seconds(int(row["quantity"])) for row in found}
+            # A level that refunds have brought to nothing is no usage.
+            rows = [row for row in found if row["used"] or row["quantity"]]
         case _:
-            numbers = {group: each.quantity(rule.aggregation) for group, each in figures.items()}
-    return [
-        total(rule, group, number, figures.get(group, Figures()), carried.get(group, 0))
-        for group in sorted({*figures, *numbers})
-        if (number := numbers.get(group, 0)) or group in figures
+            rows = await _read(connection, "fold_figures", *columns)
+    totals = [
+        total(
+            rule,
+            group,
+            _quantity(rule.aggregation, row),
+            _figures(row),
+            carried.get(group, 0),
+        )
+        for row in rows
+        for group in (_group(rule, row),)
     ]
+    return sorted(totals, key=lambda each: each.group)
 
 
 async def from_rollups(connection: Lent, asked: Asked, carried: Carried) -> list[MeterTotal] | None:
@@ -178,6 +181,18 @@ async def _read(connection: Lent, name: str, *arguments: object) -> Sequence[asy
 
 def _group(rule: Meter, row: asyncpg.Record) -> Group:
     return tuple(zip(rule.group_by, json.loads(row["kept"]), strict=True))
+
+
+def _quantity(aggregation: Aggregation, row: asyncpg.Record) -> Quantity:
+    match aggregation:
+        case Aggregation.TIME_WEIGHTED:
+            return in_seconds(int(row["quantity"]))
+        case Aggregation.PERCENTILE:
+            return amount_of(int(row["quantity"]))
+        case Aggregation.LATEST | Aggregation.UNIQUE:
+            return int(row["quantity"])
+        case _:
+            return _figures(row).quantity(aggregation)
 
 
 def _kept(group: Group) -> str:

@@ -12,6 +12,7 @@ from tallygate.adapters.postgres.messages import Message, as_json, shown_time, t
 from tallygate.adapters.postgres.pool import Lent
 from tallygate.domain.period import Group, MeterTotal
 from tallygate.domain.period_digest import Covered
+from tallygate.domain.rollup import digits
 from tallygate.ports.period import Adjustment, BillingPeriod, SealedRevision
 
 PERIOD_CLOSED: Final = "period.closed"
@@ -49,7 +50,7 @@ async def tell_closed(
                 "meter": each.meter,
                 **_group(each.group),
                 "aggregation": each.aggregation.value,
-                "quantity": str(each.quantity),
+                "quantity": digits(each.quantity),
                 "count": each.figures.count,
             }
             for each in totals[:ROWS_MAX]
@@ -58,7 +59,7 @@ async def tell_closed(
             {
                 "meter": each.meter,
                 **_group(each.group),
-                "quantity": str(each.quantity),
+                "quantity": digits(each.quantity),
                 "count": each.count,
                 **_closed(each),
             }

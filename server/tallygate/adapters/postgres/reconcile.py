@@ -181,6 +181,7 @@ def message(part: RunPart, pair: Pair, drift: Drift, repair: Repair) -> Message:
             "drift": format(drift.units, "f"),
             "repair": repair.remedy.value,
             "repair_units": format(repair.units, "f"),
+            "kind": part.run_id.partition("-")[0],
             "run_id": part.run_id,
         },
     }

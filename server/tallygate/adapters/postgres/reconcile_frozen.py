@@ -9,6 +9,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
+import asyncpg
+
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.drift import NOTHING, Figures
@@ -41,9 +43,13 @@ class PostgresFrozenReads:
             if not meter:
                 continue
             empty = FrozenUsage(number, meter, NOTHING, NOTHING, _NONE, NOTHING, NOTHING)
-            added = Figures(row["count"], int(row["sum"]), row["max"], row["min"])
-            given: dict[str, Any] = {row["kind"]: added}  # the kinds are fields by name
-            if row["kind"] == "billed":
-                given["billed_units"] = row["quantity"]
+            # The kinds are fields by name.
+            given: dict[str, Any] = {row["kind"]: _figures(row)}
+            if row["kind"] == "units":
+                given = {"billed_units": row["quantity"]}
             meters[meter] = replace(meters.get(meter, empty), **given)
         return {number: list(meters.values()) for number, meters in found.items()}
+
+
+def _figures(row: asyncpg.Record) -> Figures:
+    return Figures(row["count"], int(row["sum"]), row["max"], row["min"])

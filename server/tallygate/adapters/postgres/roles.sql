@@ -101,12 +101,24 @@ grant insert, update, delete on
 grant insert, update on tallygate.delivery, tallygate.outbox_pruned to tallygate_operator;
 grant delete on tallygate.outbox, tallygate.delivery to tallygate_operator;
 grant execute on function tallygate.drop_month to tallygate_operator;
+-- Repairs of a reconciliation: what a counter is due, and what Stripe is to be told.
+grant insert on
+    tallygate.counter_correction, tallygate.stripe_intent, tallygate.stripe_send,
+    tallygate.stripe_lane
+    to tallygate_operator;
+grant update on tallygate.stripe_send, tallygate.stripe_lane to tallygate_operator;
+grant insert, update, delete on
+    tallygate.group_usage, tallygate.group_part, tallygate.group_level
+    to tallygate_operator;
+grant insert on tallygate.rollup_group to tallygate_operator;
+grant update on tallygate.rollup_shape to tallygate_operator;
 
 -- Series are learned and forgotten; what was found and told is only ever added.
 grant insert, update, delete on
     tallygate.anomaly_series, tallygate.anomaly_season to tallygate_control;
 grant insert on
-    tallygate.usage_anomaly, tallygate.reconciliation, tallygate.reconcile_drift
+    tallygate.usage_anomaly, tallygate.reconciliation, tallygate.reconcile_drift,
+    tallygate.reconcile_invoicing
     to tallygate_control;
 grant insert, update on tallygate.reconcile_run to tallygate_control;
 grant insert, update on

@@ -1,7 +1,7 @@
 """The ledger's events again, in the order of their acceptance, or a meter's by their own time.
 
 Guarantees: one snapshot for the whole reading, which changes nothing and can run on a replica; one
-page in memory.
+page in memory. A reading that would lack events, as they are in an archive alone, is refused.
 Refuses to know: what is made of them.
 
 A cursor and not pages by key: no index leads by acceptance, which each insert would have to pay
@@ -17,6 +17,7 @@ import asyncpg
 from tallygate.adapters.postgres.archived import refuse_archived
 from tallygate.adapters.postgres.pool import Postgres
 from tallygate.adapters.postgres.queries import query
+from tallygate.domain.catalog import LATE_HORIZON_US
 from tallygate.domain.event import EventContext, UsageEvent
 from tallygate.domain.ids import (
     EventId,
@@ -50,7 +51,9 @@ class PostgresUsageReplay:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             await connection.execute(query("replay_patience"), str(PATIENCE_S * 1000))
-            await refuse_archived(connection, asked.from_us, asked.to_us, "--from")
+            # What was accepted then may have been used as much earlier as meters take it late.
+            from_us = None if asked.from_us is None else asked.from_us - LATE_HORIZON_US
+            await refuse_archived(connection, asked.tenant_id, None, from_us, asked.to_us)
             cursor = await connection.cursor(
                 query("replay_events"),
                 *(asked.tenant_id, asked.from_us, asked.to_us),
@@ -74,8 +77,8 @@ class PostgresMeterEvents:
             self._postgres.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            await refuse_archived(connection, window.start_us, window.end_us, "from")
             asked = (tenant_id, meter, window.start_us, window.end_us)
+            await refuse_archived(connection, *asked)
             cursor = await connection.cursor(query("usage_events"), *asked)
             while rows := await cursor.fetch(PAGE):
                 yield [event_of(row) for row in rows]

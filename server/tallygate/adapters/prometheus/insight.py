@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 HOUR_S: Final = 3_600
-VERDICTS: Final = ("exact", "in_flight", "late", "drift", "unknown")
-STEPS: Final = ("counter", "rollup", "delivered", "frozen", "intents", "sent", "stripe", "invoice")
+VERDICTS: Final = ("exact", "in_flight", "late", "archived", "drift", "unknown")
+KINDS: Final = ("daily", "before", "after")
+STEPS: Final = (
+    *("ledger", "counter", "rollup", "delivered", "frozen"),
+    *("intents", "sent", "stripe", "invoice"),
+)
 
 
 class InsightMetrics:
@@ -49,10 +53,22 @@ class InsightMetrics:
             "anomaly_lag_seconds", "How far the looking at usage is behind; 0 when it is not."
         )
 
-        self.accuracy = gauge(
-            "reconcile_accuracy_ratio",
-            "Pairs of tenant and meter that were exact, over all, in the last reconciliation.",
+        self.accuracy = Gauge(
+            "tallygate_reconcile_accuracy_ratio",
+            "Pairs of tenant, meter and period that were exact, over all: of the last daily"
+            " reconciliation, and of 35 days before and after invoices.",
+            ("kind",),
+            registry=registry,
         )
+        self.reconciled_pairs = Counter(
+            "tallygate_reconcile_checked_pairs_total",
+            "Pairs that were reconciled, by verdict, daily, before or after an invoice.",
+            ("kind", "verdict"),
+            registry=registry,
+        )
+        for kind in KINDS:
+            for verdict in VERDICTS:
+                self.reconciled_pairs.labels(kind, verdict)
         self.pairs = Gauge(
             "tallygate_reconcile_pairs",
             "Pairs of tenant, meter and period by verdict, in the last reconciliation.",
@@ -88,7 +104,7 @@ class InsightMetrics:
         drift_units: Mapping[str, "Decimal"],
     ) -> None:
         """Show what the last reconciliation came to, and log it where anything drifts."""
-        self.accuracy.set(state.exact / state.pairs if state.pairs else 1)
+        self.accurate("daily", state.pairs, state.exact)
         for verdict in VERDICTS:
             self.pairs.labels(verdict).set(verdicts.get(verdict, 0))
         for step in STEPS:
@@ -100,6 +116,15 @@ class InsightMetrics:
                 pairs=state.drifting,
                 units={step: str(units) for step, units in drift_units.items()},
             )
+
+    def checked(self, kind: str, verdicts: Mapping[str, int]) -> None:
+        """Count the pairs of a part of a run."""
+        for verdict, pairs in verdicts.items():
+            self.reconciled_pairs.labels(kind, verdict).inc(pairs)
+
+    def accurate(self, kind: str, pairs: int, exact: int) -> None:
+        """Show how many pairs of a kind were exact; none at all are accurate."""
+        self.accuracy.labels(kind).set(exact / pairs if pairs else 1)
 
     def aged(self, seconds: float) -> None:
         """Show how old the last reconciliation is."""

@@ -145,7 +145,7 @@ class PeriodTotal(_message.Message):
     meter: _builtins.str
     """The meter."""
     quantity: _builtins.str
-    """The number of the meter's aggregation, as a decimal integer."""
+    """The number of the meter's aggregation, as a decimal: whole, but of `time_weighted`."""
     count: _builtins.int
     """How many uses there were."""
     @_builtins.property
@@ -202,9 +202,9 @@ class PeriodAdjustment(_message.Message):
     meter: _builtins.str
     """The meter."""
     quantity: _builtins.str
-    """By how much the closed period's quantity would have been another, as a decimal integer."""
+    """By how much the closed period's quantity would have been another, as a decimal."""
     count: _builtins.int
-    """How many uses came late."""
+    """How many uses came late; 0 where only a level from before is another."""
     @_builtins.property
     def group(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Values of the meter's `group_by`, empty for the whole meter."""

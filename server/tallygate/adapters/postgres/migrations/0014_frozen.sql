@@ -72,105 +72,142 @@ create trigger touched after insert on tallygate.late_event
     for each statement execute function tallygate.touch_periods();
 
 -- `own` is the newest revision of the period whose late events count; of those that were allocated
--- to other periods, those count that start no later than `until`. With `alone`, only events count
+-- to other periods, those count that start no later than `until_us`. With `alone`, only events count
 -- that were allocated to just that period, which has not been sealed before.
-create function tallygate.covered_events(
-    asked_tenant text, asked_meter text, definition jsonb, starts timestamptz, ends timestamptz,
-    own integer, until timestamptz, alone boolean
+create function tallygate.folded_events(
+    asked_tenant text, asked_meter text, definition jsonb, start_us bigint, end_us bigint,
+    own integer, until_us bigint, alone boolean
 ) returns table (
     group_values jsonb, at timestamptz, event_id text, refund boolean, amount bigint,
-    part_key text, part_units bigint
+    part_key text
 )
     language sql stable
     as $$
         select
-            coalesce(
-                (
-                    select jsonb_agg(tallygate.event_field(e, field.name) order by field.place)
-                    from jsonb_array_elements_text(definition -> 'group_by')
-                        with ordinality as field (name, place)
-                ),
-                '[]'
-            ),
-            (e).event_time,
-            case when (e).refund_of = '' then (e).event_id else (e).refund_of end,
-            (e).refund_of <> '',
-            (e).amount,
-            case definition ->> 'aggregation'
-                when 'unique' then nullif(tallygate.event_field(e, definition ->> 'unique_by'), '')
-                when 'percentile'
-                    then case when (e).refund_of = '' then tallygate.sketch_slot((e).amount) end
+            -- Beside the group of all others, one that has no rollups of its own is in that one.
+            case
+                when shape.others is null or exists (
+                    select from tallygate.rollup_group as own_group
+                    where own_group.shape_id = shape.shape_id
+                        and own_group.tenant_id = asked_tenant
+                        and own_group.digest = md5(found.group_values::text)
+                ) then found.group_values
+                else shape.others
             end,
-            case when definition ->> 'aggregation' = 'unique' then (e).amount else 1 end
+            found.at, found.event_id, found.refund, found.amount, found.part_key
         from (
-            select event as e from tallygate.usage_event as event
-            where not alone and starts > '-infinity'
+            select
+                case cardinality(rule.names)
+                    when 0 then '[]'::jsonb
+                    when 1 then jsonb_build_array(tallygate.event_field(event, rule.names[1]))
+                    when 2 then jsonb_build_array(
+                        tallygate.event_field(event, rule.names[1]),
+                        tallygate.event_field(event, rule.names[2])
+                    )
+                    when 3 then jsonb_build_array(
+                        tallygate.event_field(event, rule.names[1]),
+                        tallygate.event_field(event, rule.names[2]),
+                        tallygate.event_field(event, rule.names[3])
+                    )
+                    else jsonb_build_array(
+                        tallygate.event_field(event, rule.names[1]),
+                        tallygate.event_field(event, rule.names[2]),
+                        tallygate.event_field(event, rule.names[3]),
+                        tallygate.event_field(event, rule.names[4])
+                    )
+                end as group_values,
+                event.event_time as at,
+                case when event.refund_of = '' then event.event_id else event.refund_of end
+                    as event_id,
+                event.refund_of <> '' as refund,
+                event.amount,
+                case rule.aggregation
+                    when 'unique' then nullif(tallygate.event_field(event, rule.unique_by), '')
+                    when 'percentile'
+                        then case when event.refund_of = ''
+                            then tallygate.sketch_slot(event.amount) end
+                end as part_key
+            from tallygate.usage_event as event
+            cross join (
+                select definition ->> 'aggregation' as aggregation,
+                    definition ->> 'unique_by' as unique_by,
+                    array(select jsonb_array_elements_text(definition -> 'group_by')) as names
+            ) as rule
+            where not alone and start_us is not null
                 and event.tenant_id = asked_tenant and event.meter = asked_meter
-                and event.event_time >= starts and event.event_time < ends
+                and event.event_time >= tallygate.instant(start_us)
+                and event.event_time < tallygate.instant(end_us)
                 and not exists (
                     select from tallygate.late_event as late
                     where late.tenant_id = event.tenant_id and late.event_id = event.event_id
                         and not case
                             when late.allocated_start = late.closed_start
                                 then late.allocated_revision <= own
-                            else late.allocated_start <= until
+                            else late.allocated_start
+                                <= coalesce(tallygate.instant(until_us), '-infinity')
                         end
                 )
             union all
-            select event from tallygate.late_event as late
+            select
+                case cardinality(rule.names)
+                    when 0 then '[]'::jsonb
+                    when 1 then jsonb_build_array(tallygate.event_field(event, rule.names[1]))
+                    when 2 then jsonb_build_array(
+                        tallygate.event_field(event, rule.names[1]),
+                        tallygate.event_field(event, rule.names[2])
+                    )
+                    when 3 then jsonb_build_array(
+                        tallygate.event_field(event, rule.names[1]),
+                        tallygate.event_field(event, rule.names[2]),
+                        tallygate.event_field(event, rule.names[3])
+                    )
+                    else jsonb_build_array(
+                        tallygate.event_field(event, rule.names[1]),
+                        tallygate.event_field(event, rule.names[2]),
+                        tallygate.event_field(event, rule.names[3]),
+                        tallygate.event_field(event, rule.names[4])
+                    )
+                end as group_values,
+                event.event_time as at,
+                case when event.refund_of = '' then event.event_id else event.refund_of end
+                    as event_id,
+                event.refund_of <> '' as refund,
+                event.amount,
+                case rule.aggregation
+                    when 'unique' then nullif(tallygate.event_field(event, rule.unique_by), '')
+                    when 'percentile'
+                        then case when event.refund_of = ''
+                            then tallygate.sketch_slot(event.amount) end
+                end as part_key
+            from tallygate.late_event as late
             join tallygate.usage_event as event
                 on event.tenant_id = late.tenant_id and event.meter = late.meter
                 and event.event_time = late.event_time and event.event_id = late.event_id
-            where (alone or starts = '-infinity')
+            cross join (
+                select definition ->> 'aggregation' as aggregation,
+                    definition ->> 'unique_by' as unique_by,
+                    array(select jsonb_array_elements_text(definition -> 'group_by')) as names
+            ) as rule
+            where (alone or start_us is null)
                 and late.tenant_id = asked_tenant and late.meter = asked_meter
-                and late.closed_start is not distinct from nullif(starts, '-infinity')
+                and late.closed_start is not distinct from tallygate.instant(start_us)
                 and late.closed_start is distinct from late.allocated_start
-                and late.allocated_start <= until
-                and (not alone or late.allocated_start = until)
+                and late.allocated_start <= tallygate.instant(until_us)
+                and (not alone or late.allocated_start = tallygate.instant(until_us))
         ) as found
-    $$;
-comment on function tallygate.covered_events is
-    'The events of a meter that a period''s number is made of, each with its group and with what it'
-    ' adds to parts. A period that starts at -infinity is all before the tenant''s first.';
-
-create function tallygate.folded_events(
-    asked_tenant text, asked_meter text, definition jsonb, start_us bigint, end_us bigint,
-    own integer, until_us bigint, alone boolean
-) returns table (
-    group_values jsonb, at timestamptz, event_id text, refund boolean, amount bigint,
-    part_key text, part_units bigint
-)
-    language sql stable
-    as $$
-        select
-            -- A group that has no rollups of its own, beside that of all others, is in that one.
-            case when other.group_id is not null and own_group.group_id is null
-                then other.group_values else event.group_values end,
-            event.at, event.event_id, event.refund, event.amount, event.part_key, event.part_units
-        from (
-            select found.*, md5(found.group_values::text) as digest,
-                md5(tallygate.other_group(found.group_values)::text) as other_digest
-            from tallygate.covered_events(
-                asked_tenant, asked_meter, definition,
-                coalesce(tallygate.instant(start_us), '-infinity'), tallygate.instant(end_us),
-                own, coalesce(tallygate.instant(until_us), '-infinity'), alone
-            ) as found
-            -- So that each event's group is spelled once.
-            offset 0
-        ) as event
-        left join tallygate.rollup_shape as shape
-            on shape.active and shape.meter = asked_meter and shape.definition = $3
-            and jsonb_array_length(event.group_values) > 0
-        left join tallygate.rollup_group as own_group
-            on own_group.shape_id = shape.shape_id and own_group.tenant_id = asked_tenant
-            and own_group.digest = event.digest
-        left join tallygate.rollup_group as other
-            on other.shape_id = shape.shape_id and other.tenant_id = asked_tenant
-            and other.digest = event.other_digest
+        left join (
+            select kept.shape_id, other.group_values as others
+            from tallygate.rollup_shape as kept
+            join tallygate.rollup_group as other
+                on other.shape_id = kept.shape_id and other.tenant_id = asked_tenant
+                and other.digest = md5(tallygate.other_group(definition -> 'group_by')::text)
+            where kept.active and kept.meter = asked_meter and kept.definition = $3
+                and jsonb_array_length($3 -> 'group_by') > 0
+        ) as shape on true
     $$;
 comment on function tallygate.folded_events is
-    'The same, each in the group that it is rolled up in; times are microseconds, null for those'
-    ' before all.';
+    'The events of a meter that a period''s number is made of, each in the group that it is rolled'
+    ' up in, and with its value or slot. Without a start, the period is all before the first.';
 
 do $$
 declare

@@ -25,10 +25,10 @@ part as (
     ) as total
     where place = 1
     union all
-    select number, meter, 'billed', quantity, count, sum, max, min
+    -- Of an adjustment, what it bills counts, and not what it should have been.
+    select number, meter, 'units', quantity, 0, 0, 0, 0
     from (
-        select sealed.number, adjusted.meter, adjusted.quantity, adjusted.count, adjusted.sum,
-            adjusted.max, adjusted.min,
+        select sealed.number, adjusted.meter, adjusted.quantity,
             rank() over (
                 partition by sealed.number, adjusted.meter, adjusted.start_at
                 order by adjusted.grouped <> ''
@@ -40,15 +40,19 @@ part as (
     where place = 1
     union all
     select sealed.number, late.meter,
-        case when late.allocated_start = sealed.start_at then 'pending' else 'unbilled' end,
+        case
+            when late.allocated_start = sealed.start_at then 'pending'
+            when late.allocated_revision > coalesce(other.revision, 0) then 'unbilled'
+            else 'billed'
+        end,
         null, (late.refund_of = '')::integer, late.amount, late.amount, late.amount
     from sealed
     join tallygate.late_event as late
         on late.tenant_id = sealed.tenant_id and late.closed_start = sealed.start_at
     left join tallygate.billing_period as other
         on other.tenant_id = late.tenant_id and other.start_at = late.allocated_start
-    -- All others are in a total or an adjustment by now.
-    where late.allocated_revision > coalesce(other.revision, 0)
+    -- What the period's own revisions have is in its total by now.
+    where late.allocated_start <> sealed.start_at or late.allocated_revision > sealed.revision
 )
 select sealed.number, coalesce(part.meter, '') as meter, coalesce(part.kind, '') as kind,
     coalesce(sum(part.quantity), 0) as quantity,

@@ -83,7 +83,8 @@ used as (
 -- What was replaced counts for nothing; of totals, all but the last of a window.
 intent as (
     select ask.place, made.window_start as begun,
-        coalesce(made.closed_start, '-infinity') as closed_start, made.quantity, made.customer, send.state,
+        coalesce(made.closed_start, '-infinity') as closed_start, made.quantity, made.customer,
+        send.state,
         send.state in ('delivered', 'settled') as taken,
         send.doubtful or send.state in ('sending', 'ambiguous') as doubtful,
         -- As long as Stripe takes to sum up.

@@ -25,7 +25,8 @@ late as materialized (
         case
             when cardinality($13::text[]) = 0 then '{}'
             else (
-                select jsonb_object_agg(asked.key, coalesce(event.dimensions ->> asked.name, 'none'))
+                select
+                    jsonb_object_agg(asked.key, coalesce(event.dimensions ->> asked.name, 'none'))
                 from unnest($13::text[], $14::text[]) as asked (key, name)
             )::text
         end as dimensions
