@@ -23,7 +23,7 @@ SOURCES := server tests protos native $(wildcard bench)
 TRANSPORT ?= grpcio
 export TEST_TRANSPORT := $(TRANSPORT)
 
-.PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim lint format \
+.PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim month lint format \
 	typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
 	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
 	bench-scripts bench-curves clean
@@ -125,6 +125,9 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 
 sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FIRST=1
 	@$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS) $(ARGS)
+
+month: setup ## Live through a month of fifty tenants, from usage to money, in virtual time; SEED
+	@$(if $(SEED),TALLYGATE_MONTH_SEEDS=$(SEED)) $(BIN)/python -m pytest -n 0 tests/month $(ARGS)
 
 guard: setup ## Count what each kind of call costs, beside its baseline; ARGS=--record, '--where X'
 	@$(BIN)/python -m tests.guard $(ARGS)

@@ -69,6 +69,7 @@ class Subject:
             late = LateUse(ACME, at_us, units, came_us, allocated_us, PERIOD.start_us)
             self.intents.late.append(late)
             return
+        assert self.dsn is not None
         async with connection(self.dsn) as admin:
             await admin.execute(
                 "insert into tallygate.late_event (tenant_id, event_id, meter, amount, event_time,"

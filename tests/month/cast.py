@@ -167,6 +167,14 @@ def plans(raised: str = "0.0325") -> dict[PlanName, Plan]:
             terms=Terms("USD", credit=credit, exchange_at=ExchangeAt.PERIOD_START),
             limits=(Limit(PREPAID, TOKENS, LimitKind.BALANCE, None, 0),),
         ),
+        *_more_plans(),
+    )
+    return {each.name: each for each in found}
+
+
+def _more_plans() -> tuple[Plan, ...]:
+    """Return the plans of what is above a limit, of odd aggregations, and of three decimals."""
+    return (
         _plan(
             "overage",
             _price("storage", _PACK, STORAGE, amount="3", size=10, above=SOFT),
@@ -205,7 +213,6 @@ def plans(raised: str = "0.0325") -> dict[PlanName, Plan]:
             terms=Terms("KWD", discount=_steps(("3", "2.5"))),
         ),
     )
-    return {each.name: each for each in found}
 
 
 PLANS: Final = plans()

@@ -72,6 +72,7 @@ class Outcome:
     taken: list[Taken] = field(default_factory=list)
     summed: dict[tuple[TenantId, MeterName, int], Decimal] = field(default_factory=dict)
     events: set[EventId] = field(default_factory=set)
+    waiting: list[TenantId] = field(default_factory=list)
     struck: list[int] = field(default_factory=list)
     evidence: dict[tuple[Key, int], Evidence] = field(default_factory=dict)
     verified: list[PeriodFinding] = field(default_factory=list)
@@ -99,6 +100,7 @@ async def play(world: MonthWorld, seed: int) -> None:
         while arrived < len(coming) and coming[arrived].at_us <= at_us:
             arrived += 1
         await world.tick(at_us, coming[begun:arrived])
+        await world.decide()
 
 
 async def _move(world: MonthWorld, move: Move) -> None:
@@ -132,6 +134,8 @@ async def outcome(world: MonthWorld) -> Outcome:
         found.late = {
             EventId(row["event_id"]): (TenantId(row["tenant_id"]), row["start_us"]) for row in late
         }
+        waiting = await admin.fetch("select tenant_id from tallygate.invoice_due")
+        found.waiting = [TenantId(row["tenant_id"]) for row in waiting]
         told = await admin.fetch(
             "select destination, tenant_id, customer, meter,"
             " tallygate.microseconds(period_start) as start_us,"

@@ -66,11 +66,13 @@ from tallygate_fake_stripe.faults import Rule
 from tests.faults.test_verify_counters import no_wait
 from tests.month.cast import BEGIN_US, CAST, FAR, METERS, NEAR, catalog, grants, rates
 from tests.month.script import Arrival
+from tests.servers import connection
 from tests.stripe_sync.test_reports import KIND, Heard
 from tests.stripe_world import NoPace, Told
 from tests.usage_events import entry
 
 SHARDS = 4
+BY_HAND = "billed elsewhere"
 
 
 class MonthClock:
@@ -279,6 +281,19 @@ class MonthWorld:
                 break
         while (await self.issuing.run_once()).more:
             pass
+
+    async def decide(self) -> None:
+        """Close by hand what Stripe would not take any more, where an invoice waits for it."""
+        async with connection(self.dsn) as admin:
+            rows = await admin.fetch(
+                "select send.destination, send.intent_id from tallygate.stripe_send as send"
+                " join tallygate.stripe_intent as intent using (intent_id)"
+                " join tallygate.invoice_due as due on due.tenant_id = intent.tenant_id"
+                " and due.start_at = intent.period_start"
+                " where due.held = 'drift' and send.state = 'too_old'"
+            )
+        for row in rows:
+            await self.mend.close(row["destination"], [row["intent_id"]], BY_HAND)
 
     async def asks(self, destination: str) -> bool:
         """Say whether an account can be asked: always."""

@@ -181,7 +181,7 @@ class FakeMoneyReads:
                 units[price] = units.get(price, Decimal(0)) + line.quantity
         for meter in sorted({meter for meter, _ in prices}):
             period = stored.invoice.period
-            used = [*self._accepted(stored, meter, counts=meter in counted)]
+            used = [*self._used(stored, meter, counts=meter in counted)]
             # What another period bills is taken off what was frozen, and once.
             aside = sum(u for at_us, _, other, u in used if period.holds(at_us) and not other)
             invoiced, late = Decimal(0), 0
@@ -195,7 +195,7 @@ class FakeMoneyReads:
                 aside -= sum(units for *_, other, units in inside if not other)
             yield InvoicedUsage(number, meter, invoiced, late, aside)
 
-    def _accepted(
+    def _used(
         self, stored: StoredInvoice, meter: MeterName, *, counts: bool
     ) -> Iterator[tuple[int, bool, bool, int]]:
         """Iterate over usage: when it was, if after the invoice, if billed elsewhere, how much."""
