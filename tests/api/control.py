@@ -19,12 +19,19 @@ from tallygate.api.server import Server, ServerOptions
 from tallygate.domain.ids import MeterName
 from tallygate.flow.apply import Apply
 from tallygate.flow.grant import Granting
+from tallygate.flow.invoice import InvoiceParts, Invoicing
 from tallygate.flow.period_orders import OrderParts, PeriodOrders
 from tallygate.flow.reset import ResetParts, Resetting
 from tallygate.flow.trail import Trail
 from tallygate.flow.usage_windows import UsageWindows
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
 from tallygate.ports import UsageQuery, UsageRow, UsageTotal
+from tallygate.testing.billing import (
+    FakeBilledUsage,
+    FakeExchangeRates,
+    FakeInvoiceBooks,
+    FakePlanHistory,
+)
 from tallygate.testing.catalog import FakeCatalogStore
 from tallygate.testing.credit import FakeCreditLedger, FakeResetAudit
 from tallygate.testing.ledger import FakeLedger
@@ -72,6 +79,9 @@ class Control:
     ledger: FakeLedger = field(default_factory=FakeLedger)
     audit: FakeResetAudit = field(default_factory=FakeResetAudit)
     trail: FakeTrailLog = field(default_factory=FakeTrailLog)
+    billed: FakeBilledUsage = field(default_factory=FakeBilledUsage)
+    invoices: FakeInvoiceBooks = field(default_factory=FakeInvoiceBooks)
+    history: FakePlanHistory = field(default_factory=FakePlanHistory)
     counters: FakeQuotaStore = field(init=False)
     periods: FakePeriods = field(init=False)
     address: str = ""
@@ -115,7 +125,16 @@ async def controlled() -> AsyncIterator[Control]:
     periods = FakePeriods(found.ledger)
     orders = PeriodOrders(OrderParts(periods, periods, store, found))
     found.periods = periods
-    parts = AdminParts(apply, store, books, windows, granting, Resetting(resets), orders)
+    billed, bills = found.billed, found.invoices
+    invoicing = Invoicing(
+        InvoiceParts(
+            *(billed, billed, found.history, FakeExchangeRates(), bills, billed.late),
+            clock=found,
+        )
+    )
+    parts = AdminParts(
+        *(apply, store, books, windows, granting, Resetting(resets), orders), invoicing=invoicing
+    )
     servicer = AdminServicer(parts)
     server = Server(
         ServerOptions(

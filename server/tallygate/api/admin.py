@@ -12,6 +12,7 @@ import grpc
 from tallygate.api import convert_catalog as convert
 from tallygate.api import convert_times as times
 from tallygate.api.admin_credits import CreditCalls
+from tallygate.api.admin_invoices import InvoiceCalls
 from tallygate.api.admin_periods import PeriodCalls
 from tallygate.api.admin_usage import UsageCalls
 from tallygate.api.paging import decoded, encoded, foreign_token, name, page_size
@@ -22,6 +23,7 @@ from tallygate.domain.ids import MeterName, PlanName, TenantId
 from tallygate.domain.window import MINUTE_US
 from tallygate.flow.apply import Apply, ApplyOptions
 from tallygate.flow.grant import Granting
+from tallygate.flow.invoice import Invoicing
 from tallygate.flow.period_orders import PeriodOrders
 from tallygate.flow.reset import Resetting
 from tallygate.flow.usage_windows import UsageWindows
@@ -52,15 +54,17 @@ class AdminParts:
     granting: Granting
     resetting: Resetting
     periods: PeriodOrders
+    invoicing: Invoicing
 
 
-class AdminServicer(PeriodCalls, CreditCalls, UsageCalls):
+class AdminServicer(PeriodCalls, InvoiceCalls, CreditCalls, UsageCalls):
     """Converts, asks the catalog's store or the rollups, converts back."""
 
     def __init__(self, parts: AdminParts) -> None:
         CreditCalls.__init__(self, parts.granting, parts.resetting)
         UsageCalls.__init__(self, parts.windows)
         self._orders = parts.periods
+        self._invoicing = parts.invoicing
         self._apply = parts.apply
         self._store = parts.store
         self._usage = parts.usage

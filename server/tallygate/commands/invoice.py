@@ -26,7 +26,7 @@ from tallygate.domain.drift import spelled
 from tallygate.domain.errors import InvalidField
 from tallygate.domain.invoice import Invoice, InvoiceLine, LineKind
 from tallygate.domain.invoice_document import to_json
-from tallygate.domain.invoice_period import period_named
+from tallygate.domain.invoice_period import instant_named
 from tallygate.domain.window import Calendar, Window
 from tallygate.flow.invoice import START, Evidence, Invoicing
 from tallygate.ports.billing import InvoiceSummary, Place, StoredInvoice
@@ -215,7 +215,7 @@ def list_invoices(
 
 
 async def _window(lent: Invoicing, tenant_id: ids.TenantId, period: str, of: Calendar) -> Window:
-    return await lent.window(tenant_id, period_named(period, of, "--period"))
+    return await lent.period(tenant_id, instant_named(period, of, "--period"))
 
 
 def _prose(text: str, field: str) -> str:

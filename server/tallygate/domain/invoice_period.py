@@ -34,6 +34,11 @@ def period_named(text: str, of: Calendar, field: str = "period") -> Window:
     Of a day or an instant, it is the period that holds it, of a day at local midnight; an instant
     without an offset is the tenant's local time. Raises `InvalidField`.
     """
+    return period_at(of, instant_named(text, of, field))
+
+
+def instant_named(text: str, of: Calendar, field: str = "period") -> int:
+    """Return an instant of the period that a text names. Raises `InvalidField`."""
     zone = zone_of(of.time_zone)
     month = _MONTH.fullmatch(text)
     try:
@@ -43,13 +48,13 @@ def period_named(text: str, of: Calendar, field: str = "period") -> Window:
             following = datetime(year, number + 1, 1, tzinfo=zone)
             if not 1 <= int(month[2]) <= 12:
                 raise ValueError
-            return period_at(of, from_datetime(following) - 1)
+            return from_datetime(following) - 1
         whole = f"{text}T00:00:00" if _DAY.fullmatch(text) else text
         moment = datetime.fromisoformat(whole)
     except (ValueError, OverflowError):
         message = "must be a month (2026-11), a day (2026-11-30) or an instant, as in ISO 8601"
         raise InvalidField(f"{message}, not {text!r}", field=field) from None
-    return period_at(of, from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=zone)))
+    return from_datetime(moment if moment.tzinfo else moment.replace(tzinfo=zone))
 
 
 def overlapping(invoiced: Window) -> InvalidField:

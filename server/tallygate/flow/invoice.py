@@ -41,6 +41,7 @@ from tallygate.ports.billing import (
     EvidenceEvent,
     ExchangeRates,
     InvoiceBooks,
+    InvoiceSummary,
     Issuing,
     LatePlaces,
     LateShare,
@@ -102,9 +103,13 @@ class Invoicing:
         """Return the billing period that a tenant is in. Raises `UnknownTenant`."""
         return period_at(await self.calendar(tenant_id), self._parts.clock.now_us())
 
-    async def window(self, tenant_id: TenantId, period: Window) -> Window:
-        """Return the period as it has ended, where the tenant's calendar was another by then."""
-        return await self._parts.late.period(tenant_id, period.start_us) or period
+    async def period(self, tenant_id: TenantId, instant_us: int) -> Window:
+        """Return the period that holds an instant: as it ended, whatever the calendar is now.
+
+        Raises `UnknownTenant`.
+        """
+        ended = await self._parts.late.period(tenant_id, instant_us)
+        return ended or period_at(await self.calendar(tenant_id), instant_us)
 
     async def preview(self, tenant_id: TenantId, period: Window) -> Invoice:
         """Return the invoice of a period as it is now.
@@ -268,6 +273,12 @@ class Invoicing:
     async def _rates(self, rating: Rating) -> Mapping[tuple[str, int], Decimal]:
         wanted = sorted(rates_asked(rating))
         return await self._parts.rates.at(rating.currency, wanted) if wanted else {}
+
+    async def issued(
+        self, tenant_id: TenantId | None, before: int, count: int
+    ) -> Sequence[InvoiceSummary]:
+        """Return up to `count` invoices, the newest first, below a number unless that is 0."""
+        return await self._parts.books.page(tenant_id, before, count)
 
     async def stored(self, tenant_id: TenantId, period: Window, revision: int) -> StoredInvoice:
         """Return an issued invoice, the newest revision for 0. Raises `NotFound`."""

@@ -44,7 +44,7 @@ from tallygate.gen.v1 import admin_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.wiring.host import Host, Running
 from tallygate.wiring.insight import start_insight
-from tallygate.wiring.invoicing import start_issuing
+from tallygate.wiring.invoicing import invoicing_of, start_issuing
 from tallygate.wiring.periods import PeriodPace, closing_of, orders_of, pace_of
 from tallygate.wiring.reconciling import start_reconciling
 from tallygate.wiring.roles import ADMIN
@@ -159,6 +159,7 @@ def control_of(backends: ControlBackends, metrics: Metrics, observer: LoopObserv
                 granting=Granting(credit, catalogs, clock),
                 resetting=resetting,
                 periods=orders_of(backends.postgres, backends.periods),
+                invoicing=invoicing_of(backends.postgres),
             )
         ),
         loops=(

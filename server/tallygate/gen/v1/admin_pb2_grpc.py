@@ -5,6 +5,7 @@ import warnings
 
 from tallygate.gen.v1 import admin_pb2 as tallygate_dot_v1_dot_admin__pb2
 from tallygate.gen.v1 import credit_pb2 as tallygate_dot_v1_dot_credit__pb2
+from tallygate.gen.v1 import invoice_pb2 as tallygate_dot_v1_dot_invoice__pb2
 from tallygate.gen.v1 import meter_usage_pb2 as tallygate_dot_v1_dot_meter__usage__pb2
 from tallygate.gen.v1 import period_pb2 as tallygate_dot_v1_dot_period__pb2
 
@@ -147,6 +148,21 @@ class AdminServiceStub:
                 '/tallygate.v1.AdminService/ReopenPeriod',
                 request_serializer=tallygate_dot_v1_dot_period__pb2.ReopenPeriodRequest.SerializeToString,
                 response_deserializer=tallygate_dot_v1_dot_period__pb2.ReopenPeriodResponse.FromString,
+                _registered_method=True)
+        self.ListInvoices = channel.unary_unary(
+                '/tallygate.v1.AdminService/ListInvoices',
+                request_serializer=tallygate_dot_v1_dot_invoice__pb2.ListInvoicesRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_invoice__pb2.ListInvoicesResponse.FromString,
+                _registered_method=True)
+        self.GetInvoice = channel.unary_unary(
+                '/tallygate.v1.AdminService/GetInvoice',
+                request_serializer=tallygate_dot_v1_dot_invoice__pb2.GetInvoiceRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_invoice__pb2.GetInvoiceResponse.FromString,
+                _registered_method=True)
+        self.PreviewInvoice = channel.unary_unary(
+                '/tallygate.v1.AdminService/PreviewInvoice',
+                request_serializer=tallygate_dot_v1_dot_invoice__pb2.PreviewInvoiceRequest.SerializeToString,
+                response_deserializer=tallygate_dot_v1_dot_invoice__pb2.PreviewInvoiceResponse.FromString,
                 _registered_method=True)
 
 
@@ -308,6 +324,27 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListInvoices(self, request, context):
+        """Lists issued invoices, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInvoice(self, request, context):
+        """Reads an issued invoice, and where late usage of its period is billed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewInvoice(self, request, context):
+        """Works out what a tenant owes for a billing period as of now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -420,6 +457,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ReopenPeriod,
                     request_deserializer=tallygate_dot_v1_dot_period__pb2.ReopenPeriodRequest.FromString,
                     response_serializer=tallygate_dot_v1_dot_period__pb2.ReopenPeriodResponse.SerializeToString,
+            ),
+            'ListInvoices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInvoices,
+                    request_deserializer=tallygate_dot_v1_dot_invoice__pb2.ListInvoicesRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_invoice__pb2.ListInvoicesResponse.SerializeToString,
+            ),
+            'GetInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInvoice,
+                    request_deserializer=tallygate_dot_v1_dot_invoice__pb2.GetInvoiceRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_invoice__pb2.GetInvoiceResponse.SerializeToString,
+            ),
+            'PreviewInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewInvoice,
+                    request_deserializer=tallygate_dot_v1_dot_invoice__pb2.PreviewInvoiceRequest.FromString,
+                    response_serializer=tallygate_dot_v1_dot_invoice__pb2.PreviewInvoiceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1017,6 +1069,87 @@ class AdminService:
             '/tallygate.v1.AdminService/ReopenPeriod',
             tallygate_dot_v1_dot_period__pb2.ReopenPeriodRequest.SerializeToString,
             tallygate_dot_v1_dot_period__pb2.ReopenPeriodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInvoices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.AdminService/ListInvoices',
+            tallygate_dot_v1_dot_invoice__pb2.ListInvoicesRequest.SerializeToString,
+            tallygate_dot_v1_dot_invoice__pb2.ListInvoicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.AdminService/GetInvoice',
+            tallygate_dot_v1_dot_invoice__pb2.GetInvoiceRequest.SerializeToString,
+            tallygate_dot_v1_dot_invoice__pb2.GetInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallygate.v1.AdminService/PreviewInvoice',
+            tallygate_dot_v1_dot_invoice__pb2.PreviewInvoiceRequest.SerializeToString,
+            tallygate_dot_v1_dot_invoice__pb2.PreviewInvoiceResponse.FromString,
             options,
             channel_credentials,
             insecure,

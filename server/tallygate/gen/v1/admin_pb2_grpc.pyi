@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from tallygate.gen.v1 import admin_pb2 as _admin_pb2
 from tallygate.gen.v1 import credit_pb2 as _credit_pb2
+from tallygate.gen.v1 import invoice_pb2 as _invoice_pb2
 from tallygate.gen.v1 import meter_usage_pb2 as _meter_usage_pb2
 from tallygate.gen.v1 import period_pb2 as _period_pb2
 import abc as _abc_1
@@ -80,6 +81,12 @@ class AdminServiceStub:
     """Has a period that has ended closed now, and not at the end of its grace."""
     ReopenPeriod: _grpc.UnaryUnaryMultiCallable[_period_pb2.ReopenPeriodRequest, _period_pb2.ReopenPeriodResponse]
     """Opens a closed period again; its next closing is another revision."""
+    ListInvoices: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.ListInvoicesRequest, _invoice_pb2.ListInvoicesResponse]
+    """Lists issued invoices, a page at a time."""
+    GetInvoice: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.GetInvoiceRequest, _invoice_pb2.GetInvoiceResponse]
+    """Reads an issued invoice, and where late usage of its period is billed."""
+    PreviewInvoice: _grpc.UnaryUnaryMultiCallable[_invoice_pb2.PreviewInvoiceRequest, _invoice_pb2.PreviewInvoiceResponse]
+    """Works out what a tenant owes for a billing period as of now."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -130,6 +137,12 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Has a period that has ended closed now, and not at the end of its grace."""
     ReopenPeriod: _aio.UnaryUnaryMultiCallable[_period_pb2.ReopenPeriodRequest, _period_pb2.ReopenPeriodResponse]  # type: ignore[assignment]
     """Opens a closed period again; its next closing is another revision."""
+    ListInvoices: _aio.UnaryUnaryMultiCallable[_invoice_pb2.ListInvoicesRequest, _invoice_pb2.ListInvoicesResponse]  # type: ignore[assignment]
+    """Lists issued invoices, a page at a time."""
+    GetInvoice: _aio.UnaryUnaryMultiCallable[_invoice_pb2.GetInvoiceRequest, _invoice_pb2.GetInvoiceResponse]  # type: ignore[assignment]
+    """Reads an issued invoice, and where late usage of its period is billed."""
+    PreviewInvoice: _aio.UnaryUnaryMultiCallable[_invoice_pb2.PreviewInvoiceRequest, _invoice_pb2.PreviewInvoiceResponse]  # type: ignore[assignment]
+    """Works out what a tenant owes for a billing period as of now."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads and changes the catalog, and reads usage. Served on the control listener only."""
@@ -309,5 +322,29 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_period_pb2.ReopenPeriodResponse, _abc.Awaitable[_period_pb2.ReopenPeriodResponse]]:
         """Opens a closed period again; its next closing is another revision."""
+
+    @_abc_1.abstractmethod
+    def ListInvoices(
+        self,
+        request: _invoice_pb2.ListInvoicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invoice_pb2.ListInvoicesResponse, _abc.Awaitable[_invoice_pb2.ListInvoicesResponse]]:
+        """Lists issued invoices, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def GetInvoice(
+        self,
+        request: _invoice_pb2.GetInvoiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invoice_pb2.GetInvoiceResponse, _abc.Awaitable[_invoice_pb2.GetInvoiceResponse]]:
+        """Reads an issued invoice, and where late usage of its period is billed."""
+
+    @_abc_1.abstractmethod
+    def PreviewInvoice(
+        self,
+        request: _invoice_pb2.PreviewInvoiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invoice_pb2.PreviewInvoiceResponse, _abc.Awaitable[_invoice_pb2.PreviewInvoiceResponse]]:
+        """Works out what a tenant owes for a billing period as of now."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
