@@ -52,6 +52,7 @@ class PostgresBilledUsage:
             self._postgres.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
+            await connection.execute(query("ledger_pin"))
             late = await left_out(connection, tenant_id, asked)
             whole = [each for each in asked if _is_whole(each.selection)]
             found = await _from_rollups(connection, tenant_id, whole, late)

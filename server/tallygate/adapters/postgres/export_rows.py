@@ -34,6 +34,7 @@ class PostgresExportSource:
             self._postgres.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
+            await connection.execute(query("ledger_pin"))
             await connection.execute(query("replay_patience"), str(PATIENCE_S * 1000))
             yield await rows_of(connection, asked)
 
