@@ -29,20 +29,20 @@ from tests.servers import eventually
 
 from .pages import Block, blocks
 
-WIDTH: Final = "150"
+WIDTH: Final = "160"
 SHOWN_S: Final = 120.0
 CALL_TIMEOUT_S: Final = 60.0
 FAKE_COMMAND: Final = COMMAND.with_name("tallygate-fake-stripe")
 YESTERDAY: Final = date(2026, 11, 21)
 DATA, FAKE = "127.0.0.1:50051", "127.0.0.1:12113"
-CHANGES: Final = ("apply", "issue", "--apply", "/v1/", "/_fake/customers")
+CHANGES: Final = ("apply", "issue", "--apply", "send-shadow", "/v1/", "/_fake/customers")
 """What may be done once only; anything else is asked again until it answers as shown."""
 
 _DAY: Final = re.compile(r"\b\d{4}-\d\d-\d\d(?=\b|T)")
 _DATE_COMMAND: Final = re.compile(r"\$\(date -ud (\S+) \+%s\)")
 _MASKS: Final = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z"), "TIME"),
-    (re.compile(r"\b[0-9a-f]{64}\b"), "HASH"),
+    (re.compile(r"\b[0-9a-f]{16,64}\b"), "HASH"),
     (re.compile(r'"created":\d+'), '"created":TIME'),
     (re.compile(r'"timestamp":\d+'), '"timestamp":TIME'),
     (re.compile(r"since_us: \d+"), "since_us: TIME"),
