@@ -19,6 +19,7 @@ MONEY: Final[tuple[Promise, ...]] = (
                 "a_call_that_times_out_bills_once",
                 "a_remembered_error_does_not_stay",
                 "throttling_holds_the_account_back",
+                "throttling_lasts_as_long_as_it_says",
                 "one_bad_event_is_left_with_its_reason",
                 "a_refused_key_pauses_the_sink",
                 "a_key_that_cannot_be_read_pauses_the_sink",
@@ -40,6 +41,36 @@ MONEY: Final[tuple[Promise, ...]] = (
                 "in_doubt_and_too_old",
             ),
             *_of("stripe_sync/test_property", "stripe_ends_with_what_the_ledger_has"),
+        ),
+    ),
+    Promise(
+        "No destination keeps another one waiting",
+        "Whichever of them is slow or fails, webhook or Stripe, the others have all usage, and each "
+        "one's lag is its own; nor does one message or customer keep those after it.",
+        "None is told later than by itself; who was away has all of it, once, after it is back.",
+        (27,),
+        _of(
+            "faults/test_destinations",
+            "one_of_three_is_away",
+            "one_message_holds_back_no_other",
+            "one_customer_holds_back_no_other",
+        ),
+    ),
+    Promise(
+        "An issued invoice stays as it is",
+        "Late usage is on the next invoice at the price of its own time, or on a further revision, "
+        "as its meter says; a replay is on none. What was issued is never edited.",
+        "A further revision only where something has changed.",
+        (28,),
+        (
+            *_of(
+                "faults/test_invoice_late",
+                "late_usage_leaves_the_issued_invoice",
+                "a_replay_bills_nothing_twice",
+                "new_prices_are_of_their_own_time",
+                "nobody_edits_an_issued_invoice",
+            ),
+            *_of("flow/test_retention", "a_duplicate_stays_one"),
         ),
     ),
 )

@@ -21,6 +21,9 @@ _HELD: Final = "contracts/test_reservations"
 _STORIES: Final = "sim/test_stories"
 _STRIPE: Final = "faults/test_stripe"
 _STRIPE_AWAY: Final = "faults/test_stripe_outage"
+_THREE: Final = "faults/test_destinations"
+_CLOSED: Final = "faults/test_period_late"
+_INVOICE: Final = "faults/test_invoice_late"
 
 ROW_PARTS: Final[dict[int, Parts]] = {
     1: (
@@ -180,7 +183,12 @@ ROW_PARTS: Final[dict[int, Parts]] = {
             _of(_STRIPE, "a_failure_bills_once", "a_remembered_error_does_not_stay"),
         ),
         ("timeout", _of(_STRIPE, "a_call_that_times_out_bills_once")),
-        ("429 holds the account back", _of(_STRIPE, "throttling_holds_the_account_back")),
+        (
+            "429 holds the account back, as long as it says",
+            _of(
+                _STRIPE, "throttling_holds_the_account_back", "throttling_lasts_as_long_as_it_says"
+            ),
+        ),
         ("400 on one of a batch", _of(_STRIPE, "one_bad_event_is_left_with_its_reason")),
         ("clocks that differ", _of(_STRIPE, "a_clock_that_is_off_is_told")),
         (
@@ -208,17 +216,32 @@ ROW_PARTS: Final[dict[int, Parts]] = {
             _of(_STRIPE_AWAY, "more_than_stripe_takes", "in_doubt_and_too_old"),
         ),
     ),
+    27: (
+        ("slow or failing", _of(_THREE, "one_of_three_is_away")),
+        ("a lag of its own", _of(_THREE, "one_of_three_is_away")),
+        ("no message before the others", _of(_THREE, "one_message_holds_back_no_other")),
+        ("no customer before the others", _of(_THREE, "one_customer_holds_back_no_other")),
+    ),
     28: (
         (
             "late",
             _of("faults/test_postgres_late", "late_event_changes_its_own_buckets_alone"),
         ),
         ("replay", _of("faults/test_postgres_late", "replay_of_a_past_day_changes_nothing")),
-        ("late for a closed period", _of("faults/test_period_late", "late_events_after_the_close")),
+        ("late for a closed period", _of(_CLOSED, "late_events_after_the_close")),
+        ("waited for", _of(_CLOSED, "what_lies_in_a_stream_holds_a_period")),
+        ("never stored", _of(_CLOSED, "a_number_that_is_nowhere_holds_a_period")),
         (
-            "waited for",
-            _of("faults/test_period_late", "what_lies_in_a_stream_holds_a_period"),
+            "the issued invoice",
+            _of(
+                _INVOICE,
+                "late_usage_leaves_the_issued_invoice",
+                "new_prices_are_of_their_own_time",
+                "nobody_edits_an_issued_invoice",
+            ),
         ),
+        ("billed again by a replay", _of(_INVOICE, "a_replay_bills_nothing_twice")),
+        ("replay of a dropped month", _of("flow/test_retention", "a_duplicate_stays_one")),
     ),
     29: (
         ("garbage", _of("faults/test_hostile", "bytes_without_sense_get_a_mapped_status")),
