@@ -45,8 +45,8 @@ MONEY: Final[tuple[Promise, ...]] = (
     ),
     Promise(
         "No destination keeps another one waiting",
-        "Whichever of them is slow or fails, webhook or Stripe, the others have all usage, and each "
-        "one's lag is its own; nor does one message or customer keep those after it.",
+        "Whichever is slow or fails, webhook or Stripe, the others have all usage, and each one's "
+        "lag is its own; nor does one message or customer keep those after it.",
         "None is told later than by itself; who was away has all of it, once, after it is back.",
         (27,),
         _of(
