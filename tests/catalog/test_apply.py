@@ -16,7 +16,7 @@ from tallygate.domain.errors import (
 )
 from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.window import Period
-from tallygate.flow.apply import Apply, ApplyOptions
+from tallygate.flow.apply import FIRST_BACK_US, Apply, ApplyOptions
 from tallygate.ports import CatalogChange
 from tallygate.testing.catalog import FakeCatalogStore
 from tests.catalog.documents import GOOD, changed
@@ -181,6 +181,20 @@ async def test_nothing_takes_effect_in_the_past(office: Office) -> None:
         with pytest.raises(InvalidField) as raised:
             await office.apply.document(GOOD, options)
         assert raised.value.field == "effective_at"
+
+
+async def test_the_first_version_may_be_older() -> None:
+    """By as much as a new installation may bring along; a second one may not."""
+    office = Office()
+    too_old = ApplyOptions(effective_at_us=NOW - FIRST_BACK_US - 1)
+    with pytest.raises(InvalidField):
+        await office.apply.document(GOOD, too_old)
+    oldest = ApplyOptions(effective_at_us=NOW - FIRST_BACK_US)
+    assert (await office.apply.document(GOOD, oldest)).version == 1
+    assert (await office.store.effective(NOW - FIRST_BACK_US)).version == 1
+    assert (await office.store.effective(NOW - FIRST_BACK_US - 1)).version == 0
+    with pytest.raises(InvalidField):
+        await office.apply.document(changed("limit: 5_000", "limit: 6_000"), oldest)
 
 
 async def test_nothing_overtakes_a_version_that_waits(office: Office) -> None:

@@ -165,9 +165,8 @@ class Walk:
 
     def check(self, step: Step, found: str) -> None:
         """Hold what was printed against what is shown."""
-        if fits(self.here(step.shown), found):
-            return
-        assert alike(self.here(step.shown)) == alike(found), (self.page, step.line, step.command)
+        place = f"{self.page}, block of line {step.line}: {step.command}"
+        assert fits(self.here(step.shown), found), f"{place}\nprinted\n{found}"
 
     async def _once(self, words: list[str]) -> tuple[int, str]:
         match words:

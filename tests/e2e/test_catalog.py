@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tallygate.gen.v1 import quota_pb2
 from tests.e2e import catalogs
 from tests.e2e.calls import CALL_TIMEOUT_S, Ledger, consume, quota
 from tests.e2e.processes import Finished, Server, Site, rows_of, site, tallygate
-from tests.servers import eventually
+from tests.servers import connection, eventually
 
 TAKEN_OVER_S = 1.0
 """What is promised of a change to be in use, counted from the end of the command."""
@@ -100,6 +101,27 @@ async def test_change_is_taken_over_within_a_second(parts: Parts) -> None:
     same = await parts.apply(catalogs.limited(5))
     assert not same.json().get("changes")
     assert rows_of(same, "catalog")[0]["version"] == newer
+
+
+async def test_a_time_to_take_effect_is_told(parts: Parts, postgres_dsn: str) -> None:
+    """A first catalog may be older, another one later; what is no time, or too old, is refused."""
+    old, new = datetime.now(UTC) - timedelta(days=30), datetime.now(UTC) + timedelta(days=30)
+    unread = await parts.apply(catalogs.OPEN, "--effective-at", "tomorrow")
+    assert (unread.code, "--effective-at" in unread.err) == (1, True)
+    for at in (old, new):
+        applied = await parts.apply(
+            catalogs.limited(at.month + 1), "--effective-at", at.isoformat(timespec="seconds")
+        )
+        assert applied.code == 0, applied.err
+    late = await parts.apply(catalogs.OPEN, "--effective-at", old.isoformat(timespec="seconds"))
+    assert (late.code, "must not be in the past" in late.err) == (1, True), late.err
+    async with connection(postgres_dsn) as admin:
+        rows = await admin.fetch(
+            "select effective_at from tallygate.catalog_version order by version"
+        )
+    assert [row["effective_at"] for row in rows] == [
+        each.replace(microsecond=0) for each in (old, new)
+    ]
 
 
 async def test_separate_processes_make_one_chain(parts: Parts, postgres_dsn: str) -> None:
