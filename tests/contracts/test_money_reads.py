@@ -270,3 +270,9 @@ async def test_what_is_billed_elsewhere_is_no_part_of_an_invoice(subject: Subjec
     assert await subject.books.write(Issuing(made, "", ""), 0)
     (found,) = await subject.reads.invoiced([asked], [])
     assert (int(found.units), found.late, found.aside) == (3, 0, 0)
+    # Nor is it where no price is for all of the meter.
+    short = replace(own, segment=Window(PERIOD.start_us, NOON_US + HOUR_US))
+    again = Issuing(replace(made, lines=(short, other)), "", "")
+    assert await subject.books.write(again, await subject.books.newest(ACME))
+    (found,) = await subject.reads.invoiced([asked], [])
+    assert (int(found.units), found.late, found.aside) == (3, 0, 0)
