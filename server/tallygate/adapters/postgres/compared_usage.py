@@ -54,6 +54,7 @@ class PostgresComparedUsage:
             self._postgres.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
+            await connection.execute(query("ledger_pin"))
             await connection.execute(query("replay_patience"), str(PATIENCE_S * 1000))
             bounds = (asked.from_us, asked.to_us, asked.tenant_id, asked.meter)
             if name == EVENTS:

@@ -107,6 +107,7 @@ class PostgresPeriodFolds:
             self._postgres.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
+            await connection.execute(query("ledger_pin"))
             await connection.execute(query("replay_patience"), str(FOLD_S * 1000))
             yield connection
 

@@ -50,6 +50,7 @@ class PostgresUsageReplay:
             self._postgres.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
+            await connection.execute(query("ledger_pin"))
             await connection.execute(query("replay_patience"), str(PATIENCE_S * 1000))
             # What was accepted then may have been used as much earlier as meters take it late.
             from_us = None if asked.from_us is None else asked.from_us - LATE_HORIZON_US
@@ -79,6 +80,7 @@ class PostgresMeterEvents:
             self._postgres.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
+            await connection.execute(query("ledger_pin"))
             asked = (tenant_id, meter, window.start_us, window.end_us)
             await refuse_archived(connection, *asked, field="from")
             cursor = await connection.cursor(query("usage_events"), *asked)
