@@ -237,7 +237,7 @@ select
     tallygate.microseconds(gap.window_end) as end_us,
     gap.quantity,
     gap.intended,
-    -- Intents of a window have one numbering, whatever they are of: its gaps come one after another.
+    -- Intents of a window have one numbering, whatever they are of: gaps come one after another.
     coalesce(numbered.seq, 0) - 1 + row_number() over (
         partition by gap.tenant_id, gap.dimensions, gap.window_start, gap.window_end
         order by gap.closed_start
