@@ -54,7 +54,10 @@ class BilledUsage(Protocol):
         ...
 
     async def meters(self, tenant_id: TenantId, window: Window) -> Sequence[MeterName]:
-        """Return the meters with usage in the minutes of a stretch, by name."""
+        """Return the meters with usage in the minutes of a stretch, by name.
+
+        Usage that came late and is billed by periods that begin after it is none of it.
+        """
         ...
 
 

@@ -54,13 +54,17 @@ class FakeBilledUsage:
         ]
 
     async def meters(self, tenant_id: TenantId, window: Window) -> list[MeterName]:
-        """Return the meters with usage in the minutes of a stretch, by name."""
+        """Return the meters with usage in the minutes of a stretch, by name. See the port."""
         within = whole_minutes(window)
+        everything = Selection(MeterName(""), Aggregation.SUM)
+        asked = UsageAsked(0, everything, within, within.start_us)
         return sorted(
             {
                 event.meter
                 for event in self.stored
-                if event.tenant_id == tenant_id and within.holds(event.event_time_us)
+                if event.tenant_id == tenant_id
+                and within.holds(event.event_time_us)
+                and self.late.keeps(event, asked)
             }
         )
 

@@ -60,8 +60,9 @@ class PostgresBilledUsage:
         return found
 
     async def meters(self, tenant_id: TenantId, window: Window) -> list[MeterName]:
-        """Return the meters with usage in the minutes of a stretch, by name."""
-        pieces = cover(whole_minutes(window))
+        """Return the meters with usage in the minutes of a stretch, by name. See the port."""
+        within = whole_minutes(window)
+        pieces = cover(within)
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
                 query("billed_meters"),
@@ -69,6 +70,7 @@ class PostgresBilledUsage:
                 [piece.level.value for piece in pieces],
                 [piece.window.start_us for piece in pieces],
                 [piece.window.end_us for piece in pieces],
+                *(within.start_us, within.end_us),
             )
         return [MeterName(row["meter"]) for row in rows]
 
