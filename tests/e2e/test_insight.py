@@ -40,6 +40,7 @@ destinations:
     secret: {env: HOOK_SECRET}
 """
 SETTLE_S = 60.0
+DAILY_ACCURACY = r'tallygate_reconcile_accuracy_ratio\{kind="daily"\}'
 
 
 @pytest.fixture
@@ -174,10 +175,10 @@ async def test_control_reconciles_by_itself(
         other = await place.start("control", postgres_dsn=as_control)
 
         async def told() -> bool:
-            return await other.metric("tallygate_reconcile_accuracy_ratio") > 0
+            return await other.metric(DAILY_ACCURACY) > 0
 
         await eventually(told, SETTLE_S, what="a reconciliation")
-        assert await other.metric("tallygate_reconcile_accuracy_ratio") == 0.5
+        assert await other.metric(DAILY_ACCURACY) == 0.5
 
         async def looked() -> bool:
             return await other.metric("tallygate_anomaly_series") == 2

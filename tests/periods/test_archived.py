@@ -128,7 +128,7 @@ async def test_invoices_refuse_what_only_events_tell(world: PeriodWorld, parts: 
         # A level of before would be missing.
         UsageAsked(0, levels, Window(MARCH, APRIL)),
     ):
-        with pytest.raises(EventsArchived, match="2024-02 in|in an archive alone") as refused:
+        with pytest.raises(EventsArchived, match="2024-02 in") as refused:
             await usage.billed(ACME, [asked])
         assert refused.value.field == "period"
     with pytest.raises(EventsArchived):

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from tallygate.adapters.postgres.archived import refuse_archived
+from tallygate.adapters.postgres.archived import archives_of, refuse_archived
 from tallygate.adapters.postgres.group_rollups import shape_from
 from tallygate.adapters.postgres.period_usage import windows_of
 from tallygate.adapters.postgres.pool import Lent
@@ -89,9 +89,10 @@ async def _carried(
     told_apart = {key for key, _ in of.where} <= {*of.series}
     scope = (tenant_id, of.meter, asked.window.start_us)
     if await connection.fetchval(query("billed_levels_archived"), *scope, told_apart):
-        raise EventsArchived(
-            f"a level of {of.meter} from before is in an archive alone", field="period"
-        )
+        bounds = (tenant_id, of.meter, None, asked.window.start_us)
+        files = ", ".join(await archives_of(connection, *bounds))
+        message = f"levels of {of.meter} from before are in archives alone: {files}"
+        raise EventsArchived(message, field="period")
     rows = await connection.fetch(
         query("billed_levels"),
         *(tenant_id, of.meter, asked.window.start_us, where_of(of)),

@@ -1,5 +1,5 @@
 -- Read which meters of $1 have rollups in some stretches, each by days, hours or minutes, from $5
--- to $6 in all. One whose usage is all billed by later periods, or awaits a revision, has none here.
+-- to $6 in all. One whose usage is all billed by later periods, or awaits a revision, has none.
 select distinct used.meter
 from unnest($2::text[], $3::bigint[], $4::bigint[]) as asked (level, from_us, to_us)
 cross join lateral (
