@@ -193,6 +193,7 @@ async def test_control_reconciles_by_itself(
         "drift": 1,
         "in_flight": 0,
         "late": 0,
+        "archived": 0,
         "unknown": 0,
     }
     async with connection(postgres_dsn) as admin:
