@@ -267,13 +267,25 @@ async def test_an_open_period_keeps_its_month(parts: Parts) -> None:
     await parts.archived()
     facts = next(each.facts for each in await plan(parts.parts))
     await parts.execute(
-        "create table if not exists tallygate.billing_period"
-        " (tenant_id text, start_at timestamptz, end_at timestamptz, state text,"
-        " due_at timestamptz, created_at timestamptz);"
         "insert into tallygate.billing_period"
         " (tenant_id, start_at, end_at, state, due_at, created_at)"
         " values ('acme', '2024-01-15', '2024-02-01', 'grace', now(), now()),"
         " ('acme', '2024-02-01', '2024-03-01', 'closed', now(), now())"
+    )
+    assert (await parts.verdicts())["2024-01"] is Verdict.OPEN
+    assert (await parts.verdicts())["2024-02"] is Verdict.DROP
+    with pytest.raises(NotDropped):
+        await parts.store.drop(facts, 14, "ada")
+
+
+async def test_a_held_invoice_keeps_its_month(parts: Parts) -> None:
+    """What an invoice is still to be made of stays; one whose turn will come holds nothing."""
+    await parts.archived()
+    facts = next(each.facts for each in await plan(parts.parts))
+    await parts.execute(
+        "insert into tallygate.invoice_due (tenant_id, start_at, end_at, revision, next_at, held)"
+        " values ('acme', '2024-01-15', '2024-02-01', 1, now(), 'exchange_rate'),"
+        " ('acme', '2024-02-01', '2024-03-01', 1, now(), '')"
     )
     assert (await parts.verdicts())["2024-01"] is Verdict.OPEN
     assert (await parts.verdicts())["2024-02"] is Verdict.DROP

@@ -58,3 +58,21 @@ comment on function tallygate.note_invoice_due is
     'Have a period that was closed be invoiced, and those again that bill late usage of it.';
 create trigger invoice_due after insert on tallygate.period_revision
     for each row execute function tallygate.note_invoice_due();
+
+-- A month whose events an invoice that is held will be made of is as one of an open period.
+create or replace function tallygate.unclosed_periods(from_time timestamptz, to_time timestamptz)
+    returns bigint
+    language sql stable
+    set search_path = pg_catalog
+    as $$
+    select (
+        select count(*) from tallygate.billing_period
+        where start_at < to_time and end_at > from_time and state <> 'closed'
+    ) + (
+        select count(*) from tallygate.invoice_due
+        where start_at < to_time and end_at > from_time and held <> ''
+    )
+$$;
+comment on function tallygate.unclosed_periods is
+    'Count the billing periods of any tenant that overlap a time and are not closed, or whose'
+    ' invoice is held.';
