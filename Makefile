@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?=
 # One per core; a file stays with one worker, so that its servers start once.
 WORKERS ?= auto
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 ARGS ?=
 SEEDS ?= 1000
 FIRST ?= 1

@@ -7,6 +7,6 @@ select
     count(*) filter (where intent.sent_as_of < tallygate.instant($1::bigint)) as late
 from tallygate.stripe_send as send
 join tallygate.stripe_intent as intent using (intent_id, destination)
-where state not in ('delivered', 'settled', 'shadow')
+where state not in ('delivered', 'settled', 'shadow') and send.intent_id > 0
 group by destination, state
 order by destination, state
