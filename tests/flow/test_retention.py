@@ -262,30 +262,24 @@ async def test_young_months_stay_whatever_is_asked(parts: Parts) -> None:
         await parts.store.drop(replace(facts, archive_id="none"), 14, "ada")
 
 
-async def test_an_open_period_keeps_its_month(parts: Parts) -> None:
-    """A month of which a billing period is not closed stays, also when it is opened meanwhile."""
+@pytest.mark.parametrize(
+    ("table", "held", "done"),
+    [
+        ("billing_period (due_at, created_at, state", "grace", "closed"),
+        ("invoice_due (next_at, revision, held", "failed", ""),
+    ],
+)
+async def test_what_is_to_be_billed_keeps_its_month(
+    parts: Parts, table: str, held: str, done: str
+) -> None:
+    """A month stays of which a period is not closed or an invoice held, also if only by now."""
     await parts.archived()
     facts = next(each.facts for each in await plan(parts.parts))
+    second = "now()" if "created_at" in table else "1"
     await parts.execute(
-        "insert into tallygate.billing_period"
-        " (tenant_id, start_at, end_at, state, due_at, created_at)"
-        " values ('acme', '2024-01-15', '2024-02-01', 'grace', now(), now()),"
-        " ('acme', '2024-02-01', '2024-03-01', 'closed', now(), now())"
-    )
-    assert (await parts.verdicts())["2024-01"] is Verdict.OPEN
-    assert (await parts.verdicts())["2024-02"] is Verdict.DROP
-    with pytest.raises(NotDropped):
-        await parts.store.drop(facts, 14, "ada")
-
-
-async def test_a_held_invoice_keeps_its_month(parts: Parts) -> None:
-    """What an invoice is still to be made of stays; one whose turn will come holds nothing."""
-    await parts.archived()
-    facts = next(each.facts for each in await plan(parts.parts))
-    await parts.execute(
-        "insert into tallygate.invoice_due (tenant_id, start_at, end_at, revision, next_at, held)"
-        " values ('acme', '2024-01-15', '2024-02-01', 1, now(), 'exchange_rate'),"
-        " ('acme', '2024-02-01', '2024-03-01', 1, now(), '')"
+        f"insert into tallygate.{table}, tenant_id, start_at, end_at)"
+        f" values (now(), {second}, '{held}', 'acme', '2024-01-15', '2024-02-01'),"
+        f" (now(), {second}, '{done}', 'acme', '2024-02-01', '2024-03-01')"
     )
     assert (await parts.verdicts())["2024-01"] is Verdict.OPEN
     assert (await parts.verdicts())["2024-02"] is Verdict.DROP

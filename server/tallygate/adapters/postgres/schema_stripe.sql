@@ -86,8 +86,8 @@ create index stripe_send_due on tallygate.stripe_send
 create index stripe_send_doubt on tallygate.stripe_send
     (destination, customer, meter, due_at, intent_id)
     where state in ('sending', 'ambiguous');
--- The number is always above 0. Claims do not say so, and so cannot take this index: before there are
--- statistics Postgres would, and read the whole backlog for each lane.
+-- The number is always above 0. Claims do not say so, and so cannot take this index: before there
+-- are statistics Postgres would, and read the whole backlog for each lane.
 create index stripe_send_unfinished on tallygate.stripe_send (destination, state)
     where state not in ('delivered', 'settled', 'shadow') and intent_id > 0;
 create index stripe_send_period on tallygate.stripe_send
