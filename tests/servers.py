@@ -40,6 +40,7 @@ UNSYNCED = ("--appendfsync", "no", "--no-appendfsync-on-rewrite", "yes")
 # Where there is room, servers that a whole run shares live in memory: most of what a database of a
 # test's own costs is files made and removed, and nothing of them outlives the run.
 MEMORY = Path("/dev/shm")
+MEMORY_PREFIX = "tallygate-tests-"
 MEMORY_FREE_MIN_BYTES = 2 << 30
 
 CLUSTER_OPTIONS = ("--cluster-enabled", "yes")
@@ -189,7 +190,12 @@ def quick_folder(otherwise: Path) -> Iterator[Path]:
     if free < MEMORY_FREE_MIN_BYTES:
         yield otherwise
         return
-    with tempfile.TemporaryDirectory(prefix="tallygate-tests-", dir=MEMORY) as folder:
+    # A run that was killed has left its own, which would stay in memory.
+    for left in MEMORY.glob(f"{MEMORY_PREFIX}*"):
+        if not Path("/proc", left.name.split("-")[2]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    prefix = f"{MEMORY_PREFIX}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=MEMORY) as folder:
         yield Path(folder)
 
 
