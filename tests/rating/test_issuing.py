@@ -44,8 +44,7 @@ from tallygate.ports.reconcile_invoicing import InvoicedPeriod
 from tallygate.settings import SecretUrl, Settings
 from tallygate.testing.trail import FakeTrailLog
 from tallygate.wiring.invoicing import invoicing_of
-from tallygate.wiring.reconciling import invoicing_of as reconciling_first
-from tallygate.wiring.reconciling import reconciling_of
+from tallygate.wiring.reconciling import around_invoices, reconciling_of
 from tests.periods.world import (
     ACME,
     DECEMBER,
@@ -347,7 +346,7 @@ async def test_control_reconciles_before_it_issues(desk: Desk) -> None:
     """A rollup with a unit too many holds the invoice, naming the step; mended, it is issued."""
     settings = Settings(postgres_dsn=SecretUrl(desk.world.dsn))
     made = reconciling_of(settings, desk.postgres, None, told=False)
-    drifts = ReconciledFirst(reconciling_first(made, SilentInvoicing()))
+    drifts = ReconciledFirst(around_invoices(made, SilentInvoicing()))
     of = InvoicedPeriod(ACME, OCT, 1)
     assert await drifts.drifts(of) == []
     async with connection(desk.world.dsn) as admin:

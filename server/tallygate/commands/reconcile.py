@@ -28,7 +28,7 @@ from tallygate.ports.reconcile import RunPart
 from tallygate.ports.reconcile_invoicing import DueAsked, InvoicedPeriod, Kind
 from tallygate.settings import Settings
 from tallygate.wiring.insight import now_us
-from tallygate.wiring.reconciling import Reconciling, invoicing_of, reconciling
+from tallygate.wiring.reconciling import Reconciling, around_invoices, reconciling
 
 ROWS: Final = 50
 # Of periods that are due around invoices, in one run of the command.
@@ -128,7 +128,9 @@ async def _work(settings: Settings, asked: _Asked, tally: Tally) -> Tally:
             if asked.kind is not None:
                 async for of, results in _due(parts, asked.kind, tenant):
                     if asked.record:
-                        await invoicing_of(parts, SilentInvoicing()).keep(asked.kind, of, results)
+                        await around_invoices(parts, SilentInvoicing()).keep(
+                            asked.kind, of, results
+                        )
                     await add(results)
                 return tally
             recorded = await _begun(parts) if asked.record else None

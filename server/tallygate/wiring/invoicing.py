@@ -25,8 +25,7 @@ from tallygate.ports.billing import ExchangeRates, InvoiceBooks
 from tallygate.settings import Settings
 from tallygate.wiring.auditing import postgres_of
 from tallygate.wiring.host import Host
-from tallygate.wiring.reconciling import REDIS_TIMEOUT_MS, reconciling_of
-from tallygate.wiring.reconciling import invoicing_of as reconciling_first
+from tallygate.wiring.reconciling import REDIS_TIMEOUT_MS, around_invoices, reconciling_of
 
 # A period that is closed by hand is invoiced while somebody waits.
 ISSUE_MS: Final = 1_000
@@ -79,7 +78,7 @@ def start_issuing(host: Host, trail: Trail) -> None:
     if settings.invoice_hold_on_drift:
         client = host.redis(REDIS_TIMEOUT_MS)
         made = reconciling_of(settings, postgres, client, told=False)
-        drifts = ReconciledFirst(reconciling_first(made, host.metrics.insight))
+        drifts = ReconciledFirst(around_invoices(made, host.metrics.insight))
     parts = IssuingParts(
         PostgresInvoiceQueue(postgres),
         *(invoicing_of(postgres), trail, host.clock, drifts, host.metrics.invoices),

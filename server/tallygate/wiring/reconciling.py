@@ -84,7 +84,7 @@ def start_reconciling(host: Host) -> None:
     parts = DailyParts(made.reconcile, made.reads, made.store, host.clock, host.metrics.insight)
     pace = LoopOptions(idle_ms=RECONCILE_MS)
     host.spawn(Loop("reconcile", DailyReconcile(parts), host.clock, host.observer, pace))
-    invoicing = invoicing_of(made, host.metrics.insight)
+    invoicing = around_invoices(made, host.metrics.insight)
     host.spawn(Loop("reconcile_invoicing", invoicing, host.clock, host.observer, pace))
 
 
@@ -131,7 +131,7 @@ def reconciling_of(
     )
 
 
-def invoicing_of(made: Reconciling, observer: InvoicingObserver) -> InvoicingReconcile:
+def around_invoices(made: Reconciling, observer: InvoicingObserver) -> InvoicingReconcile:
     """Return what reconciles periods before they are invoiced, and invoices."""
     return InvoicingReconcile(
         InvoicingParts(made.reconcile, made.store, made.invoicing, SystemClock(), observer)
