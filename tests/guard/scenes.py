@@ -20,7 +20,7 @@ from tallygate.adapters.journal.files import DiskFile, DiskFiles
 from tallygate.adapters.journal.journal import JournalOptions, open_journal
 from tallygate.adapters.postgres.migrate import migrate
 from tallygate.gen.v1 import event_pb2, quota_pb2, usage_pb2
-from tallygate.settings import SecretUrl
+from tallygate.settings_types import SecretUrl
 from tallygate.wiring.ingesting import start_ingest
 from tests.guard.front import PATIENCE_S
 from tests.guard.world import Served, StillHost, served, settings_for

@@ -22,7 +22,8 @@ from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.api.ops_pages import Readiness
 from tallygate.flow.lease import Leases
 from tallygate.flow.loop import Loop
-from tallygate.settings import SecretUrl, Settings
+from tallygate.settings import Settings
+from tallygate.settings_types import SecretUrl
 from tallygate.wiring import journaling, serving
 from tallygate.wiring.host import Host, Running
 from tests.guard.front import Front

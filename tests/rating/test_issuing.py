@@ -41,7 +41,8 @@ from tallygate.ports.billing import Issuing, StoredInvoice
 from tallygate.ports.invoice_due import Withheld
 from tallygate.ports.period import PeriodAsked
 from tallygate.ports.reconcile_invoicing import InvoicedPeriod
-from tallygate.settings import SecretUrl, Settings
+from tallygate.settings import Settings
+from tallygate.settings_types import SecretUrl
 from tallygate.testing.trail import FakeTrailLog
 from tallygate.wiring.invoicing import invoicing_of
 from tallygate.wiring.reconciling import around_invoices, reconciling_of

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tallygate.settings import SecretUrl, Settings, redact_url
+from tallygate.settings import Settings
+from tallygate.settings_types import SecretUrl, redact_url
 
 
 def test_defaults_are_valid() -> None:

@@ -15,7 +15,7 @@ PIN = re.compile(
 )
 # What requirements.lock is for: the service, its exports and Stripe, its embedded servers and
 # native transport, the tools.
-LOCKED_EXTRAS = ("archive", "embedded", "native", "stripe")
+LOCKED_EXTRAS = ("archive", "embedded", "native", "otel", "stripe")
 LOCKED_GROUPS = ("dev",)
 # What bench/requirements.lock is for: drawing what a benchmark found.
 BENCH_GROUPS = ("bench",)

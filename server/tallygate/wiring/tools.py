@@ -30,7 +30,8 @@ from tallygate.adapters.redis.posture import read_posture
 from tallygate.domain.errors import CatalogInvalid, Fault
 from tallygate.flow.remake import KeepRollups
 from tallygate.ports import ParsedCatalog
-from tallygate.settings import SecretUrl, Settings
+from tallygate.settings import Settings
+from tallygate.settings_types import SecretUrl
 
 __all__ = [
     "BANNER",
