@@ -51,6 +51,7 @@ RULES: Final[Mapping[str, Rule]] = {
             "tallygate_catalog_reads_waiting",
             "tallygate_process_up",
             "tallygate_processes_handing_in",
+            "tallygate_span_queue_depth",
         ),
         Rule.SUM,
     ),
