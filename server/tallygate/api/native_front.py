@@ -57,9 +57,9 @@ class FrontOptions:
 
     methods: Sequence[Method]
     message_bytes_max: int
-    # Whether the front is ours, with all that `PatchedFront` has, and lets a pushback through.
+    # Whether the front is ours, with all that `PatchedFront` has, and lets a pushback through ...
     patched: bool
-    # Whether calls of methods that take batches come without metadata.
+    # ... and gives calls of methods that take batches without metadata.
     bare: bool
 
 
