@@ -1,11 +1,12 @@
 """Exemplars: a bucket of the calls' duration names a trace, in OpenMetrics and nowhere else."""
 
 import math
+from collections.abc import Iterable
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.openmetrics.exposition import generate_latest as as_open_metrics
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.openmetrics import exposition, parser
 from prometheus_client.parser import text_string_to_metric_families as plain
 from prometheus_client.samples import Exemplar, Sample
 
@@ -19,6 +20,18 @@ from tallygate.api.ops_pages import Pages, Readiness
 FIRST, SECOND = "1" * 32, "2" * 32
 NAME = "tallygate_rpc_duration_seconds"
 METHOD = "tallygate.v1.QuotaService/CheckAndConsume"
+
+
+def open_metrics(text: str) -> Iterable[Metric]:
+    """Return the families of a page, by the strict parser."""
+    read: Any = parser.text_string_to_metric_families
+    return cast(Iterable[Metric], read(text))
+
+
+def as_open_metrics(registry: CollectorRegistry) -> bytes:
+    """Return a page."""
+    write: Any = exposition.generate_latest
+    return cast(bytes, write(registry))
 
 
 def counted(*calls: tuple[float, str]) -> Metrics:
