@@ -251,6 +251,60 @@ async def test_calls_of_several_traces_share_work(
     assert all(len(span.links) < LINKS_MAX for span in collector.spans)
 
 
+async def test_each_step_goes_with_its_own_call(
+    tmp_path: Path, redis_url: str, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit's events are of the commit, a refund's of the refund, not of what came before.
+
+    A retry from another trace is the same call: it is answered as the first, and moves nothing.
+    """
+
+    def within(trace: int) -> dict[str, Any]:
+        return {"metadata": (("traceparent", f"00-{trace:032x}-{CALLER}-01"),)}
+
+    on = {"tracing": "otlp", "tracing_ratio": 0}
+    async with world(tmp_path, redis_url, postgres_dsn, monkeypatch, **on) as it:
+        async with channel(it.process.grpc_addresses[0]) as opened:
+            stub = quota_pb2_grpc.QuotaServiceStub(opened)
+            one = [quota_pb2.Item(meter="requests", amount=2)]
+            asked = quota_pb2.CheckAndConsumeRequest(
+                tenant_id="acme", operation_id="again", items=one
+            )
+            first = await stub.CheckAndConsume(asked, **within(1))
+            second = await stub.CheckAndConsume(asked, **within(2))
+            assert (first.replayed, second.replayed) == (False, True)
+            held = await stub.Reserve(
+                quota_pb2.ReserveRequest(tenant_id="acme", operation_id="held", items=one),
+                **within(3),
+            )
+            commit = quota_pb2.CommitRequest(
+                tenant_id="acme",
+                operation_id="kept",
+                reservation_id=held.reservation_id,
+                amounts=[1],
+            )
+            await stub.Commit(commit, **within(4))
+            back = quota_pb2.RefundRequest(
+                tenant_id="acme", event_id="again:0", operation_id="back"
+            )
+            await stub.Refund(back, **within(5))
+
+        async def places() -> dict[str, int]:
+            async with connection(it.dsn) as admin:
+                rows = await admin.fetch(
+                    "select event_id, trace_context from tallygate.event_trace"
+                )
+            found = {row["event_id"]: int(trace_id(row["trace_context"]), 16) for row in rows}
+            return found if len(found) == 3 else {}
+
+        found = await eventually(places, WAIT_S, what="three traced events")
+        assert (found.pop("again:0"), found.pop("back:0")) == (1, 5)
+        assert [*found.values()] == [4]
+        collector = it.collector
+    calls = {int(each.trace_id.hex(), 16) for each in collector.spans}
+    assert calls == {1, 2, 3, 4, 5}
+
+
 async def test_off_leaves_nothing_anywhere(
     tmp_path: Path, redis_url: str, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ Refuses to know: what was asked, and what is said of it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from tallygate.domain.catalog import Catalog, Tenant
@@ -191,7 +191,8 @@ class Decide:
             assert isinstance(draft, Draft)
             try:
                 operation = self.drafter.bound(draft, now_us, expires_at)
-                operation = self.drafter.traced(operation)
+                if self._parts.trace is not None and not operation.trace:
+                    operation = replace(operation, trace=self._parts.trace(operation.tenant_id))
                 operations.append((place, operation))
                 asked.append(Asked(operation, draft.catalog, draft.lineage, draft.undurable))
             except TallygateError as error:

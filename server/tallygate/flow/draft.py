@@ -98,12 +98,6 @@ class Drafter:
         self._shards = shards
         self._trace = trace
 
-    def traced(self, operation: Operation) -> Operation:
-        """Return the operation with the place in a trace that its call works for, if any."""
-        if self._trace is None or operation.trace:
-            return operation
-        return replace(operation, trace=self._trace(operation.tenant_id))
-
     def bound(self, draft: Draft, now_us: int, expires_at: float) -> Operation:
         """Return the draft's operation with the charges around `now_us`.
 

@@ -25,8 +25,10 @@ from tallygate.settings import Settings
 TENANT: Final = "tallygate.tenant.hash"
 TENANT_DIGITS: Final = 16
 KEY_BYTES_MIN: Final = 16
-# Of the grace, what is kept for spans where everything before has taken its time.
+# Of the grace, what spans have where everything before has taken its time ...
 FLUSH_MIN_S: Final = 1.0
+# ... and what they have at most: a collector that is away must not keep a process from ending.
+FLUSH_MAX_S: Final = 5.0
 
 
 class TracingMissing(TallygateError):
@@ -74,7 +76,7 @@ def open_tracing(settings: Settings, metrics: TracingMetrics, instance: str) -> 
     metrics.show(lambda: queue.depth)
 
     async def close(grace_s: float) -> None:
-        await asyncio.to_thread(queue.close, max(FLUSH_MIN_S, grace_s))
+        await asyncio.to_thread(queue.close, min(max(FLUSH_MIN_S, grace_s), FLUSH_MAX_S))
 
     tracer = OtelTracer(
         tracer_of(queue, instance, metadata.version("tallygate")),
