@@ -29,6 +29,7 @@ from tallygate.adapters.prometheus.periods import PeriodMetrics
 from tallygate.adapters.prometheus.rebuild import RebuildMetrics
 from tallygate.adapters.prometheus.stripe import StripeMetrics
 from tallygate.adapters.prometheus.timings import Timings
+from tallygate.adapters.prometheus.tracing import TracingMetrics
 from tallygate.adapters.prometheus.trail import TrailMetrics
 
 RPC_BUCKETS_S = (
@@ -108,6 +109,7 @@ class Metrics:
         self.completeness = CompletenessMetrics(registry)
         self.rebuild = RebuildMetrics(registry)
         self.trail = TrailMetrics(registry)
+        self.tracing = TracingMetrics(registry)
         self.insight = InsightMetrics(registry)
         self.stripe = StripeMetrics(registry)
         self.periods = PeriodMetrics(registry)
