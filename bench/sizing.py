@@ -96,7 +96,11 @@ async def journal(folder: Path, events: int) -> float:
             if number % 1_000 == 0:
                 assert await kept.reached(mark, SYNC_S, synced=True)
         assert await kept.reached(mark, SYNC_S, synced=True)
-        return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file()) / events
+    return _size(folder) / events
+
+
+def _size(folder: Path) -> int:
+    return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
 
 
 def calls() -> dict[str, float]:

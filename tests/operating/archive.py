@@ -39,7 +39,7 @@ class Archive:
         """Receive a server's log from now on, and take a base backup of it."""
         where = ("--host", socket_folder(server.dsn), "--username", "postgres")
         # The account that the server runs as, which is to own what is restored.
-        self._owner = Path(socket_folder(server.dsn)).stat()
+        self._owner = await asyncio.to_thread(os.stat, socket_folder(server.dsn))
         log = self.folder / "wal"
         log.mkdir(parents=True)
         await tool("pg_receivewal", *where, "--slot", SLOT, "--create-slot")
@@ -109,4 +109,4 @@ class Archive:
 
 def fetching(log: Path) -> str:
     """Return the restore command: a segment, or the one that was being written."""
-    return f'cp "{log}/%f" "%p" 2>/dev/null || cp "{log}/%f{PARTIAL}" "%p"'
+    return f"cp {log}/%f %p || cp {log}/%f{PARTIAL} %p"

@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol
 
 import yaml
 
-from tallygate.testing.webhook import WebhookReceiver
 from tallygate_fake_stripe import Behaviour, FakeStripe, UnknownCustomer
 from tests.chaos.callers import METER
 from tests.chaos.fleet import Worker

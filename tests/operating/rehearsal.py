@@ -41,7 +41,7 @@ class Rehearsed:
             f"{self.left} events are missing in the end": self.left,
             f"{self.odd} events are of nobody, or other than they were accepted": self.odd,
             f"limits are passed by {self.passed} units": self.passed > self.lost,
-            f"verify says: {self.verify}": self.verify != EQUAL,
+            f"verify says: {self.verify}": not self.verify.startswith(EQUAL),
         }
         return [f"{self.disaster.name}: {text}" for text, so in found.items() if so]
 
@@ -67,10 +67,18 @@ def line(result: Rehearsed) -> str:
 HEAD: Final = """\
 # The last rehearsal
 
-Each disaster of [disaster recovery](disaster-recovery.md) on real processes, under load, cured by the steps of that
-page, then held against the callers' own books. Made by `make rehearse`; do not edit.
+Each disaster of [disaster recovery](disaster-recovery.md) on real processes, under load, cured by
+the steps of that page, then held against the callers' own books. Made by `make rehearse`; do not
+edit.
 
 """
+
+
+NOTE: Final = """\
+*Lost* are events that a caller was told were accepted, and that the ledger lacked once all else
+had been drained. *Waited* is from a call's first try to its answer, over all retries. Times are
+from the loss on, and are those of a small ledger on a busy machine: the copy of the base backup and
+the log's replay grow with the ledger."""
 
 
 def page(plan: Plan, results: Sequence[Rehearsed]) -> str:
@@ -96,9 +104,7 @@ def page(plan: Plan, results: Sequence[Rehearsed]) -> str:
             [_row(each) for each in results],
         ),
         "",
-        "*Lost* are events that a caller was told were accepted, and that the ledger lacked once all else had been",
-        "drained. *Waited* is from a call's first try to its answer, over all retries. Times are from the loss on, and",
-        "are those of a small ledger: the base backup's copy and the log's replay grow with it.",
+        NOTE,
         "",
         "## Steps",
         "",

@@ -46,30 +46,9 @@ async def rehearse(at: Scene, disaster: Disaster) -> Rehearsed:
         if disaster.tell is not None:
             await disaster.tell(at, {name: books.accepted[name] for name in lost})
     left, result.odd = await compared(at)
-    if left:
-        import pathlib
-
-        async with connection(at.place.ground.near_dsn) as o:
-            print(await o.fetch("select reason, count(*) from tallygate.dead_letter group by 1"))
-            print([dict(r) for r in await o.fetch("select * from tallygate.source_progress")][:6])
-            print([dict(r) for r in await o.fetch("select * from tallygate.counter_epoch")][:6])
-        for w in at.workers("serve"):
-            _, t = await w.page("/metrics")
-            print(
-                "\n".join(
-                    l
-                    for l in t.splitlines()
-                    if ("journal" in l or "decisions_total" in l or "degraded" in l)
-                    and not l.startswith("#")
-                    and "bucket" not in l
-                )
-            )
-        for w in at.workers("ingest", "serve"):
-            print(w.name, "\n".join(w.log.read_text().splitlines()[-12:]))
-        print([(n, books.accepted[n]) for n in left[:5]], at.struck_us)
     result.left = len(left)
     result.passed = passed(books)
-    result.verify = await verified(at)
+    result.verify = await verified(at, result.lost)
     result.steps = [*at.done]
     return result
 
@@ -96,13 +75,20 @@ def passed(books: Books) -> int:
     )
 
 
-async def verified(at: Scene) -> str:
-    """Return what `tallygate verify` says: equal, or its first findings."""
+async def verified(at: Scene, lost: int) -> str:
+    """Return what `tallygate verify` says: equal, or its first findings.
+
+    Events that were told again have new numbers, and the old ones are still missing: exactly those.
+    """
     finished = await at.command("verify", "--json", codes=(0, 1))
     if finished.code == 0:
         return EQUAL
     sheets = finished.json()
-    found = [" ".join(map(str, each.values())) for each in sheets.get("differences", [])]
+    rows = sheets.get("differences", [])
+    numbers = sum(each["expected"] - each["found"] for each in rows)
+    if {each["check"] for each in rows} == {"completeness"} and numbers == lost:
+        return f"{EQUAL}, but for {lost:,} old numbers"
+    found = [" ".join(map(str, each.values())) for each in rows]
     found += [f"not verified: {each['what']}" for each in sheets.get("not verified", [])]
     return "; ".join(found[:5])
 
@@ -124,7 +110,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.operating.rehearse", description=__doc__)
     parser.add_argument("--only", action="append", choices=[each.name for each in DISASTERS])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--per-s", type=float, default=300.0)
+    parser.add_argument("--per-s", type=float, default=200.0)
     parser.add_argument("--keep", action="store_true", help=f"write {PAGE.name}")
     given = parser.parse_args()
     chosen = [each for each in DISASTERS if not given.only or each.name in given.only]

@@ -34,8 +34,8 @@ BACK_ROLES: Final = ("control", "ingest", "relay")
 MORE: Final = 300
 """Events before, during and after a disaster: enough that some are always under way."""
 
-PATIENCE_S: Final = 180.0
-DRAIN_S: Final = 180.0
+PATIENCE_S: Final = 400.0
+DRAIN_S: Final = 400.0
 NEWEST: Final = "select max(tallygate.microseconds(received_at)) from tallygate.usage_event"
 
 
@@ -88,7 +88,7 @@ class Scene:
 
         await eventually(accepted, PATIENCE_S, what=f"{events} more events")
 
-    async def fetch(self, query: str, *arguments: object) -> Any:  # noqa: ANN401 - as asyncpg has it
+    async def fetch(self, query: str, *arguments: object) -> Any:
         """Return one value of the ledger, None while it cannot be asked."""
         try:
             async with connection(self.place.ground.near_dsn) as opened:
