@@ -11,7 +11,7 @@ from typing import Final
 from tests.chaos.installation import document
 from tests.e2e import catalogs
 from tests.operating.load import Sold, hand_in
-from tests.operating.scene import BACK_ROLES, MORE, Scene
+from tests.operating.scene import BACK_ROLES, MORE, PATIENCE_S, Scene
 from tests.servers import connection, eventually
 
 POINT: Final = "before_the_deploy"
@@ -78,7 +78,7 @@ async def deploy_that_destroys(at: Scene) -> None:
         async def gone_on() -> bool:
             return bool(await admin.fetchval(STORED) > stored + MORE)
 
-        await eventually(gone_on, what="usage after the restore point")
+        await eventually(gone_on, PATIENCE_S, what="usage after the restore point")
         await at.stop(*BACK_ROLES)
         at.struck()
         await admin.execute("drop schema tallygate cascade")
@@ -122,7 +122,7 @@ async def catalog(at: Scene) -> None:
     def hurts() -> bool:
         return books.refused > refused + MORE
 
-    await eventually(hurts, what="calls that are refused by mistake")
+    await eventually(hurts, PATIENCE_S, what="calls that are refused by mistake")
     async with at.step("apply the catalog before it"):
         await at.command("apply", "-f", catalogs.write(folder, text), *to)
 
@@ -145,6 +145,10 @@ async def tell(at: Scene, events: Mapping[str, Sold]) -> None:
     """Hand in what the ledger lacks, under the ids that it had."""
     async with at.step("hand in again what callers have on their books"):
         await hand_in(at.load.lines[0], events)
+        await at.drain()
+    async with at.step("settle the numbers that they had"):
+        reason = ("--reason", "handed in again from the callers' books")
+        await at.command("completeness", "settle", *reason, "--apply")
         await at.drain()
 
 

@@ -179,8 +179,8 @@ GAMES: Final = (
     ),
     Game(
         "stripe",
-        do="have Stripe refuse a customer's usage: delete the customer, in a sandbox",
-        undo="mend the customer, then `tallygate stripe retry`",
+        do="give a tenant a `stripe_customer_id` that Stripe does not know, in a sandbox",
+        undo="have Stripe know the customer, then `tallygate stripe retry`",
         alert="Stripe refuses usage",
         look="docs/stripe.md",
         sign=Sign(
@@ -193,3 +193,18 @@ GAMES: Final = (
         ),
     ),
 )
+
+
+def table() -> list[str]:
+    """Return the page's table."""
+    rows = []
+    for each in GAMES:
+        page = each.look.removeprefix("docs/")
+        link = f"[{page}](../{page})"
+        rows.append((f"`{each.name}`", each.do, each.sign.says, each.alert, link, each.well.says))
+    columns = ("fault", "done", "seen by", "rings", "read", "over when")
+    return [
+        f"| {' | '.join(columns)} |",
+        f"|{'---|' * len(columns)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]

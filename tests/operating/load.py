@@ -35,6 +35,7 @@ ANSWER_S: Final = 300.0
 LOST_CODES: Final = frozenset(code.value[0] for code in LOST)
 
 Request = quota_pb2.CheckAndConsumeRequest | usage_pb2.RecordUsageRequest
+Result = quota_pb2.BatchCheckAndConsumeResult | usage_pb2.BatchRecordUsageResult
 Reply = quota_pb2.BatchCheckAndConsumeResponse | usage_pb2.BatchRecordUsageResponse
 
 
@@ -101,6 +102,11 @@ class Load:
             await asyncio.sleep(max(0.0, due - loop.time()))
         await asyncio.gather(*self._tasks)
 
+    def give_up(self) -> None:
+        """Ask for nothing any more."""
+        for task in self._tasks:
+            task.cancel()
+
     def _drawn(self, chance: random.Random) -> list[Request]:
         asks = chance.random() < 0.5
         drawn: list[Request] = []
@@ -139,7 +145,8 @@ class Load:
             self.books.unanswered[error.code().name] += len(asked)
             return [*asked]
         again: list[Request] = []
-        for request, result in zip(asked, reply.results, strict=True):
+        results: list[Result] = [*reply.results]
+        for request, result in zip(asked, results, strict=True):
             if result.HasField("error"):
                 assert result.error.code in LOST_CODES, result.error
                 self.books.unanswered["UNAVAILABLE"] += 1
@@ -188,6 +195,7 @@ async def loaded(load: Load) -> AsyncIterator[Books]:
             await running
     finally:
         running.cancel()
+        load.give_up()
 
 
 async def hand_in(line: Line, events: Mapping[str, Sold]) -> None:

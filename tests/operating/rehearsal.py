@@ -41,7 +41,7 @@ class Rehearsed:
             f"{self.left} events are missing in the end": self.left,
             f"{self.odd} events are of nobody, or other than they were accepted": self.odd,
             f"limits are passed by {self.passed} units": self.passed > self.lost,
-            f"verify says: {self.verify}": not self.verify.startswith(EQUAL),
+            f"verify says: {self.verify}": self.verify != EQUAL,
         }
         return [f"{self.disaster.name}: {text}" for text, so in found.items() if so]
 

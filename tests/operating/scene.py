@@ -36,6 +36,9 @@ MORE: Final = 300
 
 PATIENCE_S: Final = 400.0
 DRAIN_S: Final = 400.0
+PATIENT: Final = {"breaker_hang_ms": 10_000, "redis_timeout_ms": 20_000}
+"""On a machine full of other work a Redis that is there must not be taken for one that is not."""
+
 NEWEST: Final = "select max(tallygate.microseconds(received_at)) from tallygate.usage_event"
 
 
@@ -200,7 +203,7 @@ class Scene:
 @asynccontextmanager
 async def scene(folder: Path, seed: int, per_s: float) -> AsyncIterator[Scene]:
     """Lend an installation that is archived; the load is not on yet."""
-    shape = Shape(relays=1, replica=False, disks=False)
+    shape = Shape(relays=1, replica=False, disks=False, settings={**PATIENT})
     async with installation(folder, shape, seed=seed) as place:
         lines = [await place.line(name) for name in sorted(place.sockets)]
         archive = Archive(folder / "archive-0")

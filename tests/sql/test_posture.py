@@ -1,6 +1,6 @@
 """What a Postgres says of itself, and of its login, to whoever looks for what is wrong."""
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 
@@ -44,21 +44,21 @@ async def test_the_owner_is_told_apart_from_a_role(postgres_dsn: str) -> None:
         assert role in told.roles
 
 
-@pytest.mark.parametrize(
-    ("changed", "check", "state"),
-    [
-        ({}, "postgres rights", "ok"),
-        ({"superuser": True}, "postgres rights", "advised"),
-        ({"may_edit": True}, "postgres rights", "advised"),
-        ({"roles": ()}, "postgres rights", "wrong"),
-        ({"skew_s": 0.7}, "postgres clock", "wrong"),
-        ({"checks": {"confirmed": False}}, "postgres confirmed", "advised"),
-        ({"checks": {"durable": False}}, "postgres durable", "wrong"),
-        ({"checks": {"is_primary": False}}, "postgres is_primary", "wrong"),
-    ],
-)
-def test_each_fault_is_found(changed: dict[str, object], check: str, state: str) -> None:
+FAULTS = [
+    (GOOD, "postgres rights", "ok"),
+    (replace(GOOD, superuser=True), "postgres rights", "advised"),
+    (replace(GOOD, may_edit=True), "postgres rights", "advised"),
+    (replace(GOOD, roles=()), "postgres rights", "wrong"),
+    (replace(GOOD, skew_s=0.7), "postgres clock", "wrong"),
+    (replace(GOOD, checks={"confirmed": False}), "postgres confirmed", "advised"),
+    (replace(GOOD, checks={"durable": False}), "postgres durable", "wrong"),
+    (replace(GOOD, checks={"is_primary": False}), "postgres is_primary", "wrong"),
+]
+
+
+@pytest.mark.parametrize(("facts", "check", "state"), FAULTS)
+def test_each_fault_is_found(facts: PostgresPosture, check: str, state: str) -> None:
     """Each part of a posture has its finding, which says something where it is not well."""
-    findings = {each.check: each for each in of_postgres(dataclasses.replace(GOOD, **changed))}
+    findings = {each.check: each for each in of_postgres(facts)}
     assert findings[check].state == state
     assert findings[check].detail or state == "ok"
