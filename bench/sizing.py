@@ -12,7 +12,7 @@ import json
 import os
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from bench import lag, ledger_cost, redis_cost, scripts
 from bench.needs import OUTAGE_S, RATES, TENANTS, Load, Unit, table
 from tallygate.adapters.journal.files import DiskFiles
 from tallygate.adapters.journal.journal import JournalOptions, open_journal
-from tallygate.commands.output import Sheet, show
+from tallygate.commands.output import Cell, Sheet, show
 from tallygate.domain.ids import SourceId
 from tallygate.ports.journal import Entry, EntryKind
 
@@ -73,13 +73,19 @@ async def ledger(folder: Path, events: int) -> dict[str, float]:
 async def redis() -> dict[str, float]:
     """Return what Redis keeps of a tenant, an operation and a stream's entry."""
     async with redis_cost.server("--appendonly", "no") as costs:
-        rows = dict(await scripts.stored(costs))
+        rows = {str(what): size for what, size in await scripts.stored(costs)}
     return {
-        "redis_tenant": float(rows["a tenant, limits: 2"]),
-        "redis_operation": float(rows["a remembered operation, limits: 2"]),
+        "redis_tenant": _bytes(rows, "a tenant, limits: 2"),
+        "redis_operation": _bytes(rows, "a remembered operation, limits: 2"),
         # Under little load, where each entry is a call's: the most that one takes.
-        "redis_entry": float(rows["an event in the stream, 1 at once"]),
+        "redis_entry": _bytes(rows, "an event in the stream, 1 at once"),
     }
+
+
+def _bytes(rows: Mapping[str, Cell], what: str) -> float:
+    size = rows[what]
+    assert isinstance(size, int)
+    return float(size)
 
 
 async def journal(folder: Path, events: int) -> float:

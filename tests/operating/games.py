@@ -74,7 +74,7 @@ GAMES: Final = (
         "ingest",
         do="end every ingester: scale `ingest` to 0",
         undo="start them again",
-        alert="ingesters down",
+        alert="TallygateRoleMissing",
         look="docs/postgres.md",
         sign=Sign(
             "`ingest` answers no scrape; `tallygate_journal_oldest_seconds` rises on the sidecars",
@@ -86,7 +86,7 @@ GAMES: Final = (
         "serve",
         do="kill a sidecar",
         undo="start it again on its folder",
-        alert="target down",
+        alert="TallygateTargetDown",
         look="docs/journal.md",
         sign=Sign("a `serve` answers no scrape; the others go on deciding", _silent("serve")),
         well=Sign(
@@ -98,7 +98,7 @@ GAMES: Final = (
         "redis",
         do="stop Redis, its data kept",
         undo="start it again",
-        alert="Redis is not asked",
+        alert="TallygateRedisAway",
         look="docs/outages.md",
         sign=Sign(
             "`tallygate_breaker_state` is 2, `tallygate_degraded_decisions_total` rises",
@@ -118,7 +118,7 @@ GAMES: Final = (
         "emptied",
         do="empty Redis: `FLUSHALL`",
         undo="nothing: it mends itself",
-        alert="Redis' epoch has changed",
+        alert="TallygateRedisEpochChanged",
         look="docs/redis-loss.md",
         sign=Sign(
             "`tallygate_redis_epoch_changes_total` rises",
@@ -136,7 +136,7 @@ GAMES: Final = (
         "postgres",
         do="stop Postgres",
         undo="start it again",
-        alert="ingest lags",
+        alert="TallygateIngestLag",
         look="docs/postgres.md",
         sign=Sign(
             "`tallygate_ingest_lag_seconds` rises; decisions go on",
@@ -148,7 +148,7 @@ GAMES: Final = (
         "journal",
         do="fill the disk of a sidecar's folder",
         undo="give the room back",
-        alert="a journal is full or its disk fails",
+        alert="TallygateJournalUnwell",
         look="docs/journal.md",
         sign=Sign(
             "`tallygate_journal_state` is not 0, `tallygate_journal_failures_total` rises",
@@ -160,7 +160,7 @@ GAMES: Final = (
         "destination",
         do="have a webhook's receiver answer 503",
         undo="have it take what comes",
-        alert="the outbox ages",
+        alert="TallygateOutboxAge",
         look="docs/webhooks.md",
         sign=Sign(
             "`tallygate_deliveries_total` rises as `retried`, `tallygate_outbox_age_seconds` too",
@@ -181,7 +181,7 @@ GAMES: Final = (
         "stripe",
         do="give a tenant a `stripe_customer_id` that Stripe does not know, in a sandbox",
         undo="have Stripe know the customer, then `tallygate stripe retry`",
-        alert="Stripe refuses usage",
+        alert="TallygateStripeRejected",
         look="docs/stripe.md",
         sign=Sign(
             "`tallygate_stripe_open` has sends that are `rejected`",

@@ -6,7 +6,7 @@ Refuses to know: how numbers are compared.
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -19,7 +19,7 @@ from tallygate.ports.epochs import Seen
 from tallygate.settings import Settings
 from tallygate.wiring.settling import settling
 
-REASON_LENGTH_MAX = 200
+REASON_LENGTH_MAX: Final = 200
 
 completeness = typer.Typer(no_args_is_help=True, help="Look at lost numbers, and settle them.")
 
@@ -66,7 +66,7 @@ def settle(
         async with settling(settings) as step:
             return await (step.settle() if apply else step.lost())
 
-    request = {"reason": reason, "apply": apply}
+    request: dict[str, str | int | bool | None] = {"reason": reason, "apply": apply}
     found = run_audited(settings, "completeness settle", work(), request=request)
     _show(found, as_json=as_json)
     if found and not apply:

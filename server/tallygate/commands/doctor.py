@@ -4,12 +4,12 @@ Guarantees: it changes nothing, waits for nothing longer than a few seconds, and
 Refuses to know: how to mend things; the detail says what to look at.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tallygate.commands.doctor_depth import SKEW_MAX_S, Finding, deeper
 from tallygate.domain.errors import CatalogInvalid, TallygateError
 from tallygate.settings import Settings
 from tallygate.wiring.tools import pending, read_catalog, redis_facts
@@ -28,6 +28,17 @@ HINTS: Final = {
     "replicas": "nothing takes over when this Redis fails",
     "version": "7.2 and later can confirm that a write is on disk",
 }
+# Clocks further apart than this make windows of different sidecars begin visibly apart.
+SKEW_MAX_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: ok, wrong, advised, or skipped because nothing is set up for it."""
+
+    check: str
+    state: str
+    detail: str
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -36,13 +47,7 @@ async def examine(settings: Settings) -> list[Finding]:
     findings.append(await _server("control", settings.control_address))
     findings.append(await _server("health and metrics", settings.ops_address))
     findings += await _redis(settings)
-    postgres = await _postgres(settings)
-    findings.append(postgres)
-    # Of a database without our schema, or of none, there is nothing more to say.
-    usable = (
-        settings if postgres.state == "ok" else settings.model_copy(update={"postgres_dsn": None})
-    )
-    findings += await deeper(usable)
+    findings.append(await _postgres(settings))
     findings.append(_catalog(settings))
     return findings
 

@@ -4,9 +4,10 @@ Guarantees: each finding that is not ok says what to look at, and shows no secre
 Refuses to know: how anything is asked.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final
 
+from tallygate.commands.doctor import SKEW_MAX_S, Finding
 from tallygate.domain.errors import TallygateError
 from tallygate.settings import Settings
 from tallygate.wiring.checkup import (
@@ -16,8 +17,6 @@ from tallygate.wiring.checkup import (
     stream_facts,
 )
 
-# Clocks further apart than this make windows of different sidecars begin visibly apart.
-SKEW_MAX_S: Final = 0.5
 # Of a stream: beyond it the ledger has been away for long, or ingesters do not keep up.
 DEPTH_SHARE: Final = 0.5
 GB: Final = 10**9
@@ -32,20 +31,12 @@ HINTS: Final = {
 ADVISED: Final = frozenset({"confirmed"})
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check: ok, wrong, advised, or skipped because nothing is set up for it."""
-
-    check: str
-    state: str
-    detail: str
-
-
-async def deeper(settings: Settings) -> list[Finding]:
-    """Return what is found beside whether servers answer; nothing of one that does not."""
+async def deeper(settings: Settings, before: Sequence[Finding]) -> list[Finding]:
+    """Return what is found beside whether servers answer; nothing of one that did not, `before`."""
     findings: list[Finding] = []
     in_effect: int | None = None
-    if settings.postgres_dsn is not None:
+    well = {each.check for each in before if each.state == "ok"}
+    if settings.postgres_dsn is not None and "postgres" in well:
         try:
             facts = await postgres_facts(settings.postgres_dsn.get_secret_value())
         except TallygateError as error:
@@ -53,7 +44,7 @@ async def deeper(settings: Settings) -> list[Finding]:
         else:
             in_effect = facts.catalog
             findings += of_postgres(facts)
-    if settings.redis_url is not None:
+    if settings.redis_url is not None and "redis" in well:
         findings += await _passed_on(settings, in_effect)
     findings.append(_disk(settings))
     return findings
