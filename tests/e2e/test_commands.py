@@ -254,7 +254,9 @@ async def test_doctor_finds_an_installation_well(
         )
     states = [(row["check"], row["state"]) for row in rows_of(finished, "doctor")]
     assert ("redis", "skipped") in states
-    assert [check for check, state in states if state not in ("ok", "skipped")] == []
+    # Tests are the schema's owner, on a server of their own that nothing confirms.
+    owner = {("postgres rights", "advised"), ("postgres confirmed", "advised")}
+    assert {each for each in states if each[1] not in ("ok", "skipped")} == owner
     assert finished.code == 0
 
 
