@@ -47,6 +47,7 @@ RULES: Final[Mapping[str, Rule]] = {
             "tallygate_journal_pending_operations",
             "tallygate_journal_held_reservations",
             "tallygate_journal_bytes",
+            "tallygate_journal_max_bytes",
             "tallygate_journal_queued_bytes",
             "tallygate_catalog_reads_waiting",
             "tallygate_process_up",
