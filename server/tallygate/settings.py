@@ -18,11 +18,12 @@ from pydantic_settings import (
 from tallygate.domain.retention import EVENT_MONTHS_MIN
 from tallygate.settings_tracing import TracingSettings
 from tallygate.settings_types import Address, Addresses, PostgresDsn, RedisUrl
+from tallygate.settings_watch import WatchSettings
 
 MIB = 1024 * 1024
 
 
-class Settings(TracingSettings):
+class Settings(TracingSettings, WatchSettings):
     """Everything that an operator may set. Each field is also `TALLYGATE_` and its name."""
 
     model_config = SettingsConfigDict(

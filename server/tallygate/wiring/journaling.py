@@ -60,6 +60,7 @@ async def open_sidecar_journal(host: Host) -> FileJournal | None:
         return None
     files = DiskFiles(settings.data_dir / FOLDER)
     options = JournalOptions(settings.journal_max_bytes)
+    host.metrics.journal.max_bytes.set(settings.journal_max_bytes)
     try:
         journal = await open_journal(files, options, observer_of(host))
     except BaseException:

@@ -64,6 +64,8 @@ class _Process:
         """Start each role. What listens is started last, when there is something to answer with."""
         host = self._host
         host.trace()
+        for role in roles:
+            host.metrics.figures.roles.labels(role).set(1)
         host.stack.push_async_callback(host.end_loops)
         starts: list[Callable[[], Awaitable[None]]] = []
         # What a role needs is imported with it: a sidecar holds no clients of Postgres and HTTP.

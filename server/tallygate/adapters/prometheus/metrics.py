@@ -22,6 +22,7 @@ from prometheus_client import (
 )
 
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
+from tallygate.adapters.prometheus.figures import FigureMetrics
 from tallygate.adapters.prometheus.insight import InsightMetrics
 from tallygate.adapters.prometheus.invoices import InvoiceMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
@@ -114,6 +115,7 @@ class Metrics:
         self.stripe = StripeMetrics(registry)
         self.periods = PeriodMetrics(registry)
         self.invoices = InvoiceMetrics(registry)
+        self.figures = FigureMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:
