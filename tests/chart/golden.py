@@ -1,4 +1,7 @@
-"""Writes the golden files anew: `python -m tests.chart.golden`. Read the difference before you commit."""
+"""Writes the golden files anew: `python -m tests.chart.golden`.
+
+Read the difference before you commit it.
+"""
 
 from .helm import Helm
 from .objects import golden_files

@@ -1,8 +1,8 @@
 """Helm as a library, in a process of its own: `python -m tests.chart.helm`.
 
-Owns the asking and the answering, a line of JSON each. Guarantees that the library's run time, which
-is Go's and takes over signals, is never in a process that runs tests or forks. Refuses to know the
-chart.
+Owns the asking and the answering, a line of JSON each. Guarantees that the library's run time,
+which is Go's and takes over signals, is never in a process that runs tests or forks. Refuses to
+know the chart.
 """
 
 import json

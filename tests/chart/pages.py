@@ -1,7 +1,7 @@
 """What is made from `values.yaml`: `python -m tests.chart.pages`.
 
 Owns the chart's README, and descriptions and names of settings in its schema. Guarantees that all
-say what the comments and `Settings` say. Refuses to know the types, which the schema is written for.
+say what the comments and `Settings` say. Refuses to know the types: those the schema has by hand.
 """
 
 import json
@@ -31,6 +31,9 @@ OWNED = frozenset(
 """Settings that the chart makes of other values, or that its probes rely on."""
 
 
+KEPT = ("enum", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
+
 def readme() -> str:
     """Return the README: its head, then every value."""
     return HEAD.read_text(encoding="utf-8") + "".join(_sections(documented()))
@@ -43,9 +46,30 @@ def schema() -> str:
         found = _property(document, value.path)
         if found is not None:
             found["description"] = value.comment
-    allowed = sorted(set(Settings.model_fields) - OWNED - set(secret_fields()))
-    document["definitions"]["settings"]["propertyNames"]["enum"] = allowed
+    document["definitions"]["settings"]["properties"] = _settings()
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _settings() -> dict[str, object]:
+    """Return what each setting takes, as the process itself would refuse anything else."""
+    known = Settings.model_json_schema()["properties"]
+    refused = OWNED | set(secret_fields())
+    return {name: _taken(known[name]) for name in sorted(set(known) - refused)}
+
+
+def _taken(field: dict[str, object]) -> dict[str, object]:
+    """Return a setting's schema as of a value that goes through the environment."""
+    found = {key: field[key] for key in KEPT if key in field}
+    choices = field.get("anyOf", [])
+    assert isinstance(choices, list)
+    types = {each["type"] for each in choices} - {"null"} or {field["type"]}
+    # A list is written with commas.
+    plain = sorted("string" if each == "array" else each for each in types)
+    return {
+        "description": " ".join(str(field["description"]).split()),
+        "type": plain[0] if len(plain) == 1 else plain,
+        **found,
+    }
 
 
 def _property(document: dict[str, object], path: tuple[str, ...]) -> dict[str, object] | None:
