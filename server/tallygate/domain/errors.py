@@ -125,6 +125,19 @@ class RefundTooLarge(TallygateError):
     reason = "REFUND_TOO_LARGE"
 
 
+class Unauthenticated(TallygateError):
+    """Who calls has not proven who it is."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(TallygateError):
+    """Who calls may not do this, or not for this tenant or meter."""
+
+    # Told before anything is looked up: the reply is the same whether or not it exists.
+    reason = "PERMISSION_DENIED"
+
+
 class CatalogConflict(TallygateError):
     """The catalog was changed by somebody else meanwhile."""
 
