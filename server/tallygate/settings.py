@@ -16,12 +16,13 @@ from pydantic_settings import (
 )
 
 from tallygate.domain.retention import EVENT_MONTHS_MIN
+from tallygate.settings_tls import TlsSettings
 from tallygate.settings_types import Address, Addresses, PostgresDsn, RedisUrl
 
 MIB = 1024 * 1024
 
 
-class Settings(BaseSettings):
+class Settings(TlsSettings):
     """Everything that an operator may set. Each field is also `TALLYGATE_` and its name."""
 
     model_config = SettingsConfigDict(
@@ -310,6 +311,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 "processes above 1 need TCP in grpc_address: a Unix socket has one listener, and"
                 " nothing divides its connections"
+            )
+        on_tcp = any(not each.startswith("unix:") for each in self.grpc_address)
+        if self.tls_identities is not None and on_tcp and self.tls_client_ca_file is None:
+            raise ValueError(
+                "tls_identities needs tls_client_ca_file, or Unix sockets alone in grpc_address:"
+                " over TCP nobody proves otherwise who he is"
             )
         if 0 < self.retention_event_months < EVENT_MONTHS_MIN:
             raise ValueError(

@@ -25,8 +25,8 @@ from prometheus_client import CollectorRegistry
 
 from tallygate.api.ops_grpc import OpsGrpc
 from tallygate.api.ops_pages import Pages, Readiness
-from tallygate.api.server import SOCKET_MODE
 from tallygate.api.socket_lock import AddressInUse, SocketLock, path_of
+from tallygate.api.socket_owner import OWN, SocketOwner
 
 CONNECTIONS_MAX: Final = 64
 """Probes, scrapers and a few people; each costs a thread, and HTTP ones end after one answer."""
@@ -80,6 +80,7 @@ class OpsOptions:
     stall_s: float = 10.0
     services: Sequence[str] = ()
     refused: Callable[[], None] = _ignore
+    owner: SocketOwner = OWN
 
 
 class OpsListener:
@@ -115,9 +116,9 @@ class OpsListener:
         """Listen and serve. Raises `AddressInUse` naming the address."""
         path = path_of(self._options.address)
         if path is not None:
-            self._socket_lock = SocketLock(path)
+            self._socket_lock = SocketLock(path, self._options.owner)
             self._socket_lock.take()
-        self._listener = listen(self._options.address)
+        self._listener = listen(self._options.address, self._options.owner)
         # Short by design: a socket's path holds about a hundred bytes.
         folder = self._private.enter_context(
             tempfile.TemporaryDirectory(prefix="tallygate-ops-", dir=short_folder())
@@ -244,7 +245,7 @@ class OpsListener:
         return thread
 
 
-def listen(address: str) -> socket.socket:
+def listen(address: str, owner: SocketOwner = OWN) -> socket.socket:
     """Return a listening, non-blocking socket for `host:port` or a free `unix:/path`.
 
     Raises `AddressInUse`.
@@ -254,7 +255,7 @@ def listen(address: str) -> socket.socket:
         if address.startswith("unix:"):
             path = address.removeprefix("unix:")
             listener.bind(path)
-            Path(path).chmod(SOCKET_MODE)
+            owner.give(path)
         else:
             host, _, port = address.rpartition(":")
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -33,7 +33,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Start a process with these roles; stop it, drained, on leaving.
 
-    Raises `RoleUnmet`, `AddressInUse` and `LayoutDiffers`.
+    Raises `RoleUnmet`, `AddressInUse`, `LayoutDiffers` and what `Host.secure` raises.
     """
     check_roles(settings, roles)
     async with _Process(settings, place) as process:
@@ -64,6 +64,7 @@ class _Process:
         """Start each role. What listens is started last, when there is something to answer with."""
         host = self._host
         host.stack.push_async_callback(host.end_loops)
+        host.secure()
         starts: list[Callable[[], Awaitable[None]]] = []
         # What a role needs is imported with it: a sidecar holds no clients of Postgres and HTTP.
         if Role.SERVE in roles:
@@ -93,6 +94,7 @@ class _Process:
                 stall_s=host.settings.loop_stall_ms / 1000,
                 services=services,
                 refused=host.metrics.ops_refused.inc,
+                owner=host.secured.owner,
             )
         )
         ops.start()

@@ -27,6 +27,7 @@ from tallygate.adapters.prometheus.invoices import InvoiceMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
 from tallygate.adapters.prometheus.periods import PeriodMetrics
 from tallygate.adapters.prometheus.rebuild import RebuildMetrics
+from tallygate.adapters.prometheus.security import SecurityMetrics
 from tallygate.adapters.prometheus.stripe import StripeMetrics
 from tallygate.adapters.prometheus.timings import Timings
 from tallygate.adapters.prometheus.trail import TrailMetrics
@@ -112,6 +113,7 @@ class Metrics:
         self.stripe = StripeMetrics(registry)
         self.periods = PeriodMetrics(registry)
         self.invoices = InvoiceMetrics(registry)
+        self.security = SecurityMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:
