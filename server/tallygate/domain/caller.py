@@ -52,9 +52,7 @@ class Tenants:
 
     def covers(self, name: str) -> bool:
         """Say whether a tenant is among them; none is without a name, unless all are."""
-        return (
-            self.every or name in self.names or name.startswith(self.prefixes)
-        )
+        return self.every or name in self.names or name.startswith(self.prefixes)
 
 
 EVERY_TENANT: Final = Tenants(every=True)
