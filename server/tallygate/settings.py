@@ -9,25 +9,18 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from tallygate.domain.retention import EVENT_MONTHS_MIN
+from tallygate.settings_access import AccessSettings
 from tallygate.settings_tls import TlsSettings
 from tallygate.settings_types import Address, Addresses, PostgresDsn, RedisUrl
 
 MIB = 1024 * 1024
 
 
-class Settings(TlsSettings):
+class Settings(AccessSettings, TlsSettings):
     """Everything that an operator may set. Each field is also `TALLYGATE_` and its name."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
-    )
 
     grpc_address: Addresses = ("127.0.0.1:50051",)
     """Where the data plane listens; several, comma-separated: `unix:/path,127.0.0.1:50051`."""

@@ -14,10 +14,11 @@ from tallygate.adapters.catalog.document import YamlCatalogDocuments
 from tallygate.adapters.log import redact_value
 from tallygate.api.admin import AdminParts, AdminServicer
 from tallygate.api.audited import AuditedRegistry
+from tallygate.api.door import Door
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.server import Server, ServerOptions
 from tallygate.domain.ids import MeterName
-from tallygate.flow.apply import Apply
+from tallygate.flow.apply import Apply, ApplyOptions
 from tallygate.flow.grant import Granting
 from tallygate.flow.invoice import InvoiceParts, Invoicing
 from tallygate.flow.period_orders import OrderParts, PeriodOrders
@@ -112,8 +113,8 @@ class Control:
 
 
 @asynccontextmanager
-async def controlled() -> AsyncIterator[Control]:
-    """Serve a control with the good document applied."""
+async def controlled(door: Door | None = None) -> AsyncIterator[Control]:
+    """Serve a control with the good document applied; with a door, who comes in is its affair."""
     store, books = FakeCatalogStore(), Books()
     found = Control(None, store, books)  # type: ignore[arg-type]  # set below
     apply = Apply(store, YamlCatalogDocuments(), found)
@@ -143,7 +144,7 @@ async def controlled() -> AsyncIterator[Control]:
         {
             ADMIN: lambda registry: admin_pb2_grpc.add_AdminServiceServicer_to_server(
                 servicer,
-                AuditedRegistry(registry, trail, redact_value),  # type: ignore[arg-type]
+                AuditedRegistry(registry, trail, redact_value, door),  # type: ignore[arg-type]
             )
         },
     )
@@ -151,7 +152,10 @@ async def controlled() -> AsyncIterator[Control]:
     found.address = server.addresses[0]
     async with channel(found.address) as opened:
         found.stub = admin_pb2_grpc.AdminServiceStub(opened)
-        await found.apply(GOOD)
+        if door is None:
+            await found.apply(GOOD)
+        else:
+            await apply.document(GOOD, ApplyOptions())
         yield found
     await server.stop(1.0)
     await trail.close()

@@ -45,6 +45,7 @@ async def examine(settings: Settings) -> list[Finding]:
     """Return a finding for each part of the installation."""
     findings = [await _server("data plane", address) for address in settings.grpc_address]
     findings.append(await _server("control", settings.control_address))
+    findings.append(_access(settings))
     findings.append(await _server("health and metrics", settings.ops_address))
     findings += await _redis(settings)
     findings.append(await _postgres(settings))
@@ -62,6 +63,13 @@ async def _server(name: str, address: str) -> Finding:
         return Finding(check, "wrong", f"{error.code().name}: nothing healthy answers")
     serving = reply.status == health_pb2.HealthCheckResponse.SERVING
     return Finding(check, "ok" if serving else "wrong", "serving" if serving else "not serving")
+
+
+def _access(settings: Settings) -> Finding:
+    if settings.lets_everybody_in(settings.control_address):
+        detail = "other machines can call it, and are not asked who they are: see docs/access.md"
+        return Finding("who may call control", "advised", detail)
+    return Finding("who may call control", "ok", "")
 
 
 async def _redis(settings: Settings) -> list[Finding]:

@@ -138,6 +138,24 @@ class PermissionDenied(TallygateError):
     reason = "PERMISSION_DENIED"
 
 
+class RoleLacking(PermissionDenied):
+    """The caller has no role that may do this."""
+
+    reason = "ROLE_LACKING"
+
+
+class TokenMissing(Unauthenticated):
+    """The call carries no bearer token: send `authorization: Bearer TOKEN`."""
+
+    reason = "TOKEN_MISSING"
+
+
+class TokenExpired(Unauthenticated):
+    """The token's time is over; get a new one."""
+
+    reason = "TOKEN_EXPIRED"
+
+
 class CatalogConflict(TallygateError):
     """The catalog was changed by somebody else meanwhile."""
 

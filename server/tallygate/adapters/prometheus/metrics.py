@@ -21,6 +21,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from tallygate.adapters.prometheus.access import AccessMetrics
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
 from tallygate.adapters.prometheus.insight import InsightMetrics
 from tallygate.adapters.prometheus.invoices import InvoiceMetrics
@@ -109,6 +110,7 @@ class Metrics:
         self.completeness = CompletenessMetrics(registry)
         self.rebuild = RebuildMetrics(registry)
         self.trail = TrailMetrics(registry)
+        self.access = AccessMetrics(registry)
         self.insight = InsightMetrics(registry)
         self.stripe = StripeMetrics(registry)
         self.periods = PeriodMetrics(registry)
