@@ -60,12 +60,13 @@ def usage(lent: grpc.aio.Channel) -> "usage_pb2_grpc.UsageServiceAsyncStub":
     return usage_pb2_grpc.UsageServiceStub(lent)
 
 
-async def first(stream: "grpc.aio.UnaryStreamCall[object, object]") -> object:
+async def first(
+    stream: "grpc.aio.UnaryStreamCall[quota_pb2.WatchQuotaRequest, quota_pb2.WatchQuotaResponse]",
+) -> object:
     """Return a stream's first message."""
-    async for message in stream:
-        stream.cancel()
-        return message
-    raise AssertionError("the stream ended")
+    message = await stream.read()
+    stream.cancel()
+    return message
 
 
 # Every method of the data plane that names one tenant, as a caller asks for a tenant with it.
@@ -252,6 +253,7 @@ async def test_certificate_without_one_spiffe_id_is_nobody(
 def no_certificate(secure: Secure) -> Made | None:
     """Return none."""
     del secure
+    return None
 
 
 def expired(secure: Secure) -> Made | None:

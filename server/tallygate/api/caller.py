@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Protocol, cast
 
 from tallygate.api.edge import Context
+from tallygate.domain.caller import Caller
 from tallygate.domain.errors import PermissionDenied, Unauthenticated
 from tallygate.domain.identity import LOCAL, NOBODY, Identities, Refused, Service
 
@@ -50,6 +51,10 @@ class Permits:
         self._rules = rules
         self._allowed = set()
         self.version += 1
+
+    def callers(self, identity: str) -> Sequence[Caller]:
+        """Return what the rules give a caller of control, rule by rule; empty for nothing."""
+        return self._rules.callers(identity)
 
     def check(
         self, caller: str, service: Service, tenant: str, meters: Iterable[tuple[str, str]]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from tallygate.domain.caller import AdminRole, Caller, Tenants
 from tallygate.domain.errors import Fault, TallygateError
 
 SCHEME: Final = "spiffe://"
@@ -37,7 +38,7 @@ _SEGMENT: Final = re.compile(r"[a-zA-Z0-9._-]+")
 
 
 class Service(StrEnum):
-    """What a rule may open: the name of a service as rules spell it."""
+    """A service of the data plane, as rules spell it."""
 
     QUOTA = "quota"
     USAGE = "usage"
@@ -101,6 +102,11 @@ class Names:
             return "" in self.prefixes
         return name in self.exact or name.startswith(self.prefixes)
 
+    def as_tenants(self) -> Tenants:
+        """Return the same as a caller of control has it."""
+        prefixes = tuple(each for each in self.prefixes if each)
+        return Tenants("" in self.prefixes, self.exact, prefixes)
+
 
 def names_of(texts: Iterable[str]) -> Names:
     """Return the names that these texts allow; one that ends in `*` allows what begins so."""
@@ -122,6 +128,8 @@ class Rule:
     services: frozenset[Service]
     tenants: Names
     meters: Names = EVERY
+    # What he may do with control, for these tenants.
+    roles: frozenset[AdminRole] = frozenset()
 
     def matches(self, identity: str) -> bool:
         """Say whether this rule is about the caller."""
@@ -138,6 +146,14 @@ class Identities:
     """Every rule."""
 
     rules: Sequence[Rule] = ()
+
+    def callers(self, identity: str) -> Sequence[Caller]:
+        """Return what each rule that gives a role makes of a caller of control."""
+        return [
+            Caller(identity, rule.roles, rule.tenants.as_tenants())
+            for rule in self.rules
+            if rule.roles and identity != NOBODY and rule.matches(identity)
+        ]
 
     def refused(self, identity: str, service: Service, tenant: str, meter: str) -> Refused | None:
         """Return why that is not allowed, None where one rule allows all of it.

@@ -8,24 +8,29 @@ Refuses to know: which servers there are.
 import asyncio
 import grp
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import structlog
 
 from tallygate.adapters.catalog.identities import read_identities
+from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.file_stamp import stamp_of
 from tallygate.adapters.prometheus.security import SecurityMetrics
 from tallygate.api.caller import Permits
 from tallygate.api.socket_owner import OWN, SocketOwner
 from tallygate.domain.certificate import CertificatesInvalid, CurrentCredentials
-from tallygate.domain.errors import TallygateError
+from tallygate.domain.errors import Fault, TallygateError
 from tallygate.domain.identity import IdentitiesInvalid
 from tallygate.ports import Clock
 from tallygate.settings import Settings
 
+if TYPE_CHECKING:
+    from tallygate.adapters.certificates import FileCertificates
+
+DAY_S: Final = 86_400
 # Of the databases' addresses: what names a file of certificates.
 REDIS_FILES: Final = ("ssl_ca_certs", "ssl_certfile")
 POSTGRES_FILES: Final = ("sslrootcert", "sslcert")
@@ -103,6 +108,38 @@ def socket_owner(settings: Settings) -> SocketOwner:
     return SocketOwner(int(settings.socket_mode, 8), group)
 
 
+def examined(settings: Settings) -> tuple[list[Fault], float | None]:
+    """Return what is wrong with the files that are set, and the days until the next is over.
+
+    A rule's fault has the file and the line in its path.
+    """
+    clock = SystemClock()
+    faults: list[Fault] = []
+    ends: list[float] = []
+    if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+        files = (settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+        try:
+            ends += files_of(*files, clock).expiries().values()
+        except CertificatesInvalid as error:
+            faults += error.faults
+    if settings.tls_identities is not None:
+        try:
+            read_identities(settings.tls_identities)
+        except IdentitiesInvalid as error:
+            path = settings.tls_identities
+            faults += [replace(each, path=f"{path}: {each.path}") for each in error.faults]
+    days = (min(ends) - clock.now_us() / 1_000_000) / DAY_S if ends else None
+    return faults, days
+
+
+def files_of(cert: Path, key: Path, client_ca: Path | None, clock: Clock) -> "FileCertificates":
+    """Return a listener's files, read. Raises `CertificatesInvalid`."""
+    # It costs 10 MB of memory: a process without certificates does without.
+    from tallygate.adapters.certificates import FileCertificates, ListenerFiles  # noqa: PLC0415
+
+    return FileCertificates(ListenerFiles(cert, key, client_ca), clock)
+
+
 def others_files(settings: Settings) -> tuple[Path, ...]:
     """Return the files of certificates that the databases' addresses name."""
     urls = ((settings.redis_url, REDIS_FILES), (settings.postgres_dsn, POSTGRES_FILES))
@@ -122,13 +159,7 @@ class _Listener:
     def __init__(
         self, cert: Path, key: Path, client_ca: Path | None, *, clock: Clock, told: SecurityMetrics
     ) -> None:
-        # It costs 10 MB of memory: a process without certificates does without.
-        from tallygate.adapters.certificates import (  # noqa: PLC0415
-            FileCertificates,
-            ListenerFiles,
-        )
-
-        self.files = FileCertificates(ListenerFiles(cert, key, client_ca), clock)
+        self.files = files_of(cert, key, client_ca, clock)
         self._cert = cert
         self._told = told
         told.expires(self.files.expiries())

@@ -14,7 +14,8 @@ from yaml.nodes import Node
 
 from tallygate.adapters.catalog.compose import compose
 from tallygate.adapters.catalog.file_view import read_document
-from tallygate.adapters.catalog.nodes import Reader
+from tallygate.adapters.catalog.nodes import Choice, Reader
+from tallygate.domain.caller import AdminRole
 from tallygate.domain.errors import CatalogInvalid, Fault, InvalidField
 from tallygate.domain.identity import (
     ANY,
@@ -37,8 +38,7 @@ NAMES_MAX: Final = 10_000
 FAULTS_MAX: Final = 1_000
 
 _ROOT: Final = ("version", "identities")
-_RULE: Final = ("id", "services", "tenants", "meters")
-_USUAL: Final = frozenset(Service)
+_RULE: Final = ("id", "services", "tenants", "meters", "roles")
 
 
 def read_identities(path: Path) -> Identities:
@@ -87,18 +87,25 @@ def _rule(read: Reader, node: Node, path: str) -> Rule:
     meters = EVERY
     if "meters" in parts:
         meters = _names(read, parts["meters"], f"{path}.meters", _meter_fault)
-    return Rule(pattern, _services(read, parts.get("services"), path), tenants, meters)
+    roles = _choices(read, parts.get("roles"), f"{path}.roles", AdminRole)
+    if roles and "meters" in parts:
+        read.fault(parts["meters"], f"{path}.meters", "control asks for no meters: give two rules")
+    # Who runs the service is no caller of it, unless that is said.
+    services = frozenset(Service) if "roles" not in parts else frozenset[Service]()
+    if "services" in parts:
+        services = _choices(read, parts["services"], f"{path}.services", Service)
+    return Rule(pattern, services, tenants, meters, roles)
 
 
-def _services(read: Reader, node: Node | None, path: str) -> frozenset[Service]:
-    if node is None:
-        return _USUAL
+def _choices(read: Reader, node: Node | None, path: str, kind: type[Choice]) -> frozenset[Choice]:
+    """Return those of an enumeration that are listed. An empty list is a fault."""
+    told = len(read.faults)
+    default = next(iter(kind))
     found = frozenset(
-        read.choice(item, at, Service, default=Service.QUOTA)
-        for item, at in read.sequence(node, f"{path}.services")
+        read.choice(item, at, kind, default=default) for item, at in read.sequence(node, path)
     )
-    if not found:
-        read.fault(node, f"{path}.services", "must list one service at least")
+    if node is not None and not found and len(read.faults) == told:
+        read.fault(node, path, "must list one at least")
     return found
 
 
