@@ -95,6 +95,7 @@ class _Process:
                 services=services,
                 refused=host.metrics.ops_refused.inc,
                 owner=host.secured.owner,
+                tls=host.secured.credentials if host.settings.tls_ops == "on" else None,
             )
         )
         ops.start()

@@ -7,7 +7,8 @@ Refuses to know: which servers there are.
 
 import asyncio
 import grp
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -130,6 +131,29 @@ def examined(settings: Settings) -> tuple[list[Fault], float | None]:
             faults += [replace(each, path=f"{path}: {each.path}") for each in error.faults]
     days = (min(ends) - clock.now_us() / 1_000_000) / DAY_S if ends else None
     return faults, days
+
+
+def ops_credentials(
+    settings: Settings,
+) -> tuple[CurrentCredentials | None, Callable[[], Awaitable[None]]]:
+    """Return what the health of a group of processes proves itself with, and what renews it.
+
+    What is wrong with a renewal is told by each process of the group, and not here once more.
+    """
+
+    async def nothing() -> None:
+        """Keep what there is."""
+
+    cert, key = settings.tls_cert_file, settings.tls_key_file
+    if settings.tls_ops == "off" or cert is None or key is None:
+        return None, nothing
+    files = files_of(cert, key, None, SystemClock())
+
+    async def look() -> None:
+        with suppress(CertificatesInvalid):
+            await asyncio.to_thread(files.refresh)
+
+    return files.current, look
 
 
 def files_of(cert: Path, key: Path, client_ca: Path | None, clock: Clock) -> "FileCertificates":
