@@ -36,6 +36,10 @@ BOUNDED: Final = "bare_methods" in ABLE
 
 def amiss(options: ServerOptions) -> str | None:
     """Return what is asked for that this transport cannot do, None if it can do it all."""
+    if options.tls is not None:
+        return "it cannot speak TLS (tls_cert_file)"
+    if options.knows_callers:
+        return "it cannot tell who calls (tls_identities)"
     if BOUNDED:
         return None
     if options.connection_age_s:

@@ -23,11 +23,13 @@ from tallygate.api.batched import BatchMethods
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.ops_pages import Readiness
 from tallygate.api.server import Register, Server, ServerOptions
+from tallygate.api.socket_lock import path_of
 from tallygate.api.traced import CallSpans
 from tallygate.api.transport import TransportName
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.settings import Settings
 from tallygate.wiring.place import ALONE, Place
+from tallygate.wiring.securing import Secured, secured
 from tallygate.wiring.steps import Step
 from tallygate.wiring.tracing import Tracing, open_tracing
 
@@ -70,6 +72,8 @@ class Host:
         self.observer: Final = LoopMetrics(metrics)
         self.stack: Final = AsyncExitStack()
         self.connections: Final = AsyncExitStack()
+        # Until files are read, which may fail.
+        self.secured = Secured()
         # What readiness asks, by name: "ok", or what is amiss.
         # What records spans; None where tracing is off.
         self.tracing: Tracing | None = None
@@ -130,6 +134,9 @@ class Host:
             pushback_us=pushback_us,
             spans=CallSpans(self.tracing.tracer, told.call_recorded) if self.tracing else None,
         )
+        # A Unix socket has no need of TLS, and its transport need not be able to.
+        on_tcp = any(path_of(each) is None for each in addresses)
+        credentials = self.secured.credentials if on_tcp else None
         options = ServerOptions(
             addresses,
             settings.message_max_bytes,
@@ -140,12 +147,24 @@ class Host:
             connection_idle_s=settings.connection_idle_ms / 1000,
             reuse_port=reuse_port,
             transport=TransportName(settings.transport),
+            tls=credentials,
+            knows_callers=self.secured.permits is not None,
+            owner=self.secured.owner,
         )
         server = Server(options, services, batched)
         self.metrics.transport[server.transport].set(1)
         await server.start()
         self.stack.push_async_callback(server.stop, settings.drain_grace_ms / 1000)
         return server.addresses
+
+    def secure(self) -> None:
+        """Read certificates and rules for callers, and keep them up to date.
+
+        Raises `CertificatesInvalid`, `IdentitiesInvalid` and `SocketGroupUnknown`.
+        """
+        self.secured = secured(self.settings, self.clock, self.metrics.security)
+        if self.secured.kept:
+            self.loop("certificates", self.secured.look, self.settings.tls_poll_ms)
 
     def redis(self, timeout_ms: int) -> Redis:
         """Return a client of its own for whoever asks."""

@@ -33,7 +33,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Start a process with these roles; stop it, drained, on leaving.
 
-    Raises `RoleUnmet`, `AddressInUse` and `LayoutDiffers`.
+    Raises `RoleUnmet`, `AddressInUse`, `LayoutDiffers` and what `Host.secure` raises.
     """
     check_roles(settings, roles)
     async with _Process(settings, place) as process:
@@ -67,6 +67,7 @@ class _Process:
         for role in roles:
             host.metrics.figures.roles.labels(role).set(1)
         host.stack.push_async_callback(host.end_loops)
+        host.secure()
         starts: list[Callable[[], Awaitable[None]]] = []
         # What a role needs is imported with it: a sidecar holds no clients of Postgres and HTTP.
         if Role.SERVE in roles:
@@ -96,6 +97,8 @@ class _Process:
                 stall_s=host.settings.loop_stall_ms / 1000,
                 services=services,
                 refused=host.metrics.ops_refused.inc,
+                owner=host.secured.owner,
+                tls=host.secured.credentials if host.settings.tls_ops == "on" else None,
             )
         )
         ops.start()

@@ -79,7 +79,14 @@ RULES: Final[Mapping[str, Rule]] = {
         ),
         Rule.MAX,
     ),
-    **dict.fromkeys(("tallygate_redis_posture", "tallygate_catalog_version"), Rule.MIN),
+    **dict.fromkeys(
+        (
+            "tallygate_redis_posture",
+            "tallygate_catalog_version",
+            "tallygate_certificate_expiry_timestamp_seconds",
+        ),
+        Rule.MIN,
+    ),
     # The others, which have no such role, show 0.
     **dict.fromkeys(
         (
