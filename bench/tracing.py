@@ -26,9 +26,9 @@ from tallygate.settings_sources import load_settings
 from tallygate.wiring.process import running
 from tallygate.wiring.roles import Role
 
-CALLS: Final = 640
+CALLS: Final = 320
 CALLERS: Final = 32
-ROUNDS: Final = 5
+ROUNDS: Final = 3
 COLLECTOR: Final = (
     "import sys; from tests.tracing.collector import collecting\n"
     "with collecting() as it:\n"
