@@ -81,7 +81,8 @@ async def test_work_that_nobody_records_is_passed_on() -> None:
     assert len(await traced.decide([operation(), operation()])) == 2
     key = ReservationKey(0, TenantId("acme"), cast(Any, "r"))
     of = OperationKey(0, TenantId("acme"), cast(Any, "o"), cast(Any, "e"))
-    assert await traced.reservation(key) is await traced.recorded(of) is None
+    assert await traced.reservation(key) is None
+    assert await traced.recorded(of) is None
     assert await TracedLedger(cast(Any, Ledger()), tracer).persist(LedgerBatch(())) == Persisted()
     assert tracer.spans == []
 
