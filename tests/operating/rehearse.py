@@ -10,6 +10,8 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -86,6 +88,14 @@ async def verified(at: Scene) -> str:
     return "; ".join(found[:5])
 
 
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """Lend a folder that others may enter: the account of Postgres copies from the archive."""
+    with tempfile.TemporaryDirectory(prefix="tallygate-rehearse-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 async def run(folder: Path, plan: Plan) -> list[Rehearsed]:
     """Rehearse disaster after disaster on one installation."""
     results: list[Rehearsed] = []
@@ -108,10 +118,8 @@ def main() -> int:
     given = parser.parse_args()
     chosen = [each for each in DISASTERS if not given.only or each.name in given.only]
     plan = Plan(given.seed, given.per_s, tuple(chosen))
-    with tempfile.TemporaryDirectory(prefix="tallygate-rehearse-") as folder:
-        # The account that runs Postgres copies from the archive.
-        Path(folder).chmod(0o755)
-        results = asyncio.run(run(Path(folder), plan))
+    with open_folder() as folder:
+        results = asyncio.run(run(folder, plan))
     wrong = [text for each in results for text in each.wrong]
     sys.stdout.writelines(f"WRONG {text}\n" for text in wrong)
     if given.keep and not wrong:
