@@ -23,8 +23,8 @@ SOURCES := server tests protos native $(wildcard bench)
 TRANSPORT ?= grpcio
 export TEST_TRANSPORT := $(TRANSPORT)
 
-.PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim month lint format \
-	typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
+.PHONY: help setup demo test checks test-fast test-faults soak million emptied nightly sim month \
+	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
 	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
 	bench-scripts bench-curves bench-sizing rehearse game-day clean
 
@@ -63,8 +63,11 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup ## Run everything here, send a sample of real traffic, show the figures
 	@$(BIN)/tallygate demo $(ARGS)
 
-test: setup lint typecheck imports gen-check proto-lint proto-breaking ## Run every check, then every test; TRANSPORT=native
+test: setup ## Run every check, then every test; TRANSPORT=native
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target checks
 	@$(PYTEST) $(ARGS)
+
+checks: lint typecheck imports gen-check proto-lint proto-breaking ## Run every check, no test
 
 test-fast: setup ## Run the tests that are not marked slow
 	@$(PYTEST) -m 'not slow and not faults_long' $(ARGS)

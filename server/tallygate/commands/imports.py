@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tallygate.commands.channel import channel
+from tallygate.commands.channel import Target, channel
 from tallygate.commands.import_access_log import AccessLogImport, ImportOptions
 from tallygate.commands.import_calls import ImportReport
 from tallygate.commands.import_events import EventsImport
@@ -66,7 +66,7 @@ def import_access_log(
                 now_us=time.time_ns() // 1000 if shift_to_now else 0,
             )
             task = bar.add_task(file.name, total=file.stat().st_size)
-            async with channel(settings.grpc_address[0]) as lent:
+            async with channel(Target.data_plane(settings)) as lent:
                 stub = usage_pb2_grpc.UsageServiceStub(lent)
                 importing = AccessLogImport(
                     options, stub, lambda offset: bar.update(task, completed=offset)

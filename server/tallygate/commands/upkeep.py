@@ -14,6 +14,7 @@ from tallygate.commands.options import CatalogFile, Config, Json, PostgresDsn, s
 from tallygate.commands.output import EXIT_FAILED, Sheet, run, show
 from tallygate.domain.errors import CatalogInvalid
 from tallygate.wiring import tools
+from tallygate.wiring.securing import examined
 
 
 def migrate(
@@ -52,15 +53,16 @@ def doctor(*, config: Config = None, as_json: Json = False) -> None:
 def check_config(
     *, catalog: CatalogFile = None, config: Config = None, as_json: Json = False
 ) -> None:
-    """Check settings and catalog file; show every setting, secrets hidden."""
+    """Check settings, catalog file, certificates and rules; show settings, secrets hidden."""
     settings = settings_of(config, catalog=catalog)
+    faults, _ = examined(settings)
     if settings.catalog is not None:
         try:
             tools.read_catalog(settings.catalog)
         except CatalogInvalid as error:
-            rows = [(each.line, each.path, each.message, each.suggestion) for each in error.faults]
-            show(
-                [Sheet("faults", ("line", "path", "fault", "did you mean"), rows)], as_json=as_json
-            )
-            raise typer.Exit(EXIT_FAILED) from None
+            faults += error.faults
+    if faults:
+        rows = [(each.line, each.path, each.message, each.suggestion) for each in faults]
+        show([Sheet("faults", ("line", "path", "fault", "did you mean"), rows)], as_json=as_json)
+        raise typer.Exit(EXIT_FAILED)
     show([Sheet("settings", ("name", "value"), [*settings.shown().items()])], as_json=as_json)

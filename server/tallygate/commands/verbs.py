@@ -35,6 +35,7 @@ VERBS: Final[Mapping[str, str]] = {
     "reconcile": "reconcile:reconcile",
     "dev": "trial:dev",
     "demo": "trial:demo",
+    "token": "token:token",
     "migrate": "upkeep:migrate",
     "apply": "control:apply",
     "usage": "control:usage",
