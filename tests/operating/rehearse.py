@@ -18,7 +18,7 @@ from typing import Final
 from tests.chaos.installation import STRICT_UNITS
 from tests.operating.disasters import DISASTERS, Disaster
 from tests.operating.load import Books, us_now
-from tests.operating.rehearsal import EQUAL, PAGE, Plan, Rehearsed, line, page
+from tests.operating.rehearsal import EQUAL, PAGE, Plan, Rehearsed, keep, line, page, read
 from tests.operating.scene import Scene, scene, under_load
 from tests.servers import connection
 
@@ -105,6 +105,9 @@ async def run(folder: Path, plan: Plan) -> list[Rehearsed]:
             sys.stdout.write(line(result) + "\n")
             sys.stdout.flush()
             results.append(result)
+            if plan.kept and not result.wrong:
+                keep(plan, [result])
+                PAGE.write_text(page(read()))
     return results
 
 
@@ -114,16 +117,14 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=[each.name for each in DISASTERS])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--per-s", type=float, default=200.0)
-    parser.add_argument("--keep", action="store_true", help=f"write {PAGE.name}")
+    parser.add_argument("--keep", action="store_true", help=f"keep what is right, in {PAGE.name}")
     given = parser.parse_args()
     chosen = [each for each in DISASTERS if not given.only or each.name in given.only]
-    plan = Plan(given.seed, given.per_s, tuple(chosen))
+    plan = Plan(given.seed, given.per_s, tuple(chosen), given.keep)
     with open_folder() as folder:
         results = asyncio.run(run(folder, plan))
     wrong = [text for each in results for text in each.wrong]
     sys.stdout.writelines(f"WRONG {text}\n" for text in wrong)
-    if given.keep and not wrong:
-        PAGE.write_text(page(plan, results))
     return bool(wrong)
 
 

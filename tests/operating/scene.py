@@ -23,7 +23,8 @@ from tests.chaos.fleet import Worker
 from tests.chaos.ground import POSTGRES_SOCKET
 from tests.chaos.installation import BACK, Installation, Shape, installation
 from tests.chaos.rest import drained
-from tests.e2e.processes import Finished, tallygate
+from tests.e2e import forked
+from tests.e2e.processes import Finished, environment
 from tests.operating.archive import Archive
 from tests.operating.load import Load, loaded, us_now
 from tests.servers import connection, eventually
@@ -78,7 +79,9 @@ class Scene:
 
     async def command(self, *words: object, codes: Collection[int] = (0,)) -> Finished:
         """Run a command; its exit code must be one of those."""
-        finished = await tallygate(*words, **self.settings)
+        given = forked.Command(tuple(map(str, words)), environment(self.settings), str(self.folder))
+        async with asyncio.timeout(PATIENCE_S):
+            finished = Finished(*await forked.run(given))
         assert finished.code in codes, f"{words}: {finished.err}{finished.out}"
         return finished
 
