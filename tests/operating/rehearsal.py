@@ -108,9 +108,8 @@ NOTE: Final = """\
 
 *Lost* are events that a caller was told were accepted, and that the ledger lacked once all else had
 been drained. *Waited* is from a call's first try to its answer, over all retries. Times are from
-the loss on, and are those of a small ledger on two busy cores, where a process takes ten times as
-long to start as on its own: the copy of the base backup and the log's replay grow with the ledger,
-the rest does not.
+the loss on, and are those of a small ledger on two cores that other work shared: the copy of the
+base backup and the log's replay grow with the ledger.
 
 ## Steps
 
