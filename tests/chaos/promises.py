@@ -7,7 +7,8 @@ from typing import Final
 
 from tests.chaos.promise import Promise
 from tests.chaos.promises_money import MONEY
+from tests.chaos.promises_operating import OPERATING
 from tests.chaos.promises_service import SERVICE
 from tests.chaos.promises_usage import USAGE
 
-PROMISES: Final[tuple[Promise, ...]] = USAGE + MONEY + SERVICE
+PROMISES: Final[tuple[Promise, ...]] = USAGE + MONEY + SERVICE + OPERATING
