@@ -23,7 +23,7 @@ SOURCES := server tests protos native $(wildcard bench)
 TRANSPORT ?= grpcio
 export TEST_TRANSPORT := $(TRANSPORT)
 
-.PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim month lint format \
+.PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim month watch-check lint format \
 	typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
 	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
 	bench-scripts bench-curves clean
@@ -122,6 +122,9 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group bench \
 		--constraints requirements.lock --generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file bench/requirements.lock $(ARGS)
+
+watch-check: setup $(VENV)/.bench ## Have a real Prometheus ask every panel of a real run; draw docs/dashboards
+	@$(BIN)/python -m tests.watch.check $(ARGS)
 
 sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FIRST=1
 	@$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS) $(ARGS)
