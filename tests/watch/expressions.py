@@ -26,17 +26,11 @@ _GROUPED: Final = re.compile(r"\b(?:by|on)\s*\(([^)]*)\)")
 PLACES: Final = frozenset({"cluster", "namespace", "job", "instance", "pod"})
 """What a scrape adds."""
 
-OF_TRANSPORT: Final[Mapping[str, tuple[str, ...]]] = {
-    "tallygate_certificate_expiry_timestamp_seconds": ("file",),
-}
-"""Those that processes have with TLS alone."""
-
 
 @cache
 def known() -> Mapping[str, frozenset[str]]:
     """Return each metric that can be asked for, with its own labels."""
-    own = {name: labels for name, (_, labels) in metrics().items()} | OF_TRANSPORT
-    found = {name: frozenset(labels) for name, labels in own.items()}
+    found = {name: frozenset(labels) for name, (_, labels) in metrics().items()}
     figures = ("cpu_seconds_total", "resident_memory_bytes", "start_time_seconds")
     found |= dict.fromkeys(("up", *(f"process_{name}" for name in figures)), frozenset())
     found |= {

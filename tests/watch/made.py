@@ -10,6 +10,7 @@ from typing import Final
 from . import (
     alerts_delivery,
     alerts_money,
+    alerts_security,
     alerts_service,
     alerts_stores,
     alerts_usage,
@@ -32,6 +33,7 @@ GROUPS: Final[dict[str, tuple[Group, ...]]] = {
     "delivery": alerts_delivery.GROUPS,
     "money": alerts_money.GROUPS,
     "service": alerts_service.GROUPS,
+    "security": alerts_security.GROUPS,
     "objectives": objectives.GROUPS,
 }
 
