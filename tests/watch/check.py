@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -45,12 +46,12 @@ async def check(folder: Path, seconds: int, seed: int, *, pictures: bool) -> lis
         began_s = time.time()
         async with prometheus(folder, scraped, rules, EVERY_S) as asked:
             await asyncio.sleep(seconds)
-            # A window of usage has ended once, so that Stripe was told.
-            await eventually(
-                lambda: _has(asked, 'tallygate_stripe_sends_total{outcome="taken"}'),
-                DATA_TIMEOUT_S,
-                what="Stripe to be told",
-            )
+            # A window of usage has ended once, so that Stripe was told; what is open is counted
+            # every fifteen seconds.
+            for name in ('tallygate_stripe_sends_total{outcome="taken"}', "tallygate_stripe_open"):
+                await eventually(
+                    partial(_has, asked, name), DATA_TIMEOUT_S, what=f"{name} to be there"
+                )
             span_s = time.time() - began_s
             faults += await shown(asked, span_s, pictures=pictures)
             faults += await worked_out(asked)
@@ -124,7 +125,7 @@ async def _series(asked: Prometheus, expr: str, kind: Kind, span_s: float) -> li
 
 
 async def _has(asked: Prometheus, expr: str) -> bool:
-    return any(value > 0 for _, values in await asked.instant(expr) for _, value in values)
+    return any(values for _, values in await asked.instant(expr))
 
 
 def _asked(expr: str, span_s: float) -> str:

@@ -20,6 +20,7 @@ from tests.chaos import installation as chaos
 from tests.chaos.book import Book
 from tests.chaos.callers import App
 from tests.chaos.installation import Installation, Shape
+from tests.e2e.processes import tallygate
 
 CALLS_PER_S: Final = 60.0
 """Of all apps; enough for lines, little enough for two cores."""
@@ -28,6 +29,7 @@ APPS: Final = 6
 TENANTS: Final = 12
 NAMED: Final = ("open-0", "open-1", "open-2", "record-0", "batch-0")
 SETTINGS: Final[dict[str, Any]] = {
+    "stripe_plan_ms": 2_000,
     "usage_figures_every_s": 5,
     "revenue_preview_every_s": 5,
     "usage_figures_tenants": ",".join(NAMED),
@@ -56,6 +58,11 @@ async def busy(folder: Path, seed: int) -> AsyncIterator[Place]:
                 folder, shape, seed=seed, text=lambda url: catalog(url, stripe.url, key)
             )
         )
+        # Stripe takes no event of a meter that it does not know.
+        synced = await tallygate(
+            "stripe", "sync-catalog", "--apply", postgres_dsn=made.ground.near_dsn
+        )
+        assert synced.code == 0, synced.err + synced.out
         book = Book(made.secrets)
         await stack.enter_async_context(_called(made, book, seed))
         yield Place(made, book)

@@ -40,7 +40,7 @@ def test_panels_have_a_place_each(board: Dashboard) -> None:
     """Ids are unique, nothing overlaps, and nothing reaches beyond the grid."""
     panels = document(board)["panels"]
     assert len({each["id"] for each in panels}) == len(panels)
-    taken = set()
+    taken = set[tuple[int, int]]()
     for each in panels:
         at = each["gridPos"]
         assert 0 <= at["x"] < at["x"] + at["w"] <= COLUMNS

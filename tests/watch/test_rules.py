@@ -7,7 +7,7 @@ import pytest
 from tests.servers import connection
 
 from . import expressions, made, promtool, runbooks
-from .rule import Alert, Group, Severity, Story, series, stories_file
+from .rule import Alert, Group, Severity, Story, rules_file, series, stories_file
 
 ALERTS = {alert.name: alert for alert in made.alerts()}
 EVERY = {"objectives": "5m"}
@@ -42,7 +42,7 @@ def test_an_alert_that_does_not_fire_is_noticed(tmp_path: Path) -> None:
     )
     rules, stories = tmp_path / "rules.yaml", tmp_path / "stories.yaml"
     groups = [Group("quiet", (quiet,))]
-    rules.write_text(made.rules_file("", groups))
+    rules.write_text(rules_file("", groups))
     stories.write_text(stories_file(str(rules), groups, "1m"))
     with pytest.raises(AssertionError, match="FAILED"):
         promtool.promtool("test", "rules", stories)
