@@ -26,7 +26,7 @@ export TEST_TRANSPORT := $(TRANSPORT)
 .PHONY: help setup demo test checks test-fast test-faults soak million emptied nightly sim month \
 	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
 	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
-	bench-scripts bench-curves bench-sizing rehearse game-day clean
+	bench-scripts bench-curves bench-sizing watch-check rehearse game-day clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -131,6 +131,9 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group bench \
 		--constraints requirements.lock --generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file bench/requirements.lock $(ARGS)
+
+watch-check: setup $(VENV)/.bench ## Have a real Prometheus ask every panel of a real run; draw docs/dashboards
+	@$(BIN)/python -m tests.watch.check $(ARGS)
 
 sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FIRST=1
 	@$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS) $(ARGS)

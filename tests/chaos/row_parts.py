@@ -334,4 +334,16 @@ ROW_PARTS: Final[dict[int, Parts]] = {
             _of("faults/test_hostile", "hostile_text_is_refused_or_stored_as_it_is"),
         ),
     ),
+    47: (
+        ("alerts", _of("watch/test_rules", "every_alert_fires_and_resolves")),
+        (
+            "panels",
+            _of(
+                "watch/test_dashboards",
+                "panels_ask_for_what_exists",
+                "promtool_reads_what_is_asked",
+            ),
+        ),
+        ("exposition", _of("watch/test_exposition", "what_is_shown_is_well_formed")),
+    ),
 }

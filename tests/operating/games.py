@@ -143,9 +143,9 @@ GAMES: Final = (
             _rose("tallygate_redis_epoch_changes_total"),
         ),
         well=Sign(
-            "`tallygate_counter_shards_shut` is 0, `tallygate_journal_oldest_seconds` back",
+            "`tallygate_quota_shards_shut` is 0, `tallygate_journal_oldest_seconds` back",
             _all(
-                _down("tallygate_counter_shards_shut"),
+                _down("tallygate_quota_shards_shut"),
                 _down("tallygate_journal_oldest_seconds", LATE_S),
             ),
         ),

@@ -25,7 +25,7 @@ tallygate_breaker_state 0.0
 tallygate_degraded_decisions_total{action="granted"} 2.0
 tallygate_outage_backlog_operations 0.0
 tallygate_redis_epoch_changes_total 1.0
-tallygate_counter_shards_shut{waits_for="journals"} 0.0
+tallygate_quota_shards_shut{waits_for="journals"} 0.0
 tallygate_ingest_lag_seconds 0.1
 tallygate_journal_oldest_seconds 0.2
 tallygate_journal_pending_operations 0.0
