@@ -24,6 +24,7 @@ _STRIPE_AWAY: Final = "faults/test_stripe_outage"
 _THREE: Final = "faults/test_destinations"
 _CLOSED: Final = "faults/test_period_late"
 _INVOICE: Final = "faults/test_invoice_late"
+_CHART: Final = "chart/test_render"
 
 ROW_PARTS: Final[dict[int, Parts]] = {
     1: (
@@ -333,5 +334,11 @@ ROW_PARTS: Final[dict[int, Parts]] = {
             "every field",
             _of("faults/test_hostile", "hostile_text_is_refused_or_stored_as_it_is"),
         ),
+    ),
+    45: (
+        ("a matrix of values", _of(_CHART, "renders_equal_their_golden_files")),
+        ("Kubernetes 1.29 to the newest", _of(_CHART, "kubernetes_takes_it")),
+        ("wrong values", _of("chart/test_refusals", "wrong_values_are_refused_by_name")),
+        ("lint", _of("chart/test_values", "lint_finds_nothing")),
     ),
 }

@@ -69,9 +69,7 @@ def kept(case: str, made: list[Object], base: list[Object]) -> str:
     for each in made:
         if name(each) not in same:
             lines.append("---\n")
-            lines.append(
-                yaml.dump(_shortened(each), Dumper=Plain, sort_keys=False, width=100)
-            )
+            lines.append(yaml.dump(_shortened(each), Dumper=Plain, sort_keys=False, width=100))
     return "".join(lines)
 
 

@@ -1,6 +1,7 @@
 """Who may send what to whom, by the policies that are rendered: nobody else, and nothing else."""
 
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 
@@ -105,25 +106,28 @@ def test_each_role_reaches_what_it_needs(
 
 def passes(policies: list[Object], source: Peer, target: Peer, port: int) -> bool:
     """Say whether Kubernetes lets a connection pass: out of one, and in to the other."""
-    return _let(policies, source, target, port, "egress", "to") and _let(
-        policies, target, source, port, "ingress", "from"
-    )
+    out = _selecting(policies, source, "egress")
+    into = _selecting(policies, target, "ingress")
+    return _let(out, "egress", target, port) and _let(into, "ingress", source, port)
 
 
-def _let(
-    policies: list[Object], pod: Peer, other: Peer, port: int, direction: str, key: str
-) -> bool:
-    selecting = [
+def _selecting(policies: list[Object], pod: Peer, direction: str) -> list[Object]:
+    """Return the policies of a pod's namespace that say something of it in that direction."""
+    specs = [spec for each in policies if isinstance(spec := each["spec"], dict)]
+    return [
         spec
-        for each in policies
-        if isinstance(spec := each["spec"], dict)
-        and pod.namespace == NAMESPACE
+        for spec in specs
+        if pod.namespace == NAMESPACE
         and direction.capitalize() in spec["policyTypes"]
         and _matches(spec["podSelector"], pod.labels)
     ]
+
+
+def _let(selecting: list[Object], direction: str, other: Peer, port: int) -> bool:
     if not selecting:
         return True
-    rules = [rule for spec in selecting for rule in spec.get(direction, [])]
+    key = "to" if direction == "egress" else "from"
+    rules = [rule for spec in selecting for rule in cast("list[Object]", spec.get(direction, []))]
     return any(
         any(int(each["port"]) == port and each["protocol"] == "TCP" for each in rule["ports"])
         and (key not in rule or any(_peer(peer, other) for peer in rule[key]))

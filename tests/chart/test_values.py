@@ -12,6 +12,7 @@ from .values import documented
 
 Schema = dict[str, object]
 
+
 def test_the_readme_is_what_the_values_say() -> None:
     """README.md is fresh; `python -m tests.chart.pages` makes it."""
     assert pages.README.read_text(encoding="utf-8") == pages.readme()
