@@ -1,7 +1,6 @@
 """Who may send what to whom, by the policies that are rendered: nobody else, and nothing else."""
 
 from dataclasses import dataclass, field
-from typing import cast
 
 import pytest
 
@@ -113,7 +112,7 @@ def passes(policies: list[Object], source: Peer, target: Peer, port: int) -> boo
 
 def _selecting(policies: list[Object], pod: Peer, direction: str) -> list[Object]:
     """Return the policies of a pod's namespace that say something of it in that direction."""
-    specs = [spec for each in policies if isinstance(spec := each["spec"], dict)]
+    specs = [each["spec"] for each in policies]
     return [
         spec
         for spec in specs
@@ -127,7 +126,7 @@ def _let(selecting: list[Object], direction: str, other: Peer, port: int) -> boo
     if not selecting:
         return True
     key = "to" if direction == "egress" else "from"
-    rules = [rule for spec in selecting for rule in cast("list[Object]", spec.get(direction, []))]
+    rules = [rule for spec in selecting for rule in spec.get(direction, [])]
     return any(
         any(int(each["port"]) == port and each["protocol"] == "TCP" for each in rule["ports"])
         and (key not in rule or any(_peer(peer, other) for peer in rule[key]))
@@ -135,7 +134,7 @@ def _let(selecting: list[Object], direction: str, other: Peer, port: int) -> boo
     )
 
 
-def _peer(peer: dict[str, dict[str, object]], pod: Peer) -> bool:
+def _peer(peer: Object, pod: Peer) -> bool:
     if "ipBlock" in peer:
         return False
     names = {"kubernetes.io/metadata.name": pod.namespace}
@@ -147,7 +146,6 @@ def _peer(peer: dict[str, dict[str, object]], pod: Peer) -> bool:
     return inside and _matches(peer.get("podSelector", {}), pod.labels)
 
 
-def _matches(selector: dict[str, object], labels: dict[str, str]) -> bool:
-    wanted = selector.get("matchLabels", {})
-    assert isinstance(wanted, dict)
+def _matches(selector: Object, labels: dict[str, str]) -> bool:
+    wanted: dict[str, str] = selector.get("matchLabels", {})
     return wanted.items() <= labels.items()

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -28,8 +27,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the chart of an app that is as the README says, and shows every named template."""
     folder = tmp_path_factory.mktemp("shop")
     (folder / "templates").mkdir()
-    chart = {"apiVersion": "v2", "name": "shop", "version": "1.0.0"}
-    chart["dependencies"] = [{"name": "tallygate", "version": "0.1.0"}]  # type: ignore[assignment]
+    dependency = {"name": "tallygate", "version": "0.1.0"}
+    chart = {"apiVersion": "v2", "name": "shop", "version": "1.0.0", "dependencies": [dependency]}
     (folder / "Chart.yaml").write_text(yaml.safe_dump(chart))
     (folder / "values.yaml").write_text(_example("# values.yaml of the app"))
     deployment = _example("# templates/deployment.yaml of the app")
@@ -74,7 +73,7 @@ def test_the_readmes_app_is_what_kubernetes_takes(helm: Helm, app: Path) -> None
 def test_the_three_ways_give_one_container(helm: Helm, app: Path, values: Values) -> None:
     """Beside the app, before it, and by the injector: the same to the letter."""
     pieces = _pieces(helm, app, values)
-    native = cast("Object", pieces["initContainer"])
+    native = pieces["initContainer"]
     assert native.pop("restartPolicy") == "Always"
     assert native == pieces["container"]
     injected = _injected(helm, {**values, "injector": {"enabled": True}})
@@ -105,7 +104,7 @@ def test_a_stateful_app_keeps_its_journal(helm: Helm, app: Path) -> None:
     each = made["StatefulSet/shop"]
     for version in (kubernetes.versions()[0], kubernetes.versions()[-1]):
         assert kubernetes.faults(each, version) == []
-    (claim,) = cast("dict[str, list[Object]]", each["spec"])["volumeClaimTemplates"]
+    (claim,) = each["spec"]["volumeClaimTemplates"]
     assert claim["metadata"] == {"name": "tallygate-data"}
     assert "tallygate-data" not in {volume["name"] for volume in _pod(each)["volumes"]}
 
@@ -130,9 +129,7 @@ def test_the_journal_is_smaller_than_its_volume(helm: Helm, app: Path) -> None:
 def test_whoever_may_call_can_reach_the_socket(helm: Helm, app: Path) -> None:
     """The socket's group is the one that the pod gives to every container."""
     injected = _injected(helm, {**NEEDED, "injector": {"enabled": True}})
-    container = cast("Object", injected["container"])
-    rights = cast("Object", container["securityContext"])
-    assert rights["runAsGroup"] == injected["fsGroup"]
+    assert injected["container"]["securityContext"]["runAsGroup"] == injected["fsGroup"]
     assert injected["socket"] == {
         "volume": "tallygate-socket",
         "path": "/run/tallygate/tallygate.sock",
@@ -172,35 +169,29 @@ def _example(holding: str) -> str:
     return str(found)
 
 
-def _pieces(
-    helm: Helm, app: Path, values: Values, other: Values | None = None
-) -> dict[str, "Pieces"]:
+def _pieces(helm: Helm, app: Path, values: Values, other: Values | None = None) -> Object:
     given = {"tallygate": {**values, "install": False}, "with": other or {}}
     (found,) = [e for e in objects(helm.render(given, chart=app)) if e["kind"] == "ConfigMap"]
-    data = found["data"]
-    assert isinstance(data, dict)
-    return {key: yaml.safe_load(text) for key, text in data.items()}
-
-
-Pieces = Object
+    return {key: yaml.safe_load(text) for key, text in found["data"].items()}
 
 
 def _injected(helm: Helm, values: Values) -> Object:
     for each in objects(helm.render(values)):
         data = each.get("data")
         if isinstance(data, dict) and "sidecar.yaml" in data:
-            return cast("Object", yaml.safe_load(data["sidecar.yaml"]))
+            return _object(data["sidecar.yaml"])
     raise AssertionError("there is no file for the injector")
 
 
+def _object(text: str) -> Object:
+    found = yaml.safe_load(text)
+    assert isinstance(found, dict)
+    return found
+
+
 def _pod(each: Object) -> Object:
-    return cast("Object", each["spec"]["template"]["spec"])  # type: ignore[index]
+    return cast("Object", each["spec"]["template"]["spec"])
 
 
 def _env(container: Object) -> dict[str, str]:
-    return dict(_pairs(container))
-
-
-def _pairs(container: Object) -> Iterator[tuple[str, str]]:
-    for each in cast("list[dict[str, str]]", container["env"]):
-        yield each["name"], each["value"]
+    return {each["name"]: each["value"] for each in container["env"]}
