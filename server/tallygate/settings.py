@@ -16,12 +16,13 @@ from pydantic_settings import (
 )
 
 from tallygate.domain.retention import EVENT_MONTHS_MIN
+from tallygate.settings_injector import InjectorSettings
 from tallygate.settings_types import Address, Addresses, PostgresDsn, RedisUrl
 
 MIB = 1024 * 1024
 
 
-class Settings(BaseSettings):
+class Settings(InjectorSettings):
     """Everything that an operator may set. Each field is also `TALLYGATE_` and its name."""
 
     model_config = SettingsConfigDict(
