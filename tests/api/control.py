@@ -14,10 +14,13 @@ from tallygate.adapters.catalog.document import YamlCatalogDocuments
 from tallygate.adapters.log import redact_value
 from tallygate.api.admin import AdminParts, AdminServicer
 from tallygate.api.audited import AuditedRegistry
+from tallygate.api.door import Door
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.server import Server, ServerOptions
+from tallygate.api.transport import TransportName
+from tallygate.domain.certificate import CurrentCredentials
 from tallygate.domain.ids import MeterName
-from tallygate.flow.apply import Apply
+from tallygate.flow.apply import Apply, ApplyOptions
 from tallygate.flow.grant import Granting
 from tallygate.flow.invoice import InvoiceParts, Invoicing
 from tallygate.flow.period_orders import OrderParts, PeriodOrders
@@ -112,8 +115,13 @@ class Control:
 
 
 @asynccontextmanager
-async def controlled() -> AsyncIterator[Control]:
-    """Serve a control with the good document applied."""
+async def controlled(
+    door: Door | None = None, tls: CurrentCredentials | None = None
+) -> AsyncIterator[Control]:
+    """Serve a control with the good document applied; with a door, who comes in is its affair.
+
+    With TLS its stub reaches nobody: callers have to open channels of their own.
+    """
     store, books = FakeCatalogStore(), Books()
     found = Control(None, store, books)  # type: ignore[arg-type]  # set below
     apply = Apply(store, YamlCatalogDocuments(), found)
@@ -138,12 +146,16 @@ async def controlled() -> AsyncIterator[Control]:
     servicer = AdminServicer(parts)
     server = Server(
         ServerOptions(
-            ["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(10.0, SilentEdge()), transport=TRANSPORT
+            ["127.0.0.1:0"],
+            MESSAGE_BYTES_MAX,
+            EdgeOptions(10.0, SilentEdge()),
+            transport=TRANSPORT if tls is None else TransportName.GRPCIO,
+            tls=tls,
         ),
         {
             ADMIN: lambda registry: admin_pb2_grpc.add_AdminServiceServicer_to_server(
                 servicer,
-                AuditedRegistry(registry, trail, redact_value),  # type: ignore[arg-type]
+                AuditedRegistry(registry, trail, redact_value, door),  # type: ignore[arg-type]
             )
         },
     )
@@ -151,7 +163,10 @@ async def controlled() -> AsyncIterator[Control]:
     found.address = server.addresses[0]
     async with channel(found.address) as opened:
         found.stub = admin_pb2_grpc.AdminServiceStub(opened)
-        await found.apply(GOOD)
+        if door is None and tls is None:
+            await found.apply(GOOD)
+        else:
+            await apply.document(GOOD, ApplyOptions())
         yield found
     await server.stop(1.0)
     await trail.close()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
@@ -124,14 +125,17 @@ async def test_streams_are_recorded_too() -> None:
             sent.append("closed")
 
     trail = Trail(log)
-    audited = AuditedRegistry(registry, trail, redact_value, lambda _context: "ada")
+    audited = AuditedRegistry(registry, trail, redact_value)
     handler: Any = grpc.unary_stream_rpc_method_handler(cast(Any, listed))
     audited.add_registered_method_handlers("S", {"Tail": handler})
     # Its types are those of any method's, of either of grpcio's kinds.
     behaviour = cast(Any, registry.methods["/S/Tail"].handler.unary_stream)
     request = admin_pb2.ListPlansRequest()
-    assert [each async for each in behaviour(request, None)] == ["one", "two"]
-    cut = behaviour(request, None)
+    context = SimpleNamespace(
+        invocation_metadata=lambda: ADA, peer=lambda: "ipv4:127.0.0.1:1", auth_context=dict
+    )
+    assert [each async for each in behaviour(request, context)] == ["one", "two"]
+    cut = behaviour(request, context)
     assert await anext(cut) == "one"
     await cut.aclose()
     await trail.close()

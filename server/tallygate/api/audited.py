@@ -1,10 +1,11 @@
 """Methods with the audit log around them: who asked for what, and what came of it.
 
-Guarantees: every method that is registered here is recorded, also one that is added later; what is
-recorded of a request is bounded, has no secrets and no more than the start of long texts.
-Refuses to know: what methods do, and where the log is kept.
+Guarantees: every method that is registered here is recorded, also one that is added later, and so
+is what a caller was refused who has proved his name; what is recorded of a request is bounded, has
+no secrets and no more than the start of long texts.
+Refuses to know: what methods do, where the log is kept, and how callers prove who they are.
 
-Who asks is taken from the call's metadata: nobody proves it yet. `Identify` is where that will be.
+Who has proved nothing where that is asked for is refused before the log, which he could fill.
 """
 
 import hashlib
@@ -17,15 +18,13 @@ import grpc
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from tallygate.api.door import Door, OpenDoor, Visitor
 from tallygate.api.edge import Behaviour, Context, Handler, Registry, StreamBehaviour
 from tallygate.domain.errors import InvalidField
 from tallygate.domain.ids import tenant_id
-from tallygate.domain.trail import TrailEntry, actor_name
+from tallygate.domain.trail import TrailEntry
 from tallygate.flow.trail import Trail
 
-ACTOR_KEY: Final = "x-tallygate-actor"
-UNNAMED: Final = "unnamed"
-ROLE: Final = "control"
 # What begins so changes nothing, and is recorded once. All else is taken for a change.
 READS: Final = ("Get", "List", "Query", "Explain", "Watch", "Preview", "Check")
 # A reason or a name is shorter; a catalog's text is in `catalog_version` as it is.
@@ -33,29 +32,19 @@ TEXT_MAX: Final = 200
 # A row is read by people.
 SUMMARY_MAX: Final = 4_000
 
-Identify = Callable[[Context], str]
 Redact = Callable[[object], object]
-
-
-def claimed_actor(context: Context) -> str:
-    """Return who the call says that asks. Raises `InvalidField`."""
-    for key, value in context.invocation_metadata() or ():
-        if key == ACTOR_KEY:
-            name = value if isinstance(value, str) else value.decode("utf-8", "replace")
-            return actor_name(name, ACTOR_KEY)
-    return UNNAMED
 
 
 class AuditedRegistry:
     """Takes the place of a registry while a servicer registers, and wraps what it brings."""
 
     def __init__(
-        self, registry: Registry, trail: Trail, redact: Redact, identify: Identify = claimed_actor
+        self, registry: Registry, trail: Trail, redact: Redact, door: Door | None = None
     ) -> None:
         self._registry = registry
         self._trail = trail
         self._redact = redact
-        self._identify = identify
+        self._door: Door = door or OpenDoor()
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Ignore: the same methods come registered by name."""
@@ -84,27 +73,29 @@ class AuditedRegistry:
         around = self._trail.read if name.startswith(READS) else self._trail.change
 
         async def audited(request: Message, context: Context) -> object:
-            async with around(self._entry(name, request, context)):
+            visitor = await self._door.enter(context)
+            async with around(self._entry(name, request, visitor)):
+                visitor.allow(name, request)
                 return await behaviour(request, context)
 
         return audited
 
     def _streaming(self, name: str, behaviour: StreamBehaviour) -> StreamBehaviour:
         async def audited(request: Message, context: Context) -> AsyncGenerator[Any, None]:
+            visitor = await self._door.enter(context)
             # Its first message is out long before its end, so that it is recorded as changes are.
-            async with (
-                self._trail.change(self._entry(name, request, context)),
-                aclosing(behaviour(request, context)) as messages,
-            ):
-                async for message in messages:
-                    yield message
+            async with self._trail.change(self._entry(name, request, visitor)):
+                visitor.allow(name, request)
+                async with aclosing(behaviour(request, context)) as messages:
+                    async for message in messages:
+                        yield message
 
         return audited
 
-    def _entry(self, name: str, request: Message, context: Context) -> TrailEntry:
+    def _entry(self, name: str, request: Message, visitor: Visitor) -> TrailEntry:
         return TrailEntry(
-            actor=self._identify(context),
-            role=ROLE,
+            actor=visitor.actor,
+            role=visitor.role,
             action=name,
             tenant_id=_subject(request),
             request=summary(request, self._redact),

@@ -11,6 +11,7 @@ import typer
 
 from tallygate.commands import usage as usages
 from tallygate.commands import watch as watches
+from tallygate.commands.channel import Target
 from tallygate.commands.options import (
     Config,
     ControlAddress,
@@ -42,7 +43,7 @@ def apply(
         raise typer.BadParameter(f"cannot be read: {error}", param_hint="--file") from None
     at_us = instant_us(effective_at, "--effective-at")
     applying = usages.apply(
-        settings.control_address, document, dry_run=dry_run, effective_at_us=at_us
+        Target.control(settings), document, dry_run=dry_run, effective_at_us=at_us
     )
     reply = run(applying)
     if reply.faults:
@@ -81,7 +82,7 @@ def usage(
         settings = settings_of(config, grpc_address=grpc_address)
         screen = watches.screen_for(tenant, as_json=as_json)
         asked_for = watches.WatchAsked(tenant, meter)
-        run(watches.watch(settings.grpc_address[0], asked_for, screen))
+        run(watches.watch(Target.data_plane(settings), asked_for, screen))
         return
     asked_of = WindowsAsked(
         *(tenant, meter, by, group_by, sliding, step, session_gap, from_minute, to_minute, rows)
@@ -89,10 +90,10 @@ def usage(
     if asked_of.needed:
         request = request_of(asked_of, tools.now_us())
         settings = settings_of(config, control_address=control_address)
-        show([run(windows(settings.control_address, request))], as_json=as_json)
+        show([run(windows(Target.control(settings), request))], as_json=as_json)
         return
     if by not in ("total", "day", "hour", "minute"):
         raise typer.BadParameter("must be total, day, hour, minute or period", param_hint="--by")
     settings = settings_of(config, control_address=control_address)
     asked = usages.UsageAsked(tenant, meter, by, rows)
-    show(run(usages.usage(settings.control_address, asked)), as_json=as_json)
+    show(run(usages.usage(Target.control(settings), asked)), as_json=as_json)

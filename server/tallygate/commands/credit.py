@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from tallygate.commands.asking import caller, instant, shown
-from tallygate.commands.channel import channel
+from tallygate.commands.channel import Target, channel
 from tallygate.commands.options import Config, ControlAddress, Json, settings_of
 from tallygate.commands.output import Sheet, errors, run, show
 from tallygate.gen.v1 import admin_pb2_grpc, credit_pb2
@@ -61,7 +61,7 @@ def grant(
     for text, field in ((starts, request.starts_at), (expires, request.expires_at)):
         if text:
             field.FromDatetime(instant(text))
-    reply = run(_grant(settings.control_address, request))
+    reply = run(_grant(Target.control(settings), request))
     sheets = [_sheet([reply.grant])]
     if reply.replayed:
         errors.print("This grant had been made before; nothing was added.")
@@ -79,7 +79,7 @@ def list_credits(
 ) -> None:
     """List a tenant's grants in burn-down order, with what is left of each."""
     settings = settings_of(config, control_address=control_address)
-    show([_sheet(run(_all(settings.control_address, tenant, limit)))], as_json=as_json)
+    show([_sheet(run(_all(Target.control(settings), tenant, limit)))], as_json=as_json)
 
 
 def reset(
@@ -106,24 +106,24 @@ def reset(
         actor=actor or caller(),
         operation_id=operation_id or _made_up("--id"),
     )
-    reply = run(_reset(settings.control_address, request))
+    reply = run(_reset(Target.control(settings), request))
     row = (tenant, limit, reply.used_before, reply.used_after, reply.replayed)
     columns = ("tenant", "limit", "used before", "used after", "repeat")
     show([Sheet("reset", columns, [row])], as_json=as_json)
 
 
 async def _grant(
-    address: str, request: credit_pb2.GrantCreditRequest
+    control: Target, request: credit_pb2.GrantCreditRequest
 ) -> credit_pb2.GrantCreditResponse:
-    async with channel(address) as lent:
+    async with channel(control) as lent:
         stub = admin_pb2_grpc.AdminServiceStub(lent)
         return await stub.GrantCredit(request, timeout=CALL_TIMEOUT_S)
 
 
-async def _all(address: str, tenant: str, limit: str) -> list[credit_pb2.CreditGrant]:
+async def _all(control: Target, tenant: str, limit: str) -> list[credit_pb2.CreditGrant]:
     found: list[credit_pb2.CreditGrant] = []
     request = credit_pb2.ListCreditsRequest(tenant_id=tenant, limit_id=limit, page_size=PAGE)
-    async with channel(address) as lent:
+    async with channel(control) as lent:
         stub = admin_pb2_grpc.AdminServiceStub(lent)
         while True:
             page = await stub.ListCredits(request, timeout=CALL_TIMEOUT_S)
@@ -134,9 +134,9 @@ async def _all(address: str, tenant: str, limit: str) -> list[credit_pb2.CreditG
 
 
 async def _reset(
-    address: str, request: credit_pb2.ResetLimitRequest
+    control: Target, request: credit_pb2.ResetLimitRequest
 ) -> credit_pb2.ResetLimitResponse:
-    async with channel(address) as lent:
+    async with channel(control) as lent:
         stub = admin_pb2_grpc.AdminServiceStub(lent)
         return await stub.ResetLimit(request, timeout=CALL_TIMEOUT_S)
 

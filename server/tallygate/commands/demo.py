@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from tallygate.commands.channel import channel
+from tallygate.commands.channel import Target, channel
 from tallygate.commands.dev import Dev, demo_file
 from tallygate.commands.output import Cell, Sheet
 from tallygate.domain import access_log
@@ -86,7 +86,7 @@ async def settle(dev: Dev, events: int) -> dict[str, float]:
 
 async def report(dev: Dev, outcome: Outcome, figures: dict[str, float]) -> list[Sheet]:
     """Return the tables that the demo ends with."""
-    async with channel(dev.process.control_addresses[0]) as lent:
+    async with channel(Target.control(dev.settings, dev.process.control_addresses[0])) as lent:
         admin = admin_pb2_grpc.AdminServiceStub(lent)
         usage = await admin.QueryUsage(admin_pb2.QueryUsageRequest())
     cuts = statistics.quantiles(outcome.latencies_s, n=100)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
-from tallygate.commands.channel import channel
+from tallygate.commands.channel import Target, channel
 from tallygate.commands.usage import apply
 from tallygate.domain.errors import CatalogInvalid, CatalogNotLoaded, Fault
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
@@ -59,7 +59,8 @@ async def development(settings: Settings, effective_at_us: int | None = None) ->
         assert complete.postgres_dsn is not None
         await migrate(complete.postgres_dsn.get_secret_value())
         async with running(complete, EVERYTHING) as process:
-            await _apply_catalog(document, process.control_addresses[0], effective_at_us)
+            control = Target.control(complete, process.control_addresses[0])
+            await _apply_catalog(document, control, effective_at_us)
             await _wait_until_ready(process)
             yield Dev(complete, process, _own(settings, complete))
 
@@ -83,8 +84,8 @@ async def _wait_until_ready(process: Running) -> None:
         await asyncio.sleep(READY_POLL_S)
 
 
-async def _apply_catalog(document: str, address: str, effective_at_us: int | None) -> None:
-    async with channel(address) as lent:
+async def _apply_catalog(document: str, control: Target, effective_at_us: int | None) -> None:
+    async with channel(control) as lent:
         admin = admin_pb2_grpc.AdminServiceStub(lent)
         plans = await admin.ListPlans(admin_pb2.ListPlansRequest())
     if not document:
@@ -93,7 +94,7 @@ async def _apply_catalog(document: str, address: str, effective_at_us: int | Non
         document = demo_file("catalog.yaml")
     # On a later start, the first version has its time already.
     first_us = None if plans.plans else effective_at_us
-    reply = await apply(address, document, effective_at_us=first_us)
+    reply = await apply(control, document, effective_at_us=first_us)
     if reply.faults:
         raise CatalogInvalid(
             tuple(

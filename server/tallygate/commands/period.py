@@ -14,7 +14,7 @@ import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tallygate.commands.asking import caller, instant, number, shown
-from tallygate.commands.channel import channel
+from tallygate.commands.channel import Target, channel
 from tallygate.commands.options import Config, ControlAddress, Json, PostgresDsn, settings_of
 from tallygate.commands.output import EXIT_FAILED, Sheet, counting, errors, run, show
 from tallygate.domain import ids
@@ -59,7 +59,7 @@ def list_periods(
     request = period_pb2.ListPeriodsRequest(
         tenant_id=tenant, state=_STATES[state], held=held, page_size=min(rows, PAGE)
     )
-    show([_sheet(run(_all(settings.control_address, request, rows)))], as_json=as_json)
+    show([_sheet(run(_all(Target.control(settings), request, rows)))], as_json=as_json)
 
 
 @period.command("show")
@@ -77,7 +77,7 @@ def show_period(
     request = period_pb2.GetPeriodRequest(tenant_id=tenant, revision=revision)
     if start:
         request.start.FromDatetime(instant(start))
-    show(_sheets(run(_get(settings.control_address, request))), as_json=as_json)
+    show(_sheets(run(_get(Target.control(settings), request))), as_json=as_json)
 
 
 @period.command()
@@ -101,7 +101,7 @@ def close(
         tenant_id=tenant, reason=reason, actor=actor or caller(), accept_missing=accept_missing
     )
     request.start.FromDatetime(instant(start))
-    found = run(_close(settings.control_address, request, wait_s))
+    found = run(_close(Target.control(settings), request, wait_s))
     show([_sheet([found])], as_json=as_json)
     if found.state != period_pb2.PERIOD_STATE_CLOSED:
         errors.print(f"It is not closed: {found.held or 'it takes longer'}.")
@@ -125,7 +125,7 @@ def reopen(
         tenant_id=tenant, reason=reason, actor=actor or caller()
     )
     request.start.FromDatetime(instant(start))
-    show([_sheet([run(_reopen(settings.control_address, request))])], as_json=as_json)
+    show([_sheet([run(_reopen(Target.control(settings), request))])], as_json=as_json)
 
 
 @period.command()
@@ -169,10 +169,10 @@ def verify(
 
 
 async def _all(
-    address: str, request: period_pb2.ListPeriodsRequest, rows: int
+    control: Target, request: period_pb2.ListPeriodsRequest, rows: int
 ) -> list[period_pb2.BillingPeriod]:
     found: list[period_pb2.BillingPeriod] = []
-    async with channel(address) as lent:
+    async with channel(control) as lent:
         stub = admin_pb2_grpc.AdminServiceStub(lent)
         while True:
             page = await stub.ListPeriods(request, timeout=CALL_TIMEOUT_S)
@@ -182,8 +182,10 @@ async def _all(
                 return found[:rows]
 
 
-async def _get(address: str, request: period_pb2.GetPeriodRequest) -> period_pb2.GetPeriodResponse:
-    async with channel(address) as lent:
+async def _get(
+    control: Target, request: period_pb2.GetPeriodRequest
+) -> period_pb2.GetPeriodResponse:
+    async with channel(control) as lent:
         stub = admin_pb2_grpc.AdminServiceStub(lent)
         story = await stub.GetPeriod(request, timeout=CALL_TIMEOUT_S)
         request.page_token = story.next_page_token
@@ -196,10 +198,10 @@ async def _get(address: str, request: period_pb2.GetPeriodRequest) -> period_pb2
 
 
 async def _close(
-    address: str, request: period_pb2.ClosePeriodRequest, wait_s: int
+    control: Target, request: period_pb2.ClosePeriodRequest, wait_s: int
 ) -> period_pb2.BillingPeriod:
     until = time.monotonic() + wait_s
-    async with channel(address) as lent:
+    async with channel(control) as lent:
         stub = admin_pb2_grpc.AdminServiceStub(lent)
         found = (await stub.ClosePeriod(request, timeout=CALL_TIMEOUT_S)).period
         asked = period_pb2.GetPeriodRequest(tenant_id=request.tenant_id, start=request.start)
@@ -213,9 +215,9 @@ async def _close(
 
 
 async def _reopen(
-    address: str, request: period_pb2.ReopenPeriodRequest
+    control: Target, request: period_pb2.ReopenPeriodRequest
 ) -> period_pb2.BillingPeriod:
-    async with channel(address) as lent:
+    async with channel(control) as lent:
         stub = admin_pb2_grpc.AdminServiceStub(lent)
         return (await stub.ReopenPeriod(request, timeout=CALL_TIMEOUT_S)).period
 

@@ -7,7 +7,7 @@ Refuses to know: storage.
 from dataclasses import dataclass
 
 from tallygate.api.convert_catalog import CHANGE_KINDS
-from tallygate.commands.channel import channel
+from tallygate.commands.channel import Target, channel
 from tallygate.commands.output import Sheet
 from tallygate.domain.catalog_diff import ChangeKind
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
@@ -26,7 +26,7 @@ class UsageAsked:
     rows: int = 20
 
 
-async def usage(address: str, asked: UsageAsked) -> list[Sheet]:
+async def usage(control: Target, asked: UsageAsked) -> list[Sheet]:
     """Return totals by meter, and the first rows by tenant."""
     granularity = admin_pb2.Granularity.Value(f"GRANULARITY_{asked.by.upper()}")
     request = admin_pb2.QueryUsageRequest(
@@ -35,7 +35,7 @@ async def usage(address: str, asked: UsageAsked) -> list[Sheet]:
         granularity=granularity,
         page_size=asked.rows,
     )
-    async with channel(address) as lent:
+    async with channel(control) as lent:
         admin = admin_pb2_grpc.AdminServiceStub(lent)
         reply = await admin.QueryUsage(request, timeout=CALL_TIMEOUT_S)
     totals = [(total.meter, total.tenants, total.count, int(total.sum)) for total in reply.totals]
@@ -59,13 +59,13 @@ async def usage(address: str, asked: UsageAsked) -> list[Sheet]:
 
 
 async def apply(
-    address: str, document: str, *, dry_run: bool = False, effective_at_us: int | None = None
+    control: Target, document: str, *, dry_run: bool = False, effective_at_us: int | None = None
 ) -> admin_pb2.ApplyCatalogResponse:
     """Apply a catalog document, or only show what it would change."""
     request = admin_pb2.ApplyCatalogRequest(document=document, dry_run=dry_run)
     if effective_at_us is not None:
         request.effective_at.FromMicroseconds(effective_at_us)
-    async with channel(address) as lent:
+    async with channel(control) as lent:
         admin = admin_pb2_grpc.AdminServiceStub(lent)
         return await admin.ApplyCatalog(request, timeout=CALL_TIMEOUT_S)
 

@@ -11,7 +11,7 @@ from typing import Final
 import typer
 
 from tallygate.commands.asking import number
-from tallygate.commands.channel import channel
+from tallygate.commands.channel import Target, channel
 from tallygate.commands.output import Cell, Sheet
 from tallygate.commands.times import instant_us
 from tallygate.domain.window import DAY_US, HOUR_US, MINUTE_US, SECOND_US
@@ -74,9 +74,9 @@ def request_of(asked: WindowsAsked, now_us: int) -> meter_usage_pb2.QueryMeterUs
     return request
 
 
-async def windows(address: str, request: meter_usage_pb2.QueryMeterUsageRequest) -> Sheet:
+async def windows(control: Target, request: meter_usage_pb2.QueryMeterUsageRequest) -> Sheet:
     """Return the first rows as a table."""
-    async with channel(address) as lent:
+    async with channel(control) as lent:
         admin = admin_pb2_grpc.AdminServiceStub(lent)
         reply = await admin.QueryMeterUsage(request, timeout=CALL_TIMEOUT_S)
     rows: list[tuple[Cell, ...]] = [

@@ -125,6 +125,37 @@ class RefundTooLarge(TallygateError):
     reason = "REFUND_TOO_LARGE"
 
 
+class Unauthenticated(TallygateError):
+    """Who calls has not proven who it is."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(TallygateError):
+    """Who calls may not do this, or not for this tenant or meter."""
+
+    # Told before anything is looked up: the reply is the same whether or not it exists.
+    reason = "PERMISSION_DENIED"
+
+
+class RoleLacking(PermissionDenied):
+    """The caller has no role that may do this."""
+
+    reason = "ROLE_LACKING"
+
+
+class TokenMissing(Unauthenticated):
+    """The call carries no bearer token: send `authorization: Bearer TOKEN`."""
+
+    reason = "TOKEN_MISSING"
+
+
+class TokenExpired(Unauthenticated):
+    """The token's time is over; get a new one."""
+
+    reason = "TOKEN_EXPIRED"
+
+
 class CatalogConflict(TallygateError):
     """The catalog was changed by somebody else meanwhile."""
 

@@ -84,6 +84,20 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A meter's rollups do not have all of the window yet, as they are made anew. Try again later."""
     REASON_PERIOD_STATE: _Reason.ValueType  # 31
     """The billing period is not in a state in which that can be done. Read it first."""
+    REASON_UNAUTHENTICATED: _Reason.ValueType  # 32
+    """Who calls has not proven who it is: a token or a certificate is missing or not valid. Do not
+    retry with the same.
+    """
+    REASON_PERMISSION_DENIED: _Reason.ValueType  # 33
+    """Who calls may not do this, or not for this tenant or meter. Whether what was named exists is not
+    told. Do not retry before the caller has been allowed.
+    """
+    REASON_TOKEN_MISSING: _Reason.ValueType  # 34
+    """The call carries no bearer token, and needs one."""
+    REASON_TOKEN_EXPIRED: _Reason.ValueType  # 35
+    """The token's time is over. Retry with a new one."""
+    REASON_ROLE_LACKING: _Reason.ValueType  # 36
+    """The caller has no role that may do this. Do not retry before it has."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call or an item was not served. `google.rpc.ErrorInfo.reason` holds the name without its
@@ -150,6 +164,20 @@ REASON_ROLLUPS_INCOMPLETE: Reason.ValueType  # 28
 """A meter's rollups do not have all of the window yet, as they are made anew. Try again later."""
 REASON_PERIOD_STATE: Reason.ValueType  # 31
 """The billing period is not in a state in which that can be done. Read it first."""
+REASON_UNAUTHENTICATED: Reason.ValueType  # 32
+"""Who calls has not proven who it is: a token or a certificate is missing or not valid. Do not
+retry with the same.
+"""
+REASON_PERMISSION_DENIED: Reason.ValueType  # 33
+"""Who calls may not do this, or not for this tenant or meter. Whether what was named exists is not
+told. Do not retry before the caller has been allowed.
+"""
+REASON_TOKEN_MISSING: Reason.ValueType  # 34
+"""The call carries no bearer token, and needs one."""
+REASON_TOKEN_EXPIRED: Reason.ValueType  # 35
+"""The token's time is over. Retry with a new one."""
+REASON_ROLE_LACKING: Reason.ValueType  # 36
+"""The caller has no role that may do this. Do not retry before it has."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

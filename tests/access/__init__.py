@@ -1,0 +1,1 @@
+"""Who may call control, with which rights processes run, and secrets that change meanwhile."""
