@@ -25,6 +25,7 @@ export TEST_TRANSPORT := $(TRANSPORT)
 
 .PHONY: help setup demo test checks test-fast test-faults soak million emptied nightly sim month \
 	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
+	test-kubernetes image-check \
 	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
 	bench-scripts bench-curves bench-sizing rehearse game-day clean
 
@@ -131,6 +132,13 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group bench \
 		--constraints requirements.lock --generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file bench/requirements.lock $(ARGS)
+
+test-kubernetes: setup ## Hold the injector against a real API server, built once; needs go and etcd
+	@$(BIN)/python -m tests.kubernetes.servers
+	@$(BIN)/python -m pytest -n 0 --timeout 600 tests/kubernetes/check_injection.py
+
+image-check: setup ## Lint the Dockerfile, build its layers into a folder, run commands from them
+	@$(BIN)/python -m tests.image.layers $(ARGS)
 
 sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FIRST=1
 	@$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS) $(ARGS)

@@ -1,5 +1,6 @@
 """A running injector with certificates of its own, in front of a small Kubernetes API."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -65,6 +66,21 @@ class Ground:
 def url_of(running: RunningInjector, path: str = "/inject/pod") -> str:
     """Return where the webhook is asked."""
     return f"https://127.0.0.1:{running.port}{path}"
+
+
+async def ops(running: RunningInjector, path: str) -> str:
+    """Return what the ops listener answers, its head too."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.ops_port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: ops\r\n\r\n".encode())
+    found = (await reader.read()).decode()
+    writer.close()
+    await writer.wait_closed()
+    return found
+
+
+async def metrics(running: RunningInjector) -> str:
+    """Return the injector's metrics."""
+    return await ops(running, "/metrics")
 
 
 @pytest.fixture

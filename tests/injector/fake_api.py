@@ -97,7 +97,9 @@ class FakeApi:
         begin = int(request.query.get("continue") or 0)
         end = begin + self.page
         rest = str(end) if end < len(every) else ""
-        return web.json_response({"items": every[begin:end], "metadata": {"continue": rest}})
+        page = {"items": every[begin:end], "metadata": {"continue": rest}}
+        # Real pages come in many pieces.
+        return web.json_response({**page, "padding": "x" * 300_000})
 
 
 def _added(document: Manifest, operations: list[dict[str, Any]]) -> Manifest:

@@ -1,6 +1,5 @@
 """The webhook over HTTPS, as an API server asks it."""
 
-import asyncio
 import base64
 import io
 import json
@@ -17,7 +16,7 @@ from tallygate.wiring.injecting import RunningInjector, injecting
 from tallygate.wiring.roles import RoleUnmet
 from tests.servers import eventually
 
-from .conftest import AUTHORITIES, HOOK, NAME, NOW_US, Ground, url_of
+from .conftest import AUTHORITIES, HOOK, NAME, NOW_US, Ground, metrics, ops, url_of
 from .pods import Manifest, patched, pod, sidecar_in
 
 
@@ -292,18 +291,3 @@ async def test_a_bad_file_at_start_is_an_error(ground: Ground) -> None:
     with pytest.raises(InvalidField, match="cannot be read"):
         async with injecting(ground.settings(injector_report_ms=0)):
             pass
-
-
-async def ops(running: RunningInjector, path: str) -> str:
-    """Return what the ops listener answers, its head too."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.ops_port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: ops\r\n\r\n".encode())
-    found = (await reader.read()).decode()
-    writer.close()
-    await writer.wait_closed()
-    return found
-
-
-async def metrics(running: RunningInjector) -> str:
-    """Return the injector's metrics."""
-    return await ops(running, "/metrics")

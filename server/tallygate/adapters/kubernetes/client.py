@@ -109,10 +109,12 @@ class KubernetesApi:
             async with session.request(
                 method, self._access.url + path, params=params, data=content, headers=headers
             ) as response:
-                answer = await response.content.read(ANSWER_BYTES_MAX)
-                if not response.content.at_eof():
-                    raise KubernetesRefused(f"{path} answers more than {ANSWER_BYTES_MAX} bytes")
-                return _read(method, path, response.status, answer)
+                answer = bytearray()
+                async for part in response.content.iter_any():
+                    answer += part
+                    if len(answer) > ANSWER_BYTES_MAX:
+                        raise KubernetesRefused(f"{path} answers with too many bytes")
+                return _read(method, path, response.status, bytes(answer))
         except (ClientError, TimeoutError, OSError) as error:
             # A file that is missing says which; of a connection its kind is enough.
             why = f": {error.filename}" if isinstance(error, FileNotFoundError) else ""
