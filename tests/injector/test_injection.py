@@ -193,7 +193,7 @@ def test_ports_that_the_app_has_are_not_taken() -> None:
     given["metadata"]["annotations"] = {"tallygate.dev/ops-port": "9465"}
     found = sidecar_in(injected(given))
     assert variables(found)["TALLYGATE_OPS_ADDRESS"] == "0.0.0.0:9465"
-    assert found["ports"] == [{"name": "tallygate-ops", "containerPort": 9465}]
+    assert [each["containerPort"] for each in found["ports"]] == [9465, 50051]
     assert found["livenessProbe"]["httpGet"]["port"] == 9465
     assert found["startupProbe"]["httpGet"]["port"] == "tallygate-ops"
 

@@ -40,6 +40,7 @@ def test_annotations_shape_the_sidecar() -> None:
     assert shown["TALLYGATE_REDIS_TIMEOUT_MS"] == "250"
     assert shown["TALLYGATE_LEASES"] == "on"
     assert shown["TALLYGATE_GRPC_ADDRESS"] == "unix:/var/run/quota/q.sock,127.0.0.1:50052"
+    assert [each["containerPort"] for each in sidecar["ports"]] == [9464, 50052]
     (app,) = found["spec"]["containers"]
     for container in (sidecar, app):
         mount = of_name(container["volumeMounts"], "tallygate-socket")

@@ -7,7 +7,6 @@ Refuses to know whether a pod is to have a sidecar at all.
 
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Final
 
 from tallygate.domain.errors import InvalidField
@@ -56,7 +55,7 @@ class Shape:
     @property
     def folder(self) -> str:
         """The folder of the socket."""
-        return str(PurePosixPath(self.socket_path).parent)
+        return self.socket_path.rpartition("/")[0]
 
 
 def sidecar_container(shape: Shape) -> Object:
@@ -78,7 +77,7 @@ def sidecar_container(shape: Shape) -> Object:
             field = f"{PREFIX}{SET}{name.replace('_', '-')}"
             raise InvalidField("comes from a file of the injector's", field=field)
         found = with_env(found, variable, value)
-    found = with_env(found, GRPC_ADDRESS, _addresses(shape))
+    found = _at_grpc_port(found, shape)
     _move_socket(found, shape)
     found = _at_ops_port(found, shape)
     if wishes.journal == "off":
@@ -164,14 +163,32 @@ def _limit(container: Object, wishes: Wishes) -> None:
     container["resources"] = resources
 
 
-def _addresses(shape: Shape) -> str:
-    given = env_of(shape.sidecar.container, GRPC_ADDRESS).split(",")
-    found = [UNIX + shape.socket_path]
-    if shape.wishes.grpc_port is not None:
-        found.append(f"{LOOPBACK}:{shape.wishes.grpc_port}")
-    elif not shape.sockets_only:
-        found += [each.strip() for each in given if not each.strip().startswith(UNIX)]
-    return ",".join(found)
+def _at_grpc_port(container: Object, shape: Shape) -> Object:
+    """Return the container with its calls on the socket, and on the port that the pod wants."""
+    given = [each.strip() for each in env_of(container, GRPC_ADDRESS).split(",")]
+    over_tcp = [each for each in given if not each.startswith(UNIX)]
+    wanted = shape.wishes.grpc_port
+    listed = over_tcp
+    if wanted is not None:
+        host = over_tcp[0].rpartition(":")[0] if over_tcp else LOOPBACK
+        listed = [f"{host}:{wanted}"]
+    elif shape.sockets_only:
+        listed = []
+    if listed != over_tcp:
+        _replace_ports(container, {_port(each) for each in over_tcp}, wanted)
+    return with_env(container, GRPC_ADDRESS, ",".join([UNIX + shape.socket_path, *listed]))
+
+
+def _replace_ports(container: Object, old: set[int], wanted: int | None) -> None:
+    """Have what a container says of its ports follow them; without a new one it says nothing."""
+    kept: list[Object] = []
+    for port in objects_in(container, "ports"):
+        if port.get("containerPort") not in old:
+            kept.append(port)
+        elif wanted is not None:
+            kept.append({**port, "containerPort": wanted})
+    if "ports" in container:
+        container["ports"] = as_json(kept)
 
 
 def _move_socket(container: Object, shape: Shape) -> None:
@@ -197,9 +214,7 @@ def _at_ops_port(container: Object, shape: Shape) -> Object:
         return container
     if wanted is None:
         return _on_socket(container, _port(old), shape)
-    for port in objects_in(container, "ports"):
-        if port.get("containerPort") == _port(old):
-            port["containerPort"] = wanted
+    _replace_ports(container, {_port(old)}, wanted)
     for probe in _probes(container):
         for kind in ("httpGet", "grpc", "tcpSocket"):
             target = object_in(probe, kind)
@@ -218,8 +233,7 @@ def _on_socket(container: Object, old_port: int, shape: Shape) -> Object:
             probe.pop(kind, None)
         command: list[Json] = [*PROBE, address, path or "/livez"]
         probe["exec"] = {"command": command}
-    kept = [p for p in objects_in(container, "ports") if p.get("containerPort") != old_port]
-    container["ports"] = as_json(kept)
+    _replace_ports(container, {old_port}, None)
     return with_env(container, OPS_ADDRESS, address)
 
 

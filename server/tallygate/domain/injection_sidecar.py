@@ -9,7 +9,6 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import PurePosixPath
 from typing import Final
 
 from tallygate.domain.errors import InvalidField, TallygateError
@@ -175,7 +174,7 @@ def _socket(sidecar: Sidecar) -> list[str]:
     mount = mount_of(sidecar.container, sidecar.socket_volume)
     if mount is None:
         faults.append("socket.volume: the container does not mount it")
-    elif text_in(mount, "mountPath").rstrip("/") != str(PurePosixPath(sidecar.socket_path).parent):
+    elif text_in(mount, "mountPath").rstrip("/") != sidecar.socket_path.rpartition("/")[0]:
         faults.append("socket.path: must lie right in the mountPath of its volume")
     addresses = env_of(sidecar.container, GRPC_ADDRESS).split(",")
     if UNIX + sidecar.socket_path not in [each.strip() for each in addresses]:
