@@ -136,7 +136,7 @@ def component(found: importlib.metadata.Distribution, lock: str) -> dict[str, ob
     }
     headers = found.metadata
     # An expression where there is one; what packages write as text may be a whole licence.
-    expression = headers["License-Expression"] if "License-Expression" in headers else ""
+    expression = (headers.get_all("License-Expression") or [""])[0]
     classified = [
         each.rpartition(" :: ")[2]
         for each in headers.get_all("Classifier") or []

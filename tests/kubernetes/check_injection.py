@@ -16,9 +16,11 @@ import pytest
 
 from tallygate.adapters.kubernetes.client import Access, KubernetesApi
 from tallygate.domain.errors import TallygateError
+from tallygate.domain.injection import Asked, HostNetwork, Rules, inject
 from tallygate.ports.kubernetes import KubernetesRefused
 from tallygate.settings import Settings
 from tallygate.wiring.injecting import RunningInjector, injecting, look_once
+from tallygate.wiring.injection_rules import sidecar_now
 from tests.chart.cases import NEEDED
 from tests.chart.helm import NAMESPACE, Helm
 from tests.chart.objects import objects
@@ -276,6 +278,14 @@ async def goes_on_without(cluster: Cluster, settings: Settings) -> None:
     await cluster.apply(pod("unlucky"), "default")
     found = await cluster.get("/api/v1/namespaces/default/pods/unlucky")
     assert sidecars(found) == []
+    sockets = Rules(host_network=HostNetwork.SOCKET)
+    host = inject(
+        Asked(pod("host", hostNetwork=True), "default"),
+        sidecar_now(settings.injector_config),
+        sockets,
+    )
+    (sidecar,) = sidecars(await cluster.made(host.pod))
+    assert all("hostPort" not in each for each in sidecar.get("ports", []))
     look = await look_once(settings)
     assert {each.pod for each in look.missed} == {"early", "unlucky"}
     assert all("while the injector was away" in each.reason for each in look.missed)
