@@ -341,4 +341,18 @@ ROW_PARTS: Final[dict[int, Parts]] = {
         ("wrong values", _of("chart/test_refusals", "wrong_values_are_refused_by_name")),
         ("lint", _of("chart/test_values", "lint_finds_nothing")),
     ),
+    48: (
+        (
+            "webhook down",
+            _of("injector/test_missed", "only_pods_without_what_they_ask_count")
+            + _of("injector/test_admission", "what_cannot_be_judged_is_no_answer"),
+        ),
+        (
+            "double injection",
+            _of("injector/test_patch", "a_pod_is_injected_once")
+            + _of("injector/test_injection", "no_pod_gets_a_second_sidecar"),
+        ),
+        ("opt-out", _of("injector/test_injection", "nothing_is_injected_unasked")),
+        ("hostNetwork", _of("injector/test_injection", "pods_of_the_nodes_network_are_refused")),
+    ),
 }

@@ -18,9 +18,6 @@ SECRETS = {
     "TALLYGATE_POSTGRES_DSN_FILE": "postgresql://tallygate:secret@postgres/tallygate",
 }
 
-ELSEWHERE = {"injector"}
-"""Commands whose settings come with them: their own tests hold the chart to them."""
-
 
 @pytest.mark.parametrize("case", CASES)
 def test_processes_take_their_settings(helm: Helm, case: str, tmp_path: Path) -> None:
@@ -29,8 +26,6 @@ def test_processes_take_their_settings(helm: Helm, case: str, tmp_path: Path) ->
     for each in objects(helm.render(CASES[case])):
         for container in _containers(each):
             verb = container["args"][0]
-            if verb in ELSEWHERE:
-                continue
             environ = _environ(container, tmp_path)
             settings = load_settings(environ=environ)
             if verb in set(Role):

@@ -9,6 +9,7 @@ from typing import Final
 
 from . import (
     alerts_delivery,
+    alerts_injector,
     alerts_money,
     alerts_service,
     alerts_stores,
@@ -28,6 +29,7 @@ GROUPS: Final[dict[str, tuple[Group, ...]]] = {
     "delivery": alerts_delivery.GROUPS,
     "money": alerts_money.GROUPS,
     "service": alerts_service.GROUPS,
+    "injector": alerts_injector.GROUPS,
     "objectives": objectives.GROUPS,
 }
 
