@@ -31,7 +31,9 @@ from tallygate.api.edge import (
 )
 from tallygate.api.one_by_one import OneByOne
 from tallygate.api.status import MalformedMessage, UnknownMethod, refusal
+from tallygate.api.traced import CallSpans, code_name
 from tallygate.domain.errors import Overloaded
+from tallygate.ports.tracing import working_for
 
 
 def handlers_of(methods: Mapping[str, Method], edge: Edge) -> list[grpc.GenericRpcHandler]:
@@ -213,7 +215,32 @@ class _Guard:
             await context.abort(answer.code, answer.message, answer.trailers)
             raise AssertionError("abort returned")
 
-        return guarded
+        spans = edge.options.spans
+        return guarded if spans is None else _recorded(guarded, method.name, spans)
+
+
+def _recorded(guarded: Behaviour, name: str, spans: CallSpans) -> Behaviour:
+    """Return a handler that records calls as spans."""
+
+    async def recorded(request: object, context: Context) -> object:
+        span = spans.begin(name, context.invocation_metadata())
+        if span is None:
+            return await guarded(request, context)
+        loop = asyncio.get_running_loop()
+        started, code = loop.time(), OK
+        with working_for(span):
+            try:
+                return await guarded(request, context)
+            except asyncio.CancelledError:
+                code = "CANCELLED"
+                raise
+            except BaseException:
+                code = code_name(context.code())
+                raise
+            finally:
+                spans.end(span, name, code, loop.time() - started)
+
+    return recorded
 
 
 class _Plain(grpc.GenericRpcHandler):

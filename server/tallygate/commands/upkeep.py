@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tallygate.commands import doctor as doctors
+from tallygate.commands.doctor_depth import deeper
 from tallygate.commands.options import CatalogFile, Config, Json, PostgresDsn, settings_of
 from tallygate.commands.output import EXIT_FAILED, Sheet, run, show
 from tallygate.domain.errors import CatalogInvalid
@@ -36,7 +37,13 @@ def migrate(
 
 def doctor(*, config: Config = None, as_json: Json = False) -> None:
     """Check everything that this installation needs; exit 1 when something is wrong."""
-    findings = run(doctors.examine(settings_of(config)))
+    settings = settings_of(config)
+
+    async def work() -> list[doctors.Finding]:
+        found = await doctors.examine(settings)
+        return [*found, *await deeper(settings, found)]
+
+    findings = run(work())
     rows = [(each.check, each.state, each.detail) for each in findings]
     show([Sheet("doctor", ("check", "state", "detail"), rows)], as_json=as_json)
     if any(each.state == "wrong" for each in findings):

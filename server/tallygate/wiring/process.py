@@ -63,6 +63,9 @@ class _Process:
     async def start(self, roles: frozenset[Role]) -> None:
         """Start each role. What listens is started last, when there is something to answer with."""
         host = self._host
+        host.trace()
+        for role in roles:
+            host.metrics.figures.roles.labels(role).set(1)
         host.stack.push_async_callback(host.end_loops)
         host.secure()
         starts: list[Callable[[], Awaitable[None]]] = []

@@ -21,7 +21,9 @@ from tallygate.domain.catalog import Destination
 from tallygate.domain.errors import TallygateError
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.flow.relay import Relay, RelayOptions
+from tallygate.flow.traced import TracedSender
 from tallygate.ports import DestinationConfig
+from tallygate.ports.tracing import Tracer
 from tallygate.settings import Settings
 from tallygate.wiring.host import Host
 from tallygate.wiring.stripe_desk import ExtraMissing
@@ -44,7 +46,8 @@ def start_relay(host: Host) -> None:
     outbox, catalog = PostgresOutbox(postgres), PostgresCatalogStore(postgres)
     upkeep = PostgresOutboxUpkeep(postgres)
     observer = RelayMetrics(host.metrics, host.clock)
-    relays = Relays(host.settings, outbox, observer, host.clock, host.observer)
+    tracer = host.tracing.tracer if host.tracing is not None else None
+    relays = Relays(host.settings, outbox, observer, host.clock, host.observer, tracer=tracer)
     # After the loops, which could start relays anew.
     host.connections.push_async_callback(relays.close)
 
@@ -86,12 +89,15 @@ class Relays:
         observer: RelayMetrics,
         clock: SystemClock,
         loops: LoopMetrics,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
         self._outbox = outbox
         self._observer = observer
         self._clock = clock
         self._loops = loops
+        self._tracer = tracer
         self._running: dict[Destination, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 
     async def fit(self, destinations: Sequence[Destination]) -> None:
@@ -124,7 +130,7 @@ class Relays:
         sender = WebhookSender(config, self._clock, options)
         relay = Relay(
             self._outbox,
-            sender,
+            sender if self._tracer is None else TracedSender(sender, self._tracer),
             RelayOptions(
                 claim_max=settings.relay_claim_max,
                 lease_ms=settings.relay_lease_ms,

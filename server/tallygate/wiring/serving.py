@@ -30,6 +30,7 @@ from tallygate.domain.errors import CatalogInvalid
 from tallygate.flow.decide import DecideParts
 from tallygate.flow.gather import Gather
 from tallygate.flow.loop import Loop, LoopOptions
+from tallygate.flow.traced import TracedPipeline, TracedStore
 from tallygate.gen.v1 import quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.ports.journal import Journal
@@ -59,10 +60,13 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     client = host.redis(settings.redis_timeout_ms)
     journal = await open_sidecar_journal(host)
     store = await open_store(settings, client, metrics)
-    outages = _start_outages(host, store, journal)
+    tracer = host.tracing.tracer if host.tracing is not None else None
+    traced = store if tracer is None else TracedPipeline(store, tracer)
+    outages = _start_outages(host, traced, journal)
     held, looked = _start_view(host)
     view = outages.catalog(held)
-    gather = _start_gather(host, outages.door)
+    door = outages.door if tracer is None else TracedStore(outages.door, tracer)
+    gather = _start_gather(host, door)
     gate = outages.gate(gather, host.place)
     posture = host.redis(settings.redis_timeout_ms)
 
@@ -78,6 +82,7 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
         observer=AdmitMetrics(metrics),
         shards=settings.shards,
         durable=durable_of(host, journal),
+        trace=host.tracing.carried if host.tracing is not None else None,
     )
     if journal is not None:
         await take_up(journal, Serving(store, outages, gate, view), host)

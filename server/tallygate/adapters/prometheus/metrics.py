@@ -23,6 +23,7 @@ from prometheus_client import (
 
 from tallygate.adapters.prometheus.access import AccessMetrics
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
+from tallygate.adapters.prometheus.figures import FigureMetrics
 from tallygate.adapters.prometheus.insight import InsightMetrics
 from tallygate.adapters.prometheus.invoices import InvoiceMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
@@ -31,6 +32,7 @@ from tallygate.adapters.prometheus.rebuild import RebuildMetrics
 from tallygate.adapters.prometheus.security import SecurityMetrics
 from tallygate.adapters.prometheus.stripe import StripeMetrics
 from tallygate.adapters.prometheus.timings import Timings
+from tallygate.adapters.prometheus.tracing import TracingMetrics
 from tallygate.adapters.prometheus.trail import TrailMetrics
 
 RPC_BUCKETS_S = (
@@ -110,11 +112,13 @@ class Metrics:
         self.completeness = CompletenessMetrics(registry)
         self.rebuild = RebuildMetrics(registry)
         self.trail = TrailMetrics(registry)
+        self.tracing = TracingMetrics(registry)
         self.access = AccessMetrics(registry)
         self.insight = InsightMetrics(registry)
         self.stripe = StripeMetrics(registry)
         self.periods = PeriodMetrics(registry)
         self.invoices = InvoiceMetrics(registry)
+        self.figures = FigureMetrics(registry)
         self.security = SecurityMetrics(registry)
         self._declare_process(version)
 
