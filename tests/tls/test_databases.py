@@ -13,6 +13,7 @@ from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.redis.client import connect, translate
 from tallygate.domain.errors import BackendUnavailable
 from tallygate.settings import Settings
+from tallygate.settings_types import SecretUrl
 from tallygate.wiring.securing import others_files
 from tests.tls.certs import Authority
 from tests.tls.front import Front, fronted
@@ -160,6 +161,8 @@ async def test_postgres_sees_our_renewed_certificate(postgres: Ground) -> None:
 
 def test_their_files_are_watched(ground: Ground) -> None:
     """The files that addresses name are those whose end is shown; keys are not among them."""
-    settings = Settings(redis_url=ground.redis_url(), postgres_dsn=ground.dsn())  # type: ignore[arg-type]
+    settings = Settings(
+        redis_url=SecretUrl(ground.redis_url()), postgres_dsn=SecretUrl(ground.dsn())
+    )
     cert, _ = ground.ours
     assert sorted(others_files(settings)) == sorted([ground.ca, cert, ground.ca, cert])
