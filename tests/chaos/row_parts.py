@@ -25,6 +25,7 @@ _THREE: Final = "faults/test_destinations"
 _CLOSED: Final = "faults/test_period_late"
 _INVOICE: Final = "faults/test_invoice_late"
 _CHART: Final = "chart/test_render"
+_CALLERS: Final = "tls/test_callers"
 
 ROW_PARTS: Final[dict[int, Parts]] = {
     1: (
@@ -325,6 +326,25 @@ ROW_PARTS: Final[dict[int, Parts]] = {
         ("age", _of(_EDGE, "connections_grow_old_without_an_error")),
     ),
     39: (("one grant", _of("faults/test_last_unit", "the_last_unit_is_granted_once")),),
+    40: (
+        ("none, over, of others", _of(_CALLERS, "bad_certificate_ends_the_handshake")),
+        ("no SPIFFE id", _of(_CALLERS, "certificate_without_one_spiffe_id_is_nobody")),
+        ("wrong SPIFFE id", _of(_CALLERS, "identity_without_a_rule_is_denied")),
+        ("renewed under load", _of("tls/test_rotation", "renewal_under_load_fails_no_call")),
+        ("bad renewal", _of("tls/test_rotation", "bad_renewal_keeps_the_last_good")),
+    ),
+    41: (
+        ("every method", _of(_CALLERS, "other_tenant_is_denied_by_every_method")),
+        ("nothing told", _of(_CALLERS, "denial_does_not_tell_what_exists")),
+        ("reservation", _of(_CALLERS, "reservation_of_another_tenant_is_not_there")),
+        ("lists", _of(_CALLERS, "list_is_denied_item_by_item")),
+        ("usage by control", _of("tls/test_control", "role_and_tenants_are_those_of_the_rule")),
+    ),
+    42: (
+        ("another account", _of("tls/test_sockets", "another_account_is_kept_out")),
+        ("two servers", _of("faults/test_lifecycle", "a_second_server_cannot_have_the_path")),
+        ("left behind", _of("faults/test_lifecycle", "what_a_killed_owner_left_is_taken_over")),
+    ),
     43: (
         ("reply", _of("api/test_errors", "an_unexpected_error_tells_a_reference_and_nothing_else")),
         ("logs", _of("e2e/test_secrets", "no_secret_is_told_on_a_bad_day")),
