@@ -28,6 +28,7 @@ from tests.access.world import (
     World,
     as_login,
     asking_for_passwords,
+    command,
     login,
     put,
     with_user,
@@ -191,8 +192,8 @@ async def test_nothing_else_is_permitted(
     """No user administrates, lists keys, or touches others'; control alone writes the catalog."""
     admin = Redis.from_url(redis_url)
     major = redis_binary.version[0]
-    await admin.execute_command(
-        "ACL", "SETUSER", acl.user_name(role), *acl.rules(role, "secret", major=major)
+    await command(
+        admin, "ACL", "SETUSER", acl.user_name(role), *acl.rules(role, "secret", major=major)
     )
     client = connect(with_user(redis_url, acl.user_name(role), "secret"), 5_000)
     try:
@@ -203,7 +204,7 @@ async def test_nothing_else_is_permitted(
             denied += ["HSET {tg:00}:m a 1", "XADD {tg:00}:s * a 1", "EVAL return(1) 0"]
         for each in denied:
             with pytest.raises(ResponseError) as refused:
-                await client.execute_command(*each.split())
+                await command(client, *each.split())
             said = f"{type(refused.value).__name__} {refused.value}"
             named = any(word in said for word in ("ACL", "can't access"))
             assert isinstance(refused.value, NoPermissionError) or named, (each, said)
@@ -214,7 +215,7 @@ async def test_nothing_else_is_permitted(
         assert await client.get(keys.catalog_snapshot()) is None
     finally:
         await client.aclose()
-        await admin.execute_command("ACL", "DELUSER", acl.user_name(role))
+        await command(admin, "ACL", "DELUSER", acl.user_name(role))
         await admin.aclose()
 
 

@@ -8,8 +8,9 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
@@ -35,6 +36,12 @@ LEDGER_ROLES = ("ingest", "relay", "control", "read")
 def login(role: str) -> str:
     """Return the login role that a process has in Postgres."""
     return f"tallygate_tests_{role}"
+
+
+async def command(client: Redis, *words: str) -> object:
+    """Send a command that redis-py has no method for."""
+    answer: object = await cast(Any, client).execute_command(*words)
+    return answer
 
 
 def put(path: Path, text: str) -> Path:
@@ -118,10 +125,10 @@ class World:
 
     async def grant(self, major: int) -> None:
         """Make every user of Redis and Postgres, as the shipped scripts do."""
-        await self.redis.execute_command("ACL", "LOG", "RESET")
+        await self.redis.acl_log_reset()
         for role in acl.USERS:
             rules = acl.rules(role, self._fresh(f"redis-{role}"), major=major)
-            await self.redis.execute_command("ACL", "SETUSER", acl.user_name(role), *rules)
+            await command(self.redis, "ACL", "SETUSER", acl.user_name(role), *rules)
         async with connection(self.dsn) as admin:
             for role in LEDGER_ROLES:
                 password = self._fresh(f"postgres-{role}")
@@ -164,14 +171,12 @@ class World:
                     await admin.execute(f"alter role {login(role)} password '{new}'")
                 self.write(role)
         for role in self.processes:
-            wanted = [name for name, left_out in SECRETS.items() if role != left_out]
-            await eventually(
-                lambda role=role, wanted=wanted: all(  # type: ignore[misc]
-                    self.sample(role, "tallygate_secret_rotations_total", secret=name)
-                    for name in wanted
-                ),
-                what=f"a {role} with its new passwords",
-            )
+            for name in (each for each, without in SECRETS.items() if role != without):
+                await eventually(
+                    partial(self.sample, role, "tallygate_secret_rotations_total", secret=name),
+                    30.0,
+                    what=f"a {role} with its new {name}",
+                )
 
     async def forget_old(self) -> None:
         """Have Redis know the new passwords alone."""
@@ -187,8 +192,7 @@ class World:
 
     async def refused(self) -> list[dict[str, Any]]:
         """Return what Redis has refused users for want of rights."""
-        entries: list[dict[str, Any]] = await self.redis.execute_command("ACL", "LOG")
-        return [{str(key): value for key, value in each.items()} for each in entries]
+        return [dict(each) for each in await self.redis.acl_log()]
 
     def write(self, role: str) -> None:
         """Write a process's addresses where it reads them."""
@@ -209,7 +213,7 @@ class World:
         return self.passwords[name]
 
     async def _acl(self, role: str, *rules: str) -> None:
-        await self.redis.execute_command("ACL", "SETUSER", acl.user_name(role), *rules)
+        await command(self.redis, "ACL", "SETUSER", acl.user_name(role), *rules)
 
 
 SECRETS = {"redis_url": "relay", "postgres_dsn": "serve"}
