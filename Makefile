@@ -23,10 +23,10 @@ SOURCES := server tests protos native $(wildcard bench)
 TRANSPORT ?= grpcio
 export TEST_TRANSPORT := $(TRANSPORT)
 
-.PHONY: help setup demo test test-fast test-faults soak million emptied nightly sim month lint format \
-	typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
+.PHONY: help setup demo test checks test-fast test-faults soak million emptied nightly sim month \
+	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
 	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
-	bench-scripts bench-curves clean
+	bench-scripts bench-curves bench-sizing rehearse game-day clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -63,8 +63,11 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup ## Run everything here, send a sample of real traffic, show the figures
 	@$(BIN)/tallygate demo $(ARGS)
 
-test: setup lint typecheck imports gen-check proto-lint proto-breaking ## Run every check, then every test; TRANSPORT=native
+test: setup ## Run every check, then every test; TRANSPORT=native
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target checks
 	@$(PYTEST) $(ARGS)
+
+checks: lint typecheck imports gen-check proto-lint proto-breaking ## Run every check, no test
 
 test-fast: setup ## Run the tests that are not marked slow
 	@$(PYTEST) -m 'not slow and not faults_long' $(ARGS)
@@ -81,6 +84,12 @@ million: setup ## Send 1,000,000 made-up events while everything is killed; comp
 
 emptied: setup ## Empty Redis under 2,000 calls a second; compare to the unit
 	@$(BIN)/python -m tests.chaos.emptied --keep $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+rehearse: setup ## Have each disaster befall real servers, cure it, compare; ARGS='--only redis'
+	@$(BIN)/python -m tests.operating.rehearse $(ARGS)
+
+game-day: setup ## Fault after fault until each is seen and over; ARGS='--at HOST:PORT' on yours
+	@$(BIN)/python -m tests.operating.game_day $(ARGS)
 
 nightly: setup ## Hold the script to its specification: 20 seeds on every Redis, 10,000 steps each
 	@$(BIN)/python -m tests.property.nightly $(ARGS)
@@ -166,6 +175,9 @@ bench-scripts: setup ## Measure what an operation costs Redis by its shape, and 
 
 bench-curves: setup ## Measure what an operation costs as tenants, limits, sidecars, shards, processes grow
 	@$(BIN)/python -m bench.curves
+
+bench-sizing: setup ## Measure what an event takes at each place; ARGS='--per-s 2000' for needs
+	@$(BIN)/python -m bench.sizing $(ARGS)
 
 bench-journal: setup ## Measure what the journal costs a call, and how long a sync takes
 	@$(BIN)/python -m bench.journal $(ARGS)

@@ -82,7 +82,7 @@ async def accept(redis_url: str, *, events: int, per_s: int, first: int, busy: i
     started, sent = time.perf_counter(), 0
     while sent < events:
         numbers = range(first + sent, first + min(sent + together, events))
-        outcomes = await store.decide([_operation(number, busy) for number in numbers])
+        outcomes = await store.decide([operation(number, busy) for number in numbers])
         assert all(isinstance(outcome, Decided) for outcome in outcomes)
         sent += together
         if per_s:
@@ -90,7 +90,8 @@ async def accept(redis_url: str, *, events: int, per_s: int, first: int, busy: i
     await client.aclose()
 
 
-def _operation(number: int, busy: int) -> Operation:
+def operation(number: int, busy: int = 0) -> Operation:
+    """Return the operation of an event: of one busy tenant, so many of a hundred, or of many."""
     tenant = TenantId("busy" if number % 100 < busy else f"tenant-{number % TENANTS}")
     identity = OperationId(f"0193a7c2-7d1e-7c3e-9d53-{number:012x}")
     event = UsageEvent(

@@ -1,7 +1,7 @@
 """Fixtures for every test: real servers, one of each per worker, and hypothesis profiles.
 
-`redis_url` and `own_redis` run a test once per Redis server found; `postgres_dsn` is a migrated
-database of the test's own. All are synchronous, so that any kind of test can ask for them.
+`redis_url` and `own_redis` are the newest Redis found, or each in turn; `postgres_dsn` is a
+migrated database of the test's own. All are synchronous, for any kind of test to ask for them.
 """
 
 import os
@@ -24,6 +24,10 @@ from tests.servers import (
 )
 
 REDIS_BINARIES = redis_binaries()
+NEWEST_REDIS = max(REDIS_BINARIES, key=lambda binary: binary.version)
+# What a version of Redis may change is in the script and the adapter: the tests of these, and those
+# marked, run on each Redis; all others on the newest, unless TEST_REDIS is "every".
+ON_EVERY_REDIS = frozenset({"catalog", "contracts", "embedded", "ops", "property"})
 STRIPE_MOCK = shutil.which("stripe-mock")
 
 SLOW_MACHINES = [HealthCheck.too_slow]
@@ -66,9 +70,23 @@ def pytest_report_header() -> list[str]:
     ]
 
 
-@pytest.fixture(scope="session", params=REDIS_BINARIES, ids=lambda binary: binary.label)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that wants a Redis on each that it is about."""
+    if "redis_binary" not in metafunc.fixturenames:
+        return
+    every = (
+        os.environ.get("TEST_REDIS") == "every"
+        or metafunc.definition.path.parent.name in ON_EVERY_REDIS
+        or metafunc.definition.get_closest_marker("every_redis") is not None
+    )
+    found = REDIS_BINARIES if every else [NEWEST_REDIS]
+    labels = [each.label for each in found]
+    metafunc.parametrize("redis_binary", found, ids=labels, scope="session", indirect=True)
+
+
+@pytest.fixture(scope="session")
 def redis_binary(request: pytest.FixtureRequest) -> RedisBinary:
-    """Each redis-server found, in turn."""
+    """The newest redis-server found, or each in turn: see `pytest_generate_tests`."""
     binary: RedisBinary = request.param
     return binary
 

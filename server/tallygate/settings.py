@@ -13,12 +13,15 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from tallygate.domain.retention import EVENT_MONTHS_MIN
 from tallygate.settings_access import AccessSettings
+from tallygate.settings_tls import TlsSettings
+from tallygate.settings_tracing import TracingSettings
 from tallygate.settings_types import Address, Addresses, PostgresDsn, RedisUrl
+from tallygate.settings_watch import WatchSettings
 
 MIB = 1024 * 1024
 
 
-class Settings(AccessSettings):
+class Settings(AccessSettings, TlsSettings, TracingSettings, WatchSettings):
     """Everything that an operator may set. Each field is also `TALLYGATE_` and its name."""
 
     grpc_address: Addresses = ("127.0.0.1:50051",)
@@ -303,6 +306,12 @@ class Settings(AccessSettings):
             raise ValueError(
                 "processes above 1 need TCP in grpc_address: a Unix socket has one listener, and"
                 " nothing divides its connections"
+            )
+        on_tcp = any(not each.startswith("unix:") for each in self.grpc_address)
+        if self.tls_identities is not None and on_tcp and self.tls_client_ca_file is None:
+            raise ValueError(
+                "tls_identities needs tls_client_ca_file, or Unix sockets alone in grpc_address:"
+                " over TCP nobody proves otherwise who he is"
             )
         if 0 < self.retention_event_months < EVENT_MONTHS_MIN:
             raise ValueError(

@@ -17,6 +17,8 @@ from tallygate.api.audited import AuditedRegistry
 from tallygate.api.door import Door
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.server import Server, ServerOptions
+from tallygate.api.transport import TransportName
+from tallygate.domain.certificate import CurrentCredentials
 from tallygate.domain.ids import MeterName
 from tallygate.flow.apply import Apply, ApplyOptions
 from tallygate.flow.grant import Granting
@@ -113,8 +115,13 @@ class Control:
 
 
 @asynccontextmanager
-async def controlled(door: Door | None = None) -> AsyncIterator[Control]:
-    """Serve a control with the good document applied; with a door, who comes in is its affair."""
+async def controlled(
+    door: Door | None = None, tls: CurrentCredentials | None = None
+) -> AsyncIterator[Control]:
+    """Serve a control with the good document applied; with a door, who comes in is its affair.
+
+    With TLS its stub reaches nobody: callers have to open channels of their own.
+    """
     store, books = FakeCatalogStore(), Books()
     found = Control(None, store, books)  # type: ignore[arg-type]  # set below
     apply = Apply(store, YamlCatalogDocuments(), found)
@@ -139,7 +146,11 @@ async def controlled(door: Door | None = None) -> AsyncIterator[Control]:
     servicer = AdminServicer(parts)
     server = Server(
         ServerOptions(
-            ["127.0.0.1:0"], MESSAGE_BYTES_MAX, EdgeOptions(10.0, SilentEdge()), transport=TRANSPORT
+            ["127.0.0.1:0"],
+            MESSAGE_BYTES_MAX,
+            EdgeOptions(10.0, SilentEdge()),
+            transport=TRANSPORT if tls is None else TransportName.GRPCIO,
+            tls=tls,
         ),
         {
             ADMIN: lambda registry: admin_pb2_grpc.add_AdminServiceServicer_to_server(
@@ -152,7 +163,7 @@ async def controlled(door: Door | None = None) -> AsyncIterator[Control]:
     found.address = server.addresses[0]
     async with channel(found.address) as opened:
         found.stub = admin_pb2_grpc.AdminServiceStub(opened)
-        if door is None:
+        if door is None and tls is None:
             await found.apply(GOOD)
         else:
             await apply.document(GOOD, ApplyOptions())

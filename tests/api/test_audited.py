@@ -131,7 +131,9 @@ async def test_streams_are_recorded_too() -> None:
     # Its types are those of any method's, of either of grpcio's kinds.
     behaviour = cast(Any, registry.methods["/S/Tail"].handler.unary_stream)
     request = admin_pb2.ListPlansRequest()
-    context = SimpleNamespace(invocation_metadata=lambda: ADA)
+    context = SimpleNamespace(
+        invocation_metadata=lambda: ADA, peer=lambda: "ipv4:127.0.0.1:1", auth_context=dict
+    )
     assert [each async for each in behaviour(request, context)] == ["one", "two"]
     cut = behaviour(request, context)
     assert await anext(cut) == "one"

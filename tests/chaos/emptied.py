@@ -244,12 +244,12 @@ async def _empty(found: Found, place: Installation) -> None:
     """Empty Redis; wait until each shard decides again, in another epoch."""
     client = place.ground.redis.client()
     try:
-        before = await _epochs(client)
+        before = await epochs(client)
         await client.flushall()
         began = time.monotonic()
 
         async def opened() -> bool:
-            now = await _epochs(client)
+            now = await epochs(client)
             return all(
                 now[shard][0] not in (b"", before[shard][0]) and now[shard][1] == b"1"
                 for shard in range(SHARDS)
@@ -261,7 +261,7 @@ async def _empty(found: Found, place: Installation) -> None:
         await client.aclose()
 
 
-async def _epochs(client: Redis) -> list[tuple[bytes, bytes]]:
+async def epochs(client: Redis) -> list[tuple[bytes, bytes]]:
     """Return each shard's epoch, and its stage as Redis has it."""
     pipeline = client.pipeline(transaction=False)
     for shard in range(SHARDS):

@@ -133,8 +133,8 @@ async def journal_left(place: Installation) -> int:
     """Return what the sidecars' journals hold that the ledger has not confirmed."""
     left = 0.0
     for worker in place.fleet.named("serve"):
-        for metric in ("unconfirmed", "pending"):
-            left += await metric_of(place, worker.name, f"tallygate_journal_{metric}_events")
+        for metric in ("unconfirmed_events", "pending_operations"):
+            left += await metric_of(place, worker.name, f"tallygate_journal_{metric}")
     return int(left)
 
 

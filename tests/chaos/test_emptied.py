@@ -17,7 +17,7 @@ RUN_MAX_S = PATIENCE_S - 40
 async def test_counters_come_back_and_no_limit_is_passed(tmp_path: Path, seed: int) -> None:
     """What callers were granted is what the ledger has and what the counters hold, to the unit."""
     async with asyncio.timeout(RUN_MAX_S):
-        found = await run(tmp_path, Plan(seed, tenants=300, seconds=8.0, limit=40))
+        found = await run(tmp_path, Plan(seed, tenants=200, seconds=4.0, per_s=800.0, limit=15))
     assert found.wrong == [], table(found)
     assert found.refused
     assert len(found.open_s) == 1

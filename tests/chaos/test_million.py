@@ -7,7 +7,7 @@ import pytest
 from tests.chaos.made import Recipe, make
 from tests.chaos.million import SHAPE, run, table
 
-EVENTS = 20_000
+EVENTS = 8_000
 NOW_US = 1_795_168_800_000_000
 PATIENCE_S = 400
 

@@ -1,9 +1,9 @@
 """Commands as processes forked from one that has imported the command line.
 
 Owns that process, one for each run of pytest and worker, and what is asked of it. Guarantees that a
-command has an interpreter, an environment, a folder and an output of its own, that what it is is
-decided after the fork, and that it is killed where nobody waits for it any more. Refuses to know
-verbs; and roles, which are started as they are installed.
+command has an interpreter, an environment, a folder, a session and an output of its own, that what
+it is is decided after the fork, and that it is killed where nobody waits for it any more, as when
+the one that asked for it dies. Refuses to know verbs, and what they say.
 
 A command takes a second of a processor to import what it is made of, and a tenth of one to do what
 a test asks of it. `test_commands.py` starts the installed one too.
@@ -12,6 +12,7 @@ a test asks of it. `test_commands.py` starts the installed one too.
 import array
 import asyncio
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -31,7 +32,7 @@ from typing import IO, Any, Final, NoReturn
 ASKED_BYTES_MAX: Final = 200_000
 """More than the arguments and the environment of a command."""
 
-CODE_BYTES: Final = 16
+NUMBER_BYTES: Final = 16
 FILES: Final = 3
 KILLED: Final = 70
 """What a waiter ends with whose command nobody waits for."""
@@ -46,19 +47,64 @@ class Command:
     cwd: str
 
 
+class Child:
+    """A command that was started: `pid`, and `returncode` once it has ended."""
+
+    def __init__(self, pid: int, reply: socket.socket) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._ended = asyncio.create_task(self._wait(reply))
+
+    async def _wait(self, reply: socket.socket) -> int:
+        with reply:
+            code = await asyncio.get_running_loop().sock_recv(reply, NUMBER_BYTES)
+        assert code, "the process that commands are forked from has ended"
+        self.returncode = int(code)
+        return self.returncode
+
+    async def wait(self) -> int:
+        """Wait for its end; return its exit code, which is negative after a signal."""
+        return await asyncio.shield(self._ended)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.send_signal(signal.SIGKILL)
+
+
+async def start(command: Command, out: int, err: int) -> Child:
+    """Start a command that writes to these files, which stay the caller's to close."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    with theirs:
+        _ask(_template(), command, (theirs.fileno(), out, err))
+    try:
+        pid = await asyncio.get_running_loop().sock_recv(ours, NUMBER_BYTES)
+    except BaseException:
+        # Nobody waits for it, so it is killed.
+        ours.close()
+        raise
+    assert pid, "the process that commands are forked from has ended"
+    return Child(int(pid), ours)
+
+
 async def run(command: Command) -> tuple[int, str, str]:
     """Run a command to its end; return its exit code, negative after a signal, and its output.
 
     Where this is cancelled the command is killed.
     """
-    ours, theirs = socket.socketpair()
-    with ours, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        ours.setblocking(False)
-        with theirs:
-            _ask(_template(), command, theirs, out, err)
-        code = await asyncio.get_running_loop().sock_recv(ours, CODE_BYTES)
-        assert code, "the process that commands are forked from has ended"
-        return int(code), _text(out), _text(err)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = await start(command, out.fileno(), err.fileno())
+        try:
+            code = await child.wait()
+        finally:
+            child.kill()
+        return code, _text(out), _text(err)
 
 
 def _text(file: IO[bytes]) -> str:
@@ -66,13 +112,11 @@ def _text(file: IO[bytes]) -> str:
     return file.read().decode()
 
 
-def _ask(
-    template: socket.socket, command: Command, reply: socket.socket, *output: IO[bytes]
-) -> None:
+def _ask(template: socket.socket, command: Command, files: tuple[int, ...]) -> None:
     asked = json.dumps([command.arguments, dict(command.environment), command.cwd]).encode()
     assert len(asked) < ASKED_BYTES_MAX
-    files = array.array("i", [reply.fileno(), *(each.fileno() for each in output)])
-    template.sendmsg([asked], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
+    sent = array.array("i", files)
+    template.sendmsg([asked], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, sent)])
 
 
 @functools.cache
@@ -139,22 +183,28 @@ def _wait(command: Command, reply: socket.socket, output: list[int]) -> None:
         reply.close()
         _become(command, output)
         return
+    for each in output:
+        os.close(each)
     _tell(child, reply)
 
 
 def _tell(child: int, reply: socket.socket) -> NoReturn:
     ended = os.pidfd_open(child)
+    with contextlib.suppress(BrokenPipeError):
+        reply.send(str(child).encode())
     ready, _, _ = select.select([ended, reply.fileno()], [], [])
     if ended not in ready:
         os.kill(child, signal.SIGKILL)
         os._exit(KILLED)
     _, status = os.waitpid(child, 0)
-    reply.send(str(os.waitstatus_to_exitcode(status)).encode())
+    with contextlib.suppress(BrokenPipeError):
+        reply.send(str(os.waitstatus_to_exitcode(status)).encode())
     os._exit(0)
 
 
 def _become(command: Command, output: list[int]) -> None:
-    """Take on what makes a command: its arguments, environment, folder and output."""
+    """Take on what makes a command: its arguments, environment, folder, session and output."""
+    os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, each in enumerate(output, 1):
         os.dup2(each, number)

@@ -71,7 +71,7 @@ async def tallygate(*arguments: object, cwd: Path | None = None, **settings: Any
 
 async def installed(*arguments: object, cwd: Path | None = None, **settings: Any) -> Finished:
     """Run the installed command to its end, as a shell does."""
-    async with started(*arguments, cwd=cwd, **settings) as process:
+    async with started(*arguments, cwd=cwd, command=COMMAND, **settings) as process:
         async with asyncio.timeout(COMMAND_TIMEOUT_S):
             code = await process.ended()
     return Finished(code, "".join(process.out), "".join(process.err))
@@ -81,16 +81,14 @@ async def installed(*arguments: object, cwd: Path | None = None, **settings: Any
 class Process:
     """A running command. `out` and `err` are the lines that it has said so far."""
 
-    child: asyncio.subprocess.Process
+    child: asyncio.subprocess.Process | forked.Child
     out: list[str] = field(default_factory=list)
     err: list[str] = field(default_factory=list)
     readers: list[asyncio.Task[None]] = field(default_factory=list)
-    matched: int = 0
 
-    def listen(self) -> Self:
+    def listen(self, out: asyncio.StreamReader, err: asyncio.StreamReader) -> Self:
         """Take down what is said, so that no pipe is ever full."""
-        for stream, lines in ((self.child.stdout, self.out), (self.child.stderr, self.err)):
-            assert stream is not None
+        for stream, lines in ((out, self.out), (err, self.err)):
             self.readers.append(asyncio.create_task(_take_down(stream, lines)))
         return self
 
@@ -135,25 +133,58 @@ async def _take_down(stream: asyncio.StreamReader, lines: list[str]) -> None:
 
 @asynccontextmanager
 async def started(
-    *arguments: object, cwd: Path | None = None, command: Path = COMMAND, **settings: Any
+    *arguments: object, cwd: Path | None = None, command: Path | None = None, **settings: Any
 ) -> AsyncIterator[Process]:
-    """Start a command; kill it on leaving if it still runs."""
-    child = await asyncio.create_subprocess_exec(
-        command,
-        *map(str, arguments),
-        cwd=cwd,
-        env=environment(settings),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    process = Process(child).listen()
+    """Start Tallygate, or a command by its path; kill it on leaving if it still runs."""
+    given = tuple(map(str, arguments))
+    if command is None:
+        process = await _forked(
+            forked.Command(given, environment(settings), str(cwd or Path.cwd()))
+        )
+    else:
+        process = await _executed(command, given, cwd, environment(settings))
     try:
         yield process
     finally:
         if process.running:
             process.send(signal.SIGKILL)
         await process.ended()
+
+
+async def _forked(command: forked.Command) -> Process:
+    (out, out_end), (err, err_end) = await _pipe(), await _pipe()
+    try:
+        child = await forked.start(command, out_end, err_end)
+    finally:
+        os.close(out_end)
+        os.close(err_end)
+    return Process(child).listen(out, err)
+
+
+async def _pipe() -> tuple[asyncio.StreamReader, int]:
+    reading, writing = os.pipe()
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
+    )
+    return reader, writing
+
+
+async def _executed(
+    command: Path, arguments: tuple[str, ...], cwd: Path | None, environ: dict[str, str]
+) -> Process:
+    child = await asyncio.create_subprocess_exec(
+        command,
+        *arguments,
+        cwd=cwd,
+        env=environ,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    assert child.stderr is not None
+    return Process(child).listen(child.stdout, child.stderr)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import pytest
 from tallygate.gen.v1 import quota_pb2_grpc, usage_pb2, usage_pb2_grpc
 from tests.e2e import catalogs
 from tests.e2e.processes import (
+    COMMAND,
     FREE,
     Finished,
     installed,
@@ -64,9 +65,11 @@ async def test_serve_listens_where_the_strongest_says(tmp_path: Path, redis_url:
     flag = ("--grpc-address", f"unix:{tmp_path}/flag.sock")
     async with (
         # Each sidecar has a journal, and so a folder, of its own.
-        started("serve", data_dir=tmp_path / "one", **by_file) as one,
-        started("serve", data_dir=tmp_path / "two", **by_environment) as two,
-        started("serve", *flag, data_dir=tmp_path / "three", **by_environment) as three,
+        started("serve", command=COMMAND, data_dir=tmp_path / "one", **by_file) as one,
+        started("serve", command=COMMAND, data_dir=tmp_path / "two", **by_environment) as two,
+        started(
+            *("serve", *flag), command=COMMAND, data_dir=tmp_path / "three", **by_environment
+        ) as three,
     ):
         await one.said(r"tallygate serve: unix:\S+/file\.sock;")
         await two.said(r"tallygate serve: unix:\S+/environment\.sock;")
@@ -157,7 +160,7 @@ async def test_an_interpreter_without_docstrings_answers(
     settings = {"redis_url": redis_url, "catalog": catalog, "counter_rebuild": "none"}
     async with (
         site(tmp_path, **settings) as installation,
-        channel((await installation.start("serve")).address) as opened,
+        channel((await installation.start("serve", command=COMMAND)).address) as opened,
     ):
         assert (await quota_pb2_grpc.QuotaServiceStub(opened).CheckAndConsume(charge())).allowed
         early = usage_pb2.RecordUsageRequest(tenant_id="acme", meter="requests", amount=1)
@@ -251,7 +254,9 @@ async def test_doctor_finds_an_installation_well(
         )
     states = [(row["check"], row["state"]) for row in rows_of(finished, "doctor")]
     assert ("redis", "skipped") in states
-    assert [check for check, state in states if state not in ("ok", "skipped")] == []
+    # Tests are the schema's owner, on a server of their own that nothing confirms.
+    owner = {("postgres rights", "advised"), ("postgres confirmed", "advised")}
+    assert {each for each in states if each[1] not in ("ok", "skipped")} == owner
     assert finished.code == 0
 
 

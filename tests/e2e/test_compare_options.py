@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tallygate.commands import compare
+from tallygate.commands import compare, imports, other_file
 from tallygate.domain.compare import Tolerance
 from tallygate.domain.errors import InvalidField
 from tallygate.domain.other_export import Columns, Format
@@ -51,12 +51,18 @@ def test_tolerances() -> None:
         lambda: compare._tolerance("a bit"),
         lambda: compare._tolerance("-1"),
         lambda: compare._tolerance("nan"),
-        lambda: compare._number("1e99", "--unit"),
-        lambda: compare._pair("calls"),
-        lambda: compare._pair("calls=API calls"),
+        lambda: other_file.number("1e99", "--unit"),
+        lambda: other_file.meters_of(["calls"]),
+        lambda: other_file.meters_of(["calls=API calls"]),
+        lambda: other_file.dimensions_of(["model"]),
+        lambda: other_file.dimensions_of(["=column"]),
+        lambda: imports._check(Columns(tenant="", event_id="id")),
+        lambda: imports._check(Columns(meter="", event_id="id")),
+        lambda: imports._check(Columns()),
+        lambda: imports._check(Columns(time="", event_id="id")),
         lambda: compare._figure("mean"),
-        lambda: compare._format("xml", Path("a.xml")),
-        lambda: compare._opened(Path("/nowhere/a.csv"), "r", "FILE"),
+        lambda: other_file.form_of("xml", Path("a.xml")),
+        lambda: other_file.opened(Path("/nowhere/a.csv"), "r", "FILE"),
     ],
 )
 def test_values_that_are_none_are_refused(wrong: Callable[[], object]) -> None:
@@ -68,17 +74,17 @@ def test_values_that_are_none_are_refused(wrong: Callable[[], object]) -> None:
 
 def test_the_format_is_that_of_the_name() -> None:
     """CSV by its name, JSON lines else; an option goes before."""
-    assert compare._format("", Path("a.csv")) is Format.CSV
-    assert compare._format("", Path("a.ndjson")) is Format.JSONL
-    assert compare._format("csv", Path("a.txt")) is Format.CSV
+    assert other_file.form_of("", Path("a.csv")) is Format.CSV
+    assert other_file.form_of("", Path("a.ndjson")) is Format.JSONL
+    assert other_file.form_of("csv", Path("a.txt")) is Format.CSV
 
 
 def test_lines_are_bounded_and_utf_8(tmp_path: Path) -> None:
     """A line without an end, or bytes that are no text, are named by their line."""
     long, binary = tmp_path / "long", tmp_path / "binary"
-    long.write_text("a\n" + "b" * (compare.LINE_LENGTH_MAX + 1))
+    long.write_text("a\n" + "b" * (other_file.LINE_LENGTH_MAX + 1))
     binary.write_bytes(b"\xff\xfe\x00")
     for path, place in ((long, "line 2"), (binary, "line 1")):
-        with compare._opened(path, "r", "FILE") as file, pytest.raises(InvalidField) as raised:
-            list(compare._lines(file))
+        with other_file.opened(path, "r", "FILE") as file, pytest.raises(InvalidField) as raised:
+            list(other_file.lines(file))
         assert raised.value.field == place

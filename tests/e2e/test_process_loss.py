@@ -24,8 +24,7 @@ from tests.servers import eventually
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 PROCESSES = 3
-KILLS = 2
-LOADS = 8
+LOADS = 4
 ROUND = 20
 SETTLE_S = 60.0
 
@@ -71,8 +70,8 @@ async def whole(dsn: str, units: int) -> None:
     await eventually(has, SETTLE_S, what=f"the ledger has {units} units")
 
 
-@pytest.mark.parametrize("leases", ["off", "on"])
-async def test_killed_under_load(place: Site, postgres_dsn: str, leases: str) -> None:
+@pytest.mark.parametrize(("leases", "kills"), [("off", 1), ("on", 2)])
+async def test_killed_under_load(place: Site, postgres_dsn: str, leases: str, kills: int) -> None:
     """A process that is killed is replaced, and each answered call is in the ledger once."""
     await place.start("ingest", postgres_dsn=postgres_dsn)
     server = await start(place, leases=leases, lease_hot_per_s=1)
@@ -86,7 +85,7 @@ async def test_killed_under_load(place: Site, postgres_dsn: str, leases: str) ->
     async with asyncio.TaskGroup() as sending:
         for load in loads:
             sending.create_task(go_on(load))
-        for number in range(1, KILLS + 1):
+        for number in range(1, kills + 1):
             await _met(server, loads)
             serving(server)[-1].kill()
 

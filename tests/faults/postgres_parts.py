@@ -75,8 +75,12 @@ async def standby_of(primary: EmbeddedPostgres, folder: Path) -> AsyncIterator[E
 
 def give_to_owner_of(example: str, folder: Path) -> None:
     """Make the account that runs a server the owner of another's files, where root made them."""
+    give_to(Path(example).stat(), folder)
+
+
+def give_to(owner: os.stat_result, folder: Path) -> None:
+    """Make whoever owns something the owner of a folder and all in it, where root made them."""
     if os.geteuid() == 0:
-        owner = Path(example).stat()
         for path in (folder, *folder.rglob("*")):
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 

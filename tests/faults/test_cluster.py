@@ -23,6 +23,8 @@ from tests.faults.redis_cluster_parts import Nodes, cluster_nodes, migrate, slot
 from tests.faults.redis_parts import TIMEOUT_MS, Rig, rig
 from tests.servers import RedisBinary, eventually
 
+pytestmark = pytest.mark.every_redis
+
 LIMITS = [window(limit=1_000_000)]
 # The first try, and what a client is told to do on UNAVAILABLE.
 TRIES = 3

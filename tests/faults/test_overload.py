@@ -12,10 +12,7 @@ import pytest
 
 from tests.faults.overload_callers import CHANNELS, PATIENCE_S, Taken, call, connected
 from tests.faults.overload_world import ROOM, Busy, busy
-from tests.newest_redis import redis_binary, redis_server
 from tests.servers import eventually
-
-__all__ = ["redis_binary", "redis_server"]
 
 TENANTS = [f"tenant-{n}" for n in range(10)]
 # Waiting for an answer, these keep the pipelines full and the queue short.

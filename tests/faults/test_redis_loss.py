@@ -8,6 +8,8 @@ from tallygate.domain.decision import Decided, Fenced, Mode
 from tallygate.flow.rebuild import BEHIND, PAST
 from tests.faults.loss_world import LossWorld, loss_world
 
+pytestmark = pytest.mark.every_redis
+
 
 @pytest.fixture
 async def world(redis_url: str, postgres_dsn: str) -> AsyncIterator[LossWorld]:

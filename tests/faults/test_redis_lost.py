@@ -18,6 +18,8 @@ from tests.faults.proxy import Proxy, proxied
 from tests.faults.redis_parts import SHARD, open_all, rig
 from tests.servers import RedisBinary, eventually
 
+pytestmark = pytest.mark.every_redis
+
 STRICT = [window(limit=10)]
 OPEN = [window(limit=10, on_exceed=OnExceed.ALLOW)]
 

@@ -18,6 +18,8 @@ from tests.builders import consume, decided, rate, used, window
 from tests.faults.redis_parts import SHARD, rig
 from tests.servers import RedisBinary, eventually
 
+pytestmark = pytest.mark.every_redis
+
 LIMITS = [window(limit=1_000, warn_at_ppm=(500_000,)), rate(limit=500)]
 
 

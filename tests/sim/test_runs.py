@@ -15,7 +15,7 @@ from tests.sim.mutations import MUTATIONS
 from tests.sim.plan import Scope
 from tests.sim.run import Found, simulate
 
-CHUNK: Final = 50
+CHUNK: Final = 25
 CHUNKS: Final = 4
 # As many seeds as it may take until one meets what a planted bug needs.
 SEARCHED: Final = 150

@@ -67,7 +67,7 @@ PARTS = (
     "schema_invoices.sql",
     *("schema_audit.sql", "schema_insight.sql", "schema_stripe.sql"),
     *("schema_invoicing.sql",),
-    "schema_reconcile.sql",
+    *("schema_reconcile.sql", "schema_traces.sql"),
 )
 OWN_TABLE = "schema_migration"
 # The columns that code without refunds names.

@@ -19,9 +19,11 @@ from tallygate.api.batched import Answering, Call
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.server import Server, ServerOptions
 from tallygate.api.status import MalformedMessage
+from tallygate.api.traced import CallSpans
 from tallygate.api.transport import TransportName
 from tallygate.domain.errors import BackendUnavailable, InvalidField, UnknownTenant
 from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc, usage_pb2, usage_pb2_grpc
+from tallygate.ports.tracing import here
 from tests.sidecar import MESSAGE_BYTES_MAX, QUOTA, USAGE
 
 CONSUME = f"{QUOTA}/CheckAndConsume"
@@ -64,11 +66,14 @@ class Batches:
     sizes: list[int] = field(default_factory=list)
     held: list[tuple[int, Answering]] = field(default_factory=list)
     ends: dict[str, float] = field(default_factory=dict)
+    # Where each batch's calls are in a trace.
+    places: list[bytes] = field(default_factory=list)
     reply: bytes = quota_pb2.CheckAndConsumeResponse(allowed=True).SerializeToString()
 
     def take(self, calls: Sequence[Call], answering: Answering) -> None:
         """Answer each, or hold it."""
         self.sizes.append(len(calls))
+        self.places.append(here())
         for number, data, ends_at in calls:
             try:
                 request = quota_pb2.CheckAndConsumeRequest.FromString(data)
@@ -102,12 +107,14 @@ class Quota(quota_pb2_grpc.QuotaServiceServicer):
     written: int = 0
     peers: set[str] = field(default_factory=set)
     remaining: list[float | None] = field(default_factory=list)
+    places: list[bytes] = field(default_factory=list)
 
     async def GetQuota(  # noqa: N802  the name is the proto's
         self, request: quota_pb2.GetQuotaRequest, context: Context
     ) -> quota_pb2.GetQuotaResponse:
         """Answer, fail or hold, as the tenant says."""
         self.peers.add(context.peer())
+        self.places.append(here())
         self.remaining.append(context.time_remaining())
         if request.tenant_id in ERRORS:
             raise ERRORS[request.tenant_id]
@@ -173,6 +180,7 @@ async def world(
     *addresses: str,
     default_deadline_s: float = 30.0,
     calls_max: int = 1_000,
+    spans: CallSpans | None = None,
     **options: Any,  # of ServerOptions, by name
 ) -> AsyncIterator[World]:
     """Serve until the block is over."""
@@ -183,7 +191,7 @@ async def world(
         ServerOptions(
             addresses or ("127.0.0.1:0",),
             options.pop("message_bytes_max", MESSAGE_BYTES_MAX),
-            EdgeOptions(default_deadline_s, told, calls_max=calls_max),
+            EdgeOptions(default_deadline_s, told, calls_max=calls_max, spans=spans),
             transport=transport,
             **options,
         ),

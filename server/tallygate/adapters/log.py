@@ -14,6 +14,9 @@ from typing import Literal, TextIO, TypeGuard
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from tallygate.domain.trace import span_id, trace_id
+from tallygate.ports.tracing import here
+
 REDACTED = "***"
 
 DEPTH_MAX = 6
@@ -76,6 +79,14 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     }
 
 
+def place_in_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Say for which span an event was logged, where there is one."""
+    at = here()
+    if at:
+        event["trace_id"], event["span_id"] = trace_id(at), span_id(at)
+    return event
+
+
 def _is_list(value: object) -> TypeGuard[Sequence[object] | set[object] | frozenset[object]]:
     return isinstance(value, list | tuple | set | frozenset)
 
@@ -95,6 +106,7 @@ def configure_logging(
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
+        place_in_trace,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
         # Before redaction, since a traceback's last line may hold a connection string.

@@ -6,14 +6,22 @@ it. What is refused is counted by its reason.
 Refuses to know: how tokens are verified, and what is recorded.
 """
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from google.protobuf.message import Message
 
+from tallygate.api.caller import caller_of
 from tallygate.api.edge import Context
 from tallygate.domain.access import RULES, allow
 from tallygate.domain.caller import Caller
-from tallygate.domain.errors import TallygateError, TokenMissing, Unauthenticated
+from tallygate.domain.errors import (
+    PermissionDenied,
+    TallygateError,
+    TokenMissing,
+    Unauthenticated,
+)
+from tallygate.domain.identity import LOCAL, NOBODY
 from tallygate.domain.trail import actor_name
 from tallygate.ports.tokens import TokenVerifier
 
@@ -62,10 +70,14 @@ class AccessObserver(Protocol):
 
 
 class OpenDoor:
-    """Lets everybody in, by the name that he says."""
+    """Lets everybody in, by the name that he says, or that his certificate proves."""
 
     async def enter(self, context: Context) -> Visitor:
-        """Return who the call says that asks. Raises `InvalidField`."""
+        """Return who asks. Raises `InvalidField` for what is no name."""
+        identity = caller_of(context)
+        if identity not in (NOBODY, LOCAL):
+            # He may do all, but not under another's name.
+            return _Named(identity, said=False)
         return _Named(claimed_actor(context))
 
 
@@ -83,39 +95,54 @@ class TokenDoor:
         except Unauthenticated as error:
             self._observer.refused(error.reason)
             raise
-        return _Proved(caller, self._observer)
+        return Proved(caller.name, (caller,), self._observer)
 
 
 class _Named:
     """Somebody who has said a name, and may do all."""
 
-    def __init__(self, actor: str) -> None:
+    def __init__(self, actor: str, *, said: bool = True) -> None:
         self.actor = actor
         self.role = ROLE
+        self._said = said
 
     def allow(self, method: str, request: Message) -> None:
-        """Let him."""
+        """Let him; if his name was proved, have the request say so."""
+        if not self._said:
+            _sign(request, self.actor)
 
 
-class _Proved:
-    """Somebody who has proved a name."""
+class Proved:
+    """Somebody who has proved a name, and what he was given: any of it is enough for a call."""
 
-    def __init__(self, caller: Caller, observer: AccessObserver) -> None:
-        self.actor = caller.name
-        self.role = f"{ROLE}:{'+'.join(sorted(caller.roles))}" if caller.roles else ROLE
-        self._caller = caller
+    def __init__(self, name: str, given: Sequence[Caller], observer: AccessObserver) -> None:
+        self.actor = name
+        roles = sorted({role for each in given for role in each.roles})
+        self.role = f"{ROLE}:{'+'.join(roles)}" if roles else ROLE
+        self._given = given
         self._observer = observer
 
     def allow(self, method: str, request: Message) -> None:
         """Return if his roles and tenants cover it; have the request say who he is."""
         rule = RULES.get(method)
-        try:
-            allow(self._caller, method, tenant_at(request, rule.tenant) if rule else "")
-        except TallygateError as error:
-            self._observer.refused(error.reason)
-            raise
-        if ACTOR_FIELD in request.DESCRIPTOR.fields_by_name:
-            setattr(request, ACTOR_FIELD, self.actor)
+        tenant = tenant_at(request, rule.tenant) if rule else ""
+        refused: TallygateError = PermissionDenied("nothing gives this caller a role")
+        for each in self._given:
+            try:
+                allow(each, method, tenant)
+            except TallygateError as error:
+                refused = error
+            else:
+                _sign(request, self.actor)
+                return
+        self._observer.refused(refused.reason)
+        raise refused
+
+
+def _sign(request: Message, actor: str) -> None:
+    """Have a request say who asks, whatever it said."""
+    if ACTOR_FIELD in request.DESCRIPTOR.fields_by_name:
+        setattr(request, ACTOR_FIELD, actor)
 
 
 def claimed_actor(context: Context) -> str:

@@ -18,6 +18,7 @@ import structlog
 
 from tallygate.api.batched import BatchMethod, BatchMethods
 from tallygate.api.status import DeadlinePassed, Refusal, refusal, shown
+from tallygate.api.traced import CallSpans
 from tallygate.domain.errors import Draining, Overloaded, TallygateError
 
 OK: Final = "OK"
@@ -70,6 +71,8 @@ class EdgeOptions:
     calls_max: int = CALLS_MAX
     calls_max_bytes: int = CALLS_MAX_BYTES
     pushback_us: Callable[[], int | None] = _no_matter
+    # What records calls as spans; None where none are.
+    spans: CallSpans | None = None
 
 
 @dataclass(slots=True)

@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from tallygate.api.batched import BatchMethod
 from tallygate.api.edge import (
     OK,
     Behaviour,
@@ -30,8 +29,11 @@ from tallygate.api.edge import (
     Method,
     StreamBehaviour,
 )
+from tallygate.api.one_by_one import OneByOne
 from tallygate.api.status import MalformedMessage, UnknownMethod, refusal
+from tallygate.api.traced import CallSpans, code_name
 from tallygate.domain.errors import Overloaded
+from tallygate.ports.tracing import working_for
 
 
 def handlers_of(methods: Mapping[str, Method], edge: Edge) -> list[grpc.GenericRpcHandler]:
@@ -54,7 +56,7 @@ def _wrapped(method: Method, edge: Edge) -> Handler:
         )
     if method.batch is not None:
         # Its replies are bytes already.
-        return grpc.stream_unary_rpc_method_handler(guard.around(_OneByOne(method.batch).answered))
+        return grpc.stream_unary_rpc_method_handler(guard.around(_batched(OneByOne(method.batch))))
     answers = handler.stream_unary if many else handler.unary_unary
     return grpc.stream_unary_rpc_method_handler(
         guard.around(_unary(cast(Behaviour, answers), many)),
@@ -145,6 +147,15 @@ def _unary(behaviour: Behaviour, many: bool) -> Work:
     return answered
 
 
+def _batched(one_by_one: OneByOne) -> Work:
+    async def answered(call: _Call) -> bytes:
+        data = await call.raw()
+        assert call.ends_at is not None
+        return await one_by_one.answered(data, call.ends_at)
+
+    return answered
+
+
 def _streaming(behaviour: StreamBehaviour, many: bool) -> Work:
     """Send what comes. A caller that does not read holds the next message up, and no other call."""
 
@@ -155,43 +166,6 @@ def _streaming(behaviour: StreamBehaviour, many: bool) -> Work:
                 await call.context.write(message)
 
     return sent
-
-
-@dataclass(slots=True)
-class _OneByOne:
-    """Hands a batch method one call at a time, and waits for its answer."""
-
-    batch: BatchMethod
-    waiting: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
-    numbers: int = 0
-
-    async def answered(self, call: _Call) -> bytes:
-        """Return the reply. Raises what the method answers with."""
-        data = await call.raw()
-        assert call.ends_at is not None
-        self.numbers = number = self.numbers + 1
-        self.waiting[number] = reply = asyncio.get_running_loop().create_future()
-        try:
-            self.batch(((number, data, call.ends_at),), self)
-            answer: bytes = await reply
-            return answer
-        finally:
-            del self.waiting[number]
-
-    def respond(self, call: int, reply: bytes) -> None:
-        """Answer a call with an encoded reply."""
-        if self.waits(call):
-            self.waiting[call].set_result(reply)
-
-    def fail(self, call: int, error: Exception) -> None:
-        """Answer a call with the status of an error."""
-        if self.waits(call):
-            self.waiting[call].set_exception(error)
-
-    def waits(self, call: int) -> bool:
-        """Say whether its caller still waits."""
-        found = self.waiting.get(call)
-        return found is not None and not found.done()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +215,32 @@ class _Guard:
             await context.abort(answer.code, answer.message, answer.trailers)
             raise AssertionError("abort returned")
 
-        return guarded
+        spans = edge.options.spans
+        return guarded if spans is None else _recorded(guarded, method.name, spans)
+
+
+def _recorded(guarded: Behaviour, name: str, spans: CallSpans) -> Behaviour:
+    """Return a handler that records calls as spans."""
+
+    async def recorded(request: object, context: Context) -> object:
+        span = spans.begin(name, context.invocation_metadata())
+        if span is None:
+            return await guarded(request, context)
+        loop = asyncio.get_running_loop()
+        started, code = loop.time(), OK
+        with working_for(span):
+            try:
+                return await guarded(request, context)
+            except asyncio.CancelledError:
+                code = "CANCELLED"
+                raise
+            except BaseException:
+                code = code_name(context.code())
+                raise
+            finally:
+                spans.end(span, name, code, loop.time() - started)
+
+    return recorded
 
 
 class _Plain(grpc.GenericRpcHandler):

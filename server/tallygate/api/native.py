@@ -17,6 +17,7 @@ from pygrpc_native import NativeGrpcFront
 
 from tallygate.api.edge import Edge
 from tallygate.api.native_front import Front, FrontOptions
+from tallygate.api.native_traced import TracedFront
 from tallygate.api.transport import (
     AGE_GRACE_MS,
     IDLE_S,
@@ -35,6 +36,10 @@ BOUNDED: Final = "bare_methods" in ABLE
 
 def amiss(options: ServerOptions) -> str | None:
     """Return what is asked for that this transport cannot do, None if it can do it all."""
+    if options.tls is not None:
+        return "it cannot speak TLS (tls_cert_file)"
+    if options.knows_callers:
+        return "it cannot tell who calls (tls_identities)"
     if BOUNDED:
         return None
     if options.connection_age_s:
@@ -88,8 +93,13 @@ class NativeTransport:
             **(self._bounds() if BOUNDED else {}),
         )
         size_max = self._options.message_bytes_max
-        options = FrontOptions(self._methods, size_max, patched=BOUNDED)
-        self._fronts.append(Front(native, options, self._edge))
+        spans = self._edge.options.spans
+        bare = BOUNDED and spans is None
+        options = FrontOptions(self._methods, size_max, patched=BOUNDED, bare=bare)
+        if spans is None:
+            self._fronts.append(Front(native, options, self._edge))
+        else:
+            self._fronts.append(TracedFront(native, options, self._edge, spans))
         return int(native.bound_port)
 
     def _bounds(self) -> dict[str, Any]:
@@ -104,8 +114,8 @@ class NativeTransport:
             "max_connection_age_ms": age_ms or None,
             "max_connection_age_grace_ms": AGE_GRACE_MS,
             "wakes": True,
-            # Their calls come without metadata and peer, which nobody asks them for.
-            "bare_methods": self._bare,
+            # Their calls come without metadata and peer, which only traces ask them for.
+            "bare_methods": self._bare if edge.spans is None else [],
         }
 
     async def start(self) -> None:

@@ -5,7 +5,7 @@ Refuses to know: who else is being served.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -61,6 +61,10 @@ class NativeContext:
     def peer(self) -> str:
         """Return the caller's address."""
         return self._details[1]
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """Return what the connection has proven of the caller: nothing."""
+        return {}
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         """Return what the caller sent beside its message."""

@@ -57,8 +57,10 @@ class FrontOptions:
 
     methods: Sequence[Method]
     message_bytes_max: int
-    # Whether the front is ours, with all that `PatchedFront` has, and lets a pushback through.
+    # Whether the front is ours, with all that `PatchedFront` has, and lets a pushback through ...
     patched: bool
+    # ... and gives calls of methods that take batches without metadata.
+    bare: bool
 
 
 class _Open:
@@ -171,7 +173,7 @@ class Front:
         """Let calls in and begin them; those of one method that takes batches, all at once."""
         now = self._loop.time()
         batches: dict[int, list[Call]] = {}
-        methods, bare, collected = self._options.methods, self._options.patched, 0
+        methods, bare, collected = self._options.methods, self._options.bare, 0
         for event in self._arrivals.taken():
             if event[0] == EVENT_CALL:
                 method = methods[event[2]]

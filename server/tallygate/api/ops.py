@@ -12,6 +12,7 @@ import contextlib
 import os
 import selectors
 import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -25,8 +26,10 @@ from prometheus_client import CollectorRegistry
 
 from tallygate.api.ops_grpc import OpsGrpc
 from tallygate.api.ops_pages import Pages, Readiness
-from tallygate.api.server import SOCKET_MODE
+from tallygate.api.ops_tls import OpsTls, end, relay
 from tallygate.api.socket_lock import AddressInUse, SocketLock, path_of
+from tallygate.api.socket_owner import OWN, SocketOwner
+from tallygate.domain.certificate import CurrentCredentials
 
 CONNECTIONS_MAX: Final = 64
 """Probes, scrapers and a few people; each costs a thread, and HTTP ones end after one answer."""
@@ -80,6 +83,9 @@ class OpsOptions:
     stall_s: float = 10.0
     services: Sequence[str] = ()
     refused: Callable[[], None] = _ignore
+    owner: SocketOwner = OWN
+    # What a TCP address proves itself with; None where it speaks no TLS.
+    tls: CurrentCredentials | None = None
 
 
 class OpsListener:
@@ -99,6 +105,7 @@ class OpsListener:
         self._wake: tuple[socket.socket, socket.socket] | None = None
         self._private = contextlib.ExitStack()
         self._grpc_path = ""
+        self._tls: OpsTls | None = None
 
     @property
     def port(self) -> int:
@@ -115,14 +122,16 @@ class OpsListener:
         """Listen and serve. Raises `AddressInUse` naming the address."""
         path = path_of(self._options.address)
         if path is not None:
-            self._socket_lock = SocketLock(path)
+            self._socket_lock = SocketLock(path, self._options.owner)
             self._socket_lock.take()
-        self._listener = listen(self._options.address)
+        self._listener = listen(self._options.address, self._options.owner)
         # Short by design: a socket's path holds about a hundred bytes.
         folder = self._private.enter_context(
             tempfile.TemporaryDirectory(prefix="tallygate-ops-", dir=short_folder())
         )
         self._grpc_path = f"{folder}/grpc.sock"
+        if self._options.tls is not None and path is None:
+            self._tls = OpsTls(self._options.tls, folder)
         self._grpc.start(f"unix:{self._grpc_path}")
         self._wake = socket.socketpair()
         self._acceptor = self._spawn(self._accept_all, self._listener, self._wake[0])
@@ -173,7 +182,10 @@ class OpsListener:
                     log.warning("ops_accept_failed", cause=repr(error))
                     self._stopping.wait(ACCEPT_PAUSE_S)
                     continue
-                self._admit(connection)
+                try:
+                    self._admit(self._tls.wrapped(connection) if self._tls else connection)
+                except OSError:
+                    connection.close()  # it went away before it was greeted
 
     def _admit(self, connection: socket.socket) -> None:
         with self._lock:
@@ -190,6 +202,8 @@ class OpsListener:
         try:
             connection.settimeout(HTTP_TIMEOUT_S)
             deadline = time.monotonic() + HTTP_TIMEOUT_S
+            if isinstance(connection, ssl.SSLSocket):
+                connection.do_handshake()
             received = _receive_until(connection, b"", deadline, lambda got: len(got) >= 4)
             if received.startswith(PREFACE):
                 self._pass_through(connection, received)
@@ -204,6 +218,8 @@ class OpsListener:
         finally:
             with self._lock:
                 self._open.pop(connection, None)
+            if isinstance(connection, ssl.SSLSocket):
+                end(connection)
             _shut(connection, socket.SHUT_WR)
             connection.close()
 
@@ -224,6 +240,9 @@ class OpsListener:
                 each.settimeout(None)
             if connection.family != socket.AF_UNIX:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if isinstance(connection, ssl.SSLSocket):
+                relay(connection, server, HTTP_TIMEOUT_S)
+                return
             back = self._spawn(_copy, server, connection)
             _copy(connection, server)
             back.join()
@@ -244,7 +263,7 @@ class OpsListener:
         return thread
 
 
-def listen(address: str) -> socket.socket:
+def listen(address: str, owner: SocketOwner = OWN) -> socket.socket:
     """Return a listening, non-blocking socket for `host:port` or a free `unix:/path`.
 
     Raises `AddressInUse`.
@@ -254,7 +273,7 @@ def listen(address: str) -> socket.socket:
         if address.startswith("unix:"):
             path = address.removeprefix("unix:")
             listener.bind(path)
-            Path(path).chmod(SOCKET_MODE)
+            owner.give(path)
         else:
             host, _, port = address.rpartition(":")
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

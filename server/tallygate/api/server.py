@@ -7,7 +7,6 @@ Refuses to know: which services it serves, and how bytes are carried.
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, cast
 
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -21,7 +20,6 @@ from tallygate.api.transport_choice import chosen
 
 __all__ = ["Register", "Server", "ServerOptions"]
 
-SOCKET_MODE: Final = 0o660
 # A stop in good order lets callers find out: it closes when none has come for so long ...
 QUIET_S: Final = 0.1
 # ... or, where they come on and on, so long after the last of the calls in flight has ended.
@@ -99,17 +97,17 @@ class Server:
     def _listen(self, address: str) -> str:
         path = path_of(address)
         if path is not None:
-            lock = SocketLock(path)
+            lock = SocketLock(path, self._options.owner)
             lock.take()
             self._locks.append(lock)
         try:
             port = self._transport.listen(address)
+            if path is not None:
+                # Before anything is served there.
+                self._options.owner.give(path)
+                return address
         except OSError as error:
             raise AddressInUse(f"cannot listen on {address}") from error
-        if path is not None:
-            # Before anything is served there.
-            Path(path).chmod(SOCKET_MODE)
-            return address
         return f"{address.rpartition(':')[0]}:{port}"
 
     def _unlock(self) -> None:

@@ -15,10 +15,13 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from tallygate.api.socket_owner import OWN, SocketOwner
 from tallygate.domain.errors import TallygateError
 
 UNIX: Final = "unix:"
 LOCK_MODE: Final = 0o660
+# Whoever may write to the folder could have left a link there, to a file that we would empty.
+LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 PROBE_TIMEOUT_S: Final = 1.0
 
 
@@ -31,14 +34,16 @@ class AddressInUse(TallygateError):
 class SocketLock:
     """The right to a path, from `take` to `give_back`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, owner: SocketOwner = OWN) -> None:
         self._path = path
+        self._owner = owner
         self._lock_path = Path(f"{path}.lock")
         self._file: int | None = None
 
     def take(self) -> None:
         """Lock the path and clear it of an abandoned socket. Raises `AddressInUse`."""
         try:
+            self._owner.prepare(self._path)
             self._file = self._locked()
             self._file_says_who()
             self._remove_abandoned()
@@ -60,7 +65,7 @@ class SocketLock:
 
     def _locked(self) -> int:
         while True:
-            file = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, LOCK_MODE)
+            file = os.open(self._lock_path, LOCK_FLAGS, LOCK_MODE)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(file).st_ino == self._lock_path.stat().st_ino:

@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from tallygate.api.edge import Edge, EdgeOptions, Method
+from tallygate.api.socket_owner import OWN, SocketOwner
+from tallygate.domain.certificate import CurrentCredentials
 from tallygate.domain.errors import TallygateError
 
 METADATA_BYTES_MAX: Final = 16 * 1024
@@ -58,6 +60,11 @@ class ServerOptions:
     # Whether other processes may listen on the same TCP ports, and share their connections.
     reuse_port: bool = False
     transport: TransportName = TransportName.GRPCIO
+    # What TCP addresses prove themselves with; None where they speak no TLS.
+    tls: CurrentCredentials | None = None
+    # Whether methods ask who calls.
+    knows_callers: bool = False
+    owner: SocketOwner = OWN
 
 
 Methods = Mapping[str, Method]

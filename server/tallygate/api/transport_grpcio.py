@@ -5,11 +5,14 @@ Refuses to know: which methods it serves.
 """
 
 import contextlib
+from collections.abc import Callable
+from typing import cast
 
 import grpc
 
 from tallygate.api.edge import Edge
 from tallygate.api.edge_grpcio import handlers_of
+from tallygate.api.socket_lock import path_of
 from tallygate.api.transport import (
     AGE_GRACE_MS,
     KEEPALIVE_MS,
@@ -17,19 +20,23 @@ from tallygate.api.transport import (
     Methods,
     ServerOptions,
 )
+from tallygate.domain.certificate import CurrentCredentials, ServerCredentials
 
 
 class GrpcioTransport:
     """A `Transport`."""
 
     def __init__(self, options: ServerOptions, methods: Methods, edge: Edge) -> None:
+        self._tls = options.tls
         self._server = grpc.aio.server(options=_channel_options(options))
         self._server.add_generic_rpc_handlers(tuple(handlers_of(methods, edge)))
 
     def listen(self, address: str) -> int:
         """Bind an address; return its port. Raises OSError."""
         try:
-            return self._server.add_insecure_port(address)
+            if self._tls is None or path_of(address) is not None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, _credentials(self._tls))
         except RuntimeError as error:
             raise OSError(str(error)) from error
 
@@ -46,6 +53,36 @@ class GrpcioTransport:
         with contextlib.suppress(RuntimeError):
             await self._server.start()
         await self._server.stop(None)
+
+
+def _credentials(current: CurrentCredentials) -> grpc.ServerCredentials:
+    """Return credentials that follow what is current, for one port.
+
+    gRPC asks at each handshake, and keeps what it has where the answer is None. A connection that
+    is there already goes on under what it began with: no call notices.
+    """
+    given = current()
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal given
+        now = current()
+        if now is given:
+            return None
+        given = now
+        return _configuration(now)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given),
+        # The stubs do not know of an answer that changes nothing; the library's words do.
+        cast(Callable[[], grpc.ServerCertificateConfiguration], changed),
+        require_client_authentication=bool(given.client_ca),
+    )
+
+
+def _configuration(credentials: ServerCredentials) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(credentials.key, credentials.chain)], credentials.client_ca or None
+    )
 
 
 def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:

@@ -16,6 +16,7 @@ import grpc
 
 from tallygate.api.door import ACTOR_KEY, TOKEN_KEY
 from tallygate.commands.actor import os_actor
+from tallygate.commands.dialing import Dialing, opened
 from tallygate.domain.errors import TallygateError
 from tallygate.settings import Settings
 from tallygate.settings_access import stays_here
@@ -40,11 +41,22 @@ class Target:
     address: str
     token_file: Path | None = None
     bearer_over: str = "private"
+    dialing: Dialing | None = None
 
     @classmethod
     def control(cls, settings: Settings, address: str = "") -> Self:
         """Return the control of these settings, or another one of the same kind."""
-        return cls(address or settings.control_address, settings.token_file, settings.bearer_over)
+        return cls(
+            address or settings.control_address,
+            settings.token_file,
+            settings.bearer_over,
+            Dialing.of(settings),
+        )
+
+    @classmethod
+    def data_plane(cls, settings: Settings) -> Self:
+        """Return the data plane of these settings, which takes no tokens."""
+        return cls(settings.grpc_address[0], dialing=Dialing.of(settings))
 
     def headers(self) -> list[tuple[str, str]]:
         """Return what goes with each call. Raises `TokenKept`."""
@@ -54,7 +66,8 @@ class Target:
         return headers
 
     def _token(self, path: Path) -> str:
-        if self.bearer_over != "any" and not stays_here(self.address):
+        kept = self.dialing is None and not stays_here(self.address)
+        if self.bearer_over != "any" and kept:
             raise TokenKept(
                 f"the token is not sent to {self.address} unencrypted; TALLYGATE_BEARER_OVER=any"
                 " is for a mesh that encrypts on the way"
@@ -102,7 +115,7 @@ async def channel(server: str | Target) -> AsyncIterator[grpc.aio.Channel]:
     target = Target(server) if isinstance(server, str) else server
     named = [_Named(target)]
     try:
-        async with grpc.aio.insecure_channel(target.address, interceptors=named) as lent:
+        async with opened(target.address, target.dialing, named) as lent:
             yield lent
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.UNAVAILABLE:

@@ -8,13 +8,30 @@ Refuses to know: how rows are sorted and compared.
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Final, Literal, TextIO
+from typing import Annotated, Final, TextIO
 
 import typer
 
 from tallygate.commands.options import CatalogFile, Config, Json, PostgresDsn, settings_of
+from tallygate.commands.other_file import (
+    Export,
+    Form,
+    MeterColumn,
+    Names,
+    OnlyMeter,
+    OnlyTenant,
+    TenantColumn,
+    TimeColumn,
+    Times,
+    Unit,
+    form_of,
+    lines,
+    meters_of,
+    number,
+    opened,
+)
 from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, counting, run, show
 from tallygate.commands.times import instant_us
 from tallygate.domain import ids
@@ -28,34 +45,18 @@ from tallygate.settings import Settings
 from tallygate.wiring.insight import comparing
 
 ROWS: Final = 50
-# A line is in memory whole.
-LINE_LENGTH_MAX: Final = 1024 * 1024
 PERCENT: Final = Decimal(100)
 
 
-Export = Annotated[
-    Path, typer.Argument(help="The export: CSV with a header, or JSON lines.", dir_okay=False)
-]
-Form = Annotated[str, typer.Option("--format", help="csv or jsonl; else by the file's name.")]
 Buckets = Annotated[
     By, typer.Option(help="Which buckets, in UTC but for the tenants' billing periods.")
 ]
-TenantColumn = Annotated[str, typer.Option(help="Whose; empty if all is --tenant's.")]
-MeterColumn = Annotated[str, typer.Option(help="Of what; empty if all is of --meter.")]
-TimeColumn = Annotated[str, typer.Option(help="When; empty for --by total.")]
 AmountColumn = Annotated[str, typer.Option(help="How many units; rows of a bucket add up.")]
 TotalColumn = Annotated[
     str, typer.Option(help="Instead: a bucket's total, of which there is one row.")
 ]
 IdColumn = Annotated[str, typer.Option(help="Compare event by event, by the event ids in it.")]
-Times = Annotated[TimeFormat, typer.Option(help="ISO 8601, or s, ms, us since the epoch.")]
-Names = Annotated[
-    list[str] | None, typer.Option("--map", help="THEIRS=OURS, of a meter's name; repeated.")
-]
-Unit = Annotated[str, typer.Option(help="How many of our units one of theirs is.")]
 Figure = Annotated[str, typer.Option(help="What of ours: sum of units, or count.")]
-OnlyTenant = Annotated[str, typer.Option(help="Only this tenant.")]
-OnlyMeter = Annotated[str, typer.Option(help="Only this meter, by our name.")]
 Since = Annotated[str, typer.Option("--from", help="From here on; else their first.")]
 Until = Annotated[str, typer.Option("--to", help="To before here; else their last.")]
 Apart = Annotated[str, typer.Option(help="How far apart still matches: units, or as 0.1%.")]
@@ -101,8 +102,8 @@ def compare(
             only_tenant=tenant,
             only_meter=meter,
             time_format=time_format,
-            meters=dict(_pair(each) for each in names or ()),
-            unit=_number(unit, "--unit"),
+            meters=meters_of(names or ()),
+            unit=number(unit, "--unit"),
         )
         options = CompareOptions(
             by=by,
@@ -117,7 +118,7 @@ def compare(
             kept_max=rows,
         )
         _check(columns, options)
-        return await _compared(settings, file, _format(form, file), columns, options, out=out)
+        return await _compared(settings, file, form_of(form, file), columns, options, out=out)
 
     found = run(work())
     show([*_sheets(found, by)], as_json=as_json)
@@ -135,11 +136,11 @@ async def _compared(
     out: Path | None,
 ) -> Comparison:
     with ExitStack() as stack:
-        lines = _lines(stack.enter_context(_opened(file, "r", "FILE")))
-        written = stack.enter_context(_opened(out, "w", "--out")) if out is not None else None
+        text = lines(stack.enter_context(opened(file, "r", "FILE")))
+        written = stack.enter_context(opened(out, "w", "--out")) if out is not None else None
         note = stack.enter_context(counting("rows read"))
         async with comparing(settings, options, _writer(written)) as comparison:
-            return await comparison.run(read(lines, form, columns), note)
+            return await comparison.run(read(text, form, columns), note)
 
 
 def _check(columns: Columns, options: CompareOptions) -> None:
@@ -156,60 +157,16 @@ def _check(columns: Columns, options: CompareOptions) -> None:
         raise InvalidField("is of buckets, --id-column is of events", field="--figure")
 
 
-def _opened(file: Path, mode: Literal["r", "w"], name: str) -> TextIO:
-    try:
-        return file.open(mode, encoding="utf-8-sig" if mode == "r" else "utf-8", newline="")
-    except OSError as error:
-        raise InvalidField(f"cannot be opened: {error.strerror}", field=name) from None
-
-
-def _lines(file: TextIO) -> Iterator[str]:
-    """Iterate over a file's lines. Raises `InvalidField` where it is not UTF-8, or has no lines."""
-    number = 0
-    try:
-        while line := file.readline(LINE_LENGTH_MAX):
-            number += 1
-            if len(line) == LINE_LENGTH_MAX:
-                raise InvalidField("is too long", field=f"line {number}")
-            yield line
-    except UnicodeDecodeError:
-        raise InvalidField("is not UTF-8", field=f"line {number + 1}") from None
-
-
-def _format(form: str, file: Path) -> Format:
-    named = form or ("csv" if file.suffix == ".csv" else "jsonl")
-    if named not in tuple(Format):
-        raise InvalidField("must be csv or jsonl", field="--format")
-    return Format(named)
-
-
 def _figure(figure: str) -> str:
     if figure not in ("sum", "count"):
         raise InvalidField("must be sum or count", field="--figure")
     return figure
 
 
-def _pair(text: str) -> tuple[str, str]:
-    theirs, equals, ours = text.partition("=")
-    if not equals or not theirs or not ids.is_name(ours):
-        raise InvalidField(f"{text!r} is not THEIRS=OURS", field="--map")
-    return theirs, ours
-
-
-def _number(text: str, option: str) -> Decimal:
-    try:
-        found = Decimal(text)
-    except InvalidOperation:
-        found = Decimal("nan")
-    if not found.is_finite() or found < 0 or abs(found.adjusted()) > 20:
-        raise InvalidField("must be a number, 0 or above", field=option)
-    return found
-
-
 def _tolerance(text: str) -> Tolerance:
     if text.endswith("%"):
-        return Tolerance(part=_number(text.removesuffix("%"), "--tolerance") / PERCENT)
-    return Tolerance(units=_number(text, "--tolerance"))
+        return Tolerance(part=number(text.removesuffix("%"), "--tolerance") / PERCENT)
+    return Tolerance(units=number(text, "--tolerance"))
 
 
 def _sheets(found: Comparison, by: By) -> Iterator[Sheet]:

@@ -82,7 +82,7 @@ def usage(
         settings = settings_of(config, grpc_address=grpc_address)
         screen = watches.screen_for(tenant, as_json=as_json)
         asked_for = watches.WatchAsked(tenant, meter)
-        run(watches.watch(settings.grpc_address[0], asked_for, screen))
+        run(watches.watch(Target.data_plane(settings), asked_for, screen))
         return
     asked_of = WindowsAsked(
         *(tenant, meter, by, group_by, sliding, step, session_gap, from_minute, to_minute, rows)

@@ -10,8 +10,10 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tallygate.commands.dialing import Dialing, opened
 from tallygate.domain.errors import CatalogInvalid, TallygateError
 from tallygate.settings import Settings
+from tallygate.wiring.securing import examined
 from tallygate.wiring.tools import pending, read_catalog, redis_facts
 
 CALL_TIMEOUT_S: Final = 3.0
@@ -30,6 +32,9 @@ HINTS: Final = {
 }
 # Clocks further apart than this make windows of different sidecars begin visibly apart.
 SKEW_MAX_S: Final = 0.5
+FAULTS_TOLD: Final = 3
+# Whoever renews by hand has a week; those that live for hours are renewed by a machine.
+SOON_DAYS: Final = 7.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +48,44 @@ class Finding:
 
 async def examine(settings: Settings) -> list[Finding]:
     """Return a finding for each part of the installation."""
-    findings = [await _server("data plane", address) for address in settings.grpc_address]
-    findings.append(await _server("control", settings.control_address))
+    dialing = Dialing.of(settings)
+    findings = [await _server("data plane", each, dialing) for each in settings.grpc_address]
+    findings.append(await _server("control", settings.control_address, dialing))
     findings.append(_access(settings))
-    findings.append(await _server("health and metrics", settings.ops_address))
+    ops = dialing if settings.tls_ops == "on" else None
+    findings.append(await _server("health and metrics", settings.ops_address, ops))
+    findings.append(_security(settings))
     findings += await _redis(settings)
     findings.append(await _postgres(settings))
     findings.append(_catalog(settings))
     return findings
 
 
-async def _server(name: str, address: str) -> Finding:
+async def _server(name: str, address: str, dialing: Dialing | None) -> Finding:
     check = f"{name} at {address}"
     try:
-        async with grpc.aio.insecure_channel(address) as channel:
+        async with opened(address, dialing) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             reply = await health.Check(health_pb2.HealthCheckRequest(), timeout=CALL_TIMEOUT_S)
     except grpc.aio.AioRpcError as error:
         return Finding(check, "wrong", f"{error.code().name}: nothing healthy answers")
+    except TallygateError as error:
+        return Finding(check, "wrong", error.message)
     serving = reply.status == health_pb2.HealthCheckResponse.SERVING
     return Finding(check, "ok" if serving else "wrong", "serving" if serving else "not serving")
+
+
+def _security(settings: Settings) -> Finding:
+    if settings.tls_cert_file is None and settings.tls_identities is None:
+        return Finding("certificates", "skipped", "TALLYGATE_TLS_CERT_FILE is not set")
+    faults, ends_in_days = examined(settings)
+    if faults:
+        where = "; ".join(f"{each.path}: {each.message}" for each in faults[:FAULTS_TOLD])
+        return Finding("certificates", "wrong", where)
+    if ends_in_days is None:
+        return Finding("certificates", "ok", "rules for callers alone")
+    state = "wrong" if ends_in_days <= 0 else "advised" if ends_in_days < SOON_DAYS else "ok"
+    return Finding("certificates", state, f"the next is over in {ends_in_days:.1f} days")
 
 
 def _access(settings: Settings) -> Finding:

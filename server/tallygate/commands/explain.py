@@ -17,6 +17,7 @@ from tallygate.commands.output import EXIT_FAILED, Cell, Sheet, errors, show
 from tallygate.domain import ids
 from tallygate.domain.drift import spelled
 from tallygate.domain.event import RejectedEvent, UsageEvent
+from tallygate.domain.trace import trace_id
 from tallygate.flow.explain import Chapter, Ending, Story
 from tallygate.ports.story import Archived, Waiting
 from tallygate.wiring.auditing import explaining
@@ -145,6 +146,8 @@ def _lines(chapter: Chapter) -> Iterator[tuple[str, Cell]]:
         yield from _archived(chapter.archived)
         yield from _period(chapter)
     if chapter.stored is None:
+        for waiting in chapter.waiting:
+            yield from _trace(waiting.event)
         return
     event = chapter.stored.event
     yield "meter", event.meter
@@ -162,6 +165,7 @@ def _lines(chapter: Chapter) -> Iterator[tuple[str, Cell]]:
     yield "partition", chapter.stored.leaf
     if not chapter.stored.numbered:
         yield "number missing", "the ledger has not marked its number: run `tallygate verify`"
+    yield from _trace(event)
     if event.reservation_id:
         yield "reservation", event.reservation_id
     if event.refund_of:
@@ -171,6 +175,11 @@ def _lines(chapter: Chapter) -> Iterator[tuple[str, Cell]]:
     yield from _period(chapter)
     if not chapter.told:
         yield "deliveries", "no message tells of it: no destination wanted it, or it was pruned"
+
+
+def _trace(event: UsageEvent) -> Iterator[tuple[str, Cell]]:
+    if event.trace:
+        yield "trace", trace_id(event.trace)
 
 
 def _archived(archived: Archived) -> Iterator[tuple[str, Cell]]:

@@ -10,11 +10,33 @@ from typing import Annotated
 
 import typer
 
-from tallygate.commands.channel import channel
-from tallygate.commands.import_access_log import AccessLogImport, ImportOptions, ImportReport
+from tallygate.commands.channel import Target, channel
+from tallygate.commands.import_access_log import AccessLogImport, ImportOptions
+from tallygate.commands.import_calls import ImportReport
+from tallygate.commands.import_events import EventsImport
 from tallygate.commands.options import Config, DataDir, GrpcAddress, Json, settings_of
-from tallygate.commands.output import Sheet, progress, run, show
+from tallygate.commands.other_file import (
+    Export,
+    Form,
+    MeterColumn,
+    Names,
+    OnlyMeter,
+    OnlyTenant,
+    TenantColumn,
+    TimeColumn,
+    Times,
+    Unit,
+    dimensions_of,
+    form_of,
+    lines,
+    meters_of,
+    number,
+    opened,
+)
+from tallygate.commands.output import EXIT_FAILED, Sheet, counting, progress, run, show
 from tallygate.domain import access_log
+from tallygate.domain.errors import InvalidField
+from tallygate.domain.other_export import Columns, TimeFormat, read
 from tallygate.gen.v1 import usage_pb2_grpc
 
 imports = typer.Typer(no_args_is_help=True, help="Meter what was captured elsewhere.")
@@ -44,14 +66,78 @@ def import_access_log(
                 now_us=time.time_ns() // 1000 if shift_to_now else 0,
             )
             task = bar.add_task(file.name, total=file.stat().st_size)
-            async with channel(settings.grpc_address[0]) as lent:
+            async with channel(Target.data_plane(settings)) as lent:
                 stub = usage_pb2_grpc.UsageServiceStub(lent)
                 importing = AccessLogImport(
                     options, stub, lambda offset: bar.update(task, completed=offset)
                 )
                 return await importing.run()
 
+    _show(run(work()), as_json=as_json)
+
+
+@imports.command("events")
+def import_events(
+    file: Export,
+    *,
+    id_column: Annotated[str, typer.Option(help="What names an event, and stays.")] = "event_id",
+    form: Form = "",
+    tenant_column: TenantColumn = "tenant_id",
+    meter_column: MeterColumn = "meter",
+    time_column: TimeColumn = "event_time",
+    amount_column: Annotated[
+        str, typer.Option(help="How many units; empty if each row is one.")
+    ] = "amount",
+    time_format: Times = TimeFormat.ISO,
+    names: Names = None,
+    dimensions: Annotated[
+        list[str] | None,
+        typer.Option("--dimension", help="NAME=COLUMN, of a dimension; repeated."),
+    ] = None,
+    unit: Unit = "1",
+    tenant: OnlyTenant = "",
+    meter: OnlyMeter = "",
+    grpc_address: GrpcAddress = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Record usage that a file has, with its ids and times; known events change nothing."""
+    settings = settings_of(config, grpc_address=grpc_address)
+
+    async def work() -> ImportReport:
+        columns = Columns(
+            *(tenant_column, meter_column, time_column, amount_column, id_column),
+            only_tenant=tenant,
+            only_meter=meter,
+            time_format=time_format,
+            meters=meters_of(names or ()),
+            unit=number(unit, "--unit"),
+            dimensions=dimensions_of(dimensions or ()),
+        )
+        _check(columns)
+        with opened(file, "r", "FILE") as text, counting("rows read") as note:
+            async with channel(settings.grpc_address[0]) as lent:
+                importing = EventsImport(usage_pb2_grpc.UsageServiceStub(lent), note)
+                return await importing.run(read(lines(text), form_of(form, file), columns))
+
     report = run(work())
+    _show(report, as_json=as_json)
+    if report.rejected_count:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _check(columns: Columns) -> None:
+    """Refuse options without which an event could not be told. Raises `InvalidField`."""
+    if not columns.tenant and not columns.only_tenant:
+        raise InvalidField("is needed where there is no column of tenants", field="--tenant")
+    if not columns.meter and not columns.only_meter:
+        raise InvalidField("is needed where there is no column of meters", field="--meter")
+    for option, column in (("--id-column", columns.event_id), ("--time-column", columns.time)):
+        if not column:
+            raise InvalidField("is what makes a second run harmless", field=option)
+
+
+def _show(report: ImportReport, *, as_json: bool) -> None:
     figures = [
         ("lines read", report.lines),
         ("lines imported before", report.skipped_lines),

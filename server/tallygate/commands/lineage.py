@@ -151,12 +151,14 @@ def _bucket(found: BucketLineage, by: Grain) -> list[Sheet]:
 
 def _message(found: MessageLineage, after: int) -> list[Sheet]:
     shown = after + len(found.events)
+    names = ("message", "type", "about", "written", "events", "next", "traces")
     head = (
         *(found.message_id, found.type, found.about, spelled(found.created_at_us)),
         *(found.events_count, shown if shown < found.events_count else None),
+        " ".join(found.traces),
     )
     return [
-        Sheet("message", ("message", "type", "about", "written", "events", "next"), [head]),
+        Sheet("message", names, [head]),
         Sheet(
             "events",
             ("tenant", "event", "meter", "amount", "where"),

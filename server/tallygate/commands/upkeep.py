@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from tallygate.commands import doctor as doctors
+from tallygate.commands.doctor_depth import deeper
 from tallygate.commands.options import CatalogFile, Config, Json, PostgresDsn, settings_of
 from tallygate.commands.output import EXIT_FAILED, Sheet, run, show
 from tallygate.domain.errors import CatalogInvalid
 from tallygate.wiring import tools
 from tallygate.wiring.rights import postgres_script
+from tallygate.wiring.securing import examined
 
 
 def migrate(
@@ -42,7 +44,13 @@ def migrate(
 
 def doctor(*, config: Config = None, as_json: Json = False) -> None:
     """Check everything that this installation needs; exit 1 when something is wrong."""
-    findings = run(doctors.examine(settings_of(config)))
+    settings = settings_of(config)
+
+    async def work() -> list[doctors.Finding]:
+        found = await doctors.examine(settings)
+        return [*found, *await deeper(settings, found)]
+
+    findings = run(work())
     rows = [(each.check, each.state, each.detail) for each in findings]
     show([Sheet("doctor", ("check", "state", "detail"), rows)], as_json=as_json)
     if any(each.state == "wrong" for each in findings):
@@ -52,15 +60,16 @@ def doctor(*, config: Config = None, as_json: Json = False) -> None:
 def check_config(
     *, catalog: CatalogFile = None, config: Config = None, as_json: Json = False
 ) -> None:
-    """Check settings and catalog file; show every setting, secrets hidden."""
+    """Check settings, catalog file, certificates and rules; show settings, secrets hidden."""
     settings = settings_of(config, catalog=catalog)
+    faults, _ = examined(settings)
     if settings.catalog is not None:
         try:
             tools.read_catalog(settings.catalog)
         except CatalogInvalid as error:
-            rows = [(each.line, each.path, each.message, each.suggestion) for each in error.faults]
-            show(
-                [Sheet("faults", ("line", "path", "fault", "did you mean"), rows)], as_json=as_json
-            )
-            raise typer.Exit(EXIT_FAILED) from None
+            faults += error.faults
+    if faults:
+        rows = [(each.line, each.path, each.message, each.suggestion) for each in faults]
+        show([Sheet("faults", ("line", "path", "fault", "did you mean"), rows)], as_json=as_json)
+        raise typer.Exit(EXIT_FAILED)
     show([Sheet("settings", ("name", "value"), [*settings.shown().items()])], as_json=as_json)

@@ -31,6 +31,7 @@ VERBS: Final[Mapping[str, str]] = {
     "export": "export:export",
     "anomalies": "anomalies:anomalies",
     "compare": "compare:compare",
+    "completeness": "completeness:completeness",
     "reconcile": "reconcile:reconcile",
     "dev": "trial:dev",
     "demo": "trial:demo",

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tallygate.commands.channel import CallFailed, channel
+from tallygate.commands.channel import CallFailed, Target, channel
 from tallygate.commands.output import console, errors
 from tallygate.commands.signals import stop_signal
 from tallygate.gen.v1 import limit_pb2, quota_pb2, quota_pb2_grpc
@@ -59,13 +59,13 @@ def screen_for(tenant: str, *, as_json: bool) -> Screen:
     return LiveTable(tenant) if console.is_terminal else Lines(tenant)
 
 
-async def watch(address: str, asked: WatchAsked, screen: Screen) -> None:
+async def watch(sidecar: Target, asked: WatchAsked, screen: Screen) -> None:
     """Show a tenant's limits until told to stop.
 
     Raises `CallFailed` when there is nothing to watch, or no sidecar from the beginning.
     """
     told = asyncio.ensure_future(stop_signal().wait())
-    following = asyncio.ensure_future(_follow(address, asked, screen))
+    following = asyncio.ensure_future(_follow(sidecar, asked, screen))
     try:
         await asyncio.wait({told, following}, return_when=asyncio.FIRST_COMPLETED)
         if following.done():
@@ -77,13 +77,13 @@ async def watch(address: str, asked: WatchAsked, screen: Screen) -> None:
         screen.close()
 
 
-async def _follow(address: str, asked: WatchAsked, screen: Screen) -> None:
+async def _follow(sidecar: Target, asked: WatchAsked, screen: Screen) -> None:
     meters = [asked.meter] if asked.meter else []
     request = quota_pb2.WatchQuotaRequest(tenant_id=asked.tenant, meters=meters)
     seen = False
     while True:
         try:
-            async with channel(address) as lent:
+            async with channel(sidecar) as lent:
                 async for reply in quota_pb2_grpc.QuotaServiceStub(lent).WatchQuota(request):
                     seen = True
                     screen.show(reply)

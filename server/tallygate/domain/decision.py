@@ -181,6 +181,8 @@ class Operation:
     epoch: str = ""
     # Whether somebody may wait for the journal's entry of it, and has to be told its mark.
     marked: bool = True
+    # The place in a trace that its events are linked to, empty for none: no part of what it says.
+    trace: bytes = b""
 
 
 @quick

@@ -79,6 +79,8 @@ class UsageEvent:
     schema_version: int = SCHEMA_VERSION
     refund_of: EventId = EventId("")
     reservation_id: ReservationId = ReservationId("")
+    # The place in a trace of the call that it came with, empty for none: no part of what it says.
+    trace: bytes = field(default=b"", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ class ThresholdCrossing:
     window_end_us: int
     crossed_at_us: int
     scope: str = ""
+    # The place in a trace of the call that crossed it, empty for none.
+    trace: bytes = field(default=b"", compare=False)
 
     @property
     def of_balance(self) -> bool:

@@ -51,8 +51,9 @@ class Columns:
     """Where a row has what. An empty `event_id` is for rows without, an empty `time` too.
 
     With an empty `meter`, or `tenant`, all rows are of `only_meter`, or `only_tenant`; otherwise
-    rows of others are left out. `meters` are our names of theirs; `unit` is how many of our
-    smallest units one of theirs is.
+    rows of others are left out; with an empty `amount` each row is one. `meters` are our names of
+    theirs; `unit` is how many of our smallest units one of theirs is; `dimensions` are columns by
+    the dimensions that they are. Of JSON lines, `data.tokens` is what lies in an object.
     """
 
     tenant: str = "tenant_id"
@@ -65,6 +66,7 @@ class Columns:
     time_format: TimeFormat = TimeFormat.ISO
     meters: Mapping[str, str] = field(default_factory=dict)
     unit: Decimal = Decimal(1)
+    dimensions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class OtherRow:
     time_us: int
     units: Decimal
     event_id: str = ""
+    dimensions: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(lines: Iterable[str], form: Format, columns: Columns) -> Iterator[OtherRow]:
@@ -119,7 +122,7 @@ def _row(line: int, cells: Mapping[str, object], columns: Columns) -> OtherRow |
     def text(column: str, otherwise: str = "") -> str:
         if not column:
             return otherwise
-        value = cells.get(column)
+        value = _cell(cells, column)
         if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
             raise InvalidField("is missing", field=f"line {line}, {column}")
         return str(value).strip()
@@ -135,12 +138,26 @@ def _row(line: int, cells: Mapping[str, object], columns: Columns) -> OtherRow |
         _named(meter, f"line {line}, {columns.meter}"),
         _time_us(text(columns.time), columns, line) if columns.time else 0,
         EXACT.multiply(
-            _amount(text(columns.amount), f"line {line}, {columns.amount}"), columns.unit
+            _amount(text(columns.amount, "1"), f"line {line}, {columns.amount}"), columns.unit
         ),
         ids.event_id(text(columns.event_id), f"line {line}, {columns.event_id}")
         if columns.event_id
         else "",
+        {
+            name: text(column)
+            for name, column in columns.dimensions.items()
+            if _cell(cells, column) not in (None, "")
+        },
     )
+
+
+def _cell(cells: Mapping[str, object], column: str) -> object:
+    """Return what a row has in a column, or in an object of it; None where there is nothing."""
+    if column in cells:
+        return cells[column]
+    head, dot, rest = column.partition(".")
+    within = cells.get(head)
+    return _cell(within, rest) if dot and isinstance(within, dict) else None
 
 
 def _named(value: str, place: str) -> MeterName:

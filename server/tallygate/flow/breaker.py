@@ -328,6 +328,7 @@ def _due(operation: Operation, deadline_us: int) -> Operation:
         operation.detail,
         operation.epoch,
         operation.marked,
+        operation.trace,
     )
 
 

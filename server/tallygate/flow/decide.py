@@ -8,7 +8,7 @@ Refuses to know: what was asked, and what is said of it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from tallygate.domain.catalog import Catalog, Tenant
@@ -41,7 +41,7 @@ from tallygate.domain.errors import (
 )
 from tallygate.domain.hold import HOLDS_MAX
 from tallygate.domain.ids import TenantId
-from tallygate.flow.draft import FOREVER, Draft, Drafter
+from tallygate.flow.draft import FOREVER, Draft, Drafter, Trace
 from tallygate.flow.durable import Durable
 from tallygate.flow.outage import Asked, OutageGate
 from tallygate.ports import CatalogView, Clock, EventEncoder
@@ -101,6 +101,8 @@ class DecideParts:
     shards: int
     # What makes answers durable; None where the store is all there is.
     durable: Durable | None = None
+    # Where calls are in traces; None where none are recorded.
+    trace: Trace | None = None
 
 
 class Decide:
@@ -110,7 +112,9 @@ class Decide:
         self._parts = parts
         self.gate: Final = parts.outage
         self.durable: Final = parts.durable or Durable()
-        self.drafter: Final = Drafter(parts.encoder, parts.shards, self.durable.offered)
+        self.drafter: Final = Drafter(
+            parts.encoder, parts.shards, self.durable.offered, parts.trace
+        )
         # How far the store's clock is ahead of ours; learnt from its answers.
         self._ahead_us = 0
         self._learnt_us = 0
@@ -187,6 +191,8 @@ class Decide:
             assert isinstance(draft, Draft)
             try:
                 operation = self.drafter.bound(draft, now_us, expires_at)
+                if self._parts.trace is not None and not operation.trace:
+                    operation = replace(operation, trace=self._parts.trace(operation.tenant_id))
                 operations.append((place, operation))
                 asked.append(Asked(operation, draft.catalog, draft.lineage, draft.undurable))
             except TallygateError as error:

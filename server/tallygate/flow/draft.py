@@ -6,7 +6,7 @@ Guarantees: the same request drafts to the same fingerprint and event ids.
 Refuses to know: counters, and what becomes of a draft.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -59,6 +59,9 @@ _RECORD: Final = Mode.RECORD
 OFFERED: Final = Durability.REDIS
 FOREVER: Final = float("inf")
 
+Trace = Callable[[TenantId], bytes]
+"""Returns the place in a trace that the call of a tenant works for, empty for none."""
+
 
 @quick
 @dataclass(frozen=True, slots=True)
@@ -82,13 +85,18 @@ class Drafter:
     """Makes drafts, and binds them to a time."""
 
     def __init__(
-        self, encoder: EventEncoder, shards: int, offered: Durability = Durability.REDIS
+        self,
+        encoder: EventEncoder,
+        shards: int,
+        offered: Durability = Durability.REDIS,
+        trace: Trace | None = None,
     ) -> None:
         self.encoder: Final = encoder
         self.offered: Final = offered
         self.binder: Final = Binder()
         self._places = Places(self.binder, encoder, shards)
         self._shards = shards
+        self._trace = trace
 
     def bound(self, draft: Draft, now_us: int, expires_at: float) -> Operation:
         """Return the draft's operation with the charges around `now_us`.
@@ -153,6 +161,7 @@ class Drafter:
             None,
             "",
             least > _REDIS,
+            b"" if self._trace is None else self._trace(request.tenant_id),
         )
         undurable = least == 0 or self._undurable(least)
         return Draft(operation, catalog, lineage, items, context, undurable, None, place)
@@ -209,6 +218,7 @@ class Drafter:
             event_time_us=request.event_time_us,
             payload=payload,
             expires_at=expires_at,
+            trace=b"" if self._trace is None else self._trace(request.tenant_id),
         )
         undurable = self._undurable(request.min_durability)
         return Draft(operation, catalog, lineage, items, request.context, undurable, place=place)

@@ -13,7 +13,7 @@ Refuses to know: Redis, SQL, and who runs it again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
@@ -32,6 +32,7 @@ from tallygate.flow.dead_letter import (
     plain,
 )
 from tallygate.flow.reservoir import Reservoir, size_of
+from tallygate.flow.traced import begun
 from tallygate.ports import (
     Clock,
     EventEncoder,
@@ -43,6 +44,7 @@ from tallygate.ports import (
     UsageStream,
 )
 from tallygate.ports.epochs import Seen, SeenNumbers
+from tallygate.ports.tracing import Kind, Span, Tracer, Value, within
 
 # Fewer would not reach every shard in one call.
 ENTRIES_MIN: Final = 64
@@ -124,6 +126,8 @@ class IngestParts:
     observer: IngestObserver = field(default_factory=SilentIngestObserver)
     # Who is told what the ledger has, None for nobody.
     seen: SeenNumbers | None = None
+    # What records batches for the calls that they hold; None where none are recorded.
+    tracer: Tracer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,7 @@ class Ingest:
             chunk = self._held.take(self._options.events_max)
             try:
                 (stored, poisoned), _ = await _both(
-                    self._store(_batch(chunk)) if chunk else _nothing(),
+                    self._process(chunk) if chunk else _nothing(),
                     self._meanwhile(behind, seen),
                 )
             except BaseException:
@@ -228,6 +232,33 @@ class Ingest:
         if not found:
             self._claim_at = now + options.claim_every_ms / 1000
         return found
+
+    async def _process(self, chunk: Sequence[StreamEntry]) -> tuple[Persisted, int]:
+        """Store entries as one batch, recorded for the calls whose events they hold."""
+        batch, tracer = _batch(chunk), self._parts.tracer
+        span = None if tracer is None else self._span(tracer, batch, chunk)
+        if span is None:
+            return await self._store(batch)
+        with within(span):
+            return await self._store(batch)
+
+    def _span(
+        self, tracer: Tracer, batch: LedgerBatch, chunk: Sequence[StreamEntry]
+    ) -> Span | None:
+        def told() -> Mapping[str, Value]:
+            waited_us = self._parts.clock.now_us() - min(each.received_at_us for each in chunk)
+            return {
+                "messaging.system": "redis",
+                "messaging.operation.type": "process",
+                "messaging.operation.name": "ingest",
+                "messaging.batch.message_count": len(chunk),
+                "tallygate.events": len(batch.events),
+                "tallygate.waited_ms": max(0, waited_us // 1_000),
+            }
+
+        return begun(
+            tracer, "ingest batch", Kind.CONSUMER, (each.trace for each in batch.events), told
+        )
 
     async def _store(self, batch: LedgerBatch) -> tuple[Persisted, int]:
         """Store a batch; where a part of it can never be stored, halve it until that is alone."""

@@ -177,6 +177,8 @@ class Delivery:
     attempt: int
     lease_token: str
     created_at_us: int
+    # Places in traces of the calls that it tells of, as `trace.packed` has them.
+    trace: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

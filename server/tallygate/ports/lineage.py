@@ -98,7 +98,10 @@ class MessageDelivery:
 
 @dataclass(frozen=True, slots=True)
 class MessageLineage:
-    """A message, a page of the events that it tells of, and its deliveries."""
+    """A message, a page of the events that it tells of, and its deliveries.
+
+    `traces` are the ids of the traces that have brought these, of those that were recorded.
+    """
 
     message_id: str
     type: str
@@ -107,6 +110,7 @@ class MessageLineage:
     events_count: int
     events: Sequence[MessageEvent]
     deliveries: Sequence[MessageDelivery]
+    traces: tuple[str, ...] = ()
 
 
 class LineageReads(Protocol):

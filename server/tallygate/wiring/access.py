@@ -1,4 +1,4 @@
-"""Who may call control, put together: open, or by bearer tokens.
+"""Who may call control, put together: open, by bearer tokens, or by certificates.
 
 Guarantees: keys that cannot be used at the start keep the process from starting; a control that
 other machines reach and that asks nobody who he is says so in a warning and a gauge.
@@ -11,6 +11,7 @@ from tallygate.adapters.tokens.key_file import FileKeys
 from tallygate.adapters.tokens.key_url import UrlKeys, UrlOptions
 from tallygate.adapters.tokens.verifier import JwtVerifier, KeySource, TokenTerms
 from tallygate.api.door import Door, OpenDoor, TokenDoor
+from tallygate.api.peer_door import PeerDoor
 from tallygate.settings import Settings
 from tallygate.wiring.host import Host
 
@@ -28,6 +29,8 @@ def door_of(host: Host) -> Door:
         found = UrlKeys(settings.token_keys_url, host.clock, observer, options)
         host.connections.push_async_callback(found.close)
         keys = found
+    elif host.secured.permits is not None:
+        return PeerDoor(host.secured.permits, observer)
     else:
         warn_if_open(host)
         return OpenDoor()

@@ -43,6 +43,7 @@ from tallygate.flow.trail import Trail
 from tallygate.gen.v1 import admin_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.wiring.access import door_of
+from tallygate.wiring.figures import start_figures
 from tallygate.wiring.host import Host, Running
 from tallygate.wiring.insight import start_insight
 from tallygate.wiring.invoicing import invoicing_of, start_issuing
@@ -103,6 +104,7 @@ async def prepare_control(host: Host, running: Running) -> Callable[[], Awaitabl
     start_insight(host)
     start_reconciling(host)
     start_issuing(host, trail)
+    start_figures(host)
     door = door_of(host)
     services: dict[str, Register] = {
         ADMIN: lambda registry: admin_pb2_grpc.add_AdminServiceServicer_to_server(

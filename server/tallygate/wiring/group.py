@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from tallygate.adapters.prometheus.merging import OPEN_METRICS
 from tallygate.adapters.prometheus.processes import GroupMetrics, GroupPages
 from tallygate.api.ops_pages import Readiness
 from tallygate.settings import Settings
@@ -199,7 +200,9 @@ class Group:
         if self._stopping.is_set():
             process.tell_to_end()
         path = parts.ops_path(slot.order.place.index)
-        parts.pages.join(slot.name, lambda: page(path, "/metrics"))
+        # Exemplars are in the one format only, which takes longer to read.
+        accept = "*/*" if self._settings.tracing == "off" else OPEN_METRICS
+        parts.pages.join(slot.name, lambda: page(path, "/metrics", accept))
         cause = "failed"
         try:
             cause = await self._heard(slot, process)

@@ -25,6 +25,7 @@ from tallygate.settings import Settings
 from tallygate.wiring.group import Group, GroupParts
 from tallygate.wiring.process import HEARTBEAT_MS
 from tallygate.wiring.roles import ADMIN, Role, RoleUnmet, check_roles
+from tallygate.wiring.securing import ops_credentials, socket_owner
 from tallygate.wiring.serving import QUOTA, USAGE
 
 REFRESH_S: Final = 5.0
@@ -92,6 +93,7 @@ async def _tell(
     registry = CollectorRegistry()
     registry.register(pages)
     heartbeat = Heartbeat()
+    credentials, renew = ops_credentials(settings)
     ops = OpsListener(
         OpsOptions(
             address=settings.ops_address,
@@ -101,6 +103,8 @@ async def _tell(
             stall_s=settings.loop_stall_ms / 1000,
             services=_services(roles),
             refused=pages.own.ops_refused.inc,
+            owner=socket_owner(settings),
+            tls=credentials,
         )
     )
     ops.start()
@@ -115,6 +119,7 @@ async def _tell(
     for name, step, every_s in (
         ("heartbeat", beat, HEARTBEAT_MS / 1000),
         ("refresh", refresh, REFRESH_S),
+        ("certificates", renew, settings.tls_poll_ms / 1000),
     ):
         task = asyncio.create_task(_again(step, every_s), name=name)
         stack.push_async_callback(_cancelled, task)

@@ -6,6 +6,7 @@ Refuses to know: roles.
 """
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -23,12 +24,16 @@ from tallygate.api.batched import BatchMethods
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.ops_pages import Readiness
 from tallygate.api.server import Register, Server, ServerOptions
+from tallygate.api.socket_lock import path_of
+from tallygate.api.traced import CallSpans
 from tallygate.api.transport import TransportName
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.settings import Settings
 from tallygate.wiring.place import ALONE, Place
 from tallygate.wiring.rotating import LOOK_MS, Rotation, taking_redis
+from tallygate.wiring.securing import Secured, secured
 from tallygate.wiring.steps import Step
+from tallygate.wiring.tracing import Tracing, open_tracing
 
 if TYPE_CHECKING:
     from tallygate.adapters.postgres.pool import Postgres
@@ -69,7 +74,11 @@ class Host:
         self.observer: Final = LoopMetrics(metrics)
         self.stack: Final = AsyncExitStack()
         self.connections: Final = AsyncExitStack()
+        # Until files are read, which may fail.
+        self.secured = Secured()
         # What readiness asks, by name: "ok", or what is amiss.
+        # What records spans; None where tracing is off.
+        self.tracing: Tracing | None = None
         self.components: Final[dict[str, Callable[[], str]]] = {}
         # How much of a journal is needed still.
         self.unfinished: Callable[[], int] = lambda: 0
@@ -83,6 +92,20 @@ class Host:
         # Only what lies in a file can change.
         watched = url is not None and url.file is not None
         self._credentials = RedisCredentials(url.get_secret_value()) if url and watched else None
+
+    def trace(self) -> None:
+        """Record spans from now on, where that is set, until all else has ended."""
+        settings = self.settings
+        # Where there are pods, a pod's name.
+        instance = f"{socket.gethostname()}-{self.place.index}"
+        tracing = open_tracing(settings, self.metrics.tracing, instance)
+        if tracing is not None:
+            self.tracing = tracing
+
+            async def flush() -> None:
+                await tracing.close(self.ends_s - self.clock.monotonic())
+
+            self.connections.push_async_callback(flush)
 
     def stop(self) -> None:
         """Have loops end after their round, and note by when all has to be over."""
@@ -109,14 +132,18 @@ class Host:
         `batched` are those of the methods that take calls in batches. With `reuse_port` other
         processes of the same group listen there too.
         """
-        settings = self.settings
+        settings, told = self.settings, EdgeMetrics(self.metrics)
         edge = EdgeOptions(
             settings.default_deadline_ms / 1000,
-            EdgeMetrics(self.metrics),
+            told,
             calls_max=settings.calls_max,
             calls_max_bytes=settings.calls_max_bytes,
             pushback_us=pushback_us,
+            spans=CallSpans(self.tracing.tracer, told.call_recorded) if self.tracing else None,
         )
+        # A Unix socket has no need of TLS, and its transport need not be able to.
+        on_tcp = any(path_of(each) is None for each in addresses)
+        credentials = self.secured.credentials if on_tcp else None
         options = ServerOptions(
             addresses,
             settings.message_max_bytes,
@@ -127,12 +154,24 @@ class Host:
             connection_idle_s=settings.connection_idle_ms / 1000,
             reuse_port=reuse_port,
             transport=TransportName(settings.transport),
+            tls=credentials,
+            knows_callers=self.secured.permits is not None,
+            owner=self.secured.owner,
         )
         server = Server(options, services, batched)
         self.metrics.transport[server.transport].set(1)
         await server.start()
         self.stack.push_async_callback(server.stop, settings.drain_grace_ms / 1000)
         return server.addresses
+
+    def secure(self) -> None:
+        """Read certificates and rules for callers, and keep them up to date.
+
+        Raises `CertificatesInvalid`, `IdentitiesInvalid` and `SocketGroupUnknown`.
+        """
+        self.secured = secured(self.settings, self.clock, self.metrics.security)
+        if self.secured.kept:
+            self.loop("certificates", self.secured.look, self.settings.tls_poll_ms)
 
     def redis(self, timeout_ms: int) -> Redis:
         """Return a client of its own for whoever asks."""

@@ -16,6 +16,7 @@ from tallygate.adapters.source_id import source_id
 from tallygate.flow.ingest import Ingest, IngestOptions, IngestParts
 from tallygate.flow.lag import IngestWatch
 from tallygate.flow.loop import Loop, LoopOptions
+from tallygate.flow.traced import TracedLedger
 from tallygate.wiring.auditing import completeness_of
 from tallygate.wiring.host import Host
 from tallygate.wiring.rebuilding import start_rebuilding
@@ -31,7 +32,9 @@ def start_ingest(host: Host) -> None:
     settings, metrics = host.settings, host.metrics
     block_ms = settings.ingest_block_ms
     client = host.redis(block_ms + BLOCK_MARGIN_MS)
-    ledger = PostgresLedger(host.postgres())
+    tracer = host.tracing.tracer if host.tracing is not None else None
+    postgres = PostgresLedger(host.postgres())
+    ledger = postgres if tracer is None else TracedLedger(postgres, tracer)
     options = StreamOptions(settings.shards, consumer=source_id(settings.data_dir))
     stream = RedisUsageStream(client, options, StreamMetrics(metrics))
     parts = IngestParts(
@@ -41,6 +44,7 @@ def start_ingest(host: Host) -> None:
         clock=host.clock,
         observer=IngestMetrics(metrics),
         seen=RedisSeenNumbers(host.redis(settings.redis_timeout_ms)),
+        tracer=tracer,
     )
     pace = IngestOptions(
         events_max=settings.ingest_batch_max,

@@ -25,6 +25,7 @@ from tallygate.flow.hand_in import HandIn, HandInParts, forget_placed
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.flow.outage import OutageGate
 from tallygate.flow.resubmit import Rebinder
+from tallygate.flow.traced import TracedDurable
 from tallygate.ports import CatalogView
 from tallygate.ports.journal import Journal
 from tallygate.wiring.host import Host
@@ -59,6 +60,7 @@ async def open_sidecar_journal(host: Host) -> FileJournal | None:
         return None
     files = DiskFiles(settings.data_dir / FOLDER)
     options = JournalOptions(settings.journal_max_bytes)
+    host.metrics.journal.max_bytes.set(settings.journal_max_bytes)
     try:
         journal = await open_journal(files, options, observer_of(host))
     except BaseException:
@@ -81,9 +83,12 @@ async def open_sidecar_journal(host: Host) -> FileJournal | None:
 def durable_of(host: Host, journal: Journal | None) -> Durable:
     """Return what answers wait for."""
     settings = host.settings
-    if journal is None or settings.counter_rebuild == "none":
-        return Durable(journal)
-    return Durable(journal, LedgerWatch(RedisSeenNumbers(host.redis(settings.redis_timeout_ms))))
+    watch = None
+    if journal is not None and settings.counter_rebuild != "none":
+        watch = LedgerWatch(RedisSeenNumbers(host.redis(settings.redis_timeout_ms)))
+    if host.tracing is not None:
+        return TracedDurable(journal, watch, host.tracing.tracer)
+    return Durable(journal, watch)
 
 
 async def take_up(journal: Journal, serving: Serving, host: Host) -> None:

@@ -33,7 +33,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Start a process with these roles; stop it, drained, on leaving.
 
-    Raises `RoleUnmet`, `AddressInUse` and `LayoutDiffers`.
+    Raises `RoleUnmet`, `AddressInUse`, `LayoutDiffers` and what `Host.secure` raises.
     """
     check_roles(settings, roles)
     async with _Process(settings, place) as process:
@@ -63,7 +63,11 @@ class _Process:
     async def start(self, roles: frozenset[Role]) -> None:
         """Start each role. What listens is started last, when there is something to answer with."""
         host = self._host
+        host.trace()
+        for role in roles:
+            host.metrics.figures.roles.labels(role).set(1)
         host.stack.push_async_callback(host.end_loops)
+        host.secure()
         starts: list[Callable[[], Awaitable[None]]] = []
         # What a role needs is imported with it: a sidecar holds no clients of Postgres and HTTP.
         if Role.SERVE in roles:
@@ -94,6 +98,8 @@ class _Process:
                 stall_s=host.settings.loop_stall_ms / 1000,
                 services=services,
                 refused=host.metrics.ops_refused.inc,
+                owner=host.secured.owner,
+                tls=host.secured.credentials if host.settings.tls_ops == "on" else None,
             )
         )
         ops.start()

@@ -21,7 +21,9 @@ from tallygate.domain.catalog import Destination
 from tallygate.domain.errors import TallygateError
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.flow.relay import Relay, RelayOptions
+from tallygate.flow.traced import TracedSender
 from tallygate.ports import DestinationConfig
+from tallygate.ports.tracing import Tracer
 from tallygate.settings import Settings
 from tallygate.wiring.host import Host
 from tallygate.wiring.stripe_desk import ExtraMissing
@@ -44,7 +46,8 @@ def start_relay(host: Host) -> None:
     outbox, catalog = PostgresOutbox(postgres), PostgresCatalogStore(postgres)
     upkeep = PostgresOutboxUpkeep(postgres)
     observer = RelayMetrics(host.metrics, host.clock)
-    relays = Relays(host.settings, outbox, observer, host.clock, host.observer)
+    tracer = host.tracing.tracer if host.tracing is not None else None
+    relays = Relays(host.settings, outbox, observer, host.clock, host.observer, tracer=tracer)
     # After the loops, which could start relays anew.
     host.connections.push_async_callback(relays.close)
 
@@ -86,12 +89,15 @@ class Relays:
         observer: RelayMetrics,
         clock: SystemClock,
         loops: LoopMetrics,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
         self._outbox = outbox
         self._observer = observer
         self._clock = clock
         self._loops = loops
+        self._tracer = tracer
         self._running: dict[DestinationConfig, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 
     async def fit(self, destinations: Sequence[Destination]) -> None:
@@ -101,21 +107,23 @@ class Relays:
         """
         held = {each.destination: each for each in self._running}
         wanted: set[DestinationConfig] = set()
+        fresh: dict[DestinationConfig, WebhookSender] = {}
         faults: list[TallygateError] = []
         for destination in destinations:
             try:
-                wanted.add(DestinationConfig(destination, _secret(destination)))
+                config = DestinationConfig(destination, _secret(destination))
+                if config not in self._running:
+                    fresh[config] = self._sender(config)
+                wanted.add(config)
             except TallygateError as error:
                 faults.append(error)
+                # A secret that cannot be read, or used, leaves the one before.
                 if destination in held:
                     wanted.add(held[destination])
         for gone in self._running.keys() - wanted:
             await self._end(gone)
-        for config in wanted - self._running.keys():
-            try:
-                self._start(config)
-            except TallygateError as error:
-                faults.append(error)
+        for config, sender in fresh.items():
+            self._start(config, sender)
         if faults:
             raise faults[0]
 
@@ -124,13 +132,15 @@ class Relays:
         for config in [*self._running]:
             await self._end(config)
 
-    def _start(self, config: DestinationConfig) -> None:
+    def _sender(self, config: DestinationConfig) -> WebhookSender:
+        options = WebhookOptions(timeout_ms=self._settings.relay_send_timeout_ms)
+        return WebhookSender(config, self._clock, options)
+
+    def _start(self, config: DestinationConfig, sender: WebhookSender) -> None:
         settings = self._settings
-        options = WebhookOptions(timeout_ms=settings.relay_send_timeout_ms)
-        sender = WebhookSender(config, self._clock, options)
         relay = Relay(
             self._outbox,
-            sender,
+            sender if self._tracer is None else TracedSender(sender, self._tracer),
             RelayOptions(
                 claim_max=settings.relay_claim_max,
                 lease_ms=settings.relay_lease_ms,

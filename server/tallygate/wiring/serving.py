@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -20,6 +20,8 @@ from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.posture import read_posture
 from tallygate.adapters.redis.stream_lengths import stream_lengths
 from tallygate.api.calls import methods_of
+from tallygate.api.edge import Registry
+from tallygate.api.guarded import GuardedRegistry
 from tallygate.api.leased import LeasedCalls
 from tallygate.api.quota import QuotaServicer
 from tallygate.api.server import Register
@@ -28,6 +30,7 @@ from tallygate.domain.errors import CatalogInvalid
 from tallygate.flow.decide import DecideParts
 from tallygate.flow.gather import Gather
 from tallygate.flow.loop import Loop, LoopOptions
+from tallygate.flow.traced import TracedPipeline, TracedStore
 from tallygate.gen.v1 import quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.ports.journal import Journal
@@ -57,10 +60,13 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     client = host.redis(settings.redis_timeout_ms)
     journal = await open_sidecar_journal(host)
     store = await open_store(settings, client, metrics)
-    outages = _start_outages(host, store, journal)
+    tracer = host.tracing.tracer if host.tracing is not None else None
+    traced = store if tracer is None else TracedPipeline(store, tracer)
+    outages = _start_outages(host, traced, journal)
     held, looked = _start_view(host)
     view = outages.catalog(held)
-    gather = _start_gather(host, outages.door)
+    door = outages.door if tracer is None else TracedStore(outages.door, tracer)
+    gather = _start_gather(host, door)
     gate = outages.gate(gather, host.place)
     posture = host.redis(settings.redis_timeout_ms)
 
@@ -76,6 +82,7 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
         observer=AdmitMetrics(metrics),
         shards=settings.shards,
         durable=durable_of(host, journal),
+        trace=host.tracing.carried if host.tracing is not None else None,
     )
     if journal is not None:
         await take_up(journal, Serving(store, outages, gate, view), host)
@@ -86,14 +93,22 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
         end = settling(flows.leases, outages, host.clock, host.observer, lambda: host.ends_s)
         host.stack.push_async_callback(end)
     deadline_s = settings.default_deadline_ms / 1000
+    permits = host.secured.permits
+    batched = methods_of(flows.admit, LeasedCalls(flows.leases) if flows.leases else None)
+
+    def guarded(registry: Registry) -> Any:  # noqa: ANN401  they ask of a server what it has
+        if permits is None:
+            return registry
+        return GuardedRegistry(registry, permits, deadline_s, batched)
+
     services: dict[str, Register] = {
         QUOTA: lambda registry: quota_pb2_grpc.add_QuotaServiceServicer_to_server(
             QuotaServicer(flows, deadline_s),  # type: ignore[abstract]  # the rest is in `calls`
-            registry,  # type: ignore[arg-type]
+            guarded(registry),
         ),
         USAGE: lambda registry: usage_pb2_grpc.add_UsageServiceServicer_to_server(
             UsageServicer(flows.admit, deadline_s),  # type: ignore[abstract]
-            registry,  # type: ignore[arg-type]
+            guarded(registry),
         ),
     }
 
@@ -107,7 +122,7 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
             services,
             pushback_us=gather.refuse,
             reuse_port=host.place.shares_port,
-            batched=methods_of(flows.admit, LeasedCalls(flows.leases) if flows.leases else None),
+            batched=batched if permits is None else None,
         )
 
     return start

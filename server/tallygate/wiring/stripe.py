@@ -32,6 +32,8 @@ from tallygate.flow.stripe_invoice import ItemParts, StripeItems
 from tallygate.flow.stripe_plan import PlanParts, StripePlanner
 from tallygate.flow.stripe_report import TakeReports
 from tallygate.flow.stripe_send import SendOptions, SendParts, StripeSender
+from tallygate.flow.traced import TracedStripe
+from tallygate.ports.stripe import StripeApi
 from tallygate.settings import Settings
 from tallygate.wiring.host import Host
 
@@ -138,9 +140,7 @@ class StripeAccounts:
             self._loop(f"stripe_items:{destination.name}", items, settings.stripe_plan_ms),
         ]
         if not options.shadow:
-            parts = SendParts(
-                self._sends, StripeUsage(client, host.clock), gate, host.clock, self._metrics
-            )
+            parts = SendParts(self._sends, self._usage(client), gate, host.clock, self._metrics)
             sending = SendOptions(
                 lanes_max=rate,
                 per_lane=PER_LANE,
@@ -163,6 +163,11 @@ class StripeAccounts:
             self._reports.sources[destination.name] = StripeErrorReports(client, secret.read)
         tasks = [asyncio.create_task(each.run(stop), name=each.name) for each in loops]
         self._running[account] = _Running(gate, client, stop, tasks)
+
+    def _usage(self, client: Client) -> StripeApi:
+        """Return what tells an account of usage, recorded where spans are."""
+        usage, tracing = StripeUsage(client, self._host.clock), self._host.tracing
+        return usage if tracing is None else TracedStripe(usage, tracing.tracer)
 
     def _loop(self, name: str, step: Step[Counts], idle_ms: int) -> Loop:
         pace = LoopOptions(idle_ms=idle_ms)

@@ -82,12 +82,12 @@ class WorkerProcess:
             self._line.close()
 
 
-def page(path: str, name: str) -> str:
+def page(path: str, name: str, accept: str = "*/*") -> str:
     """Return a page of the ops listener on a Unix socket. Blocks. Raises OSError and ValueError."""
     with socket.socket(socket.AF_UNIX) as asking:
         asking.settimeout(PAGE_TIMEOUT_S)
         asking.connect(path)
-        asking.sendall(f"GET {name} HTTP/1.1\r\n\r\n".encode())
+        asking.sendall(f"GET {name} HTTP/1.1\r\nAccept: {accept}\r\n\r\n".encode())
         received = b"".join(iter(lambda: asking.recv(PAGE_BYTES), b""))
     head, _, body = received.partition(b"\r\n\r\n")
     if b" 200 " not in head.partition(b"\r\n")[0]:

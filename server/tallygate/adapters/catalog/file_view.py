@@ -13,14 +13,12 @@ from typing import Final
 
 from tallygate.adapters.catalog.compose import DOCUMENT_BYTES_MAX
 from tallygate.adapters.catalog.document import parse
+from tallygate.adapters.file_stamp import Stamp, stamp_of
 from tallygate.domain.catalog import Catalog, Tenant, default_tenant
 from tallygate.domain.errors import CatalogInvalid, CatalogNotLoaded, Fault, UnknownTenant
 from tallygate.domain.ids import TenantId
 from tallygate.ports import ParsedCatalog
 
-# When it was written, when its permissions changed, its size, and which file it is: a rename
-# over it may keep all but the last.
-_Stamp = tuple[int, int, int, int]
 # Undeclared tenants live by the default plan, and anybody may name one.
 HELD_MAX: Final = 20_000
 
@@ -48,7 +46,7 @@ class FileCatalogView:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp: _Stamp | None = None
+        self._stamp: Stamp | None = None
         self._catalog: Catalog | None = None
         self._tenants: dict[TenantId, Tenant] = {}
         # Lineages that were asked for, until the file changes.
@@ -101,7 +99,7 @@ class FileCatalogView:
         Raises `CatalogInvalid`, once per broken state of the file. Costs one stat when nothing
         has changed; a change is read beside the event loop.
         """
-        stamp = await asyncio.to_thread(self._current_stamp)
+        stamp = await asyncio.to_thread(stamp_of, self._path)
         if stamp == self._stamp:
             return 0
         # Before it is read, so that what is written meanwhile is read next time.
@@ -111,14 +109,6 @@ class FileCatalogView:
         self._catalog = replace(parsed.catalog, version=self.version + 1)
         self._held.clear()
         return 1
-
-    def _current_stamp(self) -> _Stamp:
-        try:
-            found = self._path.stat()
-        except OSError:
-            # No file has this stamp: reading it tells what is wrong.
-            return (0, 0, 0, 0)
-        return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
 
 
 def _parsed(path: Path) -> ParsedCatalog:

@@ -145,4 +145,5 @@ def _event(row: asyncpg.Record) -> UsageEvent:
         counter_epoch=row["counter_epoch"],
         refund_of=EventId(row["refund_of"]),
         reservation_id=ReservationId(row["reservation_id"]),
+        trace=row["trace_context"] or b"",
     )

@@ -19,6 +19,7 @@ from tallygate.adapters.postgres import (
     late_events,
     messages,
     rollups,
+    traces,
 )
 from tallygate.adapters.postgres.columns import joined
 from tallygate.adapters.postgres.group_rollups import KnownShapes
@@ -101,6 +102,7 @@ async def _persist(
     crossings = await _insert_crossings(connection, others)
     crossings += await burns.insert_lows(connection, lows)
     written = await messages.write(connection, fresh, crossings)
+    await traces.note(connection, fresh)
     burnt = await burns.insert(connection, batch.burns)
     rejected = await _insert_dead_letters(connection, batch.rejected)
     # Last, as ingesters meet in these rows, of a busy tenant and of a source: what is written here

@@ -15,6 +15,7 @@ from tallygate.adapters.postgres.pool import Lent, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.errors import InvalidField
 from tallygate.domain.ids import EventId, OperationId
+from tallygate.domain.trace import trace_id, unpacked
 from tallygate.ports.archive import ArchivedMonth
 from tallygate.ports.lineage import (
     BucketAsked,
@@ -92,6 +93,7 @@ class PostgresLineageReads:
                 )
                 for row in deliveries
             ],
+            traces=tuple(map(trace_id, unpacked(found["trace_context"] or b""))),
         )
 
     @asynccontextmanager

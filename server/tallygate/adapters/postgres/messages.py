@@ -21,6 +21,7 @@ from tallygate.adapters.postgres.queries import query
 from tallygate.domain.catalog import PPM
 from tallygate.domain.credit import NEVER_US, CreditGrant
 from tallygate.domain.event import NO_CONTEXT, ThresholdCrossing, UsageEvent
+from tallygate.domain.trace import packed
 from tallygate.domain.window import to_datetime
 
 USAGE_BATCH: Final = "usage.batch"
@@ -43,6 +44,8 @@ class Message:
     aggregateid: str
     type: str
     payload: bytes
+    # Places in traces, as `trace.packed` has them: of the calls that it tells of.
+    trace: bytes = b""
 
 
 async def write(
@@ -97,6 +100,7 @@ async def _insert(connection: Lent, found: Sequence[Message]) -> None:
             [message.aggregateid for message in found],
             [message.type for message in found],
             [message.payload for message in found],
+            [message.trace or None for message in found],
         )
 
 
@@ -107,23 +111,26 @@ def as_json(value: object) -> str:
 
 def _usage_batches(events: Sequence[UsageEvent]) -> Iterator[Message]:
     parts: list[str] = []
+    traces: list[bytes] = []
     size = _FRAME_BYTES
     for event in events:
         part = as_json(_event(event))
         length = len(part.encode()) + 1  # and a comma
         if parts and (len(parts) == EVENTS_MAX or size + length > PAYLOAD_BYTES_MAX):
-            yield _usage_batch(parts, events[0].received_at_us)
-            parts, size = [], _FRAME_BYTES
+            yield _usage_batch(parts, traces, events[0].received_at_us)
+            parts, traces, size = [], [], _FRAME_BYTES
         parts.append(part)
+        if event.trace:
+            traces.append(event.trace)
         size += length
     if parts:
-        yield _usage_batch(parts, events[0].received_at_us)
+        yield _usage_batch(parts, traces, events[0].received_at_us)
 
 
-def _usage_batch(parts: list[str], at_us: int) -> Message:
+def _usage_batch(parts: list[str], traces: list[bytes], at_us: int) -> Message:
     head = f'{{"type":"{USAGE_BATCH}","timestamp":"{shown_time(at_us)}","data":{{"events":['
     payload = f"{head}{','.join(parts)}]}}}}".encode()
-    return Message("usage", "batch", USAGE_BATCH, payload)
+    return Message("usage", "batch", USAGE_BATCH, payload, packed(traces))
 
 
 def _event(event: UsageEvent) -> dict[str, object]:
@@ -175,7 +182,8 @@ def _crossing(crossing: ThresholdCrossing) -> Message:
             "window_end": shown_time(crossing.window_end_us),
         },
     }
-    return Message("tenant", crossing.tenant_id, THRESHOLD_CROSSED, as_json(payload).encode())
+    payload_bytes = as_json(payload).encode()
+    return Message("tenant", crossing.tenant_id, THRESHOLD_CROSSED, payload_bytes, crossing.trace)
 
 
 def _low(crossing: ThresholdCrossing) -> Message:
@@ -190,7 +198,8 @@ def _low(crossing: ThresholdCrossing) -> Message:
             "remaining": crossing.used,
         },
     }
-    return Message("tenant", crossing.tenant_id, BALANCE_LOW, as_json(payload).encode())
+    payload_bytes = as_json(payload).encode()
+    return Message("tenant", crossing.tenant_id, BALANCE_LOW, payload_bytes, crossing.trace)
 
 
 def _grant(grant: CreditGrant) -> Message:

@@ -81,4 +81,5 @@ def _delivery(row: asyncpg.Record, token: uuid.UUID) -> Delivery:
         attempt=row["attempt"],
         lease_token=str(token),
         created_at_us=row["created_at_us"],
+        trace=row["trace_context"] or b"",
     )

@@ -41,6 +41,8 @@ grant select on
     tallygate.destination, tallygate.catalog_version, tallygate.tenant, tallygate.limit_reset
     to tallygate_ingest;
 grant execute on function tallygate.ensure_partitions to tallygate_ingest;
+-- Where calls were in traces is no part of the ledger: it goes with the traces, row by row.
+grant select, insert, update, delete on tallygate.event_trace to tallygate_ingest;
 -- Rollups of groups: the ingester adds to them, and control makes them anew.
 grant select on tallygate.rollup_shape to tallygate_ingest;
 grant select, insert on tallygate.rollup_group to tallygate_ingest;

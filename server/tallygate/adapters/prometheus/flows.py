@@ -66,6 +66,9 @@ class IngestMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        for reason in ("refused", "unstorable"):
+            # From the first scrape on: an alarm has to see the first one as a rise.
+            metrics.events_dead_letter[reason].inc(0)
 
     def persisted(self, persisted: Persisted) -> None:
         """Count a committed transaction."""

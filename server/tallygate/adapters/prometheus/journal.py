@@ -67,6 +67,7 @@ class JournalMetrics:
         )
         self.held = gauge("held_reservations", "Reservations made here that are not over.")
         self.size_bytes = gauge("bytes", "Size of the journal on disk.")
+        self.max_bytes = gauge("max_bytes", "Size that it may reach: TALLYGATE_JOURNAL_MAX_BYTES.")
         self.queued_bytes = gauge("queued_bytes", "What waits for the disk, about.")
         self.oldest = gauge(
             "oldest_seconds", "For how long the oldest entry is unconfirmed, at most."

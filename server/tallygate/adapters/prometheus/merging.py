@@ -11,8 +11,15 @@ from enum import StrEnum
 from typing import Final
 
 from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as open_metrics,
+)
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Exemplar
 
+OPEN_METRICS: Final = "application/openmetrics-text; version=1.0.0"
+"""What is asked for where exemplars are wanted."""
+END: Final = "# EOF\n"
 PROCESS_LABEL: Final = "process"
 LEAD: Final = "0"
 """The process that has the further roles: only it knows of ledger and outbox."""
@@ -47,10 +54,12 @@ RULES: Final[Mapping[str, Rule]] = {
             "tallygate_journal_pending_operations",
             "tallygate_journal_held_reservations",
             "tallygate_journal_bytes",
+            "tallygate_journal_max_bytes",
             "tallygate_journal_queued_bytes",
             "tallygate_catalog_reads_waiting",
             "tallygate_process_up",
             "tallygate_processes_handing_in",
+            "tallygate_span_queue_depth",
         ),
         Rule.SUM,
     ),
@@ -66,10 +75,18 @@ RULES: Final[Mapping[str, Rule]] = {
             "tallygate_catalog_tenants_held",
             "tallygate_build_info",
             "tallygate_transport_info",
+            "tallygate_role_info",
         ),
         Rule.MAX,
     ),
-    **dict.fromkeys(("tallygate_redis_posture", "tallygate_catalog_version"), Rule.MIN),
+    **dict.fromkeys(
+        (
+            "tallygate_redis_posture",
+            "tallygate_catalog_version",
+            "tallygate_certificate_expiry_timestamp_seconds",
+        ),
+        Rule.MIN,
+    ),
     # The others, which have no such role, show 0.
     **dict.fromkeys(
         (
@@ -112,6 +129,14 @@ RULES: Final[Mapping[str, Rule]] = {
             "tallygate_stripe_late",
             "tallygate_stripe_held_back",
             "tallygate_stripe_oldest_seconds",
+            "tallygate_usage_units",
+            "tallygate_usage_events",
+            "tallygate_usage_tenants",
+            "tallygate_usage_meters_left_out",
+            "tallygate_tenant_usage_units",
+            "tallygate_revenue_preview_amount",
+            "tallygate_revenue_preview_tenants",
+            "tallygate_figures_age_seconds",
             "tallygate_audit_head",
             "tallygate_audit_waiting",
         ),
@@ -132,8 +157,12 @@ class Source:
 
 
 def parsed(process: str, text: str) -> Source:
-    """Return the metrics of an exposition in the text format. Raises ValueError."""
-    return Source(process, [*text_string_to_metric_families(text)])
+    """Return the metrics of an exposition, in the text format or as OpenMetrics.
+
+    Raises ValueError.
+    """
+    read = open_metrics if text.endswith(END) else text_string_to_metric_families
+    return Source(process, [*read(text)])
 
 
 def merged(sources: Iterable[Source]) -> list[Metric]:
@@ -183,6 +212,8 @@ class _Family:
         self._like = like
         self._rule = rule_of(like)
         self._values: dict[Key, float] = {}
+        # Of each bucket the newest of all processes, whichever it was of.
+        self._exemplars: dict[Key, Exemplar] = {}
 
     def take(self, process: str, family: Metric) -> None:
         if self._rule is Rule.LEAD and process != LEAD:
@@ -194,6 +225,8 @@ class _Family:
             key = (sample.name, tuple(sorted(labels.items())))
             held = self._values.get(key)
             self._values[key] = sample.value if held is None else self._both(held, sample.value)
+            if sample.exemplar is not None:
+                self._show(key, sample.exemplar)
 
     def _both(self, held: float, value: float) -> float:
         match self._rule:
@@ -206,9 +239,19 @@ class _Family:
             case _:
                 return value
 
+    def _show(self, key: Key, exemplar: Exemplar) -> None:
+        held = self._exemplars.get(key)
+        if held is None or _made_at(held) <= _made_at(exemplar):
+            self._exemplars[key] = exemplar
+
     def metric(self) -> Metric:
         like = self._like
         made = Metric(like.name, like.documentation, like.type)
         for (name, labels), value in self._values.items():
-            made.add_sample(name, dict(labels), value)
+            exemplar = self._exemplars.get((name, labels))
+            made.add_sample(name, dict(labels), value, exemplar=exemplar)
         return made
+
+
+def _made_at(exemplar: Exemplar) -> float:
+    return float(exemplar.timestamp or 0.0)

@@ -23,13 +23,16 @@ from prometheus_client import (
 
 from tallygate.adapters.prometheus.access import AccessMetrics
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
+from tallygate.adapters.prometheus.figures import FigureMetrics
 from tallygate.adapters.prometheus.insight import InsightMetrics
 from tallygate.adapters.prometheus.invoices import InvoiceMetrics
 from tallygate.adapters.prometheus.journal import JournalMetrics
 from tallygate.adapters.prometheus.periods import PeriodMetrics
 from tallygate.adapters.prometheus.rebuild import RebuildMetrics
+from tallygate.adapters.prometheus.security import SecurityMetrics
 from tallygate.adapters.prometheus.stripe import StripeMetrics
 from tallygate.adapters.prometheus.timings import Timings
+from tallygate.adapters.prometheus.tracing import TracingMetrics
 from tallygate.adapters.prometheus.trail import TrailMetrics
 
 RPC_BUCKETS_S = (
@@ -109,11 +112,14 @@ class Metrics:
         self.completeness = CompletenessMetrics(registry)
         self.rebuild = RebuildMetrics(registry)
         self.trail = TrailMetrics(registry)
+        self.tracing = TracingMetrics(registry)
         self.access = AccessMetrics(registry)
         self.insight = InsightMetrics(registry)
         self.stripe = StripeMetrics(registry)
         self.periods = PeriodMetrics(registry)
         self.invoices = InvoiceMetrics(registry)
+        self.figures = FigureMetrics(registry)
+        self.security = SecurityMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:

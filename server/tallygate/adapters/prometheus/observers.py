@@ -107,6 +107,10 @@ class EdgeMetrics:
         self._in_flight.dec(len(seconds))
         self._duration.observe((method, code), seconds)
 
+    def call_recorded(self, method: str, code: str, seconds: float, trace: str) -> None:
+        """Have a bucket show the trace of a call that was recorded."""
+        self._duration.exemplify((method, code), seconds, trace)
+
     def call_shed(self) -> None:
         """Count a call that was refused unread."""
         self._shed.inc()

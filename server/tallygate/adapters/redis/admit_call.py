@@ -36,6 +36,7 @@ from tallygate.domain.ids import (
 )
 from tallygate.domain.made import stem_of
 from tallygate.domain.request import LIMITS_MAX
+from tallygate.domain.varint import sized
 
 Argument = str | bytes | int
 
@@ -45,6 +46,9 @@ _SIZE: Final = struct.Struct("<H")
 # Mode, indices of the operation's key and its stem's, event time and deadline in us, events, index
 # of the template.
 _HEAD: Final = "<cHHddHH"
+# `UsageEventBatch.trace_context`: behind the events, so that their bytes and what is told by them
+# stay the same. With its 25 bytes an entry has 27 more for a call that is recorded.
+TRACE_TAG: Final = b"\x12"
 # An operation's own mode is read in every call, and an enumeration's members are slow to find.
 _REJECT: Final = Mode.REJECT
 # Of calls alike: index of their stem's key, how many, events of each, bytes of each.
@@ -211,7 +215,10 @@ def _operation(operation: Operation, number: int, found: _Keys) -> list[Argument
         number,
         *spots,
     )
-    args: list[Argument] = [head, operation.fingerprint, operation.payload]
+    payload = operation.payload
+    if operation.trace and operation.event_count:
+        payload += sized(TRACE_TAG, operation.trace)
+    args: list[Argument] = [head, operation.fingerprint, payload]
     if operation.mode is _REJECT:
         args.append(operation.reject_reason)
     if operation.detail is not None:

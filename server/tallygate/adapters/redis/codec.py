@@ -13,7 +13,7 @@ account. `rFIRST+COUNT`, empty, is of numbers whose events come again under othe
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -43,6 +43,7 @@ from tallygate.domain.ids import (
     scope_of,
     tenant_of,
 )
+from tallygate.domain.trace import NOWHERE, stored
 from tallygate.gen.v1 import event_pb2
 
 MALFORMED: Final = "MALFORMED_PAYLOAD"
@@ -114,6 +115,7 @@ def decode_entry(shard: int, entry_id: str, fields: Mapping[bytes, bytes]) -> St
     burns: list[BalanceBurn] = []
     rejected: list[RejectedEvent] = []
     ranges: list[SequenceRange] = []
+    trace = NOWHERE
     for name, value in fields.items():
         if name in _OF_ALL:
             continue
@@ -124,6 +126,8 @@ def decode_entry(shard: int, entry_id: str, fields: Mapping[bytes, bytes]) -> St
             found, refused = _read_record(kind == b"j", first, count, value, stamp)
             events += found
             rejected += refused
+            # What a record's call has crossed comes after it.
+            trace = found[0].trace if found else NOWHERE
         elif handed_in := _HANDED_IN.fullmatch(name):
             first, count = int(handed_in[1]), int(handed_in[2])
             ranges.append(SequenceRange(source_id, shard, first, first + count - 1))
@@ -132,7 +136,7 @@ def decode_entry(shard: int, entry_id: str, fields: Mapping[bytes, bytes]) -> St
             if crossing is None:
                 rejected.append(_malformed(value, 0, stamp, "unreadable crossing"))
             else:
-                crossings.append(crossing)
+                crossings.append(replace(crossing, trace=trace) if trace else crossing)
         elif _BURN.fullmatch(name):
             burn = _read_burn(int(name[1:]), value, entry_id, stamp)
             if burn is None:
@@ -187,8 +191,10 @@ def _read_record(
         batch = event_pb2.UsageEventBatch.FromString(payload)
         if len(batch.events) != count:
             raise DecodeError(f"{len(batch.events)} events where {count} were announced")
+        trace = stored(batch.trace_context)
         events = [
-            _to_event(message, first + index, stamp) for index, message in enumerate(batch.events)
+            _to_event(message, first + index, stamp, trace)
+            for index, message in enumerate(batch.events)
         ]
     except (DecodeError, ValueError) as error:
         return [], [_malformed(value, first, stamp, str(error))]
@@ -197,7 +203,9 @@ def _read_record(
     return [], list(_rejected(events, batch, reason, stamp))
 
 
-def _to_event(message: event_pb2.UsageEvent, seq: int, stamp: _Stamp) -> UsageEvent:
+def _to_event(
+    message: event_pb2.UsageEvent, seq: int, stamp: _Stamp, trace: bytes = NOWHERE
+) -> UsageEvent:
     context = NO_CONTEXT
     if message.HasField("context"):
         names = EventContext.__dataclass_fields__
@@ -226,6 +234,7 @@ def _to_event(message: event_pb2.UsageEvent, seq: int, stamp: _Stamp) -> UsageEv
         message.schema_version,
         message.refund_of,
         message.reservation_id,
+        trace,
     )
 
 

@@ -7,7 +7,8 @@ Refuses to know: retries, leases, and what a message says.
 
 The body is `{"type", "timestamp", "data"}` as JSON. The headers are `webhook-id` (the message's id:
 receivers drop one they have seen), `webhook-timestamp` (seconds, when this attempt was signed) and
-`webhook-signature` (`v1,` and base64 of HMAC-SHA256 over `id.timestamp.body`). Any 2xx is taken as
+`webhook-signature` (`v1,` and base64 of HMAC-SHA256 over `id.timestamp.body`); where the send is
+recorded, `traceparent` as well. Any 2xx is taken as
 delivered. 410 Gone ends the attempts for the message; all else is tried again, as receivers that
 are deployed or misconfigured answer with almost any status for a while.
 """
@@ -24,7 +25,9 @@ import aiohttp
 
 from tallygate.adapters.webhook.signature import signing_keys
 from tallygate.domain.errors import InvalidField
+from tallygate.domain.trace import header_of
 from tallygate.ports import Clock, Delivery, DestinationConfig, DestinationRefused
+from tallygate.ports.tracing import here
 
 GONE: Final = 410
 REDIRECTS: Final = range(300, 400)
@@ -97,6 +100,7 @@ class WebhookSender:
 
     def _headers(self, delivery: Delivery) -> Mapping[str, str]:
         timestamp_s = self._clock.now_us() // 1_000_000
+        at = here()
         return {
             "content-type": "application/json",
             "user-agent": USER_AGENT,
@@ -105,6 +109,7 @@ class WebhookSender:
             "webhook-signature": self._keys.sign(
                 delivery.message_id, timestamp_s, delivery.payload
             ),
+            **({"traceparent": header_of(at)} if at else {}),
         }
 
     def _opened(self) -> aiohttp.ClientSession:

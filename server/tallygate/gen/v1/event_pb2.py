@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tallygate/v1/event.proto\x12\x0ctallygate.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x01\n\x0c\x45ventContext\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x13\n\x0bresource_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x0b\n\x03sku\x18\x05 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x0b\n\x03sdk\x18\x07 \x01(\t\"\xa6\x04\n\nUsageEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\r\n\x05meter\x18\x03 \x01(\t\x12\x0e\n\x06\x61mount\x18\x04 \x01(\x03\x12.\n\nevent_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0breceived_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsource_id\x18\x07 \x01(\t\x12\x13\n\x0bsource_lane\x18\x08 \x01(\r\x12\x12\n\nsource_seq\x18\t \x01(\x03\x12\x14\n\x0coperation_id\x18\n \x01(\t\x12\x16\n\x0eschema_version\x18\x0b \x01(\r\x12\x15\n\rcounter_epoch\x18\x0c \x01(\t\x12+\n\x07\x63ontext\x18\r \x01(\x0b\x32\x1a.tallygate.v1.EventContext\x12<\n\ndimensions\x18\x0e \x03(\x0b\x32(.tallygate.v1.UsageEvent.DimensionsEntry\x12)\n\x08metadata\x18\x0f \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\trefund_of\x18\x10 \x01(\t\x12\x16\n\x0ereservation_id\x18\x11 \x01(\t\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\x0fUsageEventBatch\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.tallygate.v1.UsageEvent*\x88\x01\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44URABILITY_BUFFERED\x10\x01\x12\x14\n\x10\x44URABILITY_REDIS\x10\x02\x12\x16\n\x12\x44URABILITY_JOURNAL\x10\x03\x12\x17\n\x13\x44URABILITY_POSTGRES\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tallygate/v1/event.proto\x12\x0ctallygate.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x01\n\x0c\x45ventContext\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x13\n\x0bresource_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x0b\n\x03sku\x18\x05 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x0b\n\x03sdk\x18\x07 \x01(\t\"\xa6\x04\n\nUsageEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\r\n\x05meter\x18\x03 \x01(\t\x12\x0e\n\x06\x61mount\x18\x04 \x01(\x03\x12.\n\nevent_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0breceived_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsource_id\x18\x07 \x01(\t\x12\x13\n\x0bsource_lane\x18\x08 \x01(\r\x12\x12\n\nsource_seq\x18\t \x01(\x03\x12\x14\n\x0coperation_id\x18\n \x01(\t\x12\x16\n\x0eschema_version\x18\x0b \x01(\r\x12\x15\n\rcounter_epoch\x18\x0c \x01(\t\x12+\n\x07\x63ontext\x18\r \x01(\x0b\x32\x1a.tallygate.v1.EventContext\x12<\n\ndimensions\x18\x0e \x03(\x0b\x32(.tallygate.v1.UsageEvent.DimensionsEntry\x12)\n\x08metadata\x18\x0f \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\trefund_of\x18\x10 \x01(\t\x12\x16\n\x0ereservation_id\x18\x11 \x01(\t\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"R\n\x0fUsageEventBatch\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.tallygate.v1.UsageEvent\x12\x15\n\rtrace_context\x18\x02 \x01(\x0c*\x88\x01\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44URABILITY_BUFFERED\x10\x01\x12\x14\n\x10\x44URABILITY_REDIS\x10\x02\x12\x16\n\x12\x44URABILITY_JOURNAL\x10\x03\x12\x17\n\x13\x44URABILITY_POSTGRES\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_USAGEEVENT_DIMENSIONSENTRY']._loaded_options = None
   _globals['_USAGEEVENT_DIMENSIONSENTRY']._serialized_options = b'8\001'
-  _globals['_DURABILITY']._serialized_start=864
-  _globals['_DURABILITY']._serialized_end=1000
+  _globals['_DURABILITY']._serialized_start=887
+  _globals['_DURABILITY']._serialized_end=1023
   _globals['_EVENTCONTEXT']._serialized_start=106
   _globals['_EVENTCONTEXT']._serialized_end=247
   _globals['_USAGEEVENT']._serialized_start=250
@@ -44,5 +44,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGEEVENT_DIMENSIONSENTRY']._serialized_start=751
   _globals['_USAGEEVENT_DIMENSIONSENTRY']._serialized_end=800
   _globals['_USAGEEVENTBATCH']._serialized_start=802
-  _globals['_USAGEEVENTBATCH']._serialized_end=861
+  _globals['_USAGEEVENTBATCH']._serialized_end=884
 # @@protoc_insertion_point(module_scope)

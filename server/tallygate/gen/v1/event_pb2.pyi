@@ -228,6 +228,11 @@ class UsageEventBatch(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
+    TRACE_CONTEXT_FIELD_NUMBER: _builtins.int
+    trace_context: _builtins.bytes
+    """The place in a trace of the call that brought them, where that is recorded: the trace's id, the
+    span's id and the flags, 25 bytes. No part of what is recorded, nor of what tells repeats.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEvent]:
         """In the order of the operation's items."""
@@ -236,10 +241,11 @@ class UsageEventBatch(_message.Message):
         self,
         *,
         events: _abc.Iterable[Global___UsageEvent] | None = ...,
+        trace_context: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "trace_context", b"trace_context"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ select
     case when type = 'usage.batch' then
         jsonb_array_length(convert_from(payload, 'UTF8')::jsonb -> 'data' -> 'events')
         else 0
-    end as events_count
+    end as events_count,
+    trace_context
 from tallygate.outbox
 where id = $1::uuid

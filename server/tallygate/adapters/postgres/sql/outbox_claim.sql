@@ -25,6 +25,7 @@ select
     leased.attempt,
     outbox.type,
     outbox.payload,
+    outbox.trace_context,
     (extract(epoch from outbox.created_at) * 1000000)::bigint as created_at_us
 from leased join tallygate.outbox on outbox.id = leased.message_id
 order by outbox.created_at, outbox.seq

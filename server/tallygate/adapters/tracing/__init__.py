@@ -1,0 +1,1 @@
+"""Tracing by OpenTelemetry: spans over its API, and what sends them over its SDK."""

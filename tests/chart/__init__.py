@@ -1,0 +1,1 @@
+"""The chart: its values, what it renders, and what it refuses."""

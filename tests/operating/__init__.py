@@ -1,0 +1,1 @@
+"""What operators do on a bad day, done: disasters rehearsed, and game days."""

@@ -1,0 +1,210 @@
+"""The faults of a game day: what is done, what is to be seen, which alert, which page.
+
+Owns the table of `docs/operating/game-day.md`. Guarantees that each fault has signs to be seen by
+metrics alone, of its beginning and of its end. Refuses to know whose hands do it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from tests.operating.board import Board
+
+LATE_S: Final = 3.0
+"""Older than this, an event or a message is late: on a game day one need not wait for minutes."""
+
+Before = Board
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """What is to be seen: in words, and by the metrics of now and of before the fault."""
+
+    says: str
+    seen: Callable[[Board, Before], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Game:
+    """One fault. `do` and `undo` are for hands; `look` is a page, and `alert` what should ring."""
+
+    name: str
+    do: str
+    undo: str
+    alert: str
+    look: str
+    sign: Sign
+    well: Sign
+
+
+def _silent(role: str) -> Callable[[Board, Before], bool]:
+    return lambda now, _: sum(role in name for name in now.silent) > 0
+
+
+def _rose(metric: str, by: float = 1.0, **labels: str) -> Callable[[Board, Before], bool]:
+    return lambda now, before: now.total(metric, **labels) >= before.total(metric, **labels) + by
+
+
+def _above(metric: str, bound: float, **labels: str) -> Callable[[Board, Before], bool]:
+    return lambda now, _: now.most(metric, **labels) > bound
+
+
+def _down(metric: str, bound: float = 0.0, **labels: str) -> Callable[[Board, Before], bool]:
+    def holds(now: Board, _: Before) -> bool:
+        values = now.values(metric, **labels)
+        return not now.silent and bool(values) and max(values) <= bound
+
+    return holds
+
+
+def _all(*of: Callable[[Board, Before], bool]) -> Callable[[Board, Before], bool]:
+    return lambda now, before: all(each(now, before) for each in of)
+
+
+LAG_BACK: Final = Sign(
+    "`tallygate_ingest_lag_seconds` below a second, `tallygate_journal_oldest_seconds` back",
+    _all(
+        _down("tallygate_ingest_lag_seconds", 1.0),
+        _down("tallygate_journal_oldest_seconds", LATE_S),
+    ),
+)
+
+GAMES: Final = (
+    Game(
+        "ingest",
+        do="end every ingester: scale `ingest` to 0",
+        undo="start them again",
+        alert="TallygateRoleMissing",
+        look="docs/postgres.md",
+        sign=Sign(
+            "`ingest` answers no scrape; `tallygate_journal_oldest_seconds` rises on the sidecars",
+            _all(_silent("ingest"), _above("tallygate_journal_oldest_seconds", LATE_S)),
+        ),
+        well=LAG_BACK,
+    ),
+    Game(
+        "serve",
+        do="kill a sidecar",
+        undo="start it again on its folder",
+        alert="TallygateTargetDown",
+        look="docs/journal.md",
+        sign=Sign("a `serve` answers no scrape; the others go on deciding", _silent("serve")),
+        well=Sign(
+            "every `serve` answers, `tallygate_journal_pending_operations` is 0",
+            _down("tallygate_journal_pending_operations"),
+        ),
+    ),
+    Game(
+        "redis",
+        do="stop Redis, its data kept",
+        undo="start it again",
+        alert="TallygateRedisAway",
+        look="docs/outages.md",
+        sign=Sign(
+            "`tallygate_breaker_state` is 2, `tallygate_degraded_decisions_total` rises",
+            _all(
+                _above("tallygate_breaker_state", 1.0), _rose("tallygate_degraded_decisions_total")
+            ),
+        ),
+        well=Sign(
+            "`tallygate_breaker_state` and `tallygate_outage_backlog_operations` are 0",
+            _all(
+                _down("tallygate_breaker_state"),
+                _down("tallygate_outage_backlog_operations"),
+            ),
+        ),
+    ),
+    Game(
+        "emptied",
+        do="empty Redis: `FLUSHALL`",
+        undo="nothing: it mends itself",
+        alert="TallygateRedisEpochChanged",
+        look="docs/redis-loss.md",
+        sign=Sign(
+            "`tallygate_redis_epoch_changes_total` rises",
+            _rose("tallygate_redis_epoch_changes_total"),
+        ),
+        well=Sign(
+            "`tallygate_counter_shards_shut` is 0, `tallygate_journal_oldest_seconds` back",
+            _all(
+                _down("tallygate_counter_shards_shut"),
+                _down("tallygate_journal_oldest_seconds", LATE_S),
+            ),
+        ),
+    ),
+    Game(
+        "postgres",
+        do="stop Postgres",
+        undo="start it again",
+        alert="TallygateIngestLag",
+        look="docs/postgres.md",
+        sign=Sign(
+            "`tallygate_ingest_lag_seconds` rises; decisions go on",
+            _above("tallygate_ingest_lag_seconds", LATE_S),
+        ),
+        well=LAG_BACK,
+    ),
+    Game(
+        "journal",
+        do="fill the disk of a sidecar's folder",
+        undo="give the room back",
+        alert="TallygateJournalUnwell",
+        look="docs/journal.md",
+        sign=Sign(
+            "`tallygate_journal_state` is not 0, `tallygate_journal_failures_total` rises",
+            _all(_above("tallygate_journal_state", 0.0), _rose("tallygate_journal_failures_total")),
+        ),
+        well=Sign("`tallygate_journal_state` is 0 again", _down("tallygate_journal_state")),
+    ),
+    Game(
+        "destination",
+        do="have a webhook's receiver answer 503",
+        undo="have it take what comes",
+        alert="TallygateOutboxAge",
+        look="docs/webhooks.md",
+        sign=Sign(
+            "`tallygate_deliveries_total` rises as `retried`, `tallygate_outbox_age_seconds` too",
+            _all(
+                _rose("tallygate_deliveries_total", outcome="retried"),
+                _above("tallygate_outbox_age_seconds", LATE_S, destination="billing"),
+            ),
+        ),
+        well=Sign(
+            "`tallygate_outbox_age_seconds` is back, `tallygate_outbox_parked` is 0",
+            _all(
+                _down("tallygate_outbox_age_seconds", LATE_S, destination="billing"),
+                _down("tallygate_outbox_parked", destination="billing"),
+            ),
+        ),
+    ),
+    Game(
+        "stripe",
+        do="give a tenant a `stripe_customer_id` that Stripe does not know, in a sandbox",
+        undo="have Stripe know the customer, then `tallygate stripe retry`",
+        alert="TallygateStripeRejected",
+        look="docs/stripe.md",
+        sign=Sign(
+            "`tallygate_stripe_open` has sends that are `rejected`",
+            _above("tallygate_stripe_open", 0.0, state="rejected"),
+        ),
+        well=Sign(
+            "none is `rejected`, and what was is `delivered`",
+            _down("tallygate_stripe_open", state="rejected"),
+        ),
+    ),
+)
+
+
+def table() -> list[str]:
+    """Return the page's table."""
+    rows = []
+    for each in GAMES:
+        page = each.look.removeprefix("docs/")
+        link = f"[{page}](../{page})"
+        rows.append((f"`{each.name}`", each.do, each.sign.says, each.alert, link, each.well.says))
+    columns = ("fault", "done", "seen by", "rings", "read", "over when")
+    return [
+        f"| {' | '.join(columns)} |",
+        f"|{'---|' * len(columns)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]

@@ -1,0 +1,1 @@
+"""Certificates, callers and sockets: who is let in, and to what."""
