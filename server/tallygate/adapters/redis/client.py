@@ -115,7 +115,8 @@ def translate(error: RedisError | OSError) -> TallygateError:
 def _meaning(error: RedisError | OSError) -> TallygateError:
     if isinstance(error, RedisTimeoutError | TimeoutError):
         return BackendUnavailable("Redis did not answer in time")
-    if isinstance(error, AuthenticationError):
+    # A connection that was refused its password has that as its cause.
+    if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
         return BackendUnavailable("Redis refused the credentials")
     word = _word(error)
     if word in _UNAVAILABLE:
