@@ -42,9 +42,13 @@ ROWS: Final[dict[int, str]] = {
     37: "Clients that stall, flood, reset, idle or churn",
     38: "Mixed load and faults for a long time",
     39: "Many sidecars race for the last unit",
+    40: "A certificate is missing, over, of another authority, or of nobody; or it is renewed",
+    41: "A caller names another's tenant, key, reservation or usage",
+    42: "A socket is opened by another account, wanted by two, or left behind",
     43: "An exception holds a secret",
     44: "Injection strings in every field",
+    46: "Redis or Postgres is away, overload, or a drain, as probes see it",
 }
 
-REQUIRED: Final = frozenset({*range(1, 38), 39, 43, 44})
+REQUIRED: Final = frozenset({*range(1, 38), *range(39, 45), 46})
 """Those that must have tests; the others have what is built so far."""

@@ -31,6 +31,7 @@ from redis.exceptions import (
 
 from tallygate.adapters.redis.cluster import ClusterClient
 from tallygate.adapters.redis.credentials import without_user
+from tallygate.adapters.redis.renewed import RenewedConnection
 from tallygate.domain.errors import BackendUnavailable, StorageFault, TallygateError
 
 CLUSTER_SUFFIX: Final = "+cluster"
@@ -82,7 +83,9 @@ def connect(
         return _client_of_one(url, timeout_ms, connections_max, credentials)
     user, mark, hosts = rest.rpartition("@")
     kind = scheme.removesuffix(CLUSTER_SUFFIX)
-    urls = [f"{kind}://{user}{mark}{host}" for host in hosts.split(",")]
+    # What follows the last of them, such as files of certificates, is of them all.
+    hosts, question, options = hosts.partition("?")
+    urls = [f"{kind}://{user}{mark}{host}{question}{options}" for host in hosts.split(",")]
     seeds = [_client_of_one(each, timeout_ms, connections_max, credentials) for each in urls]
     return ClusterClient([each.connection_pool for each in seeds])
 
@@ -92,7 +95,7 @@ def _client_of_one(
 ) -> Redis:
     # A Unix socket has no keepalive, and redis-py refuses to be told of one.
     keepalive = {} if url.startswith("unix") else {"socket_keepalive": True}
-    return Redis.from_url(
+    client: Redis = Redis.from_url(
         url,
         **keepalive,
         socket_timeout=timeout_ms / 1000,
@@ -103,6 +106,10 @@ def _client_of_one(
         client_name="tallygate",
         credential_provider=credentials,
     )
+    if url.startswith("rediss"):
+        # The address decides the class of its connections, and knows of one only.
+        client.connection_pool.connection_class = RenewedConnection
+    return client
 
 
 def translate(error: RedisError | OSError) -> TallygateError:
