@@ -26,6 +26,7 @@ _CLOSED: Final = "faults/test_period_late"
 _INVOICE: Final = "faults/test_invoice_late"
 _CHART: Final = "chart/test_render"
 _CALLERS: Final = "tls/test_callers"
+_PROBES: Final = "access/test_probes"
 
 ROW_PARTS: Final[dict[int, Parts]] = {
     1: (
@@ -338,6 +339,7 @@ ROW_PARTS: Final[dict[int, Parts]] = {
         ("nothing told", _of(_CALLERS, "denial_does_not_tell_what_exists")),
         ("reservation", _of(_CALLERS, "reservation_of_another_tenant_is_not_there")),
         ("lists", _of(_CALLERS, "list_is_denied_item_by_item")),
+        ("by tokens", _of("access/test_control", "another_tenants_data_is_as_if_it_were_not")),
         ("usage by control", _of("tls/test_control", "role_and_tenants_are_those_of_the_rule")),
     ),
     42: (
@@ -360,6 +362,12 @@ ROW_PARTS: Final[dict[int, Parts]] = {
         ("Kubernetes 1.29 to the newest", _of(_CHART, "kubernetes_takes_it")),
         ("wrong values", _of("chart/test_refusals", "wrong_values_are_refused_by_name")),
         ("lint", _of("chart/test_values", "lint_finds_nothing")),
+    ),
+    46: (
+        ("servers away", _of(_PROBES, "redis_and_postgres_away_fail_no_probe")),
+        ("startup", _of(_PROBES, "a_sidecar_without_a_catalog_has_not_started")),
+        ("overload, drain", _of(_PROBES, "overload_fails_no_probe_and_a_drain_readiness_alone")),
+        ("stall", _of("ops/test_listener", "a_stalled_loop_shows")),
     ),
     47: (
         ("alerts", _of("watch/test_rules", "every_alert_fires_and_resolves")),
