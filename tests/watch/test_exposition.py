@@ -5,6 +5,7 @@ from decimal import Decimal
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from tallygate.adapters.prometheus.injector import InjectorMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.prometheus.processes import GroupMetrics, GroupPages
 from tallygate.domain.ids import MeterName, TenantId
@@ -17,6 +18,7 @@ from . import promtool
 def busy(registry: CollectorRegistry | None = None) -> Metrics:
     """Return all metrics, each of those with labels with a series of its own."""
     metrics = Metrics(registry or CollectorRegistry(), version="1")
+    InjectorMetrics(metrics.registry)
     metrics.rpc_duration.observe(("tallygate.v1.QuotaService/Check", "OK"), [0.004])
     for each in metrics.registry._collector_to_names:
         names = getattr(each, "_labelnames", ())
