@@ -1,5 +1,6 @@
 """Redis and Postgres over TLS: both sides prove themselves, and renewals are taken over."""
 
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +10,21 @@ import pytest
 from redis.exceptions import RedisError
 
 from tallygate.adapters.embedded import EmbeddedPostgres, EmbeddedRedis
+from tallygate.adapters.embedded.redis import bundled_binary
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.redis.client import connect, translate
 from tallygate.domain.errors import BackendUnavailable
 from tallygate.settings import Settings
+from tallygate.settings_types import SecretUrl
 from tallygate.wiring.securing import others_files
+from tests.servers import RedisBinary, redis_binaries
 from tests.tls.certs import Authority
 from tests.tls.front import Front, fronted
 from tests.tls.world import replace
 
 TIMEOUT_MS = 10_000
+# The bundled one is built without.
+ABLE = [each for each in redis_binaries() if each.path != bundled_binary()]
 
 
 @dataclass
@@ -101,6 +107,27 @@ async def test_redis_over_tls(redis: Ground, tmp_path: Path) -> None:
         await client.aclose()
 
 
+@pytest.mark.parametrize("binary", ABLE, ids=lambda each: each.label)
+async def test_redis_that_speaks_tls_itself(ground: Ground, binary: RedisBinary) -> None:
+    """A Redis with TLS of its own lets us in by our certificate, and nobody without."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        ground.front.port = free.getsockname()[1]
+    options = (
+        *("--tls-port", str(ground.front.port), "--tls-auth-clients", "yes"),
+        *("--tls-cert-file", str(ground.front.cert), "--tls-key-file", str(ground.front.key)),
+        *("--tls-ca-cert-file", str(ground.ca)),
+    )
+    async with EmbeddedRedis(ground.folder / "own", binary=binary.path, options=options):
+        client = connect(ground.redis_url(), TIMEOUT_MS)
+        assert await client.ping()
+        await client.aclose()
+        bare = connect(ground.redis_url().partition("&")[0], TIMEOUT_MS)
+        with pytest.raises((RedisError, OSError)):
+            await bare.ping()
+        await bare.aclose()
+
+
 async def test_redis_sees_our_renewed_certificate(redis: Ground) -> None:
     """Who connects again shows the certificate that is in the file by then."""
     client = connect(redis.redis_url(), TIMEOUT_MS, connections_max=1)
@@ -160,6 +187,8 @@ async def test_postgres_sees_our_renewed_certificate(postgres: Ground) -> None:
 
 def test_their_files_are_watched(ground: Ground) -> None:
     """The files that addresses name are those whose end is shown; keys are not among them."""
-    settings = Settings(redis_url=ground.redis_url(), postgres_dsn=ground.dsn())  # type: ignore[arg-type]
+    settings = Settings(
+        redis_url=SecretUrl(ground.redis_url()), postgres_dsn=SecretUrl(ground.dsn())
+    )
     cert, _ = ground.ours
     assert sorted(others_files(settings)) == sorted([ground.ca, cert, ground.ca, cert])

@@ -42,6 +42,7 @@ VERBS: Final[Mapping[str, str]] = {
     "usage": "control:usage",
     "doctor": "upkeep:doctor",
     "check-config": "upkeep:check_config",
+    "injector": "injector:injector",
 }
 
 
