@@ -31,7 +31,7 @@ COPY image image
 # The locked set first: it changes seldom, and its layer is kept while the code changes.
 RUN python image/install.py packages /opt/tallygate
 COPY --from=native /wheels /wheels
-COPY pyproject.toml README.md ./
+COPY pyproject.toml ./
 COPY server server
 RUN python image/install.py ours /opt/tallygate --wheels /wheels
 

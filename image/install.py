@@ -108,7 +108,9 @@ def bill(packages: Path) -> dict[str, object]:
         importlib.metadata.distributions(path=[str(packages)]),
         key=lambda each: each.metadata["Name"].lower(),
     )
-    components = [component(each, LOCK.read_text()) for each in found]
+    locked = hashes(LOCK.read_text())
+    components = [component(each, locked) for each in found]
+    refs = {str(each["name"]): str(each["bom-ref"]) for each in components}
     named = "".join(str(each["purl"]) for each in components)
     return {
         "bomFormat": "CycloneDX",
@@ -120,11 +122,26 @@ def bill(packages: Path) -> dict[str, object]:
             "component": {"type": "container", "name": "tallygate", "bom-ref": "tallygate-image"}
         },
         "components": components,
-        "dependencies": [dependency(each, found) for each in found],
+        "dependencies": [dependency(each, refs) for each in found],
     }
 
 
-def component(found: importlib.metadata.Distribution, lock: str) -> dict[str, object]:
+def hashes(lock: str) -> dict[str, list[str]]:
+    """Return the hashes that a lock allows, by package."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in lock.splitlines():
+        pin = re.match(r"([A-Za-z0-9._-]+)==", line)
+        if pin:
+            name = canonical(pin[1])
+            found.setdefault(name, [])
+        found.setdefault(name, []).extend(re.findall(r"--hash=sha256:([0-9a-f]{64})", line))
+    return {name: sorted(set(each)) for name, each in found.items()}
+
+
+def component(
+    found: importlib.metadata.Distribution, locked: dict[str, list[str]]
+) -> dict[str, object]:
     """Return one package: its name, version, licence, and the hashes that its lock allows."""
     name, version = canonical(found.metadata["Name"]), found.version
     listed: dict[str, object] = {
@@ -146,25 +163,14 @@ def component(found: importlib.metadata.Distribution, lock: str) -> dict[str, ob
         listed["licenses"] = [{"expression": expression}]
     elif classified:
         listed["licenses"] = [{"license": {"name": each}} for each in classified]
-    pinned = re.search(
-        rf"^{re.escape(name)}==[^\n]*\n((?:\s+--hash=sha256:[0-9a-f]+[ \\]*\n)+)",
-        lock,
-        re.MULTILINE,
-    )
-    if pinned:
-        hashes = sorted(set(re.findall(r"sha256:([0-9a-f]{64})", pinned[1])))
-        listed["properties"] = [{"name": "locked:sha256", "value": each} for each in hashes]
+    listed["properties"] = [
+        {"name": "locked:sha256", "value": each} for each in locked.get(name, ())
+    ]
     return listed
 
 
-def dependency(
-    found: importlib.metadata.Distribution, all_found: list[importlib.metadata.Distribution]
-) -> dict[str, object]:
+def dependency(found: importlib.metadata.Distribution, refs: dict[str, str]) -> dict[str, object]:
     """Return which of the packages that are there a package needs."""
-    refs = {
-        canonical(each.metadata["Name"]): f"{canonical(each.metadata['Name'])}@{each.version}"
-        for each in all_found
-    }
     needed = {
         canonical(re.split(r"[^A-Za-z0-9._-]", each, maxsplit=1)[0])
         for each in found.requires or []

@@ -31,6 +31,34 @@ def test_the_dockerfile_is_clean() -> None:
     assert (found.returncode, found.stdout) == (0, "")
 
 
+def test_the_image_runs_as_nobody_in_particular() -> None:
+    """What is shipped has a numbered user, labels, no tools of the build, and one entry point."""
+    *_, shipped = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    instructions = re.findall(r"^([A-Z]+) (.*)", shipped.replace("\\\n", ""), re.MULTILINE)
+    said = dict(instructions)
+    assert said["USER"] == "65532:65532"
+    assert said["ENTRYPOINT"] == '["tallygate"]'
+    assert {"title", "version", "revision", "created"} <= set(
+        re.findall(r"org\.opencontainers\.image\.(\w+)=", said["LABEL"])
+    )
+    assert "pip uninstall" in said["RUN"]
+    copied = [text for name, text in instructions if name == "COPY"]
+    assert copied == ["--from=packages /opt/tallygate /opt/tallygate"]
+
+
+def test_the_builder_is_sent_what_the_image_is_made_of() -> None:
+    """Every source that the Dockerfile copies is let through by .dockerignore, and nothing else."""
+    text = (ROOT / "Dockerfile").read_text()
+    copied = [
+        source
+        for line in re.findall(r"^COPY (?!--)(.*)$", text, re.MULTILINE)
+        for source in line.split()[:-1]
+    ]
+    let = re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    assert sorted(let) == sorted(copied)
+    assert all((ROOT / each).exists() for each in copied)
+
+
 def test_the_image_has_the_versions_that_are_tested() -> None:
     """Every pin of the image's lock is one of the repository's, with its hashes."""
     lock, ours = (ROOT / "requirements.lock").read_text(), install.LOCK.read_text()
