@@ -151,7 +151,7 @@ async def settings_of(cluster: Cluster, rendered: list[Manifest], folder: Path) 
     told = {each["name"]: each.get("value", "") for each in container["env"]}
     account = of_kind(rendered, "ServiceAccount")["metadata"]["name"]
     path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token"
-    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    asked: Manifest = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
     answer: Any = await cluster.api._ask("POST", path, body=asked)
     (folder / "token").write_text(answer["status"]["token"])
     pieces = [
@@ -231,7 +231,7 @@ async def admits(cluster: Cluster) -> None:
 
 async def controllers_are_served(cluster: Cluster) -> None:
     """Pods that a Deployment and a Job make have their sidecars, a Job's a native one."""
-    template = {
+    template: Manifest = {
         "metadata": {"labels": {"app": "web", "tallygate.dev/inject": "true"}},
         "spec": {"containers": [{"name": "web", "image": "web:1"}]},
     }
