@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 ARGS ?=
 SEEDS ?= 1000
 FIRST ?= 1
-SOURCES := server tests protos native image $(wildcard bench)
+SOURCES := server tests protos native helm image $(wildcard bench)
 # What the tests' servers run on: grpcio or native.
 TRANSPORT ?= grpcio
 export TEST_TRANSPORT := $(TRANSPORT)
@@ -27,7 +27,7 @@ export TEST_TRANSPORT := $(TRANSPORT)
 	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
 	test-kubernetes image-check \
 	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
-	bench-scripts bench-curves bench-sizing rehearse game-day clean
+	bench-scripts bench-curves bench-sizing watch-check rehearse game-day clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -137,6 +137,8 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 		--constraints requirements.lock --generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file bench/requirements.lock $(ARGS)
 
+watch-check: setup $(VENV)/.bench ## Have a real Prometheus ask every panel of a real run; draw docs/dashboards
+	@$(BIN)/python -m tests.watch.check $(ARGS)
 test-kubernetes: setup ## Hold the injector against a real API server, built once; needs go and etcd
 	@$(BIN)/python -m tests.kubernetes.servers
 	@$(BIN)/python -m pytest -n 0 --timeout 600 tests/kubernetes/check_injection.py

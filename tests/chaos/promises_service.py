@@ -257,6 +257,28 @@ SERVICE: Final[tuple[Promise, ...]] = (
         ),
     ),
     Promise(
+        "Whoever runs it is told, and told what to do",
+        "Every alert is silent while all is well, fires with its labels and text, resolves, and "
+        "leads to a runbook; every panel and every rule asks for metrics and labels that exist; "
+        "what processes show is well-formed.",
+        "`make watch-check` asks every panel of a real Prometheus over a real run.",
+        (47,),
+        (
+            *_of(
+                "watch/test_rules",
+                "every_alert_fires_and_resolves",
+                "rules_ask_for_what_exists",
+                "every_alert_has_its_page",
+            ),
+            *_of(
+                "watch/test_dashboards",
+                "panels_ask_for_what_exists",
+                "promtool_reads_what_is_asked",
+            ),
+            *_of("watch/test_exposition", "what_is_shown_is_well_formed"),
+        ),
+    ),
+    Promise(
         "Processes come and go without a trace",
         "On SIGTERM calls in flight are answered; SIGKILL loses nothing that was answered. Each "
         "socket has one owner. Start and stop leave nothing behind. Two versions decide alike.",

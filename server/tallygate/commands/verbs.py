@@ -36,6 +36,7 @@ VERBS: Final[Mapping[str, str]] = {
     "dev": "trial:dev",
     "demo": "trial:demo",
     "token": "token:token",
+    "redis": "redis:redis",
     "migrate": "upkeep:migrate",
     "apply": "control:apply",
     "usage": "control:usage",

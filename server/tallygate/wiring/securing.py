@@ -186,6 +186,7 @@ class _Listener:
         self.files = files_of(cert, key, client_ca, clock)
         self._cert = cert
         self._told = told
+        told.watches(cert, (key, *((client_ca,) if client_ca is not None else ())))
         told.expires(self.files.expiries())
         if self.files.over():
             # It starts all the same, as a renewal is taken over, and sockets need none.
