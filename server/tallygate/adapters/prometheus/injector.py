@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from tallygate.adapters.prometheus.metrics import Children
+from tallygate.adapters.prometheus.children import Children
 from tallygate.domain.injection_missed import Missed
 
 OUTCOMES: Final = (
