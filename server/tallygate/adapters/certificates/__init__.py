@@ -1,1 +1,0 @@
-"""Certificates: made and read with `cryptography`, and pairs of files that change."""
