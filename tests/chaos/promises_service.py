@@ -257,6 +257,28 @@ SERVICE: Final[tuple[Promise, ...]] = (
         ),
     ),
     Promise(
+        "Whoever runs it is told, and told what to do",
+        "Every alert is silent while all is well, fires with its labels and text, resolves, and "
+        "leads to a runbook; every panel and every rule asks for metrics and labels that exist; "
+        "what processes show is well-formed.",
+        "`make watch-check` asks every panel of a real Prometheus over a real run.",
+        (47,),
+        (
+            *_of(
+                "watch/test_rules",
+                "every_alert_fires_and_resolves",
+                "rules_ask_for_what_exists",
+                "every_alert_has_its_page",
+            ),
+            *_of(
+                "watch/test_dashboards",
+                "panels_ask_for_what_exists",
+                "promtool_reads_what_is_asked",
+            ),
+            *_of("watch/test_exposition", "what_is_shown_is_well_formed"),
+        ),
+    ),
+    Promise(
         "Processes come and go without a trace",
         "On SIGTERM calls in flight are answered; SIGKILL loses nothing that was answered. Each "
         "socket has one owner. Start and stop leave nothing behind. Two versions decide alike.",
@@ -298,6 +320,40 @@ SERVICE: Final[tuple[Promise, ...]] = (
             *_of("api/test_errors", "an_unexpected_error_tells_a_reference_and_nothing_else"),
             *_of("e2e/test_secrets", "no_secret_is_told_on_a_bad_day"),
             *_of("ops/test_log", "tracebacks_are_redacted", "secrets_within_text_are_hidden"),
+        ),
+    ),
+    Promise(
+        "A pod has one sidecar or a reason",
+        "Asked once, twice or by another webhook's leave, a pod that asks has exactly one sidecar; "
+        "one that cannot is refused or told, one that does not ask is not touched, and who went "
+        "without while the injector was away is listed.",
+        "Pods that start while the injector is away, until they are created anew.",
+        (48,),
+        (
+            *_of("injector/test_patch", "a_pod_is_injected_once", "a_difference_leads_there"),
+            *_of(
+                "injector/test_injection",
+                "nothing_is_injected_unasked",
+                "no_pod_gets_a_second_sidecar",
+                "containers_that_came_later_reach_the_sidecar_too",
+                "a_job_completes",
+                "pods_of_the_nodes_network_are_refused",
+                "pods_of_the_nodes_network_take_no_port_of_it",
+                "pods_that_cannot_have_one_are_refused",
+            ),
+            *_of(
+                "injector/test_admission",
+                "a_pod_comes_back_with_its_sidecar",
+                "what_cannot_be_judged_is_no_answer",
+                "a_renewed_certificate_drops_no_connection",
+                "an_injector_makes_its_own_certificate",
+            ),
+            *_of("injector/test_missed", "only_pods_without_what_they_ask_count"),
+            *_of(
+                "injector/test_certificate",
+                "nothing_is_served_that_is_not_trusted",
+                "an_authority_is_replaced_without_a_gap",
+            ),
         ),
     ),
 )

@@ -24,7 +24,9 @@ _STRIPE_AWAY: Final = "faults/test_stripe_outage"
 _THREE: Final = "faults/test_destinations"
 _CLOSED: Final = "faults/test_period_late"
 _INVOICE: Final = "faults/test_invoice_late"
+_CHART: Final = "chart/test_render"
 _CALLERS: Final = "tls/test_callers"
+_PROBES: Final = "access/test_probes"
 
 ROW_PARTS: Final[dict[int, Parts]] = {
     1: (
@@ -337,6 +339,7 @@ ROW_PARTS: Final[dict[int, Parts]] = {
         ("nothing told", _of(_CALLERS, "denial_does_not_tell_what_exists")),
         ("reservation", _of(_CALLERS, "reservation_of_another_tenant_is_not_there")),
         ("lists", _of(_CALLERS, "list_is_denied_item_by_item")),
+        ("by tokens", _of("access/test_control", "another_tenants_data_is_as_if_it_were_not")),
         ("usage by control", _of("tls/test_control", "role_and_tenants_are_those_of_the_rule")),
     ),
     42: (
@@ -353,5 +356,43 @@ ROW_PARTS: Final[dict[int, Parts]] = {
             "every field",
             _of("faults/test_hostile", "hostile_text_is_refused_or_stored_as_it_is"),
         ),
+    ),
+    45: (
+        ("a matrix of values", _of(_CHART, "renders_equal_their_golden_files")),
+        ("Kubernetes 1.29 to the newest", _of(_CHART, "kubernetes_takes_it")),
+        ("wrong values", _of("chart/test_refusals", "wrong_values_are_refused_by_name")),
+        ("lint", _of("chart/test_values", "lint_finds_nothing")),
+    ),
+    46: (
+        ("servers away", _of(_PROBES, "redis_and_postgres_away_fail_no_probe")),
+        ("startup", _of(_PROBES, "a_sidecar_without_a_catalog_has_not_started")),
+        ("overload, drain", _of(_PROBES, "overload_fails_no_probe_and_a_drain_readiness_alone")),
+        ("stall", _of("ops/test_listener", "a_stalled_loop_shows")),
+    ),
+    47: (
+        ("alerts", _of("watch/test_rules", "every_alert_fires_and_resolves")),
+        (
+            "panels",
+            _of(
+                "watch/test_dashboards",
+                "panels_ask_for_what_exists",
+                "promtool_reads_what_is_asked",
+            ),
+        ),
+        ("exposition", _of("watch/test_exposition", "what_is_shown_is_well_formed")),
+    ),
+    48: (
+        (
+            "webhook down",
+            _of("injector/test_missed", "only_pods_without_what_they_ask_count")
+            + _of("injector/test_admission", "what_cannot_be_judged_is_no_answer"),
+        ),
+        (
+            "double injection",
+            _of("injector/test_patch", "a_pod_is_injected_once")
+            + _of("injector/test_injection", "no_pod_gets_a_second_sidecar"),
+        ),
+        ("opt-out", _of("injector/test_injection", "nothing_is_injected_unasked")),
+        ("hostNetwork", _of("injector/test_injection", "pods_of_the_nodes_network_are_refused")),
     ),
 }

@@ -151,4 +151,4 @@ async def test_emptied_under_load(place: Site, own_redis: EmbeddedRedis, postgre
     assert set(operations.values()) == {1}
     assert callers.granted.keys() <= operations.keys()
     assert max(units.values()) <= LIMIT
-    assert await ingest.metric("tallygate_counter_accounts_rebuilt_total") >= len(TENANTS)
+    assert await ingest.metric("tallygate_quota_accounts_rebuilt_total") >= len(TENANTS)

@@ -27,7 +27,7 @@ def test_hours_and_anomalies_are_counted() -> None:
     assert sample(metrics, "anomalies_total", direction="low") == 0
     observer.looked(7, {"high": 2, "low": 0})
     observer.looked(1, {"high": 1, "low": 1})
-    assert sample(metrics, "anomaly_hours_total") == 8
+    assert sample(metrics, "anomaly_looks_total") == 8
     assert sample(metrics, "anomalies_total", direction="high") == 3
     assert sample(metrics, "anomalies_total", direction="low") == 1
     for backlog, series, lag_s in (

@@ -5,7 +5,8 @@ import re
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from tallygate.adapters.prometheus.metrics import CHILDREN_MAX, DECISION_OUTCOMES, Metrics
+from tallygate.adapters.prometheus.children import CHILDREN_MAX
+from tallygate.adapters.prometheus.metrics import DECISION_OUTCOMES, Metrics
 from tallygate.adapters.prometheus.observers import AdmitMetrics, EdgeMetrics, StoreMetrics
 from tallygate.adapters.redis.quota_store import StoreObserver
 from tallygate.api.edge import EdgeObserver

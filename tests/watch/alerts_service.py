@@ -1,4 +1,4 @@
-"""Alerts on the service itself: its processes, its load, its certificates.
+"""Alerts on the service itself: its processes and its load.
 
 Owns the thresholds, each with its story. Refuses to know how rules are written down.
 """
@@ -11,7 +11,6 @@ from .rule import PLACE, Alert, Group, Severity, Story, series
 _HERE: Final = {"cluster": "c", "namespace": "n"}
 _JOB: Final = f"{HERE}, job"
 _ROUNDS: Final = "tallygate_loop_iterations_total"
-_EXPIRY: Final = "tallygate_certificate_expiry_timestamp_seconds"
 
 _PROCESSES: Final = (
     Alert(
@@ -109,34 +108,4 @@ _LOAD: Final = (
     ),
 )  # fmt: skip
 
-_CERTIFICATES: Final = (
-    Alert(
-        "TallygateCertificateExpiring",
-        f"min by ({HERE}, file) ({_EXPIRY} - time()) < 7 * 86400\n"
-        f"unless on ({HERE}, file) max by ({HERE}, file) (changes({_EXPIRY}[1d])) > 0",
-        "1h",
-        Severity.TICKET,
-        "A certificate is over within a week, and nothing renews it",
-        "{{ $labels.file }} in {{ $labels.namespace }} is over in {{ $value | humanizeDuration }},"
-        " and has not been renewed for a day.",
-        Story(
-            series(_EXPIRY, "180000x99 1000000x60", file="tls.crt"),
-            "90m", "120m", _HERE | {"file": "tls.crt"}, "2d 0h 30m 0s",
-        ),
-    ),
-    Alert(
-        "TallygateCertificateOver",
-        f"min by ({HERE}, file) ({_EXPIRY} - time()) < 900",
-        "",
-        Severity.PAGE,
-        "A certificate is over, or is within minutes",
-        "{{ $labels.file }} in {{ $labels.namespace }} has {{ $value | humanizeDuration }} left."
-        " When it is over, new connections fail.",
-        Story(
-            series(_EXPIRY, "3600x50 9600x60", file="tls.crt"),
-            "50m", "60m", _HERE | {"file": "tls.crt"}, "10m 0s",
-        ),
-    ),
-)  # fmt: skip
-
-GROUPS: Final = (Group("tallygate-service", _PROCESSES + _LOAD + _CERTIFICATES),)
+GROUPS: Final = (Group("tallygate-service", _PROCESSES + _LOAD),)

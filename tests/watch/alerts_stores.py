@@ -61,20 +61,20 @@ _REDIS: Final = (
     Alert(
         "TallygateCountersShut",
         f"sum by ({HERE}, waits_for)"
-        " (max by (cluster, namespace, waits_for) (tallygate_counter_shards_shut)) > 0",
+        " (max by (cluster, namespace, waits_for) (tallygate_quota_shards_shut)) > 0",
         "5m",
         Severity.PAGE,
         "Counters are not made anew",
         "{{ $value }} shards in {{ $labels.namespace }} decide no hard limits by their counters,"
         " and wait for: {{ $labels.waits_for }}.",
         Story(
-            series("tallygate_counter_shards_shut", "0x10 4x30 0x60", waits_for="stream"),
+            series("tallygate_quota_shards_shut", "0x10 4x30 0x60", waits_for="stream"),
             "20m", "60m", _HERE | {"waits_for": "stream"}, "4",
         ),
     ),
     Alert(
         "TallygateCountersOff",
-        f'sum by ({HERE}, outcome) (increase(tallygate_counter_corrections_total{{outcome=~'
+        f'sum by ({HERE}, outcome) (increase(tallygate_quota_corrections_total{{outcome=~'
         '"refused|moved|uncertain"}[1h])) > 0',
         "",
         Severity.TICKET,
@@ -82,7 +82,7 @@ _REDIS: Final = (
         "A correction in {{ $labels.namespace }} ended as {{ $labels.outcome }}: a counter may be"
         " off by it until its window ends. The ledger is not.",
         Story(
-            series("tallygate_counter_corrections_total", "0x10 1x120", outcome="refused"),
+            series("tallygate_quota_corrections_total", "0x10 1x120", outcome="refused"),
             "15m", "90m", _HERE | {"outcome": "refused"},
         ),
     ),

@@ -14,8 +14,11 @@ from tests.docs.test_names import metrics
 from . import made
 from .rule import Recording
 
-_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
-_NAMED: Final = re.compile(r"\b(tallygate[_:][\w:]*|up|process_\w+)(?:\{([^}]*)\})?")
+_QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
+_STRING: Final = re.compile(_QUOTED)
+_NAMED: Final = re.compile(
+    rf"\b(tallygate[_:][\w:]*|up|process_\w+)(?:\{{((?:[^}}\"]|{_QUOTED})*)\}})?|{_QUOTED}"
+)
 _MATCHER: Final = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
 _SUFFIX: Final = re.compile(r"_(bucket|sum|count)$")
 _GROUPED: Final = re.compile(r"\b(?:by|on)\s*\(([^)]*)\)")
@@ -23,22 +26,13 @@ _GROUPED: Final = re.compile(r"\b(?:by|on)\s*\(([^)]*)\)")
 PLACES: Final = frozenset({"cluster", "namespace", "job", "instance", "pod"})
 """What a scrape adds."""
 
-OF_TRANSPORT: Final[Mapping[str, tuple[str, ...]]] = {
-    "tallygate_certificate_expiry_timestamp_seconds": ("file",),
-}
-"""Those that processes have with TLS alone."""
-
 
 @cache
 def known() -> Mapping[str, frozenset[str]]:
     """Return each metric that can be asked for, with its own labels."""
-    own = {name: labels for name, (_, labels) in metrics().items()} | OF_TRANSPORT
-    found = {name: frozenset(labels) for name, labels in own.items()}
-    found |= {"up": frozenset(), "process_start_time_seconds": frozenset()}
-    found |= {
-        "process_cpu_seconds_total": frozenset(),
-        "process_resident_memory_bytes": frozenset(),
-    }
+    found = {name: frozenset(labels) for name, (_, labels) in metrics().items()}
+    figures = ("cpu_seconds_total", "resident_memory_bytes", "start_time_seconds")
+    found |= dict.fromkeys(("up", *(f"process_{name}" for name in figures)), frozenset())
     found |= {
         rule.name: frozenset()
         for group in made.groups()
@@ -50,20 +44,20 @@ def known() -> Mapping[str, frozenset[str]]:
 
 def names(expr: str) -> set[str]:
     """Return the metrics that an expression names, as they were declared."""
-    return {_declared(name) for name, _ in _selectors(expr)}
+    return {_declared(name) for name, _ in selectors(expr)}
 
 
 def faults(expr: str) -> Iterator[str]:
     """Tell of metrics and labels in an expression that do not exist."""
     allowed = set(PLACES) | {"window"}
-    for name, matchers in _selectors(expr):
+    for name, matchers in selectors(expr):
         declared = _declared(name)
         if declared not in known():
             yield f"no metric {name}"
             continue
         own = known()[declared] | ({"le"} if name.endswith("_bucket") else set())
         allowed |= own
-        for label in _MATCHER.findall(matchers):
+        for label in _MATCHER.findall(_STRING.sub('""', matchers)):
             if label not in own | PLACES:
                 yield f"{name} has no label {label}"
     for group in _GROUPED.findall(_STRING.sub('""', expr)):
@@ -72,10 +66,10 @@ def faults(expr: str) -> Iterator[str]:
                 yield f"nothing here has a label {label}"
 
 
-def _selectors(expr: str) -> Iterator[tuple[str, str]]:
-    # Inside quotes, a brace or a name means nothing.
-    for found in _NAMED.finditer(_STRING.sub('""', expr)):
-        yield found[1], found[2] or ""
+def selectors(expr: str) -> list[tuple[str, str]]:
+    """Return each metric that an expression names, with what stands in its braces."""
+    # What is quoted by itself, as in `label_replace`, is matched to be passed over.
+    return [(found[1], found[2] or "") for found in _NAMED.finditer(expr) if found[1]]
 
 
 def _declared(name: str) -> str:

@@ -9,12 +9,18 @@ from typing import Final
 
 from . import (
     alerts_delivery,
+    alerts_injector,
     alerts_money,
+    alerts_security,
     alerts_service,
     alerts_stores,
     alerts_usage,
     objectives,
 )
+from .engineering import ENGINEERING
+from .executive import EXECUTIVE
+from .finance import FINANCE
+from .panel import Dashboard
 from .rule import Alert, Group, rules_file
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -28,8 +34,12 @@ GROUPS: Final[dict[str, tuple[Group, ...]]] = {
     "delivery": alerts_delivery.GROUPS,
     "money": alerts_money.GROUPS,
     "service": alerts_service.GROUPS,
+    "security": alerts_security.GROUPS,
+    "injector": alerts_injector.GROUPS,
     "objectives": objectives.GROUPS,
 }
+
+BOARDS: Final[tuple[Dashboard, ...]] = (ENGINEERING, FINANCE, EXECUTIVE)
 
 HEAD: Final = "# Made by `python -m tests.watch` from tests/watch/{module}.py; do not edit.\n"
 
@@ -46,12 +56,13 @@ def alerts() -> list[Alert]:
 
 def files() -> dict[Path, str]:
     """Return what each file has to say."""
-    return {
+    rules = {
         RULES / f"{name}.yaml": rules_file(
             HEAD.format(module="objectives" if name == "objectives" else f"alerts_{name}"), each
         )
         for name, each in GROUPS.items()
     }
+    return rules | {DASHBOARDS / f"{board.uid}.json": board.text() for board in BOARDS}
 
 
 def written() -> dict[Path, str]:

@@ -152,8 +152,11 @@ def _story(alert: Alert) -> dict[str, Any]:
         "exp_labels": told,
         "exp_annotations": {key: text(value) for key, value in alert.annotations.items()},
     }
-    fires: list[dict[str, Any]] = [expected]
-    moments = ((story.calm_at, []), (story.fires_at, fires), (story.resolved_at, []))
+    moments: tuple[tuple[str, list[dict[str, Any]]], ...] = (
+        (story.calm_at, []),
+        (story.fires_at, [expected]),
+        (story.resolved_at, []),
+    )
     return {
         "name": alert.name,
         "interval": story.every,
@@ -161,8 +164,8 @@ def _story(alert: Alert) -> dict[str, Any]:
             {"series": name, "values": values} for name, values in story.series.items()
         ],
         "alert_rule_test": [
-            {"alertname": alert.name, "eval_time": at, "exp_alerts": expected}
-            for at, expected in moments
+            {"alertname": alert.name, "eval_time": at, "exp_alerts": alerts}
+            for at, alerts in moments
         ],
     }
 

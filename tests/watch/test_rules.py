@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import connection
+
 from . import expressions, made, promtool, runbooks
-from .rule import Alert, Group, Severity, Story, series, stories_file
+from .rule import Alert, Group, Severity, Story, rules_file, series, stories_file
 
 ALERTS = {alert.name: alert for alert in made.alerts()}
 EVERY = {"objectives": "5m"}
@@ -40,7 +42,7 @@ def test_an_alert_that_does_not_fire_is_noticed(tmp_path: Path) -> None:
     )
     rules, stories = tmp_path / "rules.yaml", tmp_path / "stories.yaml"
     groups = [Group("quiet", (quiet,))]
-    rules.write_text(made.rules_file("", groups))
+    rules.write_text(rules_file("", groups))
     stories.write_text(stories_file(str(rules), groups, "1m"))
     with pytest.raises(AssertionError, match="FAILED"):
         promtool.promtool("test", "rules", stories)
@@ -102,6 +104,24 @@ def test_pages_say_what_to_do(name: str) -> None:
     assert tuple(runbooks.parts(text)) == runbooks.PARTS
     assert f"Severity: {ALERTS[name].severity.value}" in text
     assert "```" in text
+
+
+def test_pages_ask_for_what_exists() -> None:
+    """Every query of a runbook is of metrics and labels that processes or scrapes have."""
+    found = {
+        name: [fault for each in runbooks.queries(page) for fault in expressions.faults(each)]
+        for name, page in runbooks.pages().items()
+    }
+    assert {name: faults for name, faults in found.items() if faults} == {}
+
+
+async def test_statements_of_pages_are_understood(read_postgres_dsn: str) -> None:
+    """Postgres takes every statement of a runbook, on the schema as it is."""
+    asked = [each for page in runbooks.pages().values() for each in runbooks.statements(page)]
+    assert len(asked) > 3
+    async with connection(read_postgres_dsn) as admin:
+        for each in asked:
+            await admin.prepare(each)
 
 
 def test_the_index_names_every_alert() -> None:

@@ -44,7 +44,7 @@ class InsightMetrics:
         for direction in ("high", "low"):
             self.anomalies.labels(direction)
         self.hours = Counter(
-            "tallygate_anomaly_hours",
+            "tallygate_anomaly_looks",
             "Hours of usage that were looked at, each tenant's and meter's by itself.",
             registry=registry,
         )

@@ -90,6 +90,8 @@ RULES: Final[Mapping[str, Rule]] = {
     # The others, which have no such role, show 0.
     **dict.fromkeys(
         (
+            "tallygate_token_keys",
+            "tallygate_control_open",
             "tallygate_completeness_ratio",
             "tallygate_completeness_accepted",
             "tallygate_completeness_persisted",
@@ -105,8 +107,8 @@ RULES: Final[Mapping[str, Rule]] = {
             "tallygate_reconcile_pairs",
             "tallygate_reconcile_drift_units",
             "tallygate_reconcile_age_seconds",
-            "tallygate_counter_corrections_pending",
-            "tallygate_counter_shards_shut",
+            "tallygate_quota_corrections_pending",
+            "tallygate_quota_shards_shut",
             "tallygate_source_gaps",
             "tallygate_ingest_lag_seconds",
             "tallygate_stream_depth",

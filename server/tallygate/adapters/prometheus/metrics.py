@@ -3,14 +3,7 @@
 Guarantees: names and units follow Prometheus's conventions; no label takes a value that a
 client chooses, so the number of series is bounded; nothing is registered at import.
 Refuses to know how a figure comes about, and how it is served.
-
-A labelled metric is a `Children`, indexed by its label values, as in
-`metrics.decisions["allowed"].inc()`. The child is resolved once and then found by a plain dict
-lookup, as hot paths need.
 """
-
-from collections.abc import Mapping
-from typing import Generic, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,6 +15,7 @@ from prometheus_client import (
 )
 
 from tallygate.adapters.prometheus.access import AccessMetrics
+from tallygate.adapters.prometheus.children import Children
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
 from tallygate.adapters.prometheus.figures import FigureMetrics
 from tallygate.adapters.prometheus.insight import InsightMetrics
@@ -53,41 +47,6 @@ DECISION_OUTCOMES = (
 """Granted, or reserved; refused by a limit; answered from the operation record; a fact written down
 without asking; a fact kept as rejected; asked without charging; ended in an error. A reservation
 settled, given back, settled in part, or kept; an event taken back; a reservation found resolved."""
-
-CHILDREN_MAX = 1_000
-"""Label sets of one metric. More means that a label took values from outside: a fault of ours."""
-
-Child = TypeVar("Child", Counter, Gauge, Histogram)
-
-
-class Children(dict[str | tuple[str, ...], Child], Generic[Child]):
-    """A labelled metric's children by label value, or by tuple where there are several labels."""
-
-    def __init__(self, metric: Child) -> None:
-        super().__init__()
-        self._metric: Child = metric
-
-    def __missing__(self, key: str | tuple[str, ...]) -> Child:
-        if len(self) >= CHILDREN_MAX:
-            raise ValueError(f"{self._metric} has {CHILDREN_MAX} label sets; {key!r} is too many")
-        values = (key,) if isinstance(key, str) else key
-        child: Child = self._metric.labels(*values)
-        self[key] = child
-        return child
-
-    def replace(self, values: Mapping[str, float]) -> None:
-        """Set gauges to exactly these values and forget every other label value.
-
-        For figures that are read as a whole, so that a destination that is gone is not shown
-        with its last figure for ever.
-        """
-        for key in [key for key in self if key not in values]:
-            self._metric.remove(*((key,) if isinstance(key, str) else key))
-            del self[key]
-        for name, value in values.items():
-            gauge = self[name]
-            assert isinstance(gauge, Gauge)
-            gauge.set(value)
 
 
 class Metrics:

@@ -14,8 +14,8 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, ProcessCollector
 from prometheus_client.registry import Collector
 
+from tallygate.adapters.prometheus.children import Children
 from tallygate.adapters.prometheus.merging import Departed, Source, merged, parsed
-from tallygate.adapters.prometheus.metrics import Children
 
 WATCHING: Final = "group"
 

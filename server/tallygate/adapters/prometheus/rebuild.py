@@ -21,7 +21,7 @@ class RebuildMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"tallygate_counter_{name}", text, labels, registry=registry)
+            return Counter(f"tallygate_quota_{name}", text, labels, registry=registry)
 
         self._renewals = counter(
             "epochs_renewed_total",
@@ -39,18 +39,18 @@ class RebuildMetrics:
             "corrections_total", "Corrections of counters that were finished.", "outcome"
         )
         self._due = Gauge(
-            "tallygate_counter_corrections_pending",
+            "tallygate_quota_corrections_pending",
             "Corrections that counters are due.",
             registry=registry,
         )
         self._shut = Gauge(
-            "tallygate_counter_shards_shut",
+            "tallygate_quota_shards_shut",
             "Shards that are being rebuilt, by what they wait for.",
             ("waits_for",),
             registry=registry,
         )
         self._seconds = Histogram(
-            "tallygate_counter_rebuild_seconds",
+            "tallygate_quota_rebuild_seconds",
             "Time from a shard's being seen shut to its deciding again.",
             buckets=SECONDS,
             registry=registry,
