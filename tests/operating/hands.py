@@ -175,8 +175,9 @@ class Ours:
         """Have a sidecar that speaks TLS, and a Stripe that knows the meter of the catalog."""
         certificate, key = self.renew(YOUNG_DAYS)
         redis = self.place.ground.to_redis[BACK].url
-        given = {"redis_url": redis, "tls_cert_file": certificate, "tls_key_file": key}
-        worker = await self.place.fleet.start(SECURE, "serve", **QUICK, **PATIENT, **given)
+        given: dict[str, Any] = {"redis_url": redis, **QUICK, **PATIENT}
+        given |= {"tls_cert_file": certificate, "tls_key_file": key}
+        worker = await self.place.fleet.start(SECURE, "serve", **given)
         await worker.ready()
         made = await tallygate("stripe", "sync-catalog", "--apply", **self._settings)
         assert made.code == 0, made.err
