@@ -18,13 +18,14 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 ARGS ?=
 SEEDS ?= 1000
 FIRST ?= 1
-SOURCES := server tests protos native $(wildcard bench)
+SOURCES := server tests protos native helm image $(wildcard bench)
 # What the tests' servers run on: grpcio or native.
 TRANSPORT ?= grpcio
 export TEST_TRANSPORT := $(TRANSPORT)
 
 .PHONY: help setup demo test checks test-fast test-faults soak million emptied nightly sim month \
 	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
+	test-kubernetes image-check \
 	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
 	bench-scripts bench-curves bench-sizing watch-check rehearse game-day clean
 
@@ -128,12 +129,22 @@ lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 		--extra archive --extra embedded --extra native --extra otel --extra stripe --group dev \
 		--generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file requirements.lock $(ARGS)
+	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+		--extra native --extra otel --extra stripe --constraints requirements.lock \
+		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+		--output-file image/requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group bench \
 		--constraints requirements.lock --generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file bench/requirements.lock $(ARGS)
 
 watch-check: setup $(VENV)/.bench ## Have a real Prometheus ask every panel of a real run; draw docs/dashboards
 	@$(BIN)/python -m tests.watch.check $(ARGS)
+test-kubernetes: setup ## Hold the injector against a real API server, built once; needs go and etcd
+	@$(BIN)/python -m tests.kubernetes.servers
+	@$(BIN)/python -m pytest -n 0 --timeout 600 tests/kubernetes/check_injection.py
+
+image-check: setup ## Lint the Dockerfile, build its layers into a folder, run commands from them
+	@$(BIN)/python -m tests.image.layers $(ARGS)
 
 sim: setup ## Simulate the whole chain under faults, seed by seed: SEEDS=1000 FIRST=1
 	@$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS) $(ARGS)

@@ -58,6 +58,25 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from tallygate import __version__  # noqa: PLC0415
+
+        typer.echo(f"tallygate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Quota and metering beside each app: decide and record in one atomic step."""
+
+
 @app.command()
 def serve(
     *,

@@ -18,6 +18,7 @@ from pydantic import SecretStr, ValidationError
 
 from tallygate.domain.errors import Fault, TallygateError
 from tallygate.settings import Settings
+from tallygate.settings_types import SecretUrl
 
 ENV_PREFIX = "TALLYGATE_"
 FILE_SUFFIX = "_file"
@@ -128,9 +129,11 @@ def _take(collected: Collected, name: str, value: object, spell: Callable[[str],
         return
     secret = name.removesuffix(FILE_SUFFIX)
     if name != secret and secret in secret_fields():
-        text = _read_secret(collected, Path(str(value)), spell(name))
+        path = Path(str(value))
+        text = _read_secret(collected, path, spell(name))
         if text is not None:
-            collected.add(secret, text, spell(name))
+            # With it where the next one will be.
+            collected.add(secret, SecretUrl(text, path), spell(name))
         return
     names = (*Settings.model_fields, *(f"{each}{FILE_SUFFIX}" for each in secret_fields()))
     close = difflib.get_close_matches(name, names, n=1)

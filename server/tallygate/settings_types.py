@@ -4,6 +4,7 @@ Guarantees: a URL is shown without its user, password and query; a fault names n
 Refuses to know any setting.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -26,7 +27,14 @@ def redact_url(url: str) -> str:
 
 
 class SecretUrl(SecretStr):
-    """A URL that may hold a password: shown without it, given by `get_secret_value()`."""
+    """A URL that may hold a password: shown without it, given by `get_secret_value()`.
+
+    `file` is where it was read, and where a new one will be.
+    """
+
+    def __init__(self, secret_value: str, file: Path | None = None) -> None:
+        super().__init__(secret_value)
+        self.file = file
 
     def _display(self) -> str:
         return redact_url(self.get_secret_value())

@@ -30,7 +30,7 @@ class Signer:
 
     def public(self, **more: Any) -> dict[str, Any]:
         """Return its public part, as a set of keys has it."""
-        kinds = {"RS256": RSAAlgorithm, "ES256": ECAlgorithm, "EdDSA": OKPAlgorithm}
+        kinds: dict[str, Any] = {"RS256": RSAAlgorithm, "ES256": ECAlgorithm, "EdDSA": OKPAlgorithm}
         found = kinds[self.algorithm].to_jwk(self.key.public_key(), as_dict=True)
         return {**found, "kid": self.kid, **more}
 

@@ -322,4 +322,38 @@ SERVICE: Final[tuple[Promise, ...]] = (
             *_of("ops/test_log", "tracebacks_are_redacted", "secrets_within_text_are_hidden"),
         ),
     ),
+    Promise(
+        "A pod has one sidecar or a reason",
+        "Asked once, twice or by another webhook's leave, a pod that asks has exactly one sidecar; "
+        "one that cannot is refused or told, one that does not ask is not touched, and who went "
+        "without while the injector was away is listed.",
+        "Pods that start while the injector is away, until they are created anew.",
+        (48,),
+        (
+            *_of("injector/test_patch", "a_pod_is_injected_once", "a_difference_leads_there"),
+            *_of(
+                "injector/test_injection",
+                "nothing_is_injected_unasked",
+                "no_pod_gets_a_second_sidecar",
+                "containers_that_came_later_reach_the_sidecar_too",
+                "a_job_completes",
+                "pods_of_the_nodes_network_are_refused",
+                "pods_of_the_nodes_network_take_no_port_of_it",
+                "pods_that_cannot_have_one_are_refused",
+            ),
+            *_of(
+                "injector/test_admission",
+                "a_pod_comes_back_with_its_sidecar",
+                "what_cannot_be_judged_is_no_answer",
+                "a_renewed_certificate_drops_no_connection",
+                "an_injector_makes_its_own_certificate",
+            ),
+            *_of("injector/test_missed", "only_pods_without_what_they_ask_count"),
+            *_of(
+                "injector/test_certificate",
+                "nothing_is_served_that_is_not_trusted",
+                "an_authority_is_replaced_without_a_gap",
+            ),
+        ),
+    ),
 )

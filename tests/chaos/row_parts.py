@@ -24,6 +24,9 @@ _STRIPE_AWAY: Final = "faults/test_stripe_outage"
 _THREE: Final = "faults/test_destinations"
 _CLOSED: Final = "faults/test_period_late"
 _INVOICE: Final = "faults/test_invoice_late"
+_CHART: Final = "chart/test_render"
+_CALLERS: Final = "tls/test_callers"
+_PROBES: Final = "access/test_probes"
 
 ROW_PARTS: Final[dict[int, Parts]] = {
     1: (
@@ -324,6 +327,26 @@ ROW_PARTS: Final[dict[int, Parts]] = {
         ("age", _of(_EDGE, "connections_grow_old_without_an_error")),
     ),
     39: (("one grant", _of("faults/test_last_unit", "the_last_unit_is_granted_once")),),
+    40: (
+        ("none, over, of others", _of(_CALLERS, "bad_certificate_ends_the_handshake")),
+        ("no SPIFFE id", _of(_CALLERS, "certificate_without_one_spiffe_id_is_nobody")),
+        ("wrong SPIFFE id", _of(_CALLERS, "identity_without_a_rule_is_denied")),
+        ("renewed under load", _of("tls/test_rotation", "renewal_under_load_fails_no_call")),
+        ("bad renewal", _of("tls/test_rotation", "bad_renewal_keeps_the_last_good")),
+    ),
+    41: (
+        ("every method", _of(_CALLERS, "other_tenant_is_denied_by_every_method")),
+        ("nothing told", _of(_CALLERS, "denial_does_not_tell_what_exists")),
+        ("reservation", _of(_CALLERS, "reservation_of_another_tenant_is_not_there")),
+        ("lists", _of(_CALLERS, "list_is_denied_item_by_item")),
+        ("by tokens", _of("access/test_control", "another_tenants_data_is_as_if_it_were_not")),
+        ("usage by control", _of("tls/test_control", "role_and_tenants_are_those_of_the_rule")),
+    ),
+    42: (
+        ("another account", _of("tls/test_sockets", "another_account_is_kept_out")),
+        ("two servers", _of("faults/test_lifecycle", "a_second_server_cannot_have_the_path")),
+        ("left behind", _of("faults/test_lifecycle", "what_a_killed_owner_left_is_taken_over")),
+    ),
     43: (
         ("reply", _of("api/test_errors", "an_unexpected_error_tells_a_reference_and_nothing_else")),
         ("logs", _of("e2e/test_secrets", "no_secret_is_told_on_a_bad_day")),
@@ -333,6 +356,18 @@ ROW_PARTS: Final[dict[int, Parts]] = {
             "every field",
             _of("faults/test_hostile", "hostile_text_is_refused_or_stored_as_it_is"),
         ),
+    ),
+    45: (
+        ("a matrix of values", _of(_CHART, "renders_equal_their_golden_files")),
+        ("Kubernetes 1.29 to the newest", _of(_CHART, "kubernetes_takes_it")),
+        ("wrong values", _of("chart/test_refusals", "wrong_values_are_refused_by_name")),
+        ("lint", _of("chart/test_values", "lint_finds_nothing")),
+    ),
+    46: (
+        ("servers away", _of(_PROBES, "redis_and_postgres_away_fail_no_probe")),
+        ("startup", _of(_PROBES, "a_sidecar_without_a_catalog_has_not_started")),
+        ("overload, drain", _of(_PROBES, "overload_fails_no_probe_and_a_drain_readiness_alone")),
+        ("stall", _of("ops/test_listener", "a_stalled_loop_shows")),
     ),
     47: (
         ("alerts", _of("watch/test_rules", "every_alert_fires_and_resolves")),
@@ -345,5 +380,19 @@ ROW_PARTS: Final[dict[int, Parts]] = {
             ),
         ),
         ("exposition", _of("watch/test_exposition", "what_is_shown_is_well_formed")),
+    ),
+    48: (
+        (
+            "webhook down",
+            _of("injector/test_missed", "only_pods_without_what_they_ask_count")
+            + _of("injector/test_admission", "what_cannot_be_judged_is_no_answer"),
+        ),
+        (
+            "double injection",
+            _of("injector/test_patch", "a_pod_is_injected_once")
+            + _of("injector/test_injection", "no_pod_gets_a_second_sidecar"),
+        ),
+        ("opt-out", _of("injector/test_injection", "nothing_is_injected_unasked")),
+        ("hostNetwork", _of("injector/test_injection", "pods_of_the_nodes_network_are_refused")),
     ),
 }

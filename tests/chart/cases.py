@@ -4,9 +4,10 @@ Owns the matrix. Guarantees that each case is as a platform team would write it.
 what comes of it.
 """
 
-from typing import Final
+from typing import Any, Final
 
-Values = dict[str, object]
+Values = dict[str, Any]
+"""As helm takes them: what they may be is for the schema to say."""
 
 NEEDED: Final[Values] = {
     "redis": {"url": {"secretName": "redis"}},

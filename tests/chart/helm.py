@@ -8,6 +8,7 @@ know the chart.
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict
@@ -59,18 +60,18 @@ class Helm:
             process.wait(timeout=30)
 
     def render(
-        self, values: dict[str, object], *, chart: Path = CHART, upgrade: bool = False
+        self, values: Mapping[str, object], *, chart: Path = CHART, upgrade: bool = False
     ) -> dict[str, str]:
         """Return rendered files by path. Raises `Refused`."""
         answer = self._ask(
-            {"what": "render", "chart": str(chart), "values": values, "upgrade": upgrade}
+            {"what": "render", "chart": str(chart), "values": dict(values), "upgrade": upgrade}
         )
         assert isinstance(answer, dict)
         return answer
 
-    def lint(self, values: dict[str, object], *, chart: Path = CHART) -> list[str]:
+    def lint(self, values: Mapping[str, object], *, chart: Path = CHART) -> list[str]:
         """Return what `helm lint --strict` finds worse than a hint."""
-        answer = self._ask({"what": "lint", "chart": str(chart), "values": values})
+        answer = self._ask({"what": "lint", "chart": str(chart), "values": dict(values)})
         assert isinstance(answer, list)
         return answer
 

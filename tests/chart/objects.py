@@ -6,7 +6,7 @@ be.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -16,7 +16,8 @@ from .helm import CHART, Helm
 GOLDEN: Final = Path(__file__).parent / "golden"
 BASE: Final = "needed"
 
-Object = dict[str, object]
+Object = dict[str, Any]
+"""As deep as Kubernetes has it: types for it would be a copy of its interface."""
 
 
 class Plain(yaml.SafeDumper):

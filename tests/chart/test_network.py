@@ -105,24 +105,27 @@ def test_each_role_reaches_what_it_needs(
 
 def passes(policies: list[Object], source: Peer, target: Peer, port: int) -> bool:
     """Say whether Kubernetes lets a connection pass: out of one, and in to the other."""
-    return _let(policies, source, target, port, "egress", "to") and _let(
-        policies, target, source, port, "ingress", "from"
-    )
+    out = _selecting(policies, source, "egress")
+    into = _selecting(policies, target, "ingress")
+    return _let(out, "egress", target, port) and _let(into, "ingress", source, port)
 
 
-def _let(
-    policies: list[Object], pod: Peer, other: Peer, port: int, direction: str, key: str
-) -> bool:
-    selecting = [
+def _selecting(policies: list[Object], pod: Peer, direction: str) -> list[Object]:
+    """Return the policies of a pod's namespace that say something of it in that direction."""
+    specs = [each["spec"] for each in policies]
+    return [
         spec
-        for each in policies
-        if isinstance(spec := each["spec"], dict)
-        and pod.namespace == NAMESPACE
+        for spec in specs
+        if pod.namespace == NAMESPACE
         and direction.capitalize() in spec["policyTypes"]
         and _matches(spec["podSelector"], pod.labels)
     ]
+
+
+def _let(selecting: list[Object], direction: str, other: Peer, port: int) -> bool:
     if not selecting:
         return True
+    key = "to" if direction == "egress" else "from"
     rules = [rule for spec in selecting for rule in spec.get(direction, [])]
     return any(
         any(int(each["port"]) == port and each["protocol"] == "TCP" for each in rule["ports"])
@@ -131,7 +134,7 @@ def _let(
     )
 
 
-def _peer(peer: dict[str, dict[str, object]], pod: Peer) -> bool:
+def _peer(peer: Object, pod: Peer) -> bool:
     if "ipBlock" in peer:
         return False
     names = {"kubernetes.io/metadata.name": pod.namespace}
@@ -143,7 +146,6 @@ def _peer(peer: dict[str, dict[str, object]], pod: Peer) -> bool:
     return inside and _matches(peer.get("podSelector", {}), pod.labels)
 
 
-def _matches(selector: dict[str, object], labels: dict[str, str]) -> bool:
-    wanted = selector.get("matchLabels", {})
-    assert isinstance(wanted, dict)
+def _matches(selector: Object, labels: dict[str, str]) -> bool:
+    wanted: dict[str, str] = selector.get("matchLabels", {})
     return wanted.items() <= labels.items()

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from . import kubernetes
-from .cases import CASES, EVERYTHING, NEEDED
+from .cases import CASES, EVERYTHING, NEEDED, Values
 from .helm import Helm
 from .objects import Object, golden_files, name, objects, shipped
 
@@ -37,7 +37,7 @@ def test_kubernetes_takes_it(made: dict[str, list[Object]], version: str) -> Non
 def test_the_schemas_are_strict(made: dict[str, list[Object]]) -> None:
     """A key that Kubernetes does not know is found, however deep."""
     deployment = copy.deepcopy(next(e for e in made["needed"] if e["kind"] == "Deployment"))
-    container = deployment["spec"]["template"]["spec"]["containers"][0]  # type: ignore[index]
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
     container["livenessProbe"]["httpGet"]["prot"] = 1
     (fault,) = kubernetes.faults(deployment, kubernetes.versions()[0])
     assert "spec.template.spec.containers.0.livenessProbe.httpGet" in fault
@@ -66,9 +66,7 @@ def test_rules_and_dashboards_are_as_in_their_files(helm: Helm) -> None:
     made = {name(each): each for each in objects(helm.render(EVERYTHING))}
     for path in shipped("dashboards", ".json"):
         config = made[f"ConfigMap/metering-dashboard-{path.stem.replace('_', '-')}"]
-        data = config["data"]
-        assert isinstance(data, dict)
-        assert data[path.name].strip() == path.read_text(encoding="utf-8").strip()
+        assert config["data"][path.name].strip() == path.read_text(encoding="utf-8").strip()
     rules = [each for each in made.values() if each["kind"] == "PrometheusRule"]
     assert len(rules) == len(shipped("rules", ".yaml"))
 
@@ -125,20 +123,19 @@ def test_migration_comes_first(helm: Helm) -> None:
     """It is a hook before all else; with a Postgres of the release's own it is a plain Job."""
     hooked = _one(helm, NEEDED, "Job/tg-tallygate-migrate")
     assert "pre-install,pre-upgrade" in str(hooked["metadata"])
-    dev = {"dev": {"redis": {"enabled": True}, "postgres": {"enabled": True}}}
+    dev: Values = {"dev": {"redis": {"enabled": True}, "postgres": {"enabled": True}}}
     assert "helm.sh/hook" not in str(_one(helm, dev, "Job/tg-tallygate-migrate-1"))
 
 
-def _one(helm: Helm, values: dict[str, object], wanted: str) -> Object:
+def _one(helm: Helm, values: Values, wanted: str) -> Object:
     (found,) = [each for each in objects(helm.render(values)) if name(each) == wanted]
     return found
 
 
-def _pods(each: Object) -> list[dict[str, object]]:
+def _pods(each: Object) -> list[Object]:
     """Return the pod of an object, if it has one."""
-    spec = each.get("spec")
-    assert spec is None or isinstance(spec, dict)
+    spec = each.get("spec") or {}
     if each["kind"] == "Pod":
-        return [spec] if spec else []
-    template = (spec or {}).get("template")
+        return [spec]
+    template = spec.get("template")
     return [template["spec"]] if isinstance(template, dict) else []

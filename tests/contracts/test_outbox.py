@@ -13,6 +13,7 @@ from tallygate.adapters.postgres.outbox import PostgresOutbox
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
 from tallygate.adapters.postgres.queries import query
 from tallygate.domain.errors import BackendUnavailable
+from tallygate.domain.trace import packed, place
 from tallygate.ports import Outbox, OutboxDepth
 from tallygate.testing.outbox import FakeOutbox
 from tests.servers import connection
@@ -30,7 +31,7 @@ class Bench(Protocol):
 
     outbox: Outbox
 
-    async def put(self, destination: str, payload: bytes) -> str:
+    async def put(self, destination: str, payload: bytes, trace: bytes = b"") -> str:
         """Write a message for a destination; return its id."""
         ...
 
@@ -51,10 +52,10 @@ class FakeBench:
         self.fake = FakeOutbox(lambda: self.now_us)
         self.outbox: Outbox = self.fake
 
-    async def put(self, destination: str, payload: bytes) -> str:
+    async def put(self, destination: str, payload: bytes, trace: bytes = b"") -> str:
         """Write a message for a destination; return its id."""
         self.now_us += 1
-        return self.fake.put(destination, KIND, payload)
+        return self.fake.put(destination, KIND, payload, trace=trace)
 
     async def reason(self, message_id: str) -> tuple[str, str]:
         """Return the state and the reason of a message's only delivery."""
@@ -73,7 +74,7 @@ class PostgresBench:
         self.outbox: Outbox = PostgresOutbox(postgres)
         self.admin = admin
 
-    async def put(self, destination: str, payload: bytes) -> str:
+    async def put(self, destination: str, payload: bytes, trace: bytes = b"") -> str:
         """Write a message as a ledger transaction does; return its id."""
         await self.admin.execute(
             "insert into tallygate.destination (name, kind, url, types) "
@@ -81,9 +82,8 @@ class PostgresBench:
             destination,
         )
         message_id = uuid.uuid4()
-        await self.admin.execute(
-            query("outbox_insert"), [message_id], ["usage"], ["batch"], [destination], [payload]
-        )
+        columns = ([message_id], ["usage"], ["batch"], [destination], [payload], [trace or None])
+        await self.admin.execute(query("outbox_insert"), *columns)
         return str(message_id)
 
     async def reason(self, message_id: str) -> tuple[str, str]:
@@ -130,6 +130,17 @@ async def test_claim_returns_what_was_written(bench: Bench) -> None:
     assert (delivery.message_id, delivery.payload) == (message_id, payload)
     assert (delivery.destination, delivery.attempt) == (HOOK, 1)
     assert delivery.created_at_us >= START_US
+
+
+async def test_a_delivery_says_where_its_calls_were(bench: Bench) -> None:
+    """What was written of traces comes along unchanged, at each attempt; else there is nothing."""
+    trace = packed([place(1, 2), place(3, 4)])
+    traced = await bench.put(HOOK, b"{}", trace)
+    plain = await bench.put(HOOK, b"{}")
+    for _ in range(2):
+        found = await bench.outbox.claim(HOOK, 10, LEASE_MS)
+        assert {each.message_id: each.trace for each in found} == {traced: trace, plain: b""}
+        await bench.pass_time(LEASE_MS + 1)
 
 
 async def test_claim_takes_one_destination_in_order(bench: Bench) -> None:

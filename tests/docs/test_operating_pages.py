@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from bench.sizing import BEGIN, END, PAGE, kept, rendered
 
 from tallygate.adapters.embedded import EmbeddedRedis
@@ -18,7 +19,7 @@ from tests.e2e import catalogs
 from tests.e2e.processes import Finished, site, tallygate
 from tests.servers import connection, eventually
 
-from .pages import block, blocks, commands, pages
+from .pages import ROOT, block, blocks, commands, pages
 from .test_names import check_command
 
 LEDGER_S = 30.0
@@ -150,6 +151,31 @@ def test_the_unit_is_whole() -> None:
     words = unit["Service"]["ExecStart"].split()
     assert words[0].endswith("/tallygate")
     check_command(words[1:])
+
+
+def test_values_of_the_chart_exist() -> None:
+    """What the pages set of the chart can be set, and has that form."""
+    values = yaml.safe_load((ROOT / "helm" / "tallygate" / "values.yaml").read_text())
+    shown = yaml.safe_load(block("docs/operating/install.md", "yaml", "redis:"))
+    assert unknown(shown, values) == []
+    text = pages()["docs/operating/install.md"] + pages()["docs/operating/upgrade.md"]
+    for name in ("catalog.content", "migrate.enabled", "sidecar.journal.kind"):
+        assert name in text
+        found = values
+        for part in name.split("."):
+            found = found[part]
+    assert unknown({"redis": {"uri": 1}}, values) == ["redis.uri"]
+
+
+def unknown(shown: dict[str, Any], values: dict[str, Any], above: str = "") -> list[str]:
+    """Return the names that are shown and are none of the chart's values."""
+    found: list[str] = []
+    for name, value in shown.items():
+        if name not in values:
+            found.append(f"{above}{name}")
+        elif isinstance(value, dict) and isinstance(values[name], dict):
+            found += unknown(value, values[name], f"{above}{name}.")
+    return found
 
 
 def test_programs_of_postgres_exist() -> None:

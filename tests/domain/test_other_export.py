@@ -131,3 +131,33 @@ def test_a_time_beyond_all_calendars_is_refused() -> None:
     with pytest.raises(InvalidField) as raised:
         csv_rows("acme,requests,99999999999999,1\n", time_format=TimeFormat.SECONDS)
     assert raised.value.field == "line 2, event_time"
+
+
+def test_columns_lie_within_objects() -> None:
+    """A dotted name is a column of that name, or what lies in an object; a count has no amount."""
+    line = (
+        f'{{"id": "e-1", "subject": "acme", "type": "prompt", "time": "{NOON}",'
+        ' "data": {"tokens": 12, "model": "small", "none": null}, "data.tokens": 13}'
+    )
+    asked = Columns(
+        *("subject", "type", "time", "data.tokens", "id"),
+        dimensions={"model": "data.model", "region": "data.region", "none": "data.none"},
+    )
+    (row,) = read([line], Format.JSONL, asked)
+    assert (row.units, row.dimensions) == (Decimal(13), {"model": "small"})
+    inner = line.replace(', "data.tokens": 13', "")
+    (row,) = read([inner], Format.JSONL, asked)
+    assert row.units == Decimal(12)
+    (row,) = read([inner], Format.JSONL, Columns("subject", "type", "time", "", "id"))
+    assert row.units == Decimal(1)
+
+
+@pytest.mark.parametrize("column", ["data", "data.model.name", "data.", ".tokens", "time.zone"])
+def test_what_is_no_cell_is_missing(column: str) -> None:
+    """An object, or a way into what is none, is refused by its name."""
+    line = (
+        f'{{"tenant_id": "acme", "meter": "m", "event_time": "{NOON}", "data": {{"model": "s"}}}}'
+    )
+    with pytest.raises(InvalidField) as raised:
+        list(read([line], Format.JSONL, Columns(amount=column)))
+    assert raised.value.field == f"line 1, {column}"

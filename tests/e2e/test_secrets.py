@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from tallygate.adapters.embedded import EmbeddedRedis
+from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
+from tests.access.signing import signer, write_keys
 from tests.e2e import catalogs
 from tests.e2e.calls import consume, quota
 from tests.e2e.processes import Server, site, tallygate
+from tests.sidecar import channel, failure
 
 PASSWORD = "hunter2-a-redis-password"
 POSTGRES_PASSWORD = "hunter2-a-postgres-password"
@@ -29,6 +32,15 @@ async def replies(address: str) -> str:
             return repr(error)
 
 
+async def refused(address: str, token: str) -> str:
+    """Return what control tells whoever has a token, of one call that fails."""
+    metadata = [("authorization", f"Bearer {token}")]
+    async with channel(address) as opened:
+        stub = admin_pb2_grpc.AdminServiceStub(opened)
+        request = admin_pb2.ListMetersRequest()
+        return repr(await failure(stub.ListMeters(request, metadata=metadata, timeout=30.0)))
+
+
 @pytest.mark.slow
 async def test_no_secret_is_told_on_a_bad_day(tmp_path: Path, own_redis: EmbeddedRedis) -> None:
     """Redis and Postgres refuse or are away, settings are faulty: causes are told, no secret."""
@@ -38,17 +50,24 @@ async def test_no_secret_is_told_on_a_bad_day(tmp_path: Path, own_redis: Embedde
     )
     file = catalogs.write(tmp_path, catalogs.OPEN)
     heard = ""
+    # Of a stranger, of ours but over, and good: each is refused, or its call fails.
+    over = signer().sign(iss="tallygate", exp=1)
+    tokens = [signer("stranger").sign(), over, signer().sign(iss="tallygate", roles=["admin"])]
+    keys = write_keys(tmp_path / "keys.json", signer())
     async with site(tmp_path, redis_url=url, catalog=file, log_level="debug") as place:
         # This Redis knows no such user: every use of it fails by its password.
         serve = await place.start("serve")
         ingest = await place.start("ingest", postgres_dsn=dsn)
         heard += await replies(serve.address)
-        for each in (serve, ingest):
+        control = await place.start("control", postgres_dsn=dsn, token_keys_file=keys)
+        for token in tokens:
+            heard += await refused(control.address, token)
+        for each in (serve, ingest, control):
             await each.process.said("loop_failing")
         await own_redis.stop()
         heard += await replies(serve.address)
-        heard += await said(serve) + await said(ingest)
-        for each in (serve, ingest):
+        heard += await said(serve) + await said(ingest) + await said(control)
+        for each in (serve, ingest, control):
             assert await each.terminate() == 0
             heard += "".join([*each.process.out, *each.process.err])
     for verb in ("check-config", "doctor"):
@@ -59,4 +78,7 @@ async def test_no_secret_is_told_on_a_bad_day(tmp_path: Path, own_redis: Embedde
     # It did say something, of the very things that have secrets.
     assert "loop_failing" in heard
     assert "BACKEND_UNAVAILABLE" in heard
+    assert "TOKEN_EXPIRED" in heard
     assert "hunter2" not in heard
+    for token in tokens:
+        assert not any(part in heard for part in token.split("."))

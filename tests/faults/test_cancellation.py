@@ -83,7 +83,14 @@ async def test_cancelled_calls_are_charged_at_most_once(redis_url: str) -> None:
             tasks = [asyncio.create_task(ask(gather, wave + n)) for n in range(WAVE)]
             for task in tasks:
                 loop.call_later(dice.random() * give_up_s, task.cancel)
-            found += await asyncio.gather(*tasks, return_exceptions=True)
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            found += ended
+            # The machine may be slower by now, or faster, and some must be answered, and some not.
+            answers = ended.count(False)
+            if answers < WAVE // 10:
+                give_up_s *= 2
+            elif answers > WAVE - WAVE // 10:
+                give_up_s /= 2
         lost = [n for n, each in enumerate(found) if isinstance(each, asyncio.CancelledError)]
         answered = [n for n, each in enumerate(found) if each is False]
         assert len(lost) + len(answered) == CALLS

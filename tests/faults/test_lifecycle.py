@@ -65,8 +65,9 @@ async def cycle(folder: Path, catalog: Path, redis_url: str) -> None:
     socket = f"unix:{folder}/serve.sock"
     settings = Settings(
         transport=TRANSPORT.value,
-        # So that a slow machine has no outage, which nothing here is about.
+        # So that a slow machine has no outage and refuses nothing, which nothing here is about.
         breaker_hang_ms=10_000,
+        default_deadline_ms=60_000,
         grpc_address=(socket,),
         ops_address="127.0.0.1:0",
         redis_url=redis_url,  # type: ignore[arg-type]  # parsed by the library

@@ -78,7 +78,8 @@ async def test_relay_stopped_beyond_its_lease(postgres_dsn: str) -> None:
             *(HOOK, receiver.url),
         )
         await admin.execute(
-            query("outbox_insert"), [message], ["usage"], ["batch"], ["usage.batch"], [PAYLOAD]
+            query("outbox_insert"),
+            *([message], ["usage"], ["batch"], ["usage.batch"], [PAYLOAD], [None]),
         )
         postgres = Postgres(postgres_dsn)
         sender = WebhookSender(webhook_config(receiver.url), SystemClock())

@@ -30,7 +30,8 @@ PAGE = 50
 async def write(admin: "asyncpg.Connection[asyncpg.Record]") -> uuid.UUID:
     """Write one message, as a ledger transaction does; return its id."""
     message = uuid.uuid4()
-    await admin.execute(query("outbox_insert"), [message], ["usage"], ["b"], ["t"], [b"{}"])
+    columns = ([message], ["usage"], ["b"], ["t"], [b"{}"], [None])
+    await admin.execute(query("outbox_insert"), *columns)
     return message
 
 

@@ -29,7 +29,8 @@ async def _write(dsn: str, url: str) -> str:
             url,
         )
         await admin.execute(
-            query("outbox_insert"), [message_id], ["usage"], ["batch"], ["usage.batch"], [PAYLOAD]
+            query("outbox_insert"),
+            *([message_id], ["usage"], ["batch"], ["usage.batch"], [PAYLOAD], [None]),
         )
     return str(message_id)
 

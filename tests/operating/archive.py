@@ -22,6 +22,7 @@ from tests.servers import connection, eventually
 SLOT: Final = "tallygate_archive"
 START_S: Final = 30.0
 RECOVERY_S: Final = 120.0
+SETTINGS: Final = ("restore_command", "recovery_target_action", "recovery_target_name")
 PARTIAL: Final = ".partial"
 """What the receiver calls the segment that it is writing: after a disaster it is the last one."""
 
@@ -101,6 +102,9 @@ class Archive:
                     return not await admin.fetchval("select pg_is_in_recovery()")
 
                 await eventually(recovered, RECOVERY_S, what="the end of recovery")
+                # The next base backup would take them along, and the next restore obey them.
+                for name in SETTINGS:
+                    await admin.execute(f"alter system reset {name}")
         except BaseException:
             await server.stop()
             raise

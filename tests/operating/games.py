@@ -4,6 +4,7 @@ Owns the table of `docs/operating/game-day.md`. Guarantees that each fault has s
 metrics alone, of its beginning and of its end. Refuses to know whose hands do it.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,10 @@ from tests.operating.board import Board
 
 LATE_S: Final = 3.0
 """Older than this, an event or a message is late: on a game day one need not wait for minutes."""
+
+EXPIRY: Final = "tallygate_certificate_expiry_timestamp_seconds"
+OVER_S: Final = 900.0
+"""Before a certificate's end, at which the alert says that it is over or nearly."""
 
 Before = Board
 
@@ -26,15 +31,19 @@ class Sign:
 
 @dataclass(frozen=True, slots=True)
 class Game:
-    """One fault. `do` and `undo` are for hands; `look` is a page, and `alert` what should ring."""
+    """One fault. `do` and `undo` are for hands; `alert` is what should ring."""
 
     name: str
     do: str
     undo: str
     alert: str
-    look: str
     sign: Sign
     well: Sign
+
+    @property
+    def look(self) -> str:
+        """The page of what rings."""
+        return f"docs/runbooks/{self.alert}.md"
 
 
 def _silent(role: str) -> Callable[[Board, Before], bool]:
@@ -57,6 +66,19 @@ def _down(metric: str, bound: float = 0.0, **labels: str) -> Callable[[Board, Be
     return holds
 
 
+def _over_within(seconds: float) -> Callable[[Board, Before], bool]:
+    def soon(now: Board, _: Before) -> bool:
+        ends = now.values(EXPIRY)
+        return bool(ends) and min(ends) - time.time() < seconds
+
+    return soon
+
+
+def _over_after(seconds: float) -> Callable[[Board, Before], bool]:
+    soon = _over_within(seconds)
+    return lambda now, _: not now.silent and bool(now.values(EXPIRY)) and not soon(now, _)
+
+
 def _all(*of: Callable[[Board, Before], bool]) -> Callable[[Board, Before], bool]:
     return lambda now, before: all(each(now, before) for each in of)
 
@@ -75,7 +97,6 @@ GAMES: Final = (
         do="end every ingester: scale `ingest` to 0",
         undo="start them again",
         alert="TallygateRoleMissing",
-        look="docs/postgres.md",
         sign=Sign(
             "`ingest` answers no scrape; `tallygate_journal_oldest_seconds` rises on the sidecars",
             _all(_silent("ingest"), _above("tallygate_journal_oldest_seconds", LATE_S)),
@@ -87,7 +108,6 @@ GAMES: Final = (
         do="kill a sidecar",
         undo="start it again on its folder",
         alert="TallygateTargetDown",
-        look="docs/journal.md",
         sign=Sign("a `serve` answers no scrape; the others go on deciding", _silent("serve")),
         well=Sign(
             "every `serve` answers, `tallygate_journal_pending_operations` is 0",
@@ -99,7 +119,6 @@ GAMES: Final = (
         do="stop Redis, its data kept",
         undo="start it again",
         alert="TallygateRedisAway",
-        look="docs/outages.md",
         sign=Sign(
             "`tallygate_breaker_state` is 2, `tallygate_degraded_decisions_total` rises",
             _all(
@@ -119,7 +138,6 @@ GAMES: Final = (
         do="empty Redis: `FLUSHALL`",
         undo="nothing: it mends itself",
         alert="TallygateRedisEpochChanged",
-        look="docs/redis-loss.md",
         sign=Sign(
             "`tallygate_redis_epoch_changes_total` rises",
             _rose("tallygate_redis_epoch_changes_total"),
@@ -137,7 +155,6 @@ GAMES: Final = (
         do="stop Postgres",
         undo="start it again",
         alert="TallygateIngestLag",
-        look="docs/postgres.md",
         sign=Sign(
             "`tallygate_ingest_lag_seconds` rises; decisions go on",
             _above("tallygate_ingest_lag_seconds", LATE_S),
@@ -149,7 +166,6 @@ GAMES: Final = (
         do="fill the disk of a sidecar's folder",
         undo="give the room back",
         alert="TallygateJournalUnwell",
-        look="docs/journal.md",
         sign=Sign(
             "`tallygate_journal_state` is not 0, `tallygate_journal_failures_total` rises",
             _all(_above("tallygate_journal_state", 0.0), _rose("tallygate_journal_failures_total")),
@@ -161,7 +177,6 @@ GAMES: Final = (
         do="have a webhook's receiver answer 503",
         undo="have it take what comes",
         alert="TallygateOutboxAge",
-        look="docs/webhooks.md",
         sign=Sign(
             "`tallygate_deliveries_total` rises as `retried`, `tallygate_outbox_age_seconds` too",
             _all(
@@ -178,11 +193,18 @@ GAMES: Final = (
         ),
     ),
     Game(
+        "certificate",
+        do="give a sidecar a certificate that is over in five minutes",
+        undo="renew it; no restart is needed",
+        alert="TallygateCertificateOver",
+        sign=Sign(f"`{EXPIRY}` is near", _over_within(OVER_S)),
+        well=Sign(f"`{EXPIRY}` is far", _over_after(OVER_S)),
+    ),
+    Game(
         "stripe",
         do="give a tenant a `stripe_customer_id` that Stripe does not know, in a sandbox",
         undo="have Stripe know the customer, then `tallygate stripe retry`",
         alert="TallygateStripeRejected",
-        look="docs/stripe.md",
         sign=Sign(
             "`tallygate_stripe_open` has sends that are `rejected`",
             _above("tallygate_stripe_open", 0.0, state="rejected"),
@@ -199,10 +221,9 @@ def table() -> list[str]:
     """Return the page's table."""
     rows = []
     for each in GAMES:
-        page = each.look.removeprefix("docs/")
-        link = f"[{page}](../{page})"
-        rows.append((f"`{each.name}`", each.do, each.sign.says, each.alert, link, each.well.says))
-    columns = ("fault", "done", "seen by", "rings", "read", "over when")
+        rings = f"[{each.alert}](../{each.look.removeprefix('docs/')})"
+        rows.append((f"`{each.name}`", each.do, each.sign.says, rings, each.well.says))
+    columns = ("fault", "done", "seen by", "rings", "over when")
     return [
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",

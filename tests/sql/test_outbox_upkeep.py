@@ -38,7 +38,7 @@ async def write(admin: Admin, count: int) -> list[uuid.UUID]:
         HOOK,
     )
     ids = [uuid.uuid4() for _ in range(count)]
-    columns = [ids, ["usage"] * count, ["b"] * count, ["t"] * count, [b"{}"] * count]
+    columns = [ids, *([each] * count for each in ("usage", "b", "t", b"{}", None))]
     await admin.execute(query("outbox_insert"), *columns)
     return ids
 

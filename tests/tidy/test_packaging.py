@@ -19,7 +19,7 @@ LOCKED_EXTRAS = ("archive", "embedded", "native", "otel", "stripe")
 LOCKED_GROUPS = ("dev",)
 # What bench/requirements.lock is for: drawing what a benchmark found.
 BENCH_GROUPS = ("bench",)
-LOCKS = ("requirements.lock", "bench/requirements.lock")
+LOCKS = ("requirements.lock", "bench/requirements.lock", "image/requirements.lock")
 
 
 def test_requirements_have_reasons() -> None:

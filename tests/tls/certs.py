@@ -63,15 +63,19 @@ class Authority:
         path.write_bytes(self.pem)
         return path
 
-    def server(self, *, from_days: float = -1, days: float = 10) -> Made:
-        """Return a certificate of this machine's loopback."""
-        names = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+    def server(
+        self, *, address: str = "127.0.0.1", from_days: float = -1, days: float = 10
+    ) -> Made:
+        """Return a certificate of `localhost` and an address."""
+        names = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(address)))
         return self._make("server", names, from_days, days)
 
-    def client(self, *uris: str, from_days: float = -1, days: float = 10) -> Made:
+    def client(
+        self, *uris: str, name: str = "client", from_days: float = -1, days: float = 10
+    ) -> Made:
         """Return a caller's certificate with these URIs."""
         names = [x509.UniformResourceIdentifier(each) for each in uris]
-        return self._make("client", names or (x509.DNSName("client"),), from_days, days)
+        return self._make(name, names or (x509.DNSName("client"),), from_days, days)
 
     def _make(self, name: str, names: object, from_days: float, days: float) -> Made:
         now = _now()

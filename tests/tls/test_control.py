@@ -190,6 +190,8 @@ async def test_commands_call_over_tls(
     await ask(call_ca_file=ca, call_server_name="localhost")
     with pytest.raises(CallFailed, match=f"nothing answers at 127.0.0.1:{port}"):
         await ask(call_ca_file=ca, call_server_name="elsewhere.example.org")
+    with pytest.raises(CallFailed, match="set TALLYGATE_CALL_CA_FILE"):
+        await usage.usage(Target(address), usage.UsageAsked("acme"))
     with pytest.raises(CallFailed):
         await ask(call_ca_file=Authority("other").write(tmp_path, "other"))
     with pytest.raises(CertificateUnread, match="TALLYGATE_CALL_CA_FILE"):

@@ -29,6 +29,7 @@ from tallygate.wiring import relays
 from tallygate.wiring.host import Running
 from tallygate.wiring.process import running
 from tallygate.wiring.roles import Role
+from tests.e2e.processes import tallygate
 from tests.flow.relay_parts import SECRET
 from tests.servers import connection, eventually
 from tests.sidecar import channel
@@ -185,16 +186,23 @@ async def test_one_trace_from_the_caller_to_the_webhook(
             assert message is not None
             assert message.traces == (TRACE,)
         await postgres.close()
+        told = await tallygate(
+            "explain", "op:0", "--json", postgres_dsn=it.dsn, redis_url=redis_url
+        )
+        story = {row["what"]: row["value"] for row in told.json()["story"]}
+        assert story["trace"] == TRACE
+        shown = await tallygate("lineage", "message", ids[0], "--json", postgres_dsn=it.dsn)
+        assert shown.json()["message"][0]["traces"] == TRACE
         collector, hook = it.collector, it.hook
     # It has ended, and sent what it had within its grace.
     spans = {each.name: each for each in collector.spans}
     assert {each.trace_id.hex() for each in collector.spans} == {TRACE}
     call = spans["tallygate.v1.QuotaService/CheckAndConsume"]
     assert call.parent_span_id.hex() == CALLER
-    told = attributes(call)
-    assert told["rpc.system.name"] == "grpc"
-    assert told["rpc.response.status_code"] == "OK"
-    assert len(told["tallygate.tenant.hash"]) == 16
+    said = attributes(call)
+    assert said["rpc.system.name"] == "grpc"
+    assert said["rpc.response.status_code"] == "OK"
+    assert len(said["tallygate.tenant.hash"]) == 16
     parents = {name: each.parent_span_id for name, each in spans.items()}
     sends = ("send usage.batch", "send limit.threshold_crossed")
     for name in ("admit batch", "ingest batch", *sends):

@@ -9,6 +9,7 @@ from typing import Final
 
 from . import (
     alerts_delivery,
+    alerts_injector,
     alerts_money,
     alerts_security,
     alerts_service,
@@ -34,6 +35,7 @@ GROUPS: Final[dict[str, tuple[Group, ...]]] = {
     "money": alerts_money.GROUPS,
     "service": alerts_service.GROUPS,
     "security": alerts_security.GROUPS,
+    "injector": alerts_injector.GROUPS,
     "objectives": objectives.GROUPS,
 }
 

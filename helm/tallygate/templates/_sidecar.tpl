@@ -64,6 +64,7 @@ tallygate.dev/sidecar: "true"
 
 {{/* Settings that follow from the values, as YAML. */}}
 {{- define "tallygate.sidecar.owned" -}}
+{{- $root := ternary .root . (hasKey . "root") -}}
 {{- $sidecar := include "tallygate.sidecar.values" . | fromYaml -}}
 {{- $addresses := list -}}
 {{- if $sidecar.socket.enabled -}}
@@ -74,6 +75,10 @@ tallygate.dev/sidecar: "true"
 {{- end -}}
 {{- if not $addresses -}}
 {{- fail "sidecar.socket.enabled or sidecar.tcp.port is required: an app has to reach its sidecar" -}}
+{{- end -}}
+{{- $settings := mergeOverwrite (deepCopy $root.Values.settings) (deepCopy $sidecar.settings) -}}
+{{- if and $sidecar.socket.enabled (gt (int $settings.processes) 1) -}}
+{{- fail "sidecar.settings.processes above 1 needs sidecar.socket.enabled=false: a Unix socket has one listener" -}}
 {{- end -}}
 {{- $owned := dict
   "grpc_address" (join "," $addresses)

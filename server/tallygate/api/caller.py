@@ -6,13 +6,13 @@ the same was allowed before.
 Refuses to know: what methods do, and how rules are written.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol, cast
 
 from tallygate.api.edge import Context
 from tallygate.domain.caller import Caller
 from tallygate.domain.errors import PermissionDenied, Unauthenticated
-from tallygate.domain.identity import LOCAL, NOBODY, Identities, Refused, Service
+from tallygate.domain.identity import LOCAL, NO_METER, NOBODY, Identities, Refused, Service
 
 # What was allowed before: who, which service, which tenant, which meter. Some 300 bytes each.
 ALLOWED_MAX: Final = 20_000
@@ -57,13 +57,14 @@ class Permits:
         return self._rules.callers(identity)
 
     def check(
-        self, caller: str, service: Service, tenant: str, meters: Iterable[tuple[str, str]]
+        self, caller: str, service: Service, tenant: str, meters: Sequence[tuple[str, str]]
     ) -> None:
         """Return where all of it is allowed; each meter comes with its field.
 
         Raises `PermissionDenied` and `Unauthenticated`, naming the field.
         """
-        for meter, field in meters:
+        # No meters ask for the tenant all the same, and not for nothing.
+        for meter, field in meters or ((NO_METER, "tenant_id"),):
             asked = (caller, service, tenant, meter)
             if asked in self._allowed:
                 continue

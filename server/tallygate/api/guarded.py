@@ -7,13 +7,13 @@ Refuses to know: what methods do, and what the rules are.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from tallygate.api import convert
 from tallygate.api.asked import AskedOf, asked_of
@@ -48,6 +48,9 @@ _LISTS: Final[Mapping[str, tuple[Any, Any, Any]]] = {
         usage_pb2.StreamRecordUsageResponse,
     ),
 }
+
+Ask = Callable[[Any], Awaitable[Any]]
+"""Has a list answered, and gives its response."""
 
 
 class Methods(Protocol):
@@ -155,7 +158,7 @@ class _Guard:
         self.permits.check(caller, self.service, tenant, meters)
 
     def _unary(self, behaviour: Behaviour) -> Behaviour:
-        async def guarded(request: Any, context: Context) -> object:  # noqa: ANN401
+        async def guarded(request: Message, context: Context) -> object:
             self._check(caller_of(context), request)
             return await behaviour(request, context)
 
@@ -164,7 +167,7 @@ class _Guard:
     def _streaming(self, behaviour: StreamBehaviour) -> StreamBehaviour:
         """Look again before each message, where the rules have changed since the last."""
 
-        async def guarded(request: Any, context: Context) -> AsyncGenerator[Any, None]:  # noqa: ANN401
+        async def guarded(request: Message, context: Context) -> AsyncGenerator[Any, None]:
             caller, version = caller_of(context), self.permits.version
             self._check(caller, request)
             async with aclosing(behaviour(request, context)) as messages:
@@ -177,7 +180,9 @@ class _Guard:
         return guarded
 
     def _lists(self, behaviour: StreamBehaviour) -> StreamBehaviour:
-        async def guarded(requests: Any, context: Context) -> AsyncGenerator[Any, None]:  # noqa: ANN401
+        async def guarded(
+            requests: AsyncIterator[Message], context: Context
+        ) -> AsyncGenerator[Any, None]:
             caller = caller_of(context)
 
             async def ask(kept: Any) -> Any:  # noqa: ANN401  the method's own
@@ -189,7 +194,7 @@ class _Guard:
 
         return guarded
 
-    async def _sifted(self, caller: str, message: Any, ask: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+    async def _sifted(self, caller: str, message: Any, ask: Ask) -> Any:  # noqa: ANN401
         """Ask for what there is leave for, and put the refusals of the rest between the answers."""
         # Before each is looked at: there may be any number of them.
         convert.counted(message.requests)

@@ -53,17 +53,16 @@ WITHOUT_MESSAGE: Final[dict[int, type[TallygateError]]] = {
 
 @dataclass(frozen=True, slots=True)
 class FrontOptions:
-    """The methods by their numbers, the largest message, and what the front is able to do."""
+    """The methods by number, the largest message, what the front can, if batches are `bare`."""
 
     methods: Sequence[Method]
     message_bytes_max: int
-    # Whether the front is ours, with all that `PatchedFront` has, and lets a pushback through ...
+    # Whether the front is ours, with all that `PatchedFront` has, and lets a pushback through.
     patched: bool
-    # ... and gives calls of methods that take batches without metadata.
     bare: bool
 
 
-class _Open:
+class OpenCall:
     """A call that is not answered yet."""
 
     __slots__ = ("ends_at", "method", "size", "started", "task")
@@ -84,7 +83,7 @@ class Front:
         self._options = options
         self._edge = edge
         self._gate = edge.gate
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, OpenCall] = {}
         self._arrivals: Arrivals = ByThread(native)
         self._respond_many = self._respond_each
         if options.patched:
@@ -94,7 +93,7 @@ class Front:
             self._respond_many = patched.respond_many
         # Answers of this turn of the loop: what goes out together is written together.
         self._answers: list[tuple[int, bytes]] = []
-        self._done: list[_Open] = []
+        self._done: list[OpenCall] = []
         self._default_s = edge.options.default_deadline_s
         self._sweep: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
@@ -222,7 +221,7 @@ class Front:
         gate.inside += 1
         gate.bytes += size
         ends_at = now + (self._default_s if remaining is None else remaining)
-        self._open[number] = _Open(method, size, now, ends_at)
+        self._open[number] = OpenCall(method, size, now, ends_at)
         calls = batches.get(index)
         if calls is None:
             batches[index] = [(number, data, ends_at)]
@@ -238,7 +237,7 @@ class Front:
         assert data is not None
         size, remaining = len(data), details[2]
         if not method.edged:
-            self._begin(number, _Open(method, 0, now, FOREVER), data, details)
+            self._begin(number, OpenCall(method, 0, now, FOREVER), data, details)
             return
         gate.came += 1
         if not gate.open or gate.full:
@@ -250,7 +249,7 @@ class Front:
             ends_at = FOREVER if method.streams else now + edge.options.default_deadline_s
         else:
             ends_at = now + min(remaining, LONGEST_S)
-        self._open[number] = opened = _Open(method, 0, now, ends_at)
+        self._open[number] = opened = OpenCall(method, 0, now, ends_at)
         if remaining is not None and remaining <= HOPELESS_S:
             self.fail(number, DeadlinePassed())
         elif size > self._options.message_bytes_max:
@@ -279,10 +278,10 @@ class Front:
         if method.edged:
             edge.observer.calls_started(1)
             gate.inside += 1
-        self._open[number] = _Open(method, 0, now, FOREVER)
+        self._open[number] = OpenCall(method, 0, now, FOREVER)
         self.fail(number, WITHOUT_MESSAGE[kind]())
 
-    def _begin(self, number: int, opened: _Open, data: bytes, details: Details) -> None:
+    def _begin(self, number: int, opened: OpenCall, data: bytes, details: Details) -> None:
         self._open[number] = opened
         work = self._streamed if opened.method.handler.response_streaming else self._answered
         opened.task = self._loop.create_task(
@@ -303,13 +302,13 @@ class Front:
         except Exception as error:  # noqa: BLE001  the edge is where everything ends
             self.fail(number, error)
 
-    async def _answered(self, number: int, opened: _Open, data: bytes, details: Details) -> None:
+    async def _answered(self, number: int, opened: OpenCall, data: bytes, details: Details) -> None:
         handler = cast(Any, opened.method.handler)
         behaviour = handler.unary_unary
         reply = await behaviour(_decoded(handler, data), self._context(number, opened, details))
         self.respond(number, handler.response_serializer(reply))
 
-    async def _streamed(self, number: int, opened: _Open, data: bytes, details: Details) -> None:
+    async def _streamed(self, number: int, opened: OpenCall, data: bytes, details: Details) -> None:
         handler = opened.method.handler
         behaviour = cast(Any, handler.unary_stream)
         context = self._context(number, opened, details)
@@ -325,7 +324,7 @@ class Front:
             self._native.stream_end(number)
             self._count_out([ended], OK)
 
-    def _context(self, number: int, opened: _Open, details: Details) -> NativeContext:
+    def _context(self, number: int, opened: OpenCall, details: Details) -> NativeContext:
         return NativeContext(
             self._native,
             number,
@@ -375,7 +374,7 @@ class Front:
             trailers = tuple(pair for pair in trailers if pair[0] != PUSHBACK)
         self._native.fail(number, answer.code.value[0], answer.message, trailers)
 
-    def _count_out(self, ended: Sequence[_Open], code: str) -> None:
+    def _count_out(self, ended: Sequence[OpenCall], code: str) -> None:
         gate, now = self._gate, self._loop.time()
         seconds: dict[str, list[float]] = {}
         for each in ended:

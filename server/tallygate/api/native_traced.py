@@ -5,13 +5,15 @@ all others go together, as ever. Each span is ended once, however its call ends.
 Refuses to know: how spans are recorded.
 """
 
-from typing import Any
+from collections.abc import Sequence
+
+from pygrpc_native import NativeGrpcFront
 
 from tallygate.api.batched import Call
 from tallygate.api.edge import Edge, Method
 from tallygate.api.native_arrivals import Event
 from tallygate.api.native_context import Details
-from tallygate.api.native_front import Front, FrontOptions
+from tallygate.api.native_front import Front, FrontOptions, OpenCall
 from tallygate.api.traced import CallSpans
 from tallygate.ports.tracing import Span, working_for
 
@@ -19,10 +21,12 @@ from tallygate.ports.tracing import Span, working_for
 class TracedFront(Front):
     """A front that begins a span for each call that it lets in."""
 
-    def __init__(self, native: Any, options: FrontOptions, edge: Edge, spans: CallSpans) -> None:  # noqa: ANN401  the front's own class, patched or not
+    def __init__(
+        self, native: NativeGrpcFront, options: FrontOptions, edge: Edge, spans: CallSpans
+    ) -> None:
         super().__init__(native, options, edge)
         self._call_spans = spans
-        self._spans: dict[Any, Span] = {}
+        self._spans: dict[OpenCall, Span] = {}
 
     def _admit(
         self, event: Event, method: Method, now: float, batches: dict[int, list[Call]]
@@ -46,7 +50,7 @@ class TracedFront(Front):
             except Exception as error:  # noqa: BLE001  a defect must not leave a caller waiting
                 self.fail(number, error)
 
-    def _begin(self, number: int, opened: Any, data: bytes, details: Details) -> None:  # noqa: ANN401  the front's own
+    def _begin(self, number: int, opened: OpenCall, data: bytes, details: Details) -> None:
         span = None
         if opened.method.edged:
             span = self._call_spans.begin(opened.method.name, details[0])
@@ -58,7 +62,7 @@ class TracedFront(Front):
         with working_for(span):
             super()._begin(number, opened, data, details)
 
-    def _count_out(self, ended: Any, code: str) -> None:  # noqa: ANN401  the front's own
+    def _count_out(self, ended: Sequence[OpenCall], code: str) -> None:
         super()._count_out(ended, code)
         if not self._spans:
             return

@@ -22,6 +22,9 @@ from tallygate.settings import Settings
 from tallygate.settings_access import stays_here
 
 TOKEN_BYTES_MAX: Final = 16 * 1024
+# What a server that speaks TLS does to who does not, in gRPC's words.
+CLOSED: Final = "Socket closed"
+TLS_HINT: Final = "; if it speaks TLS, set TALLYGATE_CALL_CA_FILE"
 
 
 class CallFailed(TallygateError):
@@ -119,5 +122,7 @@ async def channel(server: str | Target) -> AsyncIterator[grpc.aio.Channel]:
             yield lent
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
-            raise CallFailed(f"nothing answers at {target.address}: {error.details()}") from error
+            why = f"nothing answers at {target.address}: {error.details()}"
+            closed = target.dialing is None and CLOSED in (error.details() or "")
+            raise CallFailed(f"{why}{TLS_HINT if closed else ''}") from error
         raise CallFailed(f"{error.code().name}: {error.details()}") from error

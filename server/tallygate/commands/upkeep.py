@@ -14,17 +14,24 @@ from tallygate.commands.options import CatalogFile, Config, Json, PostgresDsn, s
 from tallygate.commands.output import EXIT_FAILED, Sheet, run, show
 from tallygate.domain.errors import CatalogInvalid
 from tallygate.wiring import tools
+from tallygate.wiring.rights import postgres_script
 from tallygate.wiring.securing import examined
 
 
 def migrate(
     *,
     roles: Annotated[bool, typer.Option(help="Also make the roles of least privilege.")] = False,
+    show_roles: Annotated[
+        bool, typer.Option("--show-roles", help="Only print the script that makes these.")
+    ] = False,
     postgres_dsn: PostgresDsn = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Bring the database to this version's schema."""
+    if show_roles:
+        print(postgres_script())  # noqa: T201  the script is the command's output
+        return
     settings = settings_of(config, postgres_dsn=postgres_dsn)
     if settings.postgres_dsn is None:
         raise typer.BadParameter("TALLYGATE_POSTGRES_DSN is required")

@@ -36,11 +36,13 @@ VERBS: Final[Mapping[str, str]] = {
     "dev": "trial:dev",
     "demo": "trial:demo",
     "token": "token:token",
+    "redis": "redis:redis",
     "migrate": "upkeep:migrate",
     "apply": "control:apply",
     "usage": "control:usage",
     "doctor": "upkeep:doctor",
     "check-config": "upkeep:check_config",
+    "injector": "injector:injector",
 }
 
 

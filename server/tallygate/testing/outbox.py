@@ -26,6 +26,7 @@ class Row:
     attempt: int = 0
     lease_token: str = ""
     reason: str = ""
+    trace: bytes = b""
 
 
 class FakeOutbox:
@@ -36,10 +37,10 @@ class FakeOutbox:
         self.rows: list[Row] = []
         self.down = False
 
-    def put(self, destination: str, kind: str, payload: bytes) -> str:
+    def put(self, destination: str, kind: str, payload: bytes, *, trace: bytes = b"") -> str:
         """Write a message of a type for one destination; return its id."""
         now_us = self._now_us()
-        row = Row(str(uuid.uuid4()), destination, kind, payload, now_us, now_us)
+        row = Row(str(uuid.uuid4()), destination, kind, payload, now_us, now_us, trace=trace)
         self.rows.append(row)
         return row.message_id
 
@@ -67,6 +68,7 @@ class FakeOutbox:
                 attempt=row.attempt,
                 lease_token=token,
                 created_at_us=row.created_at_us,
+                trace=row.trace,
             )
             for row in sorted(taken, key=lambda row: row.created_at_us)
         ]

@@ -19,6 +19,7 @@ from tallygate.adapters.prometheus.flows import LoopMetrics, PoolMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.prometheus.observers import EdgeMetrics
 from tallygate.adapters.redis.client import connect
+from tallygate.adapters.redis.credentials import RedisCredentials
 from tallygate.api.batched import BatchMethods
 from tallygate.api.edge import EdgeOptions
 from tallygate.api.ops_pages import Readiness
@@ -29,6 +30,7 @@ from tallygate.api.transport import TransportName
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.settings import Settings
 from tallygate.wiring.place import ALONE, Place
+from tallygate.wiring.rotating import LOOK_MS, Rotation, taking_redis
 from tallygate.wiring.securing import Secured, secured
 from tallygate.wiring.steps import Step
 from tallygate.wiring.tracing import Tracing, open_tracing
@@ -85,6 +87,11 @@ class Host:
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._postgres: Postgres | None = None
+        self._clients: list[Redis] = []
+        url = settings.redis_url
+        # Only what lies in a file can change.
+        watched = url is not None and url.file is not None
+        self._credentials = RedisCredentials(url.get_secret_value()) if url and watched else None
 
     def trace(self) -> None:
         """Record spans from now on, where that is set, until all else has ended."""
@@ -170,8 +177,9 @@ class Host:
         """Return a client of its own for whoever asks."""
         url = self.settings.redis_url
         assert url is not None
-        client = connect(url.get_secret_value(), timeout_ms)
+        client = connect(url.get_secret_value(), timeout_ms, credentials=self._credentials)
         self.connections.push_async_callback(client.aclose)
+        self._clients.append(client)
         return client
 
     def postgres(self) -> "Postgres":
@@ -193,6 +201,19 @@ class Host:
             )
             self.connections.push_async_callback(self._postgres.close)
         return self._postgres
+
+    def watch_secrets(self) -> None:
+        """Have connections follow the files that hold their passwords."""
+        settings, metrics = self.settings, self.metrics.access
+        rotations = []
+        if self._credentials is not None and settings.redis_url is not None:
+            take = taking_redis(self._credentials, self._clients)
+            rotations.append(Rotation("redis_url", settings.redis_url, take, metrics))
+        dsn = settings.postgres_dsn
+        if self._postgres is not None and dsn is not None and dsn.file is not None:
+            rotations.append(Rotation("postgres_dsn", dsn, self._postgres.renew, metrics))
+        for each in rotations:
+            self.loop("secrets", each.run_once, LOOK_MS)
 
     def loop(self, name: str, function: Callable[[], Awaitable[object]], every_ms: int) -> None:
         """Run a function again and again, with so many ms between."""

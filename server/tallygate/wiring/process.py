@@ -85,6 +85,7 @@ class _Process:
             from tallygate.wiring.control import prepare_control  # noqa: PLC0415
 
             starts.append(await prepare_control(host, self.running))
+        host.watch_secrets()
         self._start_heartbeat()
         services = [QUOTA, USAGE] if Role.SERVE in roles else []
         services += [ADMIN] if Role.CONTROL in roles else []

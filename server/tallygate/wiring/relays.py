@@ -1,7 +1,7 @@
 """One relay for each destination that the catalog names.
 
-Guarantees: a destination that changes gets a new relay; one whose secret cannot be read keeps none
-of the others waiting.
+Guarantees: a destination that changes gets a new relay, and so does one whose secret has changed;
+one whose secret cannot be read keeps none of the others waiting, and keeps the one it had.
 Refuses to know: how messages are sent.
 """
 
@@ -98,36 +98,46 @@ class Relays:
         self._clock = clock
         self._loops = loops
         self._tracer = tracer
-        self._running: dict[Destination, tuple[asyncio.Event, asyncio.Task[None]]] = {}
+        self._running: dict[DestinationConfig, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 
     async def fit(self, destinations: Sequence[Destination]) -> None:
         """Start what is new or has changed, and end what is gone.
 
         Raises `SecretMissing` when a secret cannot be read; the other destinations go on.
         """
-        for gone in self._running.keys() - set(destinations):
-            await self._end(gone)
+        held = {each.destination: each for each in self._running}
+        wanted: set[DestinationConfig] = set()
+        fresh: dict[DestinationConfig, WebhookSender] = {}
         faults: list[TallygateError] = []
         for destination in destinations:
-            if destination in self._running:
-                continue
             try:
-                self._start(destination)
+                config = DestinationConfig(destination, _secret(destination))
+                if config not in self._running:
+                    fresh[config] = self._sender(config)
+                wanted.add(config)
             except TallygateError as error:
                 faults.append(error)
+                # A secret that cannot be read, or used, leaves the one before.
+                if destination in held:
+                    wanted.add(held[destination])
+        for gone in self._running.keys() - wanted:
+            await self._end(gone)
+        for config, sender in fresh.items():
+            self._start(config, sender)
         if faults:
             raise faults[0]
 
     async def close(self) -> None:
         """End every relay; what is being sent is finished first."""
-        for destination in [*self._running]:
-            await self._end(destination)
+        for config in [*self._running]:
+            await self._end(config)
 
-    def _start(self, destination: Destination) -> None:
+    def _sender(self, config: DestinationConfig) -> WebhookSender:
+        options = WebhookOptions(timeout_ms=self._settings.relay_send_timeout_ms)
+        return WebhookSender(config, self._clock, options)
+
+    def _start(self, config: DestinationConfig, sender: WebhookSender) -> None:
         settings = self._settings
-        config = DestinationConfig(destination, _secret(destination))
-        options = WebhookOptions(timeout_ms=settings.relay_send_timeout_ms)
-        sender = WebhookSender(config, self._clock, options)
         relay = Relay(
             self._outbox,
             sender if self._tracer is None else TracedSender(sender, self._tracer),
@@ -143,16 +153,16 @@ class Relays:
         )
         stop = asyncio.Event()
         pace = LoopOptions(idle_ms=settings.relay_poll_ms)
-        loop = Loop(f"relay:{destination.name}", relay, self._clock, self._loops, pace)
+        loop = Loop(f"relay:{config.destination.name}", relay, self._clock, self._loops, pace)
 
         async def run() -> None:
             await loop.run(stop)
             await sender.close()
 
-        self._running[destination] = (stop, asyncio.create_task(run(), name=loop.name))
+        self._running[config] = (stop, asyncio.create_task(run(), name=loop.name))
 
-    async def _end(self, destination: Destination) -> None:
-        stop, task = self._running.pop(destination)
+    async def _end(self, config: DestinationConfig) -> None:
+        stop, task = self._running.pop(config)
         stop.set()
         await task
 

@@ -19,11 +19,12 @@ from tallygate.adapters.redis.catalog_view import RedisCatalogView
 from tallygate.adapters.redis.codec import ProtobufEventEncoder
 from tallygate.adapters.redis.posture import read_posture
 from tallygate.adapters.redis.stream_lengths import stream_lengths
+from tallygate.api.batched import BatchMethods
 from tallygate.api.calls import methods_of
 from tallygate.api.edge import Registry
 from tallygate.api.guarded import GuardedRegistry
 from tallygate.api.leased import LeasedCalls
-from tallygate.api.quota import QuotaServicer
+from tallygate.api.quota import QuotaFlows, QuotaServicer
 from tallygate.api.server import Register
 from tallygate.api.usage import UsageServicer
 from tallygate.domain.errors import CatalogInvalid
@@ -92,7 +93,30 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
     if flows.leases is not None:
         end = settling(flows.leases, outages, host.clock, host.observer, lambda: host.ends_s)
         host.stack.push_async_callback(end)
-    deadline_s = settings.default_deadline_ms / 1000
+    services, batched = _served(host, flows)
+
+    async def start() -> None:
+        # Who calls as soon as we listen is answered, and not told to come back.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CATALOG_FIRST_S):
+                await looked.wait()
+        running.grpc_addresses = await host.listen(
+            settings.grpc_address,
+            services,
+            pushback_us=gather.refuse,
+            reuse_port=host.place.shares_port,
+            batched=batched,
+        )
+
+    return start
+
+
+def _served(host: Host, flows: QuotaFlows) -> tuple[dict[str, Register], BatchMethods | None]:
+    """Return the services over these flows, and those of their methods that take batches.
+
+    Where there are rules for callers, they stand around each method, and none takes batches.
+    """
+    deadline_s = host.settings.default_deadline_ms / 1000
     permits = host.secured.permits
     batched = methods_of(flows.admit, LeasedCalls(flows.leases) if flows.leases else None)
 
@@ -111,21 +135,7 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
             guarded(registry),
         ),
     }
-
-    async def start() -> None:
-        # Who calls as soon as we listen is answered, and not told to come back.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CATALOG_FIRST_S):
-                await looked.wait()
-        running.grpc_addresses = await host.listen(
-            settings.grpc_address,
-            services,
-            pushback_us=gather.refuse,
-            reuse_port=host.place.shares_port,
-            batched=batched if permits is None else None,
-        )
-
-    return start
+    return services, batched if permits is None else None
 
 
 def _start_view(host: Host) -> tuple[FileCatalogView | RedisCatalogView, asyncio.Event]:

@@ -32,7 +32,7 @@ from tallygate.flow.stripe_invoice import ItemParts, StripeItems
 from tallygate.flow.stripe_plan import PlanParts, StripePlanner
 from tallygate.flow.stripe_report import TakeReports
 from tallygate.flow.stripe_send import SendOptions, SendParts, StripeSender
-from tallygate.flow.traced import TracedStripe
+from tallygate.flow.traced_stripe import TracedStripe
 from tallygate.ports.stripe import StripeApi
 from tallygate.settings import Settings
 from tallygate.wiring.host import Host

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from tallygate.domain.errors import TallygateError
 from tallygate.settings import Settings
+from tallygate.settings_types import SecretUrl
 from tallygate.wiring.place import Place
 from tallygate.wiring.roles import Role
 
@@ -42,8 +43,14 @@ class Order:
         """Return the order as a message."""
         place = self.place
         settings = {name: _plain(value) for name, value in self.settings}
+        files = {
+            name: str(value.file)
+            for name, value in self.settings
+            if isinstance(value, SecretUrl) and value.file is not None
+        }
         return encoded(
             settings=settings,
+            files=files,
             roles=sorted(self.roles),
             place=[place.index, place.count, place.listens],
         )
@@ -53,6 +60,8 @@ class Order:
         """Return the order of a message."""
         found = json.loads(message)
         settings = {name: value for name, value in found["settings"].items() if value is not None}
+        for name, path in found["files"].items():
+            settings[name] = SecretUrl(settings[name], Path(path))
         roles = frozenset(map(Role, found["roles"]))
         return cls(Settings(**settings), roles, Place(*found["place"]))
 

@@ -3,6 +3,8 @@
 Guarantees: no statement, lock or idle transaction of ours lasts beyond its bound; no more wait for
 a connection than the bound says, and none longer; errors reach callers as domain errors, without
 addresses, passwords or values. After a failover no connection to the former primary is lent again.
+Another address, or password, counts once a server has let us in by it; nobody who has a connection
+loses it by that.
 Refuses to know: what is asked.
 
 Behind PgBouncer in transaction mode, prepared statements do not hold: the cache is off when the
@@ -14,7 +16,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import asyncpg
@@ -126,6 +128,25 @@ class Postgres:
         except FAILURES as error:
             raise translate(error) from error
 
+    async def renew(self, dsn: str) -> None:
+        """Connect by another address or password from now on, and drain what was opened before.
+
+        Raises what connecting by it raises; then all is as it was.
+        """
+        address, cache_size = _without_cache_size(dsn)
+        kwargs = self._connecting(cache_size)
+        try:
+            tried = await asyncpg.connect(address, **kwargs)
+            await tried.close(timeout=CLOSE_TIMEOUT_S)
+        except FAILURES as error:
+            raise translate(error) from error
+        async with self._opening:
+            self._dsn, self._cache_size = address, cache_size
+            if self._pool is not None:
+                self._pool.set_connect_args(address, **kwargs)
+                # Each is replaced when it comes back, or is next asked for.
+                await self._pool.expire_connections()
+
     async def close(self) -> None:
         """Close every connection, waiting briefly for those that are lent."""
         pool, self._pool = self._pool, None
@@ -167,19 +188,26 @@ class Postgres:
                     self._dsn,
                     min_size=0,
                     max_size=self._options.connections_max,
-                    timeout=self._options.connect_timeout_ms / 1000,
-                    # The server ends a statement first; this ends one whose server is gone.
-                    command_timeout=self._options.statement_timeout_ms / 1000 + 5,
-                    statement_cache_size=self._cache_size,
-                    server_settings={
-                        "application_name": "tallygate",
-                        "statement_timeout": str(self._options.statement_timeout_ms),
-                        "lock_timeout": str(LOCK_TIMEOUT_MS),
-                        "idle_in_transaction_session_timeout": str(IDLE_TRANSACTION_TIMEOUT_MS),
-                        "timezone": "UTC",
-                    },
+                    **self._connecting(self._cache_size),
                 )
             return self._pool
+
+    def _connecting(self, cache_size: int) -> dict[str, Any]:
+        """Return how each connection is opened."""
+        options = self._options
+        return {
+            "timeout": options.connect_timeout_ms / 1000,
+            # The server ends a statement first; this ends one whose server is gone.
+            "command_timeout": options.statement_timeout_ms / 1000 + 5,
+            "statement_cache_size": cache_size,
+            "server_settings": {
+                "application_name": "tallygate",
+                "statement_timeout": str(options.statement_timeout_ms),
+                "lock_timeout": str(LOCK_TIMEOUT_MS),
+                "idle_in_transaction_session_timeout": str(IDLE_TRANSACTION_TIMEOUT_MS),
+                "timezone": "UTC",
+            },
+        }
 
 
 def translate(error: Exception) -> TallygateError | UnstorableBatch:

@@ -31,6 +31,19 @@ class AccessMetrics:
             registry=registry,
         )
 
+        self.rotations = Counter(
+            "tallygate_secret_rotations_total",
+            "Times that a new secret of a file was taken over.",
+            ["secret"],
+            registry=registry,
+        )
+        self.rejections = Counter(
+            "tallygate_secret_rejections_total",
+            "Times that a new secret of a file could not be used, and the old one was kept.",
+            ["secret"],
+            registry=registry,
+        )
+
     def refused(self, reason: str) -> None:
         """Count a call that was not let in."""
         self.refusals.labels(reason).inc()
@@ -42,3 +55,11 @@ class AccessMetrics:
     def keys_failed(self) -> None:
         """Count a failure."""
         self.failures.inc()
+
+    def rotated(self, secret: str) -> None:
+        """Count a secret that was taken over."""
+        self.rotations.labels(secret).inc()
+
+    def rejected(self, secret: str) -> None:
+        """Count a secret that could not be used."""
+        self.rejections.labels(secret).inc()

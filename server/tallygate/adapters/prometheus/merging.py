@@ -90,6 +90,8 @@ RULES: Final[Mapping[str, Rule]] = {
     # The others, which have no such role, show 0.
     **dict.fromkeys(
         (
+            "tallygate_token_keys",
+            "tallygate_control_open",
             "tallygate_completeness_ratio",
             "tallygate_completeness_accepted",
             "tallygate_completeness_persisted",

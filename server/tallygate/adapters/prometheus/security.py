@@ -55,9 +55,17 @@ class SecurityMetrics:
             ("why",),
             registry=registry,
         )
+        for why in Refused:
+            self.refusals.labels(why.value)
         self._told: set[tuple[str, str, str]] = set()
         self._bad: dict[str, str] = {}
         self._bad_rules: list[str] = []
+
+    def watches(self, certificate: Path, others: Sequence[Path]) -> None:
+        """Show what is counted by these files from the start: what appears late has no rate."""
+        self.reloads.labels(str(certificate))
+        for path in (certificate, *others):
+            self.errors.labels(str(path))
 
     def expires(self, expiries: Mapping[Path, float]) -> None:
         """Show when files' certificates are over."""

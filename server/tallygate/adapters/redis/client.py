@@ -12,6 +12,7 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -29,6 +30,8 @@ from redis.exceptions import (
 )
 
 from tallygate.adapters.redis.cluster import ClusterClient
+from tallygate.adapters.redis.credentials import without_user
+from tallygate.adapters.redis.renewed import RenewedConnection
 from tallygate.domain.errors import BackendUnavailable, StorageFault, TallygateError
 
 CLUSTER_SUFFIX: Final = "+cluster"
@@ -61,25 +64,38 @@ _CLASSES: Final[Mapping[type[Exception], str]] = {
 }
 
 
-def connect(url: str, timeout_ms: int, *, connections_max: int = 4) -> Redis:
+def connect(
+    url: str,
+    timeout_ms: int,
+    *,
+    connections_max: int = 4,
+    credentials: CredentialProvider | None = None,
+) -> Redis:
     """Return a client for `url`. It connects at first use; every call is bounded by the timeout.
 
     `redis+cluster://` and `rediss+cluster://` name some servers of a cluster, comma-separated.
+    With `credentials`, user and password are theirs, and not the address'.
     """
+    if credentials is not None:
+        url = without_user(url)
     scheme, _, rest = url.partition("://")
     if not scheme.endswith(CLUSTER_SUFFIX):
-        return _client_of_one(url, timeout_ms, connections_max)
+        return _client_of_one(url, timeout_ms, connections_max, credentials)
     user, mark, hosts = rest.rpartition("@")
     kind = scheme.removesuffix(CLUSTER_SUFFIX)
-    urls = [f"{kind}://{user}{mark}{host}" for host in hosts.split(",")]
-    seeds = [_client_of_one(each, timeout_ms, connections_max) for each in urls]
+    # What follows the last of them, such as files of certificates, is of them all.
+    hosts, question, options = hosts.partition("?")
+    urls = [f"{kind}://{user}{mark}{host}{question}{options}" for host in hosts.split(",")]
+    seeds = [_client_of_one(each, timeout_ms, connections_max, credentials) for each in urls]
     return ClusterClient([each.connection_pool for each in seeds])
 
 
-def _client_of_one(url: str, timeout_ms: int, connections_max: int) -> Redis:
+def _client_of_one(
+    url: str, timeout_ms: int, connections_max: int, credentials: CredentialProvider | None
+) -> Redis:
     # A Unix socket has no keepalive, and redis-py refuses to be told of one.
     keepalive = {} if url.startswith("unix") else {"socket_keepalive": True}
-    return Redis.from_url(
+    client: Redis = Redis.from_url(
         url,
         **keepalive,
         socket_timeout=timeout_ms / 1000,
@@ -88,7 +104,12 @@ def _client_of_one(url: str, timeout_ms: int, connections_max: int) -> Redis:
         max_connections=connections_max,
         retry=Retry(NoBackoff(), 0),
         client_name="tallygate",
+        credential_provider=credentials,
     )
+    if url.startswith("rediss"):
+        # The address decides the class of its connections, and knows of one only.
+        client.connection_pool.connection_class = RenewedConnection
+    return client
 
 
 def translate(error: RedisError | OSError) -> TallygateError:
@@ -101,7 +122,8 @@ def translate(error: RedisError | OSError) -> TallygateError:
 def _meaning(error: RedisError | OSError) -> TallygateError:
     if isinstance(error, RedisTimeoutError | TimeoutError):
         return BackendUnavailable("Redis did not answer in time")
-    if isinstance(error, AuthenticationError):
+    # A connection that was refused its password has that as its cause.
+    if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
         return BackendUnavailable("Redis refused the credentials")
     word = _word(error)
     if word in _UNAVAILABLE:

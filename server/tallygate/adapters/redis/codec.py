@@ -191,7 +191,8 @@ def _read_record(
         batch = event_pb2.UsageEventBatch.FromString(payload)
         if len(batch.events) != count:
             raise DecodeError(f"{len(batch.events)} events where {count} were announced")
-        trace = stored(batch.trace_context)
+        found = batch.trace_context
+        trace = stored(found) if found else NOWHERE
         events = [
             _to_event(message, first + index, stamp, trace)
             for index, message in enumerate(batch.events)

@@ -67,7 +67,8 @@ class OtelTracer:
     ratio: float
     calls_per_s_max: int
     limited: Callable[[], None] = _ignore
-    chance: Callable[[], float] = field(default_factory=lambda: Random().random)  # noqa: S311  no secret
+    # No secret, so that any generator will do.
+    chance: Callable[[], float] = field(default_factory=lambda: Random().random)  # noqa: S311
     now_s: Callable[[], float] = time.monotonic
     _second: int = 0
     _begun: int = 0

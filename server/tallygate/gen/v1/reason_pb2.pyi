@@ -89,8 +89,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     retry with the same.
     """
     REASON_PERMISSION_DENIED: _Reason.ValueType  # 33
-    """Who calls may not do this, or not for this tenant or meter. Whether what was named exists is not
-    told. Do not retry before the caller has been allowed.
+    """Who calls may not do this, or not for this tenant or meter. Whether what was named exists is
+    not told. Do not retry before the caller has been allowed.
     """
     REASON_TOKEN_MISSING: _Reason.ValueType  # 34
     """The call carries no bearer token, and needs one."""
@@ -169,8 +169,8 @@ REASON_UNAUTHENTICATED: Reason.ValueType  # 32
 retry with the same.
 """
 REASON_PERMISSION_DENIED: Reason.ValueType  # 33
-"""Who calls may not do this, or not for this tenant or meter. Whether what was named exists is not
-told. Do not retry before the caller has been allowed.
+"""Who calls may not do this, or not for this tenant or meter. Whether what was named exists is
+not told. Do not retry before the caller has been allowed.
 """
 REASON_TOKEN_MISSING: Reason.ValueType  # 34
 """The call carries no bearer token, and needs one."""

@@ -1,0 +1,1 @@
+"""The Kubernetes API, asked over HTTPS with a service account's token."""

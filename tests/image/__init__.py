@@ -1,0 +1,1 @@
+"""The image: its Dockerfile, its layers, its bill of materials."""

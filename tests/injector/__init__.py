@@ -1,0 +1,1 @@
+"""The injector: which pods get a sidecar, how they are asked about, and who went without."""
