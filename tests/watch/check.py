@@ -53,10 +53,15 @@ async def check(folder: Path, seconds: int, seed: int, *, pictures: bool) -> lis
                     partial(_has, asked, name), DATA_TIMEOUT_S, what=f"{name} to be there"
                 )
             span_s = time.time() - began_s
-            faults += await shown(asked, span_s, pictures=pictures)
-            faults += await worked_out(asked)
+            answered, missing = await shown(asked, span_s)
+            faults += missing + await worked_out(asked)
             _say(f"{len(place.book.calls):,} calls in {span_s:.0f} s")
-        faults += [f"{name} ended: {codes}" for name, codes in _ended(place).items()]
+        ended = place.installation.fleet.unexpected
+        faults += [f"{name} ended: {codes}" for name, codes in ended.items()]
+    if pictures:
+        # Afterwards: drawing takes seconds, and callers live in this process.
+        for board, panels in answered.items():
+            _drawn(board, panels)
     return faults
 
 
@@ -73,11 +78,12 @@ async def exposed(place: Place) -> list[str]:
     return faults
 
 
-async def shown(asked: Prometheus, span_s: float, *, pictures: bool) -> list[str]:
-    """Ask for every panel of every dashboard; return those that have nothing to show."""
+async def shown(asked: Prometheus, span_s: float) -> tuple[dict[Dashboard, list[Shown]], list[str]]:
+    """Ask for every panel of every dashboard; return the answers, and what has none."""
+    answers: dict[Dashboard, list[Shown]] = {}
     faults = []
     for board in made.BOARDS:
-        panels = []
+        panels = answers[board] = []
         for panel in board.panels:
             found: list[tuple[Target, list[Series]]] = []
             for target in panel.targets:
@@ -91,9 +97,7 @@ async def shown(asked: Prometheus, span_s: float, *, pictures: bool) -> list[str
                     faults.append(f"{board.uid}: {panel.title}: nothing for {expr}")
                 found.append((target, series))
             panels.append(Shown(panel, [_named(target, each) for target, each in found]))
-        if pictures:
-            _drawn(board, panels)
-    return faults
+    return answers, faults
 
 
 async def worked_out(asked: Prometheus) -> list[str]:
@@ -148,10 +152,6 @@ def _drawn(board: Dashboard, panels: list[Shown]) -> None:
     path = PICTURES / f"{board.uid}.png"
     draw(board, panels, path)
     _say(f"{path.relative_to(made.ROOT)}: {path.stat().st_size / 1000:.0f} kB")
-
-
-def _ended(place: Place) -> dict[str, list[int]]:
-    return place.installation.fleet.unexpected
 
 
 def _say(line: str) -> None:

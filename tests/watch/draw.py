@@ -24,8 +24,9 @@ PICTURES: Final = made.ROOT / "docs" / "dashboards"
 WIDTH_IN: Final = 15.0
 ROW_IN: Final = 0.34
 LINES_MAX: Final = 8
-COLOURS: Final = 64
-"""Of the picture's palette: lines and letters need no more, and it is a third of the size."""
+NAME_MAX: Final = 30
+COLOURS: Final = 256
+"""Of the picture's palette: lines and letters need no more, and it is half of the size."""
 
 PALETTE: Final = (
     *("#3274d9", "#56a64b", "#e0b400", "#ff780a", "#e02f44", "#8f3bb8", "#1fa8b8", "#806b5a"),
@@ -72,7 +73,11 @@ def draw(board: Dashboard, panels: Sequence[Shown], path: Path) -> None:
             (at["w"] - 1.1) / (COLUMNS + 0.5),
             (at["h"] - 3.1) / rows,
         )
-        _panel(canvas.add_axes(box), next(found))
+        shown = next(found)
+        if shown.panel.kind is Kind.BARS:
+            # Names stand at the left of their bars.
+            box = (box[0] + 0.08, box[1], box[2] - 0.08, box[3])
+        _panel(canvas.add_axes(box), shown)
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(path, metadata={"Software": None})
     with Image.open(path) as drawn:
@@ -98,9 +103,12 @@ def _lines(axes: "Axes", shown: Shown) -> None:
     for name, colour in zip(names, PALETTE, strict=False):
         values = shown.series[name]
         times = [at - start_s for at, _ in values]
-        axes.plot(times, [value for _, value in values], color=colour, lw=1.1, label=name)
+        axes.plot(
+            times, [value for _, value in values], color=colour, lw=1.1, label=name[-NAME_MAX:]
+        )
     top = max((value for each in shown.series.values() for _, value in each), default=0.0)
-    axes.set_ylim(0, top * 1.15 or 1)
+    # A little below 0, so that a line of nothing is seen.
+    axes.set_ylim(-0.03 * (top or 1), top * 1.15 or 1)
     axes.yaxis.set_major_locator(_few())
     axes.yaxis.set_major_formatter(lambda value, _: _text(value, panel.unit))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f} s")
@@ -137,10 +145,7 @@ def _bars(axes: "Axes", shown: Shown) -> None:
     axes.set_xlim(0, max([*values, 0]) * 1.25 or 1)
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
-    # Names stand inside the frame of their panel.
-    axes.tick_params(axis="y", direction="in", pad=-4, length=0, labelsize=6.5)
-    for label in axes.get_yticklabels():
-        label.set_horizontalalignment("left")
+    axes.tick_params(axis="y", length=0, labelsize=6.5)
 
 
 def _few() -> Any:

@@ -26,7 +26,7 @@ CALLS_PER_S: Final = 60.0
 """Of all apps; enough for lines, little enough for two cores."""
 
 APPS: Final = 6
-TENANTS: Final = 12
+TENANTS: Final = 6
 NAMED: Final = ("open-0", "open-1", "open-2", "record-0", "batch-0")
 SETTINGS: Final[dict[str, Any]] = {
     "stripe_plan_ms": 2_000,
