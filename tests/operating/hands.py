@@ -175,7 +175,7 @@ class Ours:
         """Have a sidecar that speaks TLS, and a Stripe that knows the meter of the catalog."""
         certificate, key = self.renew(YOUNG_DAYS)
         redis = self.place.ground.to_redis[BACK].url
-        files = {"tls_cert_file": certificate, "tls_key_file": key}
+        files: dict[str, Any] = {"tls_cert_file": certificate, "tls_key_file": key}
         worker = await self.place.fleet.start(SECURE, "serve", redis_url=redis, **QUICK, **files)
         await worker.ready()
         made = await tallygate("stripe", "sync-catalog", "--apply", **self._settings)
