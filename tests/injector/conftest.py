@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession, TCPConnector
 
-from tallygate.adapters.authority import OwnAuthorities
+from tallygate.adapters.certificates.authority import OwnAuthorities
 from tallygate.ports.kubernetes import Pair
 from tallygate.settings import Settings
 from tallygate.wiring.injecting import RunningInjector, injecting

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from cryptography import x509
 
-from tallygate.adapters.authority import OwnAuthorities
+from tallygate.adapters.certificates.authority import OwnAuthorities
 from tallygate.domain.errors import InvalidField
 from tallygate.flow.webhook_certificate import KeepCertificate, KeptWhere
 from tallygate.ports.kubernetes import ChangedMeanwhile, KubernetesRefused, Pair

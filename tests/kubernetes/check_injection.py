@@ -152,7 +152,7 @@ async def settings_of(cluster: Cluster, rendered: list[Manifest], folder: Path) 
     told = {each["name"]: each.get("value", "") for each in container["env"]}
     account = of_kind(rendered, "ServiceAccount")["metadata"]["name"]
     path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token"
-    asked: Manifest = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    asked: Any = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
     answer: Any = await cluster.api._ask("POST", path, body=asked)
     (folder / "token").write_text(answer["status"]["token"])
     pieces = [
@@ -237,7 +237,7 @@ async def controllers_are_served(cluster: Cluster) -> None:
         "spec": {"containers": [{"name": "web", "image": "web:1"}]},
     }
     selector = {"matchLabels": {"app": "web"}}
-    once = deepcopy(template)
+    once: Any = deepcopy(template)
     once["metadata"] = {"labels": {"tallygate.dev/inject": "true"}}
     once["spec"] = {**once["spec"], "restartPolicy": "Never"}
     for kind, version, spec in (

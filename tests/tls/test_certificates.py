@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tallygate.adapters.certificates import AuthorityFiles, FileCertificates, ListenerFiles
+from tallygate.adapters.certificates.listener import AuthorityFiles, FileCertificates, ListenerFiles
 from tallygate.domain.certificate import CertificatesInvalid
 from tests.tls.certs import Authority, Made
 from tests.tls.world import replace

@@ -20,8 +20,8 @@ _INJECTOR: Final = (
         "10m",
         Severity.TICKET,
         "Pods run without the sidecar that they ask for",
-        "{{ $value }} pods ask for a sidecar of the injector in {{ $labels.namespace }}, and run"
-        " without.",
+        "{{ $value }} pods ask the injector in {{ $labels.namespace }} for a sidecar"
+        " and have none.",
         Story(series(_MISSED, "0x10 3x30 0x60"), "25m", "60m", _HERE, "3"),
     ),
     Alert(

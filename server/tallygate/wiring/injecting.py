@@ -15,8 +15,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from tallygate.adapters.authority import OwnAuthorities
-from tallygate.adapters.changing_files import ChangingFiles
+from tallygate.adapters.certificates.authority import OwnAuthorities
+from tallygate.adapters.certificates.files import ChangingFiles
 from tallygate.adapters.kubernetes.client import KubernetesApi
 from tallygate.adapters.kubernetes.pods import ClusterPods
 from tallygate.adapters.kubernetes.trust import RegisteredWebhook, SharedSecret

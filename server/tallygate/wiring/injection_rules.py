@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from tallygate.adapters.changing_files import ChangingFiles
+from tallygate.adapters.certificates.files import ChangingFiles
 from tallygate.adapters.kubernetes.client import Access, url_of_pod
 from tallygate.adapters.sidecar_file import read_sidecar
 from tallygate.domain.errors import InvalidField, TallygateError

@@ -29,7 +29,7 @@ from tallygate.ports import Clock
 from tallygate.settings import Settings
 
 if TYPE_CHECKING:
-    from tallygate.adapters.certificates import FileCertificates
+    from tallygate.adapters.certificates.listener import FileCertificates
 
 DAY_S: Final = 86_400
 # Of the databases' addresses: what names a file of certificates.
@@ -159,7 +159,7 @@ def ops_credentials(
 def files_of(cert: Path, key: Path, client_ca: Path | None, clock: Clock) -> "FileCertificates":
     """Return a listener's files, read. Raises `CertificatesInvalid`."""
     # It costs 10 MB of memory: a process without certificates does without.
-    from tallygate.adapters.certificates import (  # noqa: PLC0415
+    from tallygate.adapters.certificates.listener import (  # noqa: PLC0415
         FileCertificates,
         ListenerFiles,
     )
@@ -211,7 +211,7 @@ class _Authorities:
     """The certificates by which we believe databases: their drivers read them, and we their end."""
 
     def __init__(self, paths: Sequence[Path], clock: Clock, told: SecurityMetrics) -> None:
-        from tallygate.adapters.certificates import AuthorityFiles  # noqa: PLC0415
+        from tallygate.adapters.certificates.listener import AuthorityFiles  # noqa: PLC0415
 
         self._files = AuthorityFiles(paths, clock)
         self._told = told

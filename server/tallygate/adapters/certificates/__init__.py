@@ -1,0 +1,1 @@
+"""Certificates: made and read with `cryptography`, and pairs of files that change."""
