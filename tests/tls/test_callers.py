@@ -309,13 +309,13 @@ async def test_rules_are_replaced_while_calls_go_on(secure: Secure) -> None:
         async def let_in() -> bool:
             return (await answer(EVERY["GetQuota"](lent, "acme"))) is grpc.StatusCode.OK
 
-        await eventually(let_in, 10.0, what="new rules")
+        await eventually(let_in, 30.0, what="new rules")
         watch = quota(lent).WatchQuota(quota_pb2.WatchQuotaRequest(tenant_id="acme"))
         await watch.read()
 
         replace(path, b"version: 1\nidentities:\n  - id: spiffe://*/x\n")
         await eventually(
-            lambda: secure.metric("tallygate_identities_errors_total") > 0, 10.0, what="a refusal"
+            lambda: secure.metric("tallygate_identities_errors_total") > 0, 30.0, what="a refusal"
         )
         assert await let_in()
 
@@ -324,7 +324,7 @@ async def test_rules_are_replaced_while_calls_go_on(secure: Secure) -> None:
         async def shut_out() -> bool:
             return not await let_in()
 
-        await eventually(shut_out, 10.0, what="the old rules")
+        await eventually(shut_out, 30.0, what="the old rules")
         async with called_by(secure, CHECKOUT) as checkout:
             await quota(checkout).CheckAndConsume(charge(tenant="acme"))
         error = await refused(watch.read())

@@ -1,7 +1,9 @@
 """Certificates that change under a server, under load: the new is taken, the bad is not."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 
 import grpc
 import pytest
@@ -17,7 +19,7 @@ from tests.tls.world import CHECKOUT, Secure, replace, secure_channel, secured_s
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-RENEWALS = 10
+RENEWALS = 5
 ERRORS = "tallygate_certificate_errors_total"
 RELOADS = "tallygate_certificate_reloads_total"
 EXPIRY = "tallygate_certificate_expiry_timestamp_seconds"
@@ -42,7 +44,7 @@ def caller(secure: Secure, *, roots: bytes = b"", client: Made | None = None) ->
 async def charged(lent: grpc.aio.Channel) -> bool:
     """Make a call."""
     stub = quota_pb2_grpc.QuotaServiceStub(lent)
-    return (await stub.CheckAndConsume(charge(tenant="acme"), timeout=10)).allowed
+    return (await stub.CheckAndConsume(charge(tenant="acme"), timeout=60)).allowed
 
 
 async def shown(secure: Secure) -> str:
@@ -67,37 +69,40 @@ async def taken(secure: Secure, made: Made) -> None:
     async def is_shown() -> bool:
         return await shown(secure) == fingerprint(made)
 
-    await eventually(is_shown, 10.0, what="the new certificate")
+    await eventually(is_shown, 30.0, what="the new certificate")
+
+
+def _reached(calls: Counter[str], goal: Counter[str]) -> bool:
+    return calls >= goal
 
 
 async def test_renewal_under_load_fails_no_call(secure: Secure) -> None:
-    """While certificates change ten times, no call fails, on old connections or on new ones."""
+    """While certificates change five times, no call fails, on old connections or on new ones."""
     stop = asyncio.Event()
+    calls = Counter[str]()
 
-    async def on_one_connection(lent: grpc.aio.Channel) -> int:
-        calls = 0
+    async def on_one_connection(lent: grpc.aio.Channel) -> None:
         while not stop.is_set():
             assert await charged(lent)
-            calls += 1
-        return calls
+            calls["old"] += 1
 
-    async def each_on_its_own() -> int:
-        calls = 0
+    async def each_on_its_own() -> None:
         while not stop.is_set():
             async with caller(secure) as lent:
                 assert await charged(lent)
-            calls += 1
-        return calls
+            calls["new"] += 1
 
     async with caller(secure) as lent, asyncio.TaskGroup() as tasks:
         await lent.channel_ready()
-        old = tasks.create_task(on_one_connection(lent))
-        new = [tasks.create_task(each_on_its_own()) for _ in range(2)]
+        tasks.create_task(on_one_connection(lent))
+        for _ in range(2):
+            tasks.create_task(each_on_its_own())
         for _ in range(RENEWALS):
             await taken(secure, secure.authority.server())
+            # Of the new ones, one more than were on their way.
+            goal = Counter(old=calls["old"] + 1, new=calls["new"] + 3)
+            await eventually(partial(_reached, calls, goal), 60.0, what="calls under the new one")
         stop.set()
-    assert old.result() > RENEWALS
-    assert min(each.result() for each in new) > RENEWALS
     assert secure.metric(RELOADS, file=str(secure.folder / "server.crt")) >= RENEWALS
 
 
@@ -108,12 +113,12 @@ async def test_bad_renewal_keeps_the_last_good(secure: Secure) -> None:
     await taken(secure, good)
     before = secure.metric(ERRORS, file=str(key))
     replace(key, secure.authority.server().key_pem)
-    await eventually(lambda: secure.metric(ERRORS, file=str(key)) > before, 10.0, what="a refusal")
+    await eventually(lambda: secure.metric(ERRORS, file=str(key)) > before, 30.0, what="a refusal")
     assert await shown(secure) == fingerprint(good)
 
     before = secure.metric(ERRORS, file=str(cert))
     secure.renew(secure.authority.server(from_days=-3, days=-1))
-    await eventually(lambda: secure.metric(ERRORS, file=str(cert)) > before, 10.0, what="a refusal")
+    await eventually(lambda: secure.metric(ERRORS, file=str(cert)) > before, 30.0, what="a refusal")
     assert await shown(secure) == fingerprint(good)
     cert.unlink()
     async with caller(secure) as lent:
@@ -127,7 +132,7 @@ async def test_expiry_is_shown(secure: Secure) -> None:
     await taken(secure, made)
     path = str(secure.folder / "server.crt")
     ends = made.certificate.not_valid_after_utc.timestamp()
-    await eventually(lambda: secure.metric(EXPIRY, file=path) == ends, 10.0, what="the expiry")
+    await eventually(lambda: secure.metric(EXPIRY, file=path) == ends, 30.0, what="the expiry")
     authority = x509.load_pem_x509_certificate(secure.authority.pem)
     ends = authority.not_valid_after_utc.timestamp()
     assert secure.metric(EXPIRY, file=str(secure.folder / "ca.crt")) == ends
@@ -150,16 +155,16 @@ async def test_authority_of_callers_changes(secure: Secure) -> None:
 
     assert not await let_in(theirs)
     replace(path, secure.authority.pem + other.pem)
-    await eventually(lambda: let_in(theirs), 10.0, what="callers of the other authority")
+    await eventually(lambda: let_in(theirs), 30.0, what="callers of the other authority")
     assert await let_in(secure.client(CHECKOUT))
     replace(path, other.pem)
 
     async def ours_are_out() -> bool:
         return not await let_in(secure.client(CHECKOUT))
 
-    await eventually(ours_are_out, 10.0, what="callers of the old authority to be left out")
+    await eventually(ours_are_out, 30.0, what="callers of the old authority to be left out")
     replace(path, secure.authority.pem)
-    await eventually(lambda: let_in(secure.client(CHECKOUT)), 10.0, what="what was there before")
+    await eventually(lambda: let_in(secure.client(CHECKOUT)), 30.0, what="what was there before")
 
 
 async def test_caller_believes_only_his_authority(secure: Secure) -> None:

@@ -115,7 +115,10 @@ async def secured_sidecar(folder: Path, rules: str = RULES) -> AsyncIterator[Sec
             catalog=catalogs.write(folder, catalogs.OPEN),
             data_dir=folder / "data",
             counter_rebuild="none",
-            breaker_hang_ms=10_000,
+            # So that a slow machine has no outage, which nothing here is about.
+            breaker_hang_ms=20_000,
+            redis_timeout_ms=20_000,
+            default_deadline_ms=20_000,
             tls_cert_file=cert,
             tls_key_file=key,
             tls_client_ca_file=authority.write(folder),
