@@ -141,7 +141,8 @@ watch-check: setup $(VENV)/.bench ## Have a real Prometheus ask every panel of a
 	@$(BIN)/python -m tests.watch.check $(ARGS)
 test-kubernetes: setup ## Hold the injector against a real API server, built once; needs go and etcd
 	@$(BIN)/python -m tests.kubernetes.servers
-	@$(BIN)/python -m pytest -n 0 --timeout 600 tests/kubernetes/check_injection.py
+	@$(BIN)/python -m pytest -n 0 --timeout 600 tests/kubernetes/check_injection.py \
+		tests/kubernetes/check_chart.py
 
 image-check: setup ## Lint the Dockerfile, build its layers into a folder, run commands from them
 	@$(BIN)/python -m tests.image.layers $(ARGS)

@@ -30,6 +30,7 @@ class Question(TypedDict, total=False):
     chart: str
     values: dict[str, object]
     upgrade: bool
+    kubeconfig: str
 
 
 class Helm:
@@ -75,6 +76,22 @@ class Helm:
         assert isinstance(answer, list)
         return answer
 
+    def release(self, what: str, kubeconfig: Path, values: Mapping[str, object]) -> str:
+        """Install, upgrade, rollback or uninstall the release for real; return what it is then.
+
+        A rollback is to the first revision. Raises `Refused`.
+        """
+        answer = self._ask(
+            {
+                "what": what,
+                "chart": str(CHART),
+                "values": dict(values),
+                "kubeconfig": str(kubeconfig),
+            }
+        )
+        assert isinstance(answer, str)
+        return answer
+
     def _ask(self, question: Question) -> object:
         process = self._process
         assert process.stdin is not None
@@ -95,6 +112,8 @@ def _answer(question: Question) -> object:
         found = helm_python.lint(question["chart"], values, strict=True, namespace=NAMESPACE)
         # 1 is a hint, as for an icon.
         return [f"{m['path']}: {m['error']}" for m in found["messages"] if m["severity"] > 1]
+    if "kubeconfig" in question:
+        return _released(question)
     with helm_python.Chart.load(question["chart"]) as chart:
         upgrade = question.get("upgrade", False)
         return chart.render(
@@ -105,6 +124,25 @@ def _answer(question: Question) -> object:
             is_upgrade=upgrade,
             revision=2 if upgrade else 1,
         )
+
+
+def _released(question: Question) -> str:
+    import helm_python  # noqa: PLC0415  # nobody else may load it
+
+    kubeconfig, values = question["kubeconfig"], question["values"]
+    with helm_python.Config(kubeconfig_path=kubeconfig, namespace=NAMESPACE) as cluster:
+        match question["what"]:
+            case "install":
+                done = cluster.install(question["chart"], RELEASE, values)
+            case "upgrade":
+                done = cluster.upgrade(question["chart"], RELEASE, values)
+            case "rollback":
+                cluster.rollback(RELEASE, version=1)
+                done = cluster.status(RELEASE)
+            case _:
+                cluster.uninstall(RELEASE)
+                return "gone"
+        return str(done["status"])
 
 
 def main() -> None:

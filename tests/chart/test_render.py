@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import yaml
 
 from . import kubernetes
 from .cases import CASES, EVERYTHING, NEEDED, Values
@@ -67,8 +68,9 @@ def test_rules_and_dashboards_are_as_in_their_files(helm: Helm) -> None:
     for path in shipped("dashboards", ".json"):
         config = made[f"ConfigMap/metering-dashboard-{path.stem.replace('_', '-')}"]
         assert config["data"][path.name].strip() == path.read_text(encoding="utf-8").strip()
-    rules = [each for each in made.values() if each["kind"] == "PrometheusRule"]
-    assert len(rules) == len(shipped("rules", ".yaml"))
+    for path in shipped("rules", ".yaml"):
+        rule = made[f"PrometheusRule/metering-{path.stem}"]
+        assert rule["spec"] == yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def test_every_pod_is_confined(made: dict[str, list[Object]]) -> None:

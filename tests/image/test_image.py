@@ -8,7 +8,7 @@ import sys
 import threading
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import distributions
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 from image import install
 from tallygate.probe import main as probe
+from tests.e2e.forked import Command, run
 
 ROOT = Path(__file__).resolve().parents[2]
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
@@ -105,6 +106,12 @@ def _dependencies(bill: dict[str, object]) -> list[dict[str, list[str]]]:
     listed = bill["dependencies"]
     assert isinstance(listed, list)
     return listed
+
+
+async def test_the_version_is_told(tmp_path: Path) -> None:
+    """Whoever has an image can ask it which it is."""
+    code, out, _ = await run(Command(("--version",), {"PATH": "/usr/bin:/bin"}, str(tmp_path)))
+    assert (code, out) == (0, f"tallygate {version('tallygate')}\n")
 
 
 @pytest.fixture

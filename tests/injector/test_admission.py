@@ -6,18 +6,20 @@ import json
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientError, ClientSession
+from prometheus_client import CollectorRegistry
 
+from tallygate.adapters.prometheus.injector import InjectorMetrics
 from tallygate.api.admission import AdmissionListener, AdmissionOptions
 from tallygate.api.serving_tls import ServingTls
 from tallygate.domain.errors import BackendUnavailable, InvalidField
-from tallygate.domain.injection import Asked, Verdict
+from tallygate.domain.injection import Asked, Rules, Verdict, inject
 from tallygate.wiring.injecting import RunningInjector, injecting
 from tallygate.wiring.roles import RoleUnmet
 from tests.servers import eventually
 
 from .conftest import AUTHORITIES, HOOK, NAME, NOW_US, Ground, metrics, ops, url_of
-from .pods import Manifest, patched, pod, sidecar_in
+from .pods import SIDECAR, Manifest, patched, pod, sidecar_in
 
 
 def review(manifest: Manifest, **request: Any) -> dict[str, Any]:
@@ -176,6 +178,37 @@ async def test_what_cannot_be_judged_is_no_answer(
             assert reply.status == 503
     await listener.stop()
     assert heard.outcomes == ["failed" if status == 503 else "malformed", "overloaded"]
+
+
+async def test_connections_are_bounded(ground: Ground) -> None:
+    """One more is cut at once; when another has gone there is room again."""
+    tls = ServingTls()
+    pair = ground.certify()
+    tls.take(pair.certificate, pair.key)
+
+    def judge(asked: Asked) -> Verdict:
+        return inject(asked, SIDECAR, Rules())
+
+    metrics_ = InjectorMetrics(CollectorRegistry())
+    options = AdmissionOptions("127.0.0.1:0", tls, judge, metrics_, connections_max=1)
+    listener = AdmissionListener(options)
+    await listener.start()
+    url = url_of(RunningInjector(listener.port))
+    async with ground.asking() as first:
+        await answer(first, url, review(pod()))
+        async with ground.asking() as second:
+            with pytest.raises(ClientError):
+                await answer(second, url, review(pod()))
+
+    async def room() -> bool:
+        async with ground.asking() as third:
+            try:
+                return bool(await answer(third, url, review(pod())))
+            except ClientError:
+                return False
+
+    await eventually(room)
+    await listener.stop()
 
 
 async def test_a_renewed_certificate_drops_no_connection(ground: Ground) -> None:

@@ -5,6 +5,7 @@ applied, the injector runs with the rights that the chart gives it, and makes it
 """
 
 import asyncio
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -231,7 +232,7 @@ async def admits(cluster: Cluster) -> None:
 
 async def controllers_are_served(cluster: Cluster) -> None:
     """Pods that a Deployment and a Job make have their sidecars, a Job's a native one."""
-    template = {
+    template: Manifest = {
         "metadata": {"labels": {"app": "web", "tallygate.dev/inject": "true"}},
         "spec": {"containers": [{"name": "web", "image": "web:1"}]},
     }
@@ -258,6 +259,25 @@ async def controllers_are_served(cluster: Cluster) -> None:
 
 def _owner(manifest: Manifest) -> bool:
     return "ownerReferences" in manifest["metadata"]
+
+
+async def replicas_serve_alike(running: RunningInjector, settings: Settings) -> None:
+    """A second replica reads the Secret of the first and shows the same certificate."""
+    async with injecting(settings) as second:
+
+        async def alike() -> bool:
+            ports = (running.port, second.port)
+            found = [await asyncio.to_thread(_certificate, port) for port in ports]
+            return found[0] == found[1] != ""
+
+        await eventually(alike, timeout_s=60)
+
+
+def _certificate(port: int) -> str:
+    try:
+        return ssl.get_server_certificate(("127.0.0.1", port), timeout=5)
+    except OSError:
+        return ""
 
 
 async def misses_are_reported(cluster: Cluster, running: RunningInjector) -> None:
@@ -303,8 +323,10 @@ async def check_everything(folder: Path) -> None:
             async with admitting(cluster, rendered, folder) as running:
                 await admits(cluster)
                 await controllers_are_served(cluster)
+                settings = await settings_of(cluster, rendered, folder)
+                await replicas_serve_alike(running, settings)
                 await misses_are_reported(cluster, running)
-            await goes_on_without(cluster, await settings_of(cluster, rendered, folder))
+            await goes_on_without(cluster, settings)
         except BaseException:
             sys.stdout.write(plane.told())
             raise

@@ -66,6 +66,15 @@ def _down(metric: str, bound: float = 0.0, **labels: str) -> Callable[[Board, Be
     return holds
 
 
+def _back(metric: str, **labels: str) -> Callable[[Board, Before], bool]:
+    def holds(now: Board, before: Before) -> bool:
+        # On a machine that is busy by itself, what is usual may be late already.
+        usual = max(LATE_S, 2 * before.most(metric, **labels))
+        return not now.silent and bool(now.values(metric)) and now.most(metric, **labels) <= usual
+
+    return holds
+
+
 def _over_within(seconds: float) -> Callable[[Board, Before], bool]:
     def soon(now: Board, _: Before) -> bool:
         ends = now.values(EXPIRY)
@@ -84,11 +93,8 @@ def _all(*of: Callable[[Board, Before], bool]) -> Callable[[Board, Before], bool
 
 
 LAG_BACK: Final = Sign(
-    "`tallygate_ingest_lag_seconds` below a second, `tallygate_journal_oldest_seconds` back",
-    _all(
-        _down("tallygate_ingest_lag_seconds", 1.0),
-        _down("tallygate_journal_oldest_seconds", LATE_S),
-    ),
+    "`tallygate_ingest_lag_seconds` and `tallygate_journal_oldest_seconds` are back",
+    _all(_back("tallygate_ingest_lag_seconds"), _back("tallygate_journal_oldest_seconds")),
 )
 
 GAMES: Final = (
@@ -146,7 +152,7 @@ GAMES: Final = (
             "`tallygate_quota_shards_shut` is 0, `tallygate_journal_oldest_seconds` back",
             _all(
                 _down("tallygate_quota_shards_shut"),
-                _down("tallygate_journal_oldest_seconds", LATE_S),
+                _back("tallygate_journal_oldest_seconds"),
             ),
         ),
     ),
@@ -187,7 +193,7 @@ GAMES: Final = (
         well=Sign(
             "`tallygate_outbox_age_seconds` is back, `tallygate_outbox_parked` is 0",
             _all(
-                _down("tallygate_outbox_age_seconds", LATE_S, destination="billing"),
+                _back("tallygate_outbox_age_seconds", destination="billing"),
                 _down("tallygate_outbox_parked", destination="billing"),
             ),
         ),

@@ -23,7 +23,7 @@ from tests.e2e import catalogs
 from tests.e2e.processes import tallygate
 from tests.operating.board import Board, board
 from tests.operating.games import Game
-from tests.operating.load import Load
+from tests.operating.load import PATIENT, Load
 from tests.tls.certs import Authority
 
 CUSTOMER: Final = "cus_open"
@@ -175,8 +175,9 @@ class Ours:
         """Have a sidecar that speaks TLS, and a Stripe that knows the meter of the catalog."""
         certificate, key = self.renew(YOUNG_DAYS)
         redis = self.place.ground.to_redis[BACK].url
-        files: dict[str, Any] = {"tls_cert_file": certificate, "tls_key_file": key}
-        worker = await self.place.fleet.start(SECURE, "serve", redis_url=redis, **QUICK, **files)
+        given: dict[str, Any] = {"redis_url": redis, **QUICK, **PATIENT}
+        given |= {"tls_cert_file": certificate, "tls_key_file": key}
+        worker = await self.place.fleet.start(SECURE, "serve", **given)
         await worker.ready()
         made = await tallygate("stripe", "sync-catalog", "--apply", **self._settings)
         assert made.code == 0, made.err
@@ -217,7 +218,7 @@ def catalog(receiver: str, stripe: str, folder: Path, *, paying: bool) -> str:
 @asynccontextmanager
 async def ours(folder: Path, seed: int, per_s: float) -> AsyncIterator[Ours]:
     """Lend our hands on an installation of our own."""
-    shape = Shape(relays=1, replica=False, settings={"stripe_plan_ms": 1_000})
+    shape = Shape(relays=1, replica=False, settings={"stripe_plan_ms": 1_000, **PATIENT})
     async with AsyncExitStack() as stack:
         behaviour = Behaviour(unknown_customer=UnknownCustomer.REFUSE)
         fake = await stack.enter_async_context(FakeStripe(behaviour=behaviour))

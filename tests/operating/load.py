@@ -31,6 +31,9 @@ STRICT: Final = 4
 UNDER_WAY_MAX: Final = 60
 """Lists at once: a machine that cannot keep up is given less, and not ever more."""
 
+PATIENT: Final = {"breaker_hang_ms": 10_000, "redis_timeout_ms": 20_000}
+"""On a machine full of other work a Redis that is there must not be taken for one that is not."""
+
 ANSWER_S: Final = 300.0
 LOST_CODES: Final = frozenset(code.value[0] for code in LOST)
 

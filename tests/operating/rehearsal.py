@@ -119,8 +119,8 @@ base backup and the log's replay grow with the ledger.
 def page(results: Sequence[Rehearsed]) -> str:
     """Return the page."""
     columns = (
-        "gone", "may be lost", "accepted", "lost", "handed in again", "a caller waited, at most",
-        "ledger goes on after", "`tallygate verify`", "run, seed",
+        "gone", "may be lost", "accepted by then", "lost", "handed in again",
+        "a caller waited, at most", "ledger goes on after", "`tallygate verify`", "run, seed",
     )  # fmt: skip
     steps = [
         (each.disaster.gone, name, f"{seconds:.1f}")

@@ -27,7 +27,7 @@ from tests.chaos.rest import SHARDS, drained
 from tests.e2e import forked
 from tests.e2e.processes import Finished, environment
 from tests.operating.archive import Archive
-from tests.operating.load import Load, loaded, us_now
+from tests.operating.load import PATIENT, Load, loaded, us_now
 from tests.servers import connection, eventually
 
 BACK_ROLES: Final = ("control", "ingest", "relay")
@@ -38,9 +38,6 @@ MORE: Final = 300
 
 PATIENCE_S: Final = 400.0
 DRAIN_S: Final = 400.0
-PATIENT: Final = {"breaker_hang_ms": 10_000, "redis_timeout_ms": 20_000}
-"""On a machine full of other work a Redis that is there must not be taken for one that is not."""
-
 NEWEST: Final = "select max(tallygate.microseconds(received_at)) from tallygate.usage_event"
 
 

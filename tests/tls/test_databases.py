@@ -7,16 +7,20 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from cryptography import x509
+from prometheus_client import CollectorRegistry
 from redis.exceptions import RedisError
 
+from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.embedded import EmbeddedPostgres, EmbeddedRedis
 from tallygate.adapters.embedded.redis import bundled_binary
 from tallygate.adapters.postgres.pool import PoolOptions, Postgres
+from tallygate.adapters.prometheus.security import SecurityMetrics
 from tallygate.adapters.redis.client import connect, translate
 from tallygate.domain.errors import BackendUnavailable
 from tallygate.settings import Settings
 from tallygate.settings_types import SecretUrl
-from tallygate.wiring.securing import others_files
+from tallygate.wiring.securing import others_files, secured
 from tests.servers import RedisBinary, redis_binaries
 from tests.tls.certs import Authority
 from tests.tls.front import Front, fronted
@@ -185,10 +189,24 @@ async def test_postgres_sees_our_renewed_certificate(postgres: Ground) -> None:
     await pool.close()
 
 
-def test_their_files_are_watched(ground: Ground) -> None:
-    """The files that addresses name are those whose end is shown; keys are not among them."""
+async def test_their_files_are_watched(ground: Ground) -> None:
+    """The end of each file that an address names is shown; one that goes bad is counted."""
     settings = Settings(
         redis_url=SecretUrl(ground.redis_url()), postgres_dsn=SecretUrl(ground.dsn())
     )
     cert, _ = ground.ours
     assert sorted(others_files(settings)) == sorted([ground.ca, cert, ground.ca, cert])
+    registry = CollectorRegistry()
+    found = secured(settings, SystemClock(), SecurityMetrics(registry))
+
+    def shown(name: str) -> float | None:
+        return registry.get_sample_value(f"tallygate_certificate_{name}", {"file": str(ground.ca)})
+
+    await found.look()
+    authority = x509.load_pem_x509_certificate(ground.authority.pem)
+    ends = authority.not_valid_after_utc.timestamp()
+    assert shown("expiry_timestamp_seconds") == ends
+    replace(ground.ca, b"nothing")
+    await found.look()
+    assert shown("errors_total") == 1
+    assert shown("expiry_timestamp_seconds") == ends

@@ -19,6 +19,7 @@ from . import promtool
 def busy(registry: CollectorRegistry | None = None) -> Metrics:
     """Return all metrics, each of those with labels with a series of its own."""
     metrics = Metrics(registry or CollectorRegistry(), version="1")
+    InjectorMetrics(metrics.registry)
     metrics.rpc_duration.observe(("tallygate.v1.QuotaService/Check", "OK"), [0.004])
     _labelled(metrics.registry)
     used: Mapping[MeterName, Amount] = {MeterName("calls"): Amount(2, 5)}

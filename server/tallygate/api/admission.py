@@ -30,6 +30,10 @@ KIND: Final = "AdmissionReview"
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
 # The API server waits 30 s at most.
 CALL_TIMEOUT_S: Final = 30.0
+# API servers keep some open each; whoever else comes is not to fill the memory.
+CONNECTIONS_MAX: Final = 512
+# An API server's takes milliseconds.
+HANDSHAKE_TIMEOUT_S: Final = 5.0
 # What Kubernetes asks webhooks to keep to: longer warnings are cut by some clients.
 WARNING_CHARS_MAX: Final = 256
 WARNINGS_MAX: Final = 12
@@ -57,6 +61,7 @@ class AdmissionOptions:
     judge: Callable[[Asked], Verdict]
     observer: AdmissionObserver
     calls_max: int = 64
+    connections_max: int = CONNECTIONS_MAX
 
 
 class AdmissionListener:
@@ -66,6 +71,7 @@ class AdmissionListener:
         self._options = options
         self._room = asyncio.Semaphore(options.calls_max)
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
         self.port = 0
 
     async def start(self) -> None:
@@ -78,12 +84,28 @@ class AdmissionListener:
         bound = listen(self._options.address)
         if not self._options.address.startswith("unix:"):
             self.port = bound.getsockname()[1]
-        await web.SockSite(self._runner, bound, ssl_context=self._options.tls.context).start()
+        self._listener = await asyncio.get_running_loop().create_server(
+            self._protocol,
+            sock=bound,
+            ssl=self._options.tls.context,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+        )
 
     async def stop(self) -> None:
         """Answer what is under way, and listen no more."""
+        if self._listener is not None:
+            self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        """Return what speaks on a new connection: HTTP, or nothing where there are too many."""
+        assert self._runner is not None
+        server = self._runner.server
+        assert server is not None
+        if len(server.connections) >= self._options.connections_max:
+            return _TooMany()
+        return server()
 
     async def _answer(self, request: web.Request) -> web.Response:
         began = time.monotonic()
@@ -140,6 +162,15 @@ class AdmissionListener:
             pod=text_in(metadata, "name") or text_in(metadata, "generateName"),
             why=verdict.message[:MESSAGE_CHARS_MAX],
         )
+
+
+class _TooMany(asyncio.Protocol):
+    """Ends a connection as soon as it is made."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Cut it, unread."""
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
 
 
 def _response(pod: Object, verdict: Verdict) -> Object:

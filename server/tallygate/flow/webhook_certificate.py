@@ -61,7 +61,9 @@ class KeepCertificate:
         if authority is None or self._where.authorities.due(authority.certificate, now_us):
             await self._where.secret.write(self._with_authority(kept, now_us))
             return Kept(more=True)
-        await self._where.webhook.trust(kept.bundle)
+        # With the authority itself, whatever became of the bundle, and without what has expired.
+        trusted = authority.certificate + kept.bundle
+        await self._where.webhook.trust(self._where.authorities.unexpired(trusted, now_us))
         if kept.serving is None or self._outdated(kept.serving, authority, now_us):
             issued = self._where.authorities.issue(authority, self._names, now_us)
             await self._where.secret.write(replace(kept, serving=issued))

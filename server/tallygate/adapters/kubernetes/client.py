@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
+from tallygate.adapters.file_stamp import Stamp, stamp_of
 from tallygate.domain.json_patch import Json, Object
 from tallygate.ports.kubernetes import ChangedMeanwhile, KubernetesRefused, KubernetesSilent
 
@@ -62,7 +63,7 @@ class KubernetesApi:
     def __init__(self, access: Access) -> None:
         self._access = access
         self._session: ClientSession | None = None
-        self._trusted: tuple[int, int] | None = None
+        self._trusted: Stamp | None = None
 
     async def close(self) -> None:
         """Close the session's connections."""
@@ -124,8 +125,7 @@ class KubernetesApi:
         """Return the session, a new one where the authority's file has changed."""
         trusted = None
         if self._access.secure:
-            stat = self._access.ca_file.stat()
-            trusted = (stat.st_mtime_ns, stat.st_ino)
+            trusted = stamp_of(self._access.ca_file)
         if self._session is not None and trusted == self._trusted:
             return self._session
         await self.close()

@@ -27,6 +27,7 @@ _CONNECT: Final = (
 # What is read: the catalog, counters, and how much waits in the streams for whom.
 _READ: Final = (
     *("exists", "get", "mget", "hget", "hmget", "hgetall", "zrange", "zcard", "zscore"),
+    "zrangebyscore",
     *("multi", "exec", "xlen", "xrange", "xrevrange", "xinfo|groups", "xpending"),
 )
 # What decides: scripts, and what they do.
@@ -34,7 +35,9 @@ _DECIDE: Final = (
     *("eval", "evalsha", "script|load", "set", "hset", "hdel", "zadd", "zrem"),
     *("pexpire", "pexpireat", "xadd"),
 )
-_CONSUME: Final = ("xgroup|create", "xreadgroup", "xack", "xclaim", "xtrim")
+# A group that is gone is made anew by whoever looks how much waits for it.
+_GROUP: Final = ("xgroup|create",)
+_CONSUME: Final = (*_GROUP, "xreadgroup", "xack", "xclaim", "xtrim")
 # What is told of an account, and what is taken from one shard to another.
 _SEARCH: Final = ("scan",)
 _CARRY: Final = ("dump", "restore", "pttl", "unlink")
@@ -63,7 +66,7 @@ USERS: Final[Mapping[str, Rights]] = {
     # It makes lost counters anew as well, by what sidecars decide with.
     "ingest": Rights((*_SIDECAR, *_CONSUME), _COUNTERS, _PUBLISHED),
     "control": Rights(
-        (*_SIDECAR, *_CONSUME, *_SEARCH, *_CARRY), (SHARD_KEYS, CATALOG_KEYS, TENANT_KEYS)
+        (*_SIDECAR, *_GROUP, *_SEARCH, *_CARRY), (SHARD_KEYS, CATALOG_KEYS, TENANT_KEYS)
     ),
     # Commands that only show: doctor, verify, explain.
     "read": Rights((*_CONNECT, *_READ, *_SEARCH), (), (SHARD_KEYS, *_PUBLISHED)),
