@@ -65,6 +65,7 @@ demo: setup ## Run everything here, send a sample of real traffic, show the figu
 	@$(BIN)/tallygate demo $(ARGS)
 
 test: setup ## Run every check, then every test; TRANSPORT=native
+	@$(BIN)/python -m tests.watch.obtain
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target checks
 	@$(PYTEST) $(ARGS)
 

@@ -1,23 +1,24 @@
 """Debian's promtool, run on files of ours.
 
-Guarantees: a machine that lacks it is told which package has it. Refuses to know what is checked.
+Guarantees: a machine that lacks it is told how to have it. Refuses to know what is checked.
 """
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
 
+from .obtain import found
+
 TIMEOUT_S: Final = 100
-PACKAGE: Final = "apt-get install --no-install-recommends prometheus"
+OBTAIN: Final = "`python -m tests.watch.obtain` unpacks Debian's, as `make test` does"
 
 
 def program(name: str) -> str:
     """Return where `promtool` or `prometheus` is. Raises `LookupError`."""
-    found = shutil.which(name)
-    if found is None:
-        raise LookupError(f"no {name} on the PATH; on Debian: {PACKAGE}")
-    return found
+    path = found(name)
+    if path is None:
+        raise LookupError(f"no {name}: {OBTAIN}")
+    return path
 
 
 def promtool(*words: str | Path, text: str | None = None) -> str:
