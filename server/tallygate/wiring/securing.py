@@ -159,7 +159,10 @@ def ops_credentials(
 def files_of(cert: Path, key: Path, client_ca: Path | None, clock: Clock) -> "FileCertificates":
     """Return a listener's files, read. Raises `CertificatesInvalid`."""
     # It costs 10 MB of memory: a process without certificates does without.
-    from tallygate.adapters.certificates.listener import FileCertificates, ListenerFiles  # noqa: PLC0415
+    from tallygate.adapters.certificates.listener import (  # noqa: PLC0415
+        FileCertificates,
+        ListenerFiles,
+    )
 
     return FileCertificates(ListenerFiles(cert, key, client_ca), clock)
 
