@@ -57,6 +57,22 @@ def test_an_upgrade_renders_the_same(helm: Helm) -> None:
     assert objects(helm.render(EVERYTHING, upgrade=True)) == objects(helm.render(EVERYTHING))
 
 
+def test_links_lead_to_where_runbooks_are(helm: Helm) -> None:
+    """Each alert and each dashboard links to the address that is given."""
+    there = "https://git.example/docs"
+    watching = {"rules": {"enabled": True}, "dashboards": {"enabled": True}}
+    values = {**NEEDED, "monitoring": {**watching, "runbooksUrl": f"{there}/"}}
+    made = [
+        yaml.safe_dump(each)
+        for each in objects(helm.render(values))
+        if each["kind"] == "PrometheusRule" or "dashboard" in name(each)
+    ]
+    assert any("runbook_url" in each for each in made)
+    assert not any("docs/runbooks" in each for each in made)
+    for each in made:
+        assert each.count("runbook_url:") == each.count(f"runbook_url: {there}/Tallygate")
+
+
 def test_nothing_but_templates_renders_nothing(helm: Helm) -> None:
     """With install=false there is no object at all."""
     assert objects(helm.render({"install": False})) == []

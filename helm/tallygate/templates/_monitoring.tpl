@@ -6,3 +6,12 @@
   relabelings:
     - {targetLabel: job, replacement: tallygate-{{ .role }}, action: replace}
 {{- end -}}
+
+{{/* A file of rules or a dashboard, its links leading to where the runbooks are. */}}
+{{- define "tallygate.watchFile" -}}
+{{- $text := .root.Files.Get .path -}}
+{{- with .root.Values.monitoring.runbooksUrl -}}
+{{- $text = replace "docs/runbooks" (trimSuffix "/" .) $text -}}
+{{- end -}}
+{{- $text -}}
+{{- end -}}
