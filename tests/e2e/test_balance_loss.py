@@ -109,7 +109,12 @@ class Spenders:
                     self.refused[name] += 1
 
 
-@pytest.fixture(params=[0, 50], ids=["prepaid", "overdraft"])
+@pytest.fixture(
+    params=[
+        pytest.param(0, id="prepaid"),
+        pytest.param(50, id="overdraft", marks=pytest.mark.faults_long),
+    ]
+)
 async def parts(
     request: pytest.FixtureRequest, tmp_path: Path, own_redis: EmbeddedRedis, postgres_dsn: str
 ) -> AsyncIterator[Parts]:

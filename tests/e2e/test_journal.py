@@ -91,7 +91,13 @@ async def test_the_ledger_is_waited_for_and_trims_the_journal(
     await eventually(forgotten, SETTLE_S, what="the journal has forgotten what the ledger has")
 
 
-@pytest.mark.parametrize("killed", [False, True], ids=["running", "killed"])
+@pytest.mark.parametrize(
+    "killed",
+    [
+        pytest.param(False, id="running", marks=pytest.mark.faults_long),
+        pytest.param(True, id="killed"),
+    ],
+)
 async def test_what_redis_lost_comes_from_the_journal(
     place: Site, own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path, *, killed: bool
 ) -> None:

@@ -323,6 +323,7 @@ async def test_a_deadline_is_all_that_changes() -> None:
         detail=Hold(ReservationId("r"), 1),
         epoch="0a1b2c3d",
         marked=False,
+        trace=b"place",
     )
     await it.decide([whole])
     [sent] = store.calls[-1]
