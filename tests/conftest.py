@@ -4,6 +4,7 @@
 migrated database of the test's own. All are synchronous, for any kind of test to ask for them.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -59,6 +60,12 @@ LONG = frozenset({"chaos", "e2e", "guard", "month", "property", "sim"})
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the folders whose tests take long before the others."""
     items.sort(key=lambda item: item.path.parent.name not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected to itself: looking through it took most of a run."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> list[str]:

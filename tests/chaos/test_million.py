@@ -12,6 +12,7 @@ NOW_US = 1_795_168_800_000_000
 PATIENCE_S = 400
 
 
+@pytest.mark.faults_long
 @pytest.mark.slow
 @pytest.mark.timeout(PATIENCE_S)
 async def test_ledger_rollups_counters_and_messages_are_what_was_made(

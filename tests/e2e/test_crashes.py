@@ -220,6 +220,7 @@ async def test_kill_between_commit_and_acknowledgement(
     assert await successor.terminate() == 0
 
 
+@pytest.mark.faults_long
 @pytest.mark.slow
 async def test_killed_ingester_beside_another(place: Site, postgres_dsn: str) -> None:
     """Two ingesters share the streams; one is killed again and again, and nothing is missing."""

@@ -37,6 +37,7 @@ async def used(server: Server) -> int:
         return (await stub.GetQuota(request, timeout=CALL_TIMEOUT_S)).limits[0].used
 
 
+@pytest.mark.faults_long
 async def test_killed_while_it_grants(place: Site, postgres_dsn: str, tmp_path: Path) -> None:
     """Each answered call is in the ledger once, and the counter ends at what the ledger has."""
     settings: dict[str, Any] = {

@@ -70,7 +70,9 @@ async def whole(dsn: str, units: int) -> None:
     await eventually(has, SETTLE_S, what=f"the ledger has {units} units")
 
 
-@pytest.mark.parametrize(("leases", "kills"), [("off", 1), ("on", 2)])
+@pytest.mark.parametrize(
+    ("leases", "kills"), [pytest.param("off", 1, marks=pytest.mark.faults_long), ("on", 2)]
+)
 async def test_killed_under_load(place: Site, postgres_dsn: str, leases: str, kills: int) -> None:
     """A process that is killed is replaced, and each answered call is in the ledger once."""
     await place.start("ingest", postgres_dsn=postgres_dsn)
@@ -120,6 +122,7 @@ async def _met(server: Server, loads: list[Load]) -> None:
     await eventually(met, SETTLE_S, what="calls are answered")
 
 
+@pytest.mark.faults_long
 async def test_a_hung_process_is_replaced(place: Site) -> None:
     """A process that does not say anything any more is ended, and another takes its place."""
     server = await start(place, 2, counter_rebuild="none", loop_stall_ms=5_000)
@@ -167,6 +170,7 @@ async def test_processes_do_not_outlive_the_one_that_watches(place: Site) -> Non
     assert again.address == server.address
 
 
+@pytest.mark.faults_long
 async def test_a_smaller_group_hands_in_what_a_larger_one_left(
     place: Site, own_redis: EmbeddedRedis, postgres_dsn: str
 ) -> None:

@@ -99,6 +99,7 @@ async def test_leases_are_exact_over_all_processes(place: Site) -> None:
     assert await server.metric("tallygate_lease_lost_total") == 0
 
 
+@pytest.mark.faults_long
 async def test_further_roles_run_once(place: Site, postgres_dsn: str) -> None:
     """What is accepted by any process is ingested by one, and completeness closes over all."""
     settings = {"postgres_dsn": postgres_dsn, "counter_rebuild": "ledger"}

@@ -117,6 +117,7 @@ async def ledger(dsn: str) -> tuple[dict[str, int], Counter[str]]:
     return dict(units), Counter(row["operation_id"] for row in rows)
 
 
+@pytest.mark.faults_long
 async def test_emptied_under_load(place: Site, own_redis: EmbeddedRedis, postgres_dsn: str) -> None:
     """No tenant gets more than its limit, nothing granted is lost, counters equal the ledger."""
     ingest = await place.start("ingest", postgres_dsn=postgres_dsn)

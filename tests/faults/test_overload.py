@@ -57,6 +57,7 @@ async def test_ten_times_too_much(redis_url: str, tmp_path: Path, seconds: float
         assert slowness <= 2 * first.quantile_s(0.5)
 
 
+@pytest.mark.faults_long
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 async def test_callers_who_mind_the_pushback_hardly_retry(redis_url: str, tmp_path: Path) -> None:

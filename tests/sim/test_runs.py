@@ -16,7 +16,7 @@ from tests.sim.plan import Scope
 from tests.sim.run import Found, simulate
 
 CHUNK: Final = 25
-CHUNKS: Final = 4
+CHUNKS: Final = 2
 # As many seeds as it may take until one meets what a planted bug needs.
 SEARCHED: Final = 150
 
