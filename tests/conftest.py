@@ -36,6 +36,15 @@ settings.register_profile(
     "dev", max_examples=50, deadline=None, suppress_health_check=SLOW_MACHINES
 )
 settings.register_profile(
+    "build",
+    max_examples=50,
+    deadline=None,
+    # A build that fails has to fail again; new examples are for those who look into it.
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=SLOW_MACHINES,
+)
+settings.register_profile(
     "ci",
     max_examples=200,
     deadline=None,

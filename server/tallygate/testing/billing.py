@@ -20,6 +20,7 @@ from tallygate.domain.ids import LimitId, MeterName, TenantId
 from tallygate.domain.invoice import Group, Invoice, Measured, Selection
 from tallygate.domain.invoice_document import to_bytes
 from tallygate.domain.invoice_period import overlapping
+from tallygate.domain.money import total
 from tallygate.domain.purse import GrantLeft, left_of
 from tallygate.domain.rollup import Shape, level_at, rolled
 from tallygate.domain.segment import Version, versions_of
@@ -209,7 +210,7 @@ class FakeInvoiceBooks:
                 anew = invoiced_us is not None and start_us < invoiced_us
                 if line.burn is not None and not (anew and of_us == period.start_us):
                     place = (line.burn.limit_id, line.burn.seq)
-                    burned[place] = burned.get(place, Decimal(0)) + line.burn.units
+                    burned[place] = total((burned.get(place, Decimal(0)), line.burn.units))
         found = [
             GrantLeft(
                 *(each.limit_id, each.seq, each.grant_id),
