@@ -71,7 +71,7 @@ async def whole(dsn: str, units: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("leases", "kills"), [pytest.param("off", 1, marks=pytest.mark.faults_long), ("on", 2)]
+    ("leases", "kills"), [pytest.param("off", 1, marks=pytest.mark.faults_long), ("on", 1)]
 )
 async def test_killed_under_load(place: Site, postgres_dsn: str, leases: str, kills: int) -> None:
     """A process that is killed is replaced, and each answered call is in the ledger once."""

@@ -190,7 +190,7 @@ async def stored(url: str, postgres: Postgres) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [7, 8])
+@pytest.mark.parametrize("seed", [7, pytest.param(8, marks=pytest.mark.faults_long)])
 async def test_a_simulation_refuses_what_a_sidecar_would(
     redis_url: str, postgres_dsn: str, seed: int
 ) -> None:

@@ -47,7 +47,7 @@ async def held_against_the_naive(world: PeriodWorld, random: Random, *, rolled: 
         assert not finding.differs
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32))
 def test_frozen_and_adjusted_is_what_all_events_come_to(seed: int) -> None:
     """By period, group and any rule: totals and adjustments are the naive fold of all events."""
