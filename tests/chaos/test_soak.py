@@ -9,7 +9,7 @@ from tests.chaos.nemesis import DISKS, EVERYTHING, LOSSES, LOSSLESS, PROCESSES
 from tests.chaos.outcome import Plan
 from tests.chaos.soak import soak
 
-SHORT_S = 8.0
+SHORT_S = 12.0
 LONG_S = 90.0
 PATIENCE_S = 400
 
