@@ -76,6 +76,7 @@ async def test_callers_who_mind_the_pushback_hardly_retry(redis_url: str, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
+@pytest.mark.faults_long
 async def test_one_hot_tenant_leaves_others_alone(redis_url: str, tmp_path: Path) -> None:
     """Others wait for a turn or two, not for its queue; what is refused is the hot one's."""
     async with busy(redis_url, tmp_path, processes=2) as it:

@@ -15,7 +15,8 @@ from tests.guard.measure import Measured, measured
 from tests.guard.scenes import BATCH, all_scenes
 
 # A fixture measures everything, a hundred times slower than it is.
-pytestmark = pytest.mark.timeout(400)
+# `make guard` asks it; a build has no time for it.
+pytestmark = [pytest.mark.timeout(400), pytest.mark.faults_long]
 
 AT_ONCE = f"check, {BATCH} at once"
 
