@@ -14,6 +14,8 @@ log = structlog.get_logger(__name__)
 
 REASONS: Final = ("throttled", "key_refused", "silent")
 _LEFT: Final = ("rejected", "too_old")
+OPEN: Final = ("pending", "sending", "ambiguous", *_LEFT)
+"""States of sends that are not done."""
 
 
 class _Depth(Protocol):
@@ -60,7 +62,7 @@ class StripeMetrics:
             "unsendable_invoices", "Issued invoices with an amount that Stripe has no unit for."
         )
         self._reasons: dict[str, str] = {}
-        self._shown: set[tuple[str, str]] = set()
+        self._known: set[str] = set()
         self._left: dict[tuple[str, str], int] = {}
 
     def planned(self, destination: str, kind: str, count: int) -> None:
@@ -110,16 +112,16 @@ class StripeMetrics:
 
     def measured(self, depths: Sequence[_Depth], destinations: Sequence[str], now_us: int) -> None:
         """Show what is not done of each destination, and log what is newly left to people."""
-        shown = {(each.destination, str(each.state)): each for each in depths}
-        for destination, state in self._shown - shown.keys():
-            self.open.labels(destination, state).set(0)
-        self._shown |= shown.keys()
-        for (destination, state), each in shown.items():
-            self.open.labels(destination, state).set(each.sends)
-            if state in _LEFT and each.sends > self._left.get((destination, state), 0):
-                log.error("stripe_left", destination=destination, state=state, sends=each.sends)
-            self._left[destination, state] = each.sends
-        for destination in {*destinations, *(name for name, _ in self._shown)}:
+        found = {(each.destination, str(each.state)): each.sends for each in depths}
+        self._known |= {*destinations, *(each.destination for each in depths)}
+        for destination in self._known:
+            # Also where there is nothing: what has no series cannot be told from what is not asked.
+            for state in OPEN:
+                sends = found.get((destination, state), 0)
+                self.open.labels(destination, state).set(sends)
+                if state in _LEFT and sends > self._left.get((destination, state), 0):
+                    log.error("stripe_left", destination=destination, state=state, sends=sends)
+                self._left[destination, state] = sends
             own = [each for each in depths if each.destination == destination]
             oldest_us = min((each.oldest_us for each in own), default=now_us)
             self.oldest.labels(destination).set(max(0, now_us - oldest_us) / 1e6)
