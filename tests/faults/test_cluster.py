@@ -127,6 +127,8 @@ async def loaded(it: Rig, consumer: Reader) -> AsyncIterator[Load]:
         finally:
             load.ended.set()
         await asyncio.wait(working)
+        # One empty read is no proof while slots move.
+        await eventually(lambda: load.ids <= {*consumer.read}, what="all to be read")
         drained.set()
         await reading
     assert load.failed == []
