@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported and collected to itself: looking through it took most of a run."""
+    """Have the garbage collector leave alone what was imported and collected, all run long."""
     gc.collect()
     gc.freeze()
 

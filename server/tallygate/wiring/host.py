@@ -76,9 +76,9 @@ class Host:
         self.connections: Final = AsyncExitStack()
         # Until files are read, which may fail.
         self.secured = Secured()
-        # What readiness asks, by name: "ok", or what is amiss.
         # What records spans; None where tracing is off.
         self.tracing: Tracing | None = None
+        # What readiness asks, by name: "ok", or what is amiss.
         self.components: Final[dict[str, Callable[[], str]]] = {}
         # How much of a journal is needed still.
         self.unfinished: Callable[[], int] = lambda: 0
