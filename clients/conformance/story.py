@@ -187,6 +187,11 @@ class Story:
         )
 
     async def _attempts(self, method: str, fields: Mapping[str, Any]) -> None:
+        if "ends" in fields:
+            # A cancellation may still be on its way.
+            await eventually(
+                lambda: all(each.ended for each in self.proxy.of(method)), SETTLE_S, what="an end"
+            )
         found = self.proxy.of(method)
         shown = [each.shown() for each in found]
         _hold(fields.get("count", len(found)), len(found), "how many attempts")
@@ -239,6 +244,9 @@ class Story:
         files = sorted((self.folder / name).glob("*.spool"))
         if "files" in fields:
             _hold(fields["files"], len(files), "how many files")
+        if "set_aside" in fields:
+            aside = sorted((self.folder / name).glob("*.bad"))
+            _hold(fields["set_aside"], len(aside), "how many files set aside")
         if "tear_bytes" in fields:
             whole = files[-1].read_bytes()
             files[-1].write_bytes(whole[: -fields["tear_bytes"]])
