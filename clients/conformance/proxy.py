@@ -33,7 +33,7 @@ FORWARD_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(slots=True)
-class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
+class FaultProxy(grpc.GenericRpcHandler):
     """What listens before a sidecar, for one case."""
 
     upstream: grpc.aio.Channel
@@ -46,6 +46,7 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
     _held: list[socket.socket] = field(default_factory=list)
     _listening: list[asyncio.Server] = field(default_factory=list)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _charging: set["asyncio.Task[None]"] = field(default_factory=set)
 
     @property
     def path(self) -> Path:
@@ -59,7 +60,7 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler | None:
+    ) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         """Carry any unary method as bytes."""
         method = handler_call_details.method
         name = method.rpartition("/")[2]
@@ -107,7 +108,10 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         await asyncio.sleep(fault.delay_ms / 1000)
         if fault.lose or fault.mute:
             # To the end, whatever becomes of the caller: its answer is what is lost.
-            await self.upstream.unary_unary(method)(request, timeout=FORWARD_TIMEOUT_S)
+            charged = asyncio.create_task(self._charge(method, request))
+            self._charging.add(charged)
+            charged.add_done_callback(self._charging.discard)
+            await asyncio.shield(charged)
             if fault.mute:
                 await _never()
             await self._say(fault, fault.lose, attempt, context)
@@ -116,6 +120,10 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             attempt.ended = "CUT"
             self.reset()
         return reply
+
+    async def _charge(self, method: str, request: bytes) -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await self.upstream.unary_unary(method)(request, timeout=FORWARD_TIMEOUT_S)
 
     async def _forward(
         self,
@@ -198,6 +206,7 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
     async def close(self) -> None:
         """Give the ports back."""
         await self.away()
+        await asyncio.gather(*self._charging)
         for each in self._held:
             each.close()
 
