@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import grpc
@@ -246,7 +247,7 @@ class Driver:
         began = time.perf_counter()
         lists = await self.every([lambda: work(asked["calls"] // workers)] * workers)
         seconds = time.perf_counter() - began
-        ordered = sorted(sum(lists, start=[]))
+        ordered = sorted(chain.from_iterable(lists))
         return {
             "seconds": seconds,
             "mean_us": statistics.fmean(ordered) * 1e6,

@@ -13,10 +13,11 @@ import grpc
 import grpc.aio
 
 from . import requests, results
+from .aio_buffer import AsyncBuffer
 from .arguments import charge_of, quota_of, reserve_of, usage_of, watch_of
 from .calls import METHODS, Call, Core, Flow, proceed
 from .channels import async_channel
-from .configured import Configured
+from .configured import NO_BUFFER, Configured
 from .errors import Closed, TallygateError, Unavailable
 from .gen.v1 import quota_pb2
 from .held import Amounts, Held, committing, extending_call, releasing_call
@@ -165,6 +166,16 @@ class AsyncClient(Configured):
         self._channel: grpc.aio.Channel | None = None
         self._callables: dict[str, Any] = {}
         self._ended: asyncio.Event | None = None
+        options = self._options.buffer
+        self._buffer = AsyncBuffer(self._core, options, self.send) if options is not None else None
+        self._core.intake = self._buffer
+
+    @property
+    def buffer(self) -> AsyncBuffer:
+        """What records without waiting, where the client was made with a `buffer`."""
+        if self._buffer is None:
+            raise RuntimeError(NO_BUFFER)
+        return self._buffer
 
     async def check_and_consume(
         self, tenant: str, items: Items, **options: Unpack[ChargeOptions]
@@ -293,6 +304,7 @@ class AsyncClient(Configured):
 
     async def close(self, timeout: float | None = None) -> bool:
         """End the client, its buffer first; tell whether all that was buffered is sent."""
+        flushed = await self._buffer.close(timeout) if self._buffer is not None else True
         self._core.closed = True
         channel, self._channel = self._channel, None
         self._callables = {}
@@ -300,9 +312,11 @@ class AsyncClient(Configured):
             self._ended.set()
         if channel is not None:
             await channel.close()
-        return True
+        return flushed
 
     async def __aenter__(self) -> Self:
+        if self._buffer is not None:
+            self._buffer.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -22,6 +22,7 @@ from .errors import (
     Closed,
     DeadlineExceeded,
     SpoolFailed,
+    SpoolLocked,
     TallygateError,
     Unavailable,
     error_of_call,
@@ -33,6 +34,9 @@ from .stats import Counts
 from .values import Charge, Usage
 
 T = TypeVar("T")
+
+# Why a buffer takes nothing.
+UNTAKEN: Final = (BufferFull, SpoolFailed, SpoolLocked, Closed)
 
 _QUOTA: Final = "tallygate.v1.QuotaService"
 _USAGE: Final = "tallygate.v1.UsageService"
@@ -105,6 +109,14 @@ def proceed(flow: Flow[T], answer: Any) -> Call[Any] | Finished[T]:
 
 class BufferIntake(Protocol):
     """What takes that which cannot be sent now."""
+
+    @property
+    def pending(self) -> int:
+        """How many entries it holds."""
+
+    @property
+    def spool_bytes(self) -> int:
+        """How many bytes of the disk."""
 
     def put_events(self, events: Sequence[usage_pb2.RecordUsageRequest]) -> None:
         """Take events, all of them or none."""
@@ -264,11 +276,21 @@ class Core:
         """Say that the client was closed."""
         return Closed("the client is closed", operation_id=call.operation_id)
 
+    def buffered(self, put: Callable[[BufferIntake], None]) -> bool:
+        """Hand to the buffer what nobody answered; tell whether there is one, and it has room."""
+        if self.intake is None:
+            return False
+        try:
+            put(self.intake)
+        except UNTAKEN:
+            return False
+        return True
+
     def _decide_locally(self, local: Callable[[], T], method: str, error: TallygateError) -> T:
         if self.options.on_absent == "open":
             try:
                 answer = local()
-            except (BufferFull, SpoolFailed, Closed):
+            except UNTAKEN:
                 # What cannot be recorded is not given away.
                 answer = None
             if answer is not None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from . import requests, results
 from .arguments import charge_of, quota_of, reserve_of, usage_of, watch_of
+from .buffer import Buffer
 from .calls import Call, Core, Flow, proceed
-from .configured import Configured
+from .configured import NO_BUFFER, Configured
 from .errors import TallygateError
 from .gen.v1 import quota_pb2
 from .held import Amounts, Held, committing, extending_call, releasing_call
@@ -134,6 +135,16 @@ class Client(Configured):
     def _open(self) -> None:
         self.keeper = Keeper()
         self._line = Line(self._options)
+        options = self._options.buffer
+        self._buffer = Buffer(self._core, options, self.send) if options is not None else None
+        self._core.intake = self._buffer
+
+    @property
+    def buffer(self) -> Buffer:
+        """What records without waiting, where the client was made with a `buffer`."""
+        if self._buffer is None:
+            raise RuntimeError(NO_BUFFER)
+        return self._buffer
 
     def check_and_consume(
         self, tenant: str, items: Items, **options: Unpack[ChargeOptions]
@@ -257,10 +268,11 @@ class Client(Configured):
 
     def close(self, timeout: float | None = None) -> bool:
         """End the client, its buffer first; tell whether all that was buffered is sent."""
+        flushed = self._buffer.close(timeout) if self._buffer is not None else True
         self._core.closed = True
         self.keeper.close()
         self._line.close()
-        return True
+        return flushed
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,8 @@ from .options import (
 )
 from .stats import Stats
 
+NO_BUFFER = "made without a buffer: give the client buffer=True, or BufferOptions"
+
 
 class Configured:
     """A client's options and counts."""
@@ -65,4 +67,7 @@ class Configured:
 
     def stats(self) -> Stats:
         """Return what the client has done, and what its buffer holds now."""
-        return self._core.counts.read()
+        intake = self._core.intake
+        if intake is None:
+            return self._core.counts.read()
+        return self._core.counts.read(pending=intake.pending, spool_bytes=intake.spool_bytes)

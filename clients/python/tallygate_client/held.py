@@ -186,9 +186,8 @@ def committing(
             **options,
         )
     except (Unavailable, DeadlineExceeded):
-        if core.intake is None:
+        if not core.buffered(lambda intake: intake.put_commit(request, instead)):
             raise
-        core.intake.put_commit(request, instead)
         return Settlement(Outcome.UNSPECIFIED, buffered=True, operation_id=name)
     except NotFound as error:
         if error.reason != "RESERVATION_NOT_FOUND" or not instead:
@@ -231,9 +230,8 @@ def _recording(
     try:
         told = yield core.batch_record(instead, **options)
     except (Unavailable, DeadlineExceeded):
-        if core.intake is None:
+        if not core.buffered(lambda intake: intake.put_events(instead)):
             raise
-        core.intake.put_events(instead)
         return replace(settled, event_ids=ids, buffered=True)
     for each in told:
         if isinstance(each, TallygateError):

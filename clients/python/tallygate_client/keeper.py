@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from .forks import begin_anew_when_forked
+
 # Most work ends long before its first extension is due; what it leaves is swept in lots.
 FORGOTTEN_MAX = 1_000
 
@@ -16,9 +18,10 @@ class Keeper:
     """Calls back again and again at intervals; its thread lives only while something is kept."""
 
     def __init__(self) -> None:
-        self.reset()
+        self.forked()
+        begin_anew_when_forked(self)
 
-    def reset(self) -> None:
+    def forked(self) -> None:
         """Begin anew, also in a forked child, whose threads are the parent's."""
         self._changed = threading.Condition()
         self._due: list[tuple[float, int, float, Callable[[], None]]] = []

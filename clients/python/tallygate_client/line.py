@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -15,6 +13,7 @@ from .calls import METHODS, Call, Core
 from .cancellation import Cancellation
 from .channels import sync_channel
 from .errors import Closed, Unavailable
+from .forks import begin_anew_when_forked
 from .options import ClientOptions
 from .results import QuotaChange, change_of
 from .watching import Watching
@@ -28,7 +27,7 @@ class Line:
     def __init__(self, options: ClientOptions) -> None:
         self._options = options
         self._begin()
-        _LINES.add(self)
+        begin_anew_when_forked(self)
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
@@ -134,8 +133,6 @@ class Line:
             return self._callables[name]
 
 
-# Weak: a client that nobody holds any more is not kept for the sake of forks.
-_LINES: weakref.WeakSet[Line] = weakref.WeakSet()
 _LEFT_TO_PARENT: list[grpc.Channel | None] = []
 
 
@@ -147,11 +144,3 @@ def _cancellable(method: Any, request: Any, timeout: float, cancel: Cancellation
         return future.result()
     finally:
         cancel.detach(future.cancel)
-
-
-def _forked() -> None:
-    for line in list(_LINES):
-        line.forked()
-
-
-os.register_at_fork(after_in_child=_forked)

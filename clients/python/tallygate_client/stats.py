@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .forks import begin_anew_when_forked
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:
@@ -51,9 +53,14 @@ class Counts:
     """The counters behind `Stats`."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._local: dict[str, Counter[str]] = {"open": Counter(), "closed": Counter()}
+        self.forked()
+        begin_anew_when_forked(self)
+
+    def forked(self) -> None:
+        """Go on with what was counted before the fork."""
+        self._lock = threading.Lock()
 
     def add(self, name: str, count: int = 1) -> None:
         """Add to one of the counters."""

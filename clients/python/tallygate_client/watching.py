@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from .backoff import Backoff
 from .calls import Call, Core
 from .cancellation import Cancellation
 from .errors import TallygateError, Unavailable
-
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MAX_S = 5.0
-
-
-class Backoff:
-    """How long to wait after the nth failure in a row: twice as long each time, by full jitter."""
-
-    def __init__(self, first_s: float = BACKOFF_FIRST_S, max_s: float = BACKOFF_MAX_S) -> None:
-        self._first_s = first_s
-        self._max_s = max_s
-        self._failures = 0
-
-    def succeeded(self) -> None:
-        """Begin anew with short waits."""
-        self._failures = 0
-
-    def failed(self, pushback_s: float | None = None) -> float:
-        """Return how many seconds to wait; at least what the service asked for."""
-        most_s = min(self._max_s, self._first_s * 2.0 ** min(self._failures, 16))
-        self._failures += 1
-        return max(random.uniform(0, most_s), pushback_s or 0.0)  # noqa: S311  # no secret
 
 
 class Watching:
