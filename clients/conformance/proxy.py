@@ -66,7 +66,7 @@ class FaultProxy(grpc.GenericRpcHandler):
         name = method.rpartition("/")[2]
         if name not in REQUESTS:
             return None
-        metadata = dict(handler_call_details.invocation_metadata or ())
+        metadata = dict(handler_call_details.invocation_metadata)
 
         async def carry(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             left = context.time_remaining()
@@ -140,7 +140,7 @@ class FaultProxy(grpc.GenericRpcHandler):
             reply: bytes = await call
         except grpc.aio.AioRpcError as error:
             attempt.ended = error.code().name
-            trailers = tuple(error.trailing_metadata() or ())
+            trailers = tuple(error.trailing_metadata())
             await context.abort(error.code(), error.details() or "", trailers)
         attempt.ended = "OK"
         return reply
