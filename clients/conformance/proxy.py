@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import grpc
 
@@ -69,7 +69,7 @@ class FaultProxy(grpc.GenericRpcHandler):
         metadata = dict(handler_call_details.invocation_metadata)
 
         async def carry(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            left = context.time_remaining()
+            left = _left(context)
             attempt = Attempt(
                 name,
                 REQUESTS[name].FromString(request),
@@ -84,7 +84,7 @@ class FaultProxy(grpc.GenericRpcHandler):
                 attempt.ended = attempt.ended or "CANCELLED"
                 raise
             finally:
-                attempt.ended_s = time.monotonic()
+                attempt.ended_s = attempt.ended_s or time.monotonic()
 
         return grpc.unary_unary_rpc_method_handler(carry)
 
@@ -123,7 +123,13 @@ class FaultProxy(grpc.GenericRpcHandler):
 
     async def _charge(self, method: str, request: bytes) -> None:
         with contextlib.suppress(grpc.aio.AioRpcError):
-            await self.upstream.unary_unary(method)(request, timeout=FORWARD_TIMEOUT_S)
+            await self._ask(method, request, FORWARD_TIMEOUT_S)
+
+    def _ask(
+        self, method: str, request: bytes, timeout_s: float
+    ) -> "grpc.aio.UnaryUnaryCall[bytes, bytes]":
+        asked: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.upstream.unary_unary(method)
+        return asked(request, timeout=timeout_s)
 
     async def _forward(
         self,
@@ -132,12 +138,9 @@ class FaultProxy(grpc.GenericRpcHandler):
         attempt: Attempt,
         context: grpc.aio.ServicerContext[bytes, bytes],
     ) -> bytes:
-        left = context.time_remaining()
-        call = self.upstream.unary_unary(method)(
-            request, timeout=FORWARD_TIMEOUT_S if left is None else left
-        )
+        left = _left(context)
         try:
-            reply: bytes = await call
+            reply = await self._ask(method, request, FORWARD_TIMEOUT_S if left is None else left)
         except grpc.aio.AioRpcError as error:
             attempt.ended = error.code().name
             trailers = tuple(error.trailing_metadata())
@@ -213,6 +216,11 @@ class FaultProxy(grpc.GenericRpcHandler):
     def of(self, method: str) -> list[Attempt]:
         """Return the attempts of a method; `*` is any."""
         return [each for each in self.attempts if method in ("*", each.method)]
+
+
+def _left(context: grpc.aio.ServicerContext[bytes, bytes]) -> float | None:
+    """Return the seconds until a call's deadline; the stubs do not know that it may have none."""
+    return cast(float | None, context.time_remaining())
 
 
 async def _never() -> None:
