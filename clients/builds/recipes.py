@@ -137,10 +137,15 @@ RECIPES: Final[Sequence[Recipe]] = (
         "go",
         CLIENTS / "go",
         build=(("go", "build", "-o", "build/conformance", "./internal/conformance"),),
-        test=(("go", "vet", "./..."), ("go", "test", "./...")),
+        test=(
+            (sys.executable, "../../protos/generate_go.py", "--check"),
+            ("go", "vet", "./..."),
+            ("go", "test", "./..."),
+        ),
         pack=(("sh", "-c", 'test -z "$(gofmt -l .)"'), ("go", "list", "./...")),
         install=_go,
         made=CLIENTS / "go" / "build" / "conformance",
+        beside=(("go", "test", "-tags", "sidecar", "./internal/sidecar"),),
     ),
     Recipe(
         "node",
