@@ -17,10 +17,10 @@ import celery
 from .errors import TallygateError
 from .metering.cost import Ending
 from .metering.current import at_hand, current_cost
-from .metering.jobs import JobCall, JobRules
+from .metering.jobs import JobCall, JobRefused, JobRules, failure_of
 from .metering.till import Till
 
-__all__ = ["JobCall", "JobRules", "MeteredTask", "current_cost"]
+__all__ = ["JobCall", "JobRefused", "JobRules", "MeteredTask", "current_cost"]
 
 _TILLS: WeakKeyDictionary[Any, Till] = WeakKeyDictionary()
 
@@ -49,9 +49,10 @@ class MeteredTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             cost = till.open(question)
         except TallygateError as error:
             wait = rules.wait_of(error)
+            failure = failure_of(error)
             if wait is None:
-                raise
-            raise self.retry(countdown=wait, max_retries=rules.retries, exc=error) from error
+                raise failure from error
+            raise self.retry(countdown=wait, max_retries=rules.retries, exc=failure) from error
         ending = Ending.FAILED
         try:
             with at_hand(cost):
@@ -74,4 +75,3 @@ class MeteredTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             request.headers or {},
             request,
         )
-

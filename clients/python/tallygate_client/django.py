@@ -61,7 +61,7 @@ class MeteringMiddleware:
             return self._refusal(error, asked)
         if cost is None:
             return _response(self._get_response(request))
-        request.tallygate = cost  # type: ignore[attr-defined]  # where views look for it
+        request.tallygate = cost
         try:
             response = _response(self._get_response(request))
         except BaseException:
@@ -80,7 +80,7 @@ class MeteringMiddleware:
             return self._refusal(error, asked)
         if cost is None:
             return _response(await self._get_response(request))
-        request.tallygate = cost  # type: ignore[attr-defined]  # where views look for it
+        request.tallygate = cost
         loop, settle = asyncio.get_running_loop(), self._async_till.settle
         try:
             response = _response(await self._get_response(request))
@@ -145,7 +145,7 @@ class MeteringMiddleware:
             close()
             ending()
 
-        response.close = closed  # type: ignore[method-assign]  # what servers call at the end
+        response.close = closed  # what servers call at the end
         # Middleware outside of this may answer otherwise, and never close this response.
         weakref.finalize(response, ending).atexit = False
         return response

@@ -12,7 +12,8 @@ from typing import Any
 
 from starlette.requests import HTTPConnection
 
-from .asgi import EXCHANGE, Exchange, MeteringMiddleware
+from .asgi import MeteringMiddleware
+from .exchange import EXCHANGE, Exchange
 from .metering.cost import Cost
 from .values import Items
 
@@ -23,8 +24,8 @@ class Metered:
     """A dependency that asks before the route runs, and gives its `Cost`.
 
     `Annotated[Cost, Depends(Metered({"requests": 1}))]`; the app needs `MeteringMiddleware`, whose
-    rules say who pays unless `tenant` does. Where it depends on who is logged in, write a dependency
-    of your own that calls `exchange_of(request).open(tenant, cost)`.
+    rules say who pays unless `tenant` does. Where that depends on who is logged in, write a
+    dependency of your own that calls `exchange_of(request).open(tenant, cost)`.
     """
 
     def __init__(

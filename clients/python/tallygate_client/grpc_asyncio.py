@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .aio import AsyncClient
 
 
-class AsyncMeteringInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # untyped there
+class AsyncMeteringInterceptor(grpc.aio.ServerInterceptor):
     """Charges the calls of an asyncio gRPC server; handlers find `context.tallygate`."""
 
     def __init__(self, *, client: AsyncClient | Callable[[], AsyncClient], rules: RpcRules) -> None:

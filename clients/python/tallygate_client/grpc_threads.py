@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COST_ATTRIBUTE = "tallygate"
 
 
-class MeteringInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # untyped in the stubs
+class MeteringInterceptor(grpc.ServerInterceptor):
     """Charges the calls of a gRPC server; handlers find their `Cost` as `context.tallygate`."""
 
     def __init__(self, *, client: Client | Callable[[], Client], rules: RpcRules) -> None:
@@ -105,6 +105,7 @@ class MeteringInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # unty
             refusal = refusal_of(error, self._rules)
             context.set_trailing_metadata(refusal.trailers)
             context.abort(refusal.code, refusal.message)
+            raise AssertionError from error
         cost.measure(0)
         setattr(context, COST_ATTRIBUTE, cost)
         return cost

@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .metering.cost import Cost, Ending
 from .metering.current import at_hand, current_cost
@@ -69,8 +69,8 @@ def metered(
             made = _awaiting(function, asking, AsyncTill(_any(client)), actual)
         else:
             made = _calling(function, asking, Till(_any(client)), actual)
-        wrapped: F = functools.wraps(function)(made)
-        return wrapped
+        wrapped: Any = functools.wraps(function)(made)
+        return cast(F, wrapped)
 
     return around
 

@@ -15,13 +15,13 @@ import rq
 from .errors import TallygateError
 from .metering.cost import Ending
 from .metering.current import at_hand, current_cost
-from .metering.jobs import JobCall, JobRules
+from .metering.jobs import JobCall, JobRefused, JobRules, failure_of
 from .metering.till import Till
 
 if TYPE_CHECKING:
     from .client import Client
 
-__all__ = ["JobCall", "JobRules", "current_cost", "metered_job"]
+__all__ = ["JobCall", "JobRefused", "JobRules", "current_cost", "metered_job"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def metered_job(
                 retries = RETRIES if rules.retries is None else rules.retries
                 tried = (job.number_of_retries or 0) if job is not None else 0
                 if wait is None or tried >= retries:
-                    raise
+                    raise failure_of(error) from error
                 return rq.Retry(max=retries, interval=wait)
             ending = Ending.FAILED
             try:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .asgi import App, Exchange, Message
 from .errors import QuotaExceeded, TallygateError
+from .exchange import App, Exchange, Message
 from .metering.answers import Answer, Refused, answer_of, problem_of
 from .metering.cost import Ending
 from .metering.rules import Question, TenantMissing
@@ -89,7 +89,7 @@ class Conversation(Exchange):
         question = Question(
             tenant, (self.rules.messages.item,), "consume", context=context, refund_failures=False
         )
-        await self._middleware.till.open(question)
+        await self._counter.till.open(question)
 
     async def _hang_up(self, error: BaseException) -> Message:
         """Close, and tell the app that it was."""

@@ -39,9 +39,7 @@ OURS = frozenset({RATE_LIMIT.lower(), POLICY.lower()})
 class MeteringMiddleware:
     """Charges the requests of a WSGI app."""
 
-    def __init__(
-        self, app: App, *, client: Client | Callable[[], Client], rules: WebRules
-    ) -> None:
+    def __init__(self, app: App, *, client: Client | Callable[[], Client], rules: WebRules) -> None:
         self._app = app
         self.rules = rules
         self.till = Till(client)

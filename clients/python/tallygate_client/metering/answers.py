@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import (
+from tallygate_client.errors import (
     Closed,
     DeadlineExceeded,
     InvalidRequest,
@@ -23,7 +23,8 @@ from ..errors import (
     TallygateError,
     Unavailable,
 )
-from ..results import Decision
+from tallygate_client.results import Decision
+
 from .fields import fields_of, retry_after_of
 from .rules import TenantMissing, WebRequest, WebRules
 

@@ -11,8 +11,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..results import Decision
-from ..values import Item
+from tallygate_client.results import Decision
+from tallygate_client.values import Item
+
 from .rules import Question
 
 
@@ -81,9 +82,7 @@ class Cost:
         with self._lock:
             if not self._actual:
                 return None
-            return [
-                self._actual.get(place, item.amount) for place, item in enumerate(self.items)
-            ]
+            return [self._actual.get(place, item.amount) for place, item in enumerate(self.items)]
 
     def settle(self, ending: Ending, charged: bool | None) -> Callable[[Any], list[Any]] | None:
         """Return what settles it, to be called with the client; None where that was done before.

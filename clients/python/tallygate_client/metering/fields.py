@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable
 from datetime import datetime
 
-from ..results import Decision, LimitState, LimitStatus
+from tallygate_client.results import Decision, LimitState, LimitStatus
+
 from .rules import WebRules
 
 INTEGER_MAX = 999_999_999_999_999

@@ -12,12 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..errors import QuotaExceeded, TallygateError
+from tallygate_client.errors import QuotaExceeded, TallygateError
+
 from .answers import ABSENT
 from .rules import Question, Rules
 
 NAME_MAX = 120
 """What an operation id has room for, with something to spare for what is made of it."""
+
+
+class JobRefused(Exception):
+    """A job was refused for good; its cause is `QuotaExceeded`. It travels as its text alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class JobRules(Rules[JobCall]):
 
     Attributes:
         refused: what becomes of a refused job: `retry` after the wait that the service gives,
-            `fail` with `QuotaExceeded`. What can never pass fails.
+            `fail` with `JobRefused`. What can never pass fails.
         retries: how often it may be refused; the queue's own bound unless given.
         wait_s: how long to wait where the service gives no time, as when it is absent.
     """
@@ -87,6 +92,11 @@ class JobRules(Rules[JobCall]):
         if isinstance(error, ABSENT):
             return max(1, math.ceil(error.retry_after or self.wait_s))
         return None
+
+
+def failure_of(error: TallygateError) -> Exception:
+    """Return what a job fails with, in a form that any queue's results can hold."""
+    return JobRefused(error.message) if isinstance(error, QuotaExceeded) else error
 
 
 def _short(name: str) -> str:

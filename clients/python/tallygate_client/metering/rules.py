@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from ..values import Context, Item, Items
+from tallygate_client.values import Context, Item, Items
 
 TTL_S = 60.0
 NOT_CHARGED = 400
@@ -25,7 +25,7 @@ class Asked(Protocol):
         """Return a header, metadata or the like; None where there is none."""
 
 
-A = TypeVar("A", bound=Asked, contravariant=True)
+A = TypeVar("A", bound=Asked)
 Mode = Literal["reserve", "consume"]
 
 

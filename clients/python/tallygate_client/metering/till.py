@@ -12,15 +12,16 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import QuotaExceeded, TallygateError
-from ..results import Decision
+from tallygate_client.errors import QuotaExceeded, TallygateError
+from tallygate_client.results import Decision
+
 from .answers import told
 from .cost import Cost, Ending
 from .rules import Question
 
 if TYPE_CHECKING:
-    from ..aio import AsyncClient
-    from ..client import Client
+    from tallygate_client.aio import AsyncClient
+    from tallygate_client.client import Client
 
 LOG = logging.getLogger("tallygate_client.metering")
 
