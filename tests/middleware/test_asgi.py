@@ -201,16 +201,20 @@ async def test_routes_ask_for_themselves(
         cost.add("tokens", count)
         return count
 
-    async with calling(client, WebRules(tenant="x-tenant"), made) as http:
+    rules = WebRules(tenant="x-tenant", response_bytes=Measured("egress_bytes", 1_000))
+    async with calling(client, rules, made) as http:
         for count in (10, 20, 30):
             served = await http.get(f"/tokens/{count}", headers={"x-tenant": tenant})
             assert served.status_code == 200
+            told = read_field(served.headers["ratelimit"])
+            assert set(told) == {"egress_bytes-monthly", "requests-monthly", "tokens-monthly"}
         refused = await http.get("/tokens/40", headers={"x-tenant": tenant})
         assert refused.status_code == 429
         told_at_limit(refused.headers)
         nobody = await http.get("/tokens/40")
         assert nobody.status_code == 400
     metered_world.settles(tenant, 60, "tokens")
+    metered_world.settles(tenant, 3 * len("10"), "egress_bytes")
 
 
 async def test_tenant_and_cost_may_be_awaited(

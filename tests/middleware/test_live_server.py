@@ -148,6 +148,7 @@ async def test_connections_and_messages_are_charged(
         assert read_field(told["ratelimit"])["requests-monthly"]["r"] == str(REQUESTS_MAX - 1)
     await asyncio.to_thread(metered_world.settles, tenant, 1)
     assert metered_world.used(tenant, "messages") == 2
+    assert metered_world.used(tenant, "egress_bytes") == len("heard oneheard two")
 
 
 async def test_a_message_beyond_the_limit_hangs_up(

@@ -129,7 +129,7 @@ class MeteringMiddleware:
         settling: Callable[[Ending], None],
     ) -> HttpResponseBase:
         """Have the response say where the tenant stands, be counted, and settle as it is closed."""
-        for name, value in standing(cost.decision, self._rules):
+        for name, value in standing([cost.decision], self._rules):
             response[name] = value
         cost.measure(0)
         ending = _Ending(settling)

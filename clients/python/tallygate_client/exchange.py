@@ -81,14 +81,15 @@ class Exchange:
             Refused: it is not to be served; let it pass up to the middleware, which answers.
         """
         try:
-            question = self.rules.question(self.request, tenant, cost)
+            again = bool(self.costs)
+            question = self.rules.question(self.request, tenant, cost, again=again)
             if question is None:
                 return None
             opened = await self._counter.till.open(question)
         except (TallygateError, TenantMissing) as error:
             raise Refused from error
         self.costs.append(opened)
-        self.scope.setdefault(COST, opened)
+        self.scope[COST] = opened
         return opened
 
     async def open_by_rules(self) -> None:
@@ -158,7 +159,7 @@ class Exchange:
 
     def headers(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Return the response's headers, with where the tenant stands."""
-        told = [field for cost in self.costs[:1] for field in standing(cost.decision, self.rules)]
+        told = standing([each.decision for each in self.costs], self.rules)
         if not told:
             return list(given)
         kept = [(name, value) for name, value in given if name.lower() not in OURS]

@@ -71,6 +71,7 @@ class Conversation(Exchange):
         """Pass on what the app answers, and note whether it has accepted."""
         if message["type"] == "websocket.accept":
             self.charged = True
+            self.measure(0)
             message = {**message, "headers": self.headers(message.get("headers", ()))}
         elif message["type"] in {"websocket.close", f"{HTTP_ANSWER}.start"}:
             self.charged = self.charged is True
@@ -79,6 +80,9 @@ class Conversation(Exchange):
         except OSError:
             self.left = True
             raise
+        if message["type"] == "websocket.send":
+            text = message.get("text")
+            self.measure(len(text.encode() if text is not None else message.get("bytes") or b""))
 
     async def _charge_message(self) -> None:
         assert self.rules.messages is not None

@@ -82,14 +82,15 @@ class Exchange:
             Refused: it is not to be served; let it pass up to the middleware, which answers.
         """
         try:
-            question = self.rules.question(self.request, tenant, cost)
+            again = bool(self.costs)
+            question = self.rules.question(self.request, tenant, cost, again=again)
             if question is None:
                 return None
             opened = self.till.open(question)
         except (TallygateError, TenantMissing) as error:
             raise Refused from error
         self.costs.append(opened)
-        self.environ.setdefault(COST, opened)
+        self.environ[COST] = opened
         return opened
 
     def open_by_rules(self) -> None:
@@ -107,7 +108,7 @@ class Exchange:
         """Begin the response, with where the tenant stands."""
         self.charged = self.rules.charged(int(status.partition(" ")[0]))
         self.measure(b"")
-        told = [field for cost in self.costs[:1] for field in standing(cost.decision, self.rules)]
+        told = standing([each.decision for each in self.costs], self.rules)
         if told:
             headers = [each for each in headers if each[0].lower() not in OURS] + told
         write = self._start_response(status, headers, *((exc_info,) if exc_info else ()))

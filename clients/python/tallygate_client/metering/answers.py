@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -133,13 +133,16 @@ def answer_of(error: BaseException, request: WebRequest, rules: WebRules) -> Ans
     if problem.status == 401 and rules.challenge is not None:
         headers.append(("WWW-Authenticate", rules.challenge))
     if problem.decision is not None:
-        headers += standing(problem.decision, rules)
+        headers += standing([problem.decision], rules)
     return Answer(problem.status, tuple(headers), b"" if request.method == "HEAD" else body)
 
 
-def standing(decision: Decision, rules: WebRules) -> list[tuple[str, str]]:
+def standing(decisions: Sequence[Decision], rules: WebRules) -> list[tuple[str, str]]:
     """Return the fields that say where the tenant stands, unless they are not wanted."""
-    return fields_of(decision, datetime.now(timezone.utc), rules) if rules.headers else []
+    if not rules.headers or not decisions:
+        return []
+    limits = tuple(limit for each in decisions for limit in each.limits)
+    return fields_of(replace(decisions[0], limits=limits), datetime.now(timezone.utc), rules)
 
 
 def told(error: BaseException) -> str:

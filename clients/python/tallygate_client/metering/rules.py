@@ -108,20 +108,31 @@ class Rules(Generic[A]):
         """Return what it costs, or an awaitable of it."""
         return self.cost(asked) if callable(self.cost) else self.cost
 
-    def question(self, asked: A, tenant: str | None, cost: Items | None) -> Question | None:
+    def question(
+        self, asked: A, tenant: str | None, cost: Items | None, *, again: bool = False
+    ) -> Question | None:
         """Return what to ask; None where it costs nothing.
+
+        Args:
+            asked: what is charged.
+            tenant: who pays.
+            cost: what it costs, besides what the middleware counts by itself.
+            again: whether it was asked for before, so that what is counted is not asked for twice.
 
         Raises:
             TenantMissing: nobody is said to pay.
         """
         items = items_of(cost)
-        if not items and self.counted is None:
+        counted = None if again else self.counted
+        if not items and counted is None:
             return None
         if not tenant:
             raise TenantMissing
+        if not isinstance(tenant, str):
+            raise TypeError(f"a tenant is text, not {type(tenant).__name__}")
         measured = None
-        if self.counted is not None:
-            measured, items = len(items), (*items, self.counted.item)
+        if counted is not None:
+            measured, items = len(items), (*items, counted.item)
         return Question(
             tenant,
             items,
