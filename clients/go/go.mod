@@ -1,6 +1,6 @@
 module github.com/tallygate/tallygate/clients/go
 
-go 1.24.0
+go 1.25.0
 
 require (
 	google.golang.org/grpc v1.79.3
