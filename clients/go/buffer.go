@@ -105,6 +105,9 @@ func (o BufferOptions) withDefaults() BufferOptions {
 // Record accepts an event, or returns why not: [ErrBufferFull], [ErrClosed], or a fault of the
 // spool. It returns the event's id. The event's time is now, unless it has one.
 func (b *Buffer) Record(event Event) (string, error) {
+	if event.Time.IsZero() {
+		event.Time = time.Now() // It may be sent much later.
+	}
 	made, err := recordOf(event)
 	if err != nil {
 		return "", err

@@ -41,10 +41,12 @@ type Client struct {
 	buffer   *Buffer
 
 	// life ends with the client, and all that runs beside calls with it.
-	life   context.Context
-	end    context.CancelFunc
-	mu     sync.Mutex // Nothing is begun beside calls once closed is set.
-	beside sync.WaitGroup
+	life       context.Context
+	end        context.CancelFunc
+	mu         sync.Mutex // Nothing is begun beside calls once ending is set.
+	ending     bool
+	beside     sync.WaitGroup
+	background sync.WaitGroup
 
 	closed  atomic.Bool
 	closing sync.Once
@@ -128,14 +130,17 @@ func (c *Client) dialOptions() []grpc.DialOption {
 // Buffer returns the client's buffer, nil where it has none.
 func (c *Client) Buffer() *Buffer { return c.buffer }
 
-// Close sends what the buffer holds, for as long as ctx allows, and ends the connection. Calls made
-// after it return [ErrClosed]. What could not be sent is reported as an [*UnsentError]. Only the
-// first call does anything; others wait for it and return the same.
+// Close waits for what [Client.Background] runs and sends what the buffer holds, for as long as ctx
+// allows, and ends the connection. Calls made after it return [ErrClosed]. What could not be sent is
+// reported as an [*UnsentError]. Only the first call does anything; others wait for it and return
+// the same.
 func (c *Client) Close(ctx context.Context) error {
 	c.closing.Do(func() {
 		c.mu.Lock()
-		c.closed.Store(true)
+		c.ending = true
 		c.mu.Unlock()
+		c.awaitBackground(ctx)
+		c.closed.Store(true)
 		if c.buffer != nil {
 			c.failure = c.buffer.close(ctx)
 		}
@@ -146,11 +151,41 @@ func (c *Client) Close(ctx context.Context) error {
 	return c.failure
 }
 
+// Background runs a function on a goroutine of its own, and has [Client.Close] wait for it. It is
+// for settling what a request has cost once its response is out, as the middleware does. When the
+// client is closing already, the function runs before Background returns.
+func (c *Client) Background(run func()) {
+	c.mu.Lock()
+	if c.ending {
+		c.mu.Unlock()
+		run()
+		return
+	}
+	c.background.Add(1)
+	c.mu.Unlock()
+	go func() {
+		defer c.background.Done()
+		run()
+	}()
+}
+
+func (c *Client) awaitBackground(ctx context.Context) {
+	done := make(chan struct{})
+	go func() {
+		c.background.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
 // begin runs what goes on beside calls until it ends by itself or with the client's life.
 func (c *Client) begin(run func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed.Load() {
+	if c.ending {
 		return
 	}
 	c.beside.Add(1)

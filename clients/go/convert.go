@@ -128,12 +128,14 @@ func decisionFrom(given *tallygatepb.CheckAndConsumeResponse, operationID string
 	}
 }
 
-// recordOf returns the request that records an event, with what the event leaves open made now, so
-// that every repeat of it says the same.
+// recordOf returns the request that records an event, under an id that is made now unless it has
+// one. Without a time of its own the service's counts: a caller that repeats an event under its id
+// has to say the same, and would not know the time that was made for it.
 func recordOf(event Event) (*tallygatepb.RecordUsageRequest, error) {
 	event.EventID = orNew(event.EventID)
-	if event.Time.IsZero() {
-		event.Time = time.Now()
+	var at *timestamppb.Timestamp
+	if !event.Time.IsZero() {
+		at = timestamppb.New(event.Time)
 	}
 	durability, err := durabilityOf(event.MinDurability)
 	if err != nil {
@@ -151,7 +153,7 @@ func recordOf(event Event) (*tallygatepb.RecordUsageRequest, error) {
 		Amount:        event.Amount,
 		EventId:       event.EventID,
 		OperationId:   event.OperationID,
-		EventTime:     timestamppb.New(event.Time),
+		EventTime:     at,
 		Dimensions:    event.Dimensions,
 		Context:       contextOf(event.Context),
 		Metadata:      metadata,
