@@ -40,7 +40,7 @@ STEPS: Final[Mapping[str, frozenset[str]]] = {
     # Kills a driver's process.
     "kill": frozenset(),
     # Damages, counts or copies what lies in a spool folder.
-    "spool": frozenset({"tear_bytes", "flip_byte", "files"}),
+    "spool": frozenset({"tear_bytes", "flip_byte", "files", "set_aside"}),
 }
 
 

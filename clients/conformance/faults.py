@@ -14,7 +14,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from tallygate.gen.v1 import quota_pb2, usage_pb2
+from tallygate.gen.v1 import quota_pb2, reason_pb2, usage_pb2
 
 REQUESTS: Final[Mapping[str, type[Message]]] = {
     "CheckAndConsume": quota_pb2.CheckAndConsumeRequest,
@@ -41,16 +41,19 @@ class Fault:
     """What becomes of the next `times` attempts of a method; `*` is any method.
 
     `answer` is a status said without asking the sidecar; `lose` is one said after it has answered;
-    `delay_ms` waits before the sidecar is asked; `hang` never answers; `cut` ends the connection
-    once the sidecar has answered; `passes` lets them through.
+    `items` is one said of each item of a list, which the sidecar does not get; `delay_ms` waits
+    before the sidecar is asked; `hang` never asks it, and never answers; `mute` asks it, and never
+    answers; `cut` ends the connection once it has answered; `passes` lets attempts through.
     """
 
     call: str
     times: int = 1
     answer: str = ""
     lose: str = ""
+    items: str = ""
     delay_ms: int = 0
     hang: bool = False
+    mute: bool = False
     cut: bool = False
     passes: bool = False
     pushback_ms: int | None = None
@@ -60,7 +63,7 @@ class Fault:
 
     def __post_init__(self) -> None:
         assert self.call == "*" or self.call in REQUESTS, f"no method {self.call}"
-        assert {self.answer, self.lose} - {""} <= set(CODES), (self.answer, self.lose)
+        assert {self.answer, self.lose, self.items} - {""} <= set(CODES), self
 
     def trailers(self, code: str) -> list[tuple[str, str | bytes]]:
         """Return what goes with the status, as the sidecar would say it."""
@@ -70,6 +73,20 @@ class Fault:
         if self.reason:
             found.append(("grpc-status-details-bin", self._details(code)))
         return found
+
+    def item_errors(self, count: int) -> bytes:
+        """Return the answer to a list of events, each of which is not accepted for now."""
+        error = reason_pb2.ItemError(
+            reason=reason_pb2.REASON_OVERLOADED,
+            code=CODES[self.items].value[0],
+            message=f"{self.items} by the proxy",
+        )
+        if self.retry_after_ms is not None:
+            error.retry_after.FromMilliseconds(self.retry_after_ms)
+        reply = usage_pb2.BatchRecordUsageResponse()
+        for _ in range(count):
+            reply.results.add(error=error)
+        return reply.SerializeToString()
 
     def _details(self, code: str) -> bytes:
         status = status_pb2.Status(code=CODES[code].value[0], message=f"{code} by the proxy")

@@ -12,6 +12,9 @@ from typing import Any, Final
 UNSET: Final = (None, "", [], {})
 """What says that there is nothing: languages differ in which of these they write."""
 
+SHOWN_MAX: Final = 300
+"""Characters of an answer that are enough to see what is wrong with it."""
+
 REFERENCE: Final = re.compile(r"\$\{([^}]+)\}")
 
 
@@ -22,20 +25,25 @@ def differences(expected: Any, actual: Any, path: str = "") -> Iterator[str]:
         if len(expected) == 1 and next(iter(expected)).startswith("$"):
             ((question, value),) = expected.items()
             if not _holds(question, value, actual):
-                yield f"{at}: expected {question} {value}, was {actual!r}"
+                yield f"{at}: expected {question} {value}, was {_short(actual)}"
         elif not isinstance(actual, Mapping):
-            yield f"{at}: expected a mapping, was {actual!r}"
+            yield f"{at}: expected a mapping, was {_short(actual)}"
         else:
             for key, value in expected.items():
                 yield from differences(value, actual.get(key), f"{path}.{key}".lstrip("."))
     elif isinstance(expected, list):
         if not isinstance(actual, list) or len(actual) != len(expected):
-            yield f"{at}: expected {len(expected)} members, was {actual!r}"
+            yield f"{at}: expected {len(expected)} members, was {_short(actual)}"
         else:
             for number, (each, found) in enumerate(zip(expected, actual, strict=True)):
                 yield from differences(each, found, f"{path}[{number}]")
     elif expected != actual or isinstance(expected, bool) != isinstance(actual, bool):
-        yield f"{at}: expected {expected!r}, was {actual!r}"
+        yield f"{at}: expected {expected!r}, was {_short(actual)}"
+
+
+def _short(actual: Any) -> str:
+    told = repr(actual)
+    return told if len(told) <= SHOWN_MAX else f"{told[:SHOWN_MAX]} ..."
 
 
 def _holds(question: str, value: Any, actual: Any) -> bool:

@@ -99,12 +99,17 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             return await self._forward(method, request, attempt, context)
         if fault.answer:
             await self._say(fault, fault.answer, attempt, context)
+        if fault.items:
+            attempt.ended = "ITEMS"
+            return fault.item_errors(len(getattr(attempt.request, "requests", ())))
         if fault.hang:
-            await asyncio.get_running_loop().create_future()
+            await _never()
         await asyncio.sleep(fault.delay_ms / 1000)
-        if fault.lose:
+        if fault.lose or fault.mute:
             # To the end, whatever becomes of the caller: its answer is what is lost.
             await self.upstream.unary_unary(method)(request, timeout=FORWARD_TIMEOUT_S)
+            if fault.mute:
+                await _never()
             await self._say(fault, fault.lose, attempt, context)
         reply = await self._forward(method, request, attempt, context)
         if fault.cut:
@@ -199,6 +204,11 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
     def of(self, method: str) -> list[Attempt]:
         """Return the attempts of a method; `*` is any."""
         return [each for each in self.attempts if method in ("*", each.method)]
+
+
+async def _never() -> None:
+    """Wait for as long as the caller does."""
+    await asyncio.get_running_loop().create_future()
 
 
 def _bound(port: int) -> socket.socket:
