@@ -137,11 +137,20 @@ export class BufferFullError extends TallygateError {
   }
 }
 
-/** The spool's folder is held by another process or client, or cannot be written. */
+/** The spool's folder is held by another process, or by another client of this one. */
+export class SpoolInUseError extends TallygateError {
+  override readonly kind = "SpoolInUse";
+
+  constructor(message: string) {
+    super(message, { code: "FAILED_PRECONDITION", reason: "SPOOL_IN_USE" });
+  }
+}
+
+/** The spool's folder cannot be read or written. */
 export class SpoolError extends TallygateError {
   override readonly kind = "Spool";
   constructor(message: string, cause?: unknown) {
-    super(message, { code: "FAILED_PRECONDITION", reason: "SPOOL", cause });
+    super(message, { code: "FAILED_PRECONDITION", reason: "SPOOL_UNUSABLE", cause });
   }
 }
 

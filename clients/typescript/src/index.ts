@@ -29,6 +29,7 @@ export {
   QuotaExceededError,
   ResourceExhaustedError,
   SpoolError,
+  SpoolInUseError,
   type StatusCode,
   TallygateError,
   UnauthenticatedError,

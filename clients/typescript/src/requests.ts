@@ -113,12 +113,16 @@ export function usageMessage(usage: Usage): RecordUsageRequest {
   };
 }
 
+/** Return items as a list. @internal */
+export function itemsOf(items: Items): Item[] {
+  return Array.isArray(items)
+    ? [...(items as readonly Item[])]
+    : Object.entries(items as Record<string, number>).map(([meter, amount]) => ({ meter, amount }));
+}
+
 /** @internal */
 export function itemMessages(items: Items): ItemMessage[] {
-  const list: readonly Item[] = Array.isArray(items)
-    ? items
-    : Object.entries(items as Record<string, number>).map(([meter, amount]) => ({ meter, amount }));
-  return list.map((item, index) => ({
+  return itemsOf(items).map((item, index) => ({
     meter: text(item.meter, `items[${index}].meter`),
     amount: integer(item.amount, `items[${index}].amount`),
     dimensions: dimensions(item.dimensions, `items[${index}].dimensions`),

@@ -7,7 +7,7 @@
  */
 
 import { type UsageBuffer, isGone } from "./buffer.js";
-import { fromItem, isNoAnswer, NotFoundError } from "./errors.js";
+import { fromItem, invalidField, isNoAnswer, NotFoundError } from "./errors.js";
 import {
   type CommitRequest,
   type EventContext,
@@ -77,6 +77,8 @@ export class Reservation {
   readonly #used: (number | undefined)[];
   #heartbeat: NodeJS.Timeout | undefined;
   #settled = false;
+  /** By its holder, who so has said that nothing was used. */
+  #released = false;
   #settlement: Settlement | undefined;
 
   /** @internal */
@@ -119,18 +121,23 @@ export class Reservation {
    *
    * When no answer comes and the client has a buffer, that carries the commit on, and the outcome
    * is `BUFFERED`. When the reservation had ended before, the usage is recorded all the same and
-   * `recordedAfter` is set. A second commit returns the first one's settlement.
+   * `recordedAfter` is set; unless it ended by `release`. A repeat settles nothing again.
    */
   async commit(options: CommitOptions = {}): Promise<Settlement> {
-    if (this.#settlement !== undefined) {
-      return this.#settlement;
+    const before = this.#settlement;
+    if (before?.outcome === "BUFFERED" || before?.recordedAfter) {
+      return before;
     }
     this.stopKeepAlive();
     const amounts = (options.amounts ?? this.#amounts()).map((amount, index) =>
       integer(amount, `amounts[${index}]`),
     );
+    if (amounts.length !== this.#held.items.length) {
+      const held = this.#held.items.length;
+      throw invalidField("amounts", `holds ${amounts.length} amounts for ${held} items`);
+    }
     const settled = this.decision.local
-      ? this.#recordLocally(amounts)
+      ? this.#recordLocally(this.#released ? amounts.map(() => 0) : amounts)
       : await this.#commit(amounts, options);
     this.#settled = true;
     this.#settlement = settled;
@@ -141,6 +148,7 @@ export class Reservation {
   async release(options: CallOptions = {}): Promise<Released> {
     this.stopKeepAlive();
     this.#settled = true;
+    this.#released = this.#settlement === undefined;
     if (this.id === "") {
       return { outcome: "RELEASED", replayed: false };
     }
@@ -200,6 +208,7 @@ export class Reservation {
     return this.#held.items.map((item, index) => this.#used[index] ?? item.amount);
   }
 
+  /** Ask for it; what comes of it where there is nothing to settle any more is recorded. */
   async #commit(amounts: number[], options: CommitOptions): Promise<Settlement> {
     const operationId = options.operationId || commitIdOf(this.id);
     const request: CommitRequest = {
@@ -237,7 +246,7 @@ export class Reservation {
   ): Promise<Settlement> {
     const events = this.#events(gone.operationId, amounts);
     const eventIds = events.map((event) => event.eventId);
-    if (events.length === 0) {
+    if (events.length === 0 || this.#released) {
       return gone;
     }
     if (this.#host.buffer !== undefined) {
@@ -272,7 +281,7 @@ export class Reservation {
       whole ? amount : Math.min(amount, item.amount);
     const part = (index: number, of: (item: ItemMessage, amount: number) => number) =>
       items.map((item, at) =>
-        this.#event(`${operationId}:${index + at}`, item, of(item, amounts[at] ?? item.amount)),
+        this.#event(`${operationId}:${index + at}`, item, of(item, amounts[at] ?? 0)),
       );
     return [
       ...part(0, covered),

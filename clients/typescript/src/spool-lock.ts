@@ -6,11 +6,10 @@
  * the file, which clients in other languages write and read too. Refuses to know what is spooled.
  */
 
-import { linkSync, mkdirSync, readFileSync, realpathSync, renameSync, unlinkSync } from "node:fs";
-import { writeFileSync } from "node:fs";
+import { linkSync, mkdirSync, readFileSync, realpathSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { threadId } from "node:worker_threads";
-import { SpoolError } from "./errors.js";
+import { SpoolError, SpoolInUseError } from "./errors.js";
 
 const TRIES_MAX = 5;
 /** The fields of `/proc/PID/stat` after the command, which may hold spaces; field 22 in all. */
@@ -26,7 +25,7 @@ export function lockFolder(folder: string): () => void {
   mkdirSync(folder, { recursive: true });
   const real = realpathSync(folder);
   if (held.has(real)) {
-    throw new SpoolError(`the spool ${folder} is open in this process already`);
+    throw new SpoolInUseError(`the spool ${folder} is open in this process already`);
   }
   const path = join(real, "lock");
   const mine = `${process.pid} ${startTicks(process.pid)}\n`;
@@ -42,7 +41,7 @@ export function lockFolder(folder: string): () => void {
     }
     clearDead(path, folder);
   }
-  throw new SpoolError(`the spool ${folder} is being opened by others`);
+  throw new SpoolInUseError(`the spool ${folder} is being opened by others`);
 }
 
 function created(path: string, line: string): boolean {
@@ -86,7 +85,7 @@ function clearDead(path: string, folder: string): void {
 function refuseLiving(line: string, folder: string): void {
   const [pid, ticks] = line.trim().split(" ").map(Number);
   if (pid && isAlive(pid) && startTicks(pid) === (ticks ?? 0)) {
-    throw new SpoolError(`the spool ${folder} is held by process ${pid}`);
+    throw new SpoolInUseError(`the spool ${folder} is held by process ${pid}`);
   }
 }
 
