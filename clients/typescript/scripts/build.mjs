@@ -13,7 +13,8 @@ import { fileURLToPath } from "node:url";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const dist = join(root, "dist");
 const require = createRequire(import.meta.url);
-const ENTRIES = process.argv.length > 2 ? process.argv.slice(2) : ["index", "proto", "express", "fastify"];
+const ENTRIES =
+  process.argv.length > 2 ? process.argv.slice(2) : ["index", "proto", "express", "fastify"];
 
 rmSync(dist, { recursive: true, force: true });
 const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");

@@ -90,7 +90,10 @@ export function entryOf(kind: number, payload: Buffer): Entry | undefined {
 /** Return the events as one `BatchRecordUsageRequest`. @internal */
 export function encodeBatch(batch: readonly UsageEntry[]): Buffer {
   return Buffer.concat(
-    batch.flatMap(({ encoded }) => [Buffer.from([REQUESTS_TAG, ...varint(encoded.length)]), encoded]),
+    batch.flatMap(({ encoded }) => [
+      Buffer.from([REQUESTS_TAG, ...varint(encoded.length)]),
+      encoded,
+    ]),
   );
 }
 

@@ -8,6 +8,17 @@
  */
 
 import {
+  type CommitEntry,
+  commitEntry,
+  type Entry,
+  encodeBatch,
+  entryOf,
+  payloadOf,
+  rejectedOf,
+  type UsageEntry,
+  usageEntry,
+} from "./buffer-entry.js";
+import {
   BufferFullError,
   CancelledError,
   ClosedError,
@@ -23,19 +34,8 @@ import {
   QuotaServiceService as quota,
   ReservationOutcome,
 } from "./gen/tallygate/v1/quota.js";
-import { BatchRecordUsageRequest, UsageServiceService as usage } from "./gen/tallygate/v1/usage.js";
 import type { RecordUsageRequest } from "./gen/tallygate/v1/usage.js";
-import {
-  type CommitEntry,
-  commitEntry,
-  type Entry,
-  encodeBatch,
-  entryOf,
-  payloadOf,
-  rejectedOf,
-  type UsageEntry,
-  usageEntry,
-} from "./buffer-entry.js";
+import { BatchRecordUsageRequest, UsageServiceService as usage } from "./gen/tallygate/v1/usage.js";
 import { type BufferOptions, type Hooks, tell } from "./options.js";
 import { type Usage, usageMessage } from "./requests.js";
 import { Spool } from "./spool.js";
@@ -360,9 +360,7 @@ export class UsageBuffer {
     try {
       const { results } = await this.#host.transport.send(
         usage.batchRecordUsage,
-        Buffer.from(
-          BatchRecordUsageRequest.encode({ requests: [...entry.fallback] }).finish(),
-        ),
+        Buffer.from(BatchRecordUsageRequest.encode({ requests: [...entry.fallback] }).finish()),
         this.#attempt(),
       );
       for (const { error } of results) {

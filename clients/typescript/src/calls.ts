@@ -7,7 +7,13 @@
  */
 
 import { InvalidRequestError, isNoAnswer, TallygateError } from "./errors.js";
-import { type CallOptions, type ClientOptions, type Hooks, type OnAbsent, tell } from "./options.js";
+import {
+  type CallOptions,
+  type ClientOptions,
+  type Hooks,
+  type OnAbsent,
+  tell,
+} from "./options.js";
 import { Counters } from "./stats.js";
 import { type Method, Transport } from "./transport.js";
 

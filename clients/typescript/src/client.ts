@@ -32,9 +32,9 @@ import {
 import {
   commitIdOf,
   type ExcessPolicy,
-  releaseIdOf,
   Reservation,
   type ReservationHost,
+  releaseIdOf,
 } from "./reservation.js";
 import {
   type BatchResult,
@@ -55,7 +55,7 @@ import {
 } from "./results.js";
 import type { Stats } from "./stats.js";
 import { date, duration } from "./time.js";
-import { watch, type WatchOptions } from "./watch.js";
+import { type WatchOptions, watch } from "./watch.js";
 
 const TTL_MS = 60_000;
 const CLOSE_TIMEOUT_MS = 5000;

@@ -8,7 +8,7 @@
 
 import type { Request, RequestHandler } from "express";
 import type { Charge } from "./metering/charge.js";
-import { type MeterOptions, meter } from "./metering/meter.js";
+import { checkOptions, type MeterOptions, meter } from "./metering/meter.js";
 
 export type { Charge } from "./metering/charge.js";
 export type { FieldOptions } from "./metering/fields.js";
@@ -30,6 +30,7 @@ declare global {
  * `app.use(tallygate({ client, tenant: "x-tenant", cost: { requests: 1 } }))`
  */
 export function tallygate(options: MeterOptions<Request>): RequestHandler {
+  checkOptions(options);
   return (request, response, next) => {
     meter(options, request, response).then((verdict) => {
       switch (verdict.kind) {

@@ -8,7 +8,7 @@
 
 import type { FastifyInstance, FastifyPluginCallback, FastifyRequest } from "fastify";
 import type { Charge } from "./metering/charge.js";
-import { type MeterOptions, meter } from "./metering/meter.js";
+import { checkOptions, type MeterOptions, meter } from "./metering/meter.js";
 
 export type { Charge } from "./metering/charge.js";
 export type { FieldOptions } from "./metering/fields.js";
@@ -34,6 +34,7 @@ const plugin: FastifyPluginCallback<MeterOptions<FastifyRequest>> = (
   options,
   done,
 ) => {
+  checkOptions(options);
   app.decorateRequest("tallygate", null);
   // After `onRequest` and `preParsing`, where requests are authenticated.
   app.addHook("preHandler", async (request, reply) => {
@@ -62,5 +63,3 @@ export const tallygate = Object.assign(plugin, {
   [Symbol.for("skip-override")]: true,
   [Symbol.for("fastify.display-name")]: "@tallygate/client",
 });
-
-export default tallygate;

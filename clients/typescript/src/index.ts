@@ -62,5 +62,5 @@ export type {
   Settlement,
 } from "./results.js";
 export type { Stats } from "./stats.js";
-export type { WatchOptions } from "./watch.js";
 export { VERSION } from "./version.js";
+export type { WatchOptions } from "./watch.js";

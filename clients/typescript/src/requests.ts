@@ -87,7 +87,10 @@ export function inList<T, M>(list: readonly T[], build: (each: T, index: number)
 }
 
 /** @internal */
-export function consumeMessage(request: ConsumeRequest, operationId: string): CheckAndConsumeRequest {
+export function consumeMessage(
+  request: ConsumeRequest,
+  operationId: string,
+): CheckAndConsumeRequest {
   return {
     tenantId: text(request.tenant, "tenant_id"),
     items: itemMessages(request.items),

@@ -6,8 +6,10 @@
  * ids that the service's own commit gives. Refuses to know what the work is.
  */
 
-import { type UsageBuffer, isGone } from "./buffer.js";
+import { isGone, type UsageBuffer } from "./buffer.js";
 import { fromItem, invalidField, isNoAnswer, NotFoundError } from "./errors.js";
+import type { CallOptions } from "./options.js";
+import type { BatchRecordUsageResponse, CommitResponse } from "./proto.js";
 import {
   type CommitRequest,
   type EventContext,
@@ -26,8 +28,6 @@ import {
   settlementOf,
 } from "./results.js";
 import { timestamp } from "./time.js";
-import type { CallOptions } from "./options.js";
-import type { BatchRecordUsageResponse, CommitResponse } from "./proto.js";
 
 /** Ids end at 128 characters; two of them tell a commit from a release. */
 const RESERVATION_IN_ID = 126;

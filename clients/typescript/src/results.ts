@@ -8,7 +8,10 @@
 import type { TallygateError } from "./errors.js";
 import type { Duration } from "./gen/google/protobuf/duration.js";
 import { Durability as DurabilityNumber } from "./gen/tallygate/v1/event.js";
-import { LimitState as LimitStateNumber, type LimitStatus as LimitMessage } from "./gen/tallygate/v1/limit.js";
+import {
+  type LimitStatus as LimitMessage,
+  LimitState as LimitStateNumber,
+} from "./gen/tallygate/v1/limit.js";
 import { type CommitResponse, ReservationOutcome, WatchCause } from "./gen/tallygate/v1/quota.js";
 import { date, millis } from "./time.js";
 

@@ -6,7 +6,15 @@
  * the file, which clients in other languages write and read too. Refuses to know what is spooled.
  */
 
-import { linkSync, mkdirSync, readFileSync, realpathSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
+import {
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { threadId } from "node:worker_threads";
 import { SpoolError, SpoolInUseError } from "./errors.js";
@@ -15,10 +23,8 @@ const TRIES_MAX = 5;
 /** The fields of `/proc/PID/stat` after the command, which may hold spaces; field 22 in all. */
 const START_TICKS = 22 - 3;
 
-/** The folders this thread holds, for both module systems alike. */
-const held: Set<string> = ((globalThis as Record<symbol, unknown>)[
-  Symbol.for("tallygate.spools")
-] ??= new Set<string>()) as Set<string>;
+/** The folders this thread holds. The line in the file tells others, other threads too. */
+const held = new Set<string>();
 
 /** Hold a folder, which is made if need be; return what gives it back. @internal */
 export function lockFolder(folder: string): () => void {

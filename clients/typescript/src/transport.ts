@@ -8,9 +8,9 @@
 
 import {
   type ChannelOptions,
-  Client as GrpcClient,
   type ClientReadableStream,
   credentials,
+  Client as GrpcClient,
   Metadata,
   type MethodDefinition,
   type ServiceError,

@@ -67,6 +67,13 @@ export type Verdict =
   | { readonly kind: "answer"; readonly answer: Answer }
   | { readonly kind: "serve"; readonly charge: Charge };
 
+/** Refuse options that contradict each other, when they are given. @internal */
+export function checkOptions<R>(options: MeterOptions<R>): void {
+  if (options.mode === "consume" && options.responseBytes !== undefined) {
+    throw new TypeError('responseBytes needs mode "reserve": they are known afterwards');
+  }
+}
+
 /** Decide a request, and watch its response to the end where it is to be served. @internal */
 export async function meter<R extends { headers: IncomingMessage["headers"]; method: string }>(
   options: MeterOptions<R>,
