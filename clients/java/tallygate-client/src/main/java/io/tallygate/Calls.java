@@ -19,13 +19,20 @@ import java.util.concurrent.atomic.AtomicBoolean;
 final class Calls {
   private final Channel channel;
   private final Counters counters;
+  private final Attempts attempts;
   private final CallOptions options;
   private final AtomicBoolean closed = new AtomicBoolean();
 
   Calls(Channel channel, Counters counters) {
     this.channel = channel;
     this.counters = counters;
-    this.options = CallOptions.DEFAULT.withStreamTracerFactory(new Attempts(counters));
+    this.attempts = new Attempts(counters);
+    this.options = CallOptions.DEFAULT.withStreamTracerFactory(attempts);
+  }
+
+  /** Returns for how long the service wants no attempt; what it has said last counts. */
+  Duration pushedBack() {
+    return Duration.ofNanos(Math.max(0, attempts.pushedBackUntil - System.nanoTime()));
   }
 
   /** Lets no further call begin; says whether this was the first time. */
@@ -133,13 +140,24 @@ final class Calls {
     }
   }
 
-  /** Counts the attempts beyond the first that gRPC makes by itself. */
+  /** Counts the attempts beyond the first that gRPC makes by itself, and notes their pushback. */
   private static final class Attempts extends ClientStreamTracer.Factory {
-    private static final ClientStreamTracer NOTHING = new ClientStreamTracer() {};
     private final Counters counters;
+    private final ClientStreamTracer tracer;
+    private volatile long pushedBackUntil = System.nanoTime();
 
     Attempts(Counters counters) {
       this.counters = counters;
+      this.tracer =
+          new ClientStreamTracer() {
+            @Override
+            public void inboundTrailers(Metadata trailers) {
+              Duration wait = Errors.pushback(trailers);
+              if (wait != null) {
+                pushedBackUntil = System.nanoTime() + wait.toNanos();
+              }
+            }
+          };
     }
 
     @Override
@@ -148,7 +166,7 @@ final class Calls {
       if (info.getPreviousAttempts() > 0) {
         counters.retries.increment();
       }
-      return NOTHING;
+      return tracer;
     }
   }
 }

@@ -108,7 +108,8 @@ final class Errors {
     return error instanceof StatusException known ? known.getTrailers() : null;
   }
 
-  private static Duration pushback(Metadata trailers) {
+  /** Returns the pushback that trailers hold, or null. */
+  static Duration pushback(Metadata trailers) {
     String text = trailers == null ? null : trailers.get(PUSHBACK);
     if (text == null) {
       return null;

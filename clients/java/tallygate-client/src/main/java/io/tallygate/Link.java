@@ -5,6 +5,7 @@ import io.grpc.ConnectivityState;
 import io.grpc.ManagedChannel;
 import io.grpc.netty.shaded.io.grpc.netty.GrpcSslContexts;
 import io.grpc.netty.shaded.io.grpc.netty.NettyChannelBuilder;
+import io.grpc.netty.shaded.io.netty.bootstrap.Bootstrap;
 import io.grpc.netty.shaded.io.netty.channel.EventLoopGroup;
 import io.grpc.netty.shaded.io.netty.channel.MultiThreadIoEventLoopGroup;
 import io.grpc.netty.shaded.io.netty.channel.epoll.Epoll;
@@ -27,6 +28,7 @@ import java.util.Optional;
 import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
+import java.util.logging.Logger;
 import javax.net.ssl.SSLException;
 
 /**
@@ -39,6 +41,9 @@ final class Link {
   private static final long QUIET_MS = 0;
   private static final long GOODBYE_MS = 500;
   private static final String UNIX = "unix:";
+  private static final String KEEPALIVE_WARNING = "Unknown channel option 'SO_KEEPALIVE'";
+  // Kept, as the JVM forgets loggers, and their filters, that nobody holds.
+  private static final Logger BOOTSTRAP = Logger.getLogger(Bootstrap.class.getName());
 
   private final ManagedChannel channel;
   private final Optional<EventLoopGroup> loops;
@@ -73,6 +78,8 @@ final class Link {
       builder.usePlaintext();
     }
     Link link = new Link(builder.build(), loops, timer);
+    // Connecting now spares the first call the wait.
+    link.channel.getState(true);
     link.watch();
     return link;
   }
@@ -136,7 +143,16 @@ final class Link {
         1, threads, Epoll.isAvailable() ? EpollIoHandler.newFactory() : NioIoHandler.newFactory());
   }
 
+  /**
+   * gRPC sets an option of TCP on every connection, about which Netty warns at each one of a Unix
+   * socket: as often as the sidecar is sought, in an outage.
+   */
+  private static void quieten() {
+    BOOTSTRAP.setFilter(entry -> !entry.getMessage().startsWith(KEEPALIVE_WARNING));
+  }
+
   private static NettyChannelBuilder unix(String path, EventLoopGroup loops) {
+    quieten();
     NettyChannelBuilder builder;
     if (Epoll.isAvailable()) {
       builder =

@@ -38,6 +38,7 @@ public final class Reservation implements AutoCloseable {
   private final ReserveOptions options;
   private final Optional<Long>[] amounts;
   private State state = State.OPEN;
+  private Optional<Settlement> settlement = Optional.empty();
   private Future<?> heartbeat = CompletableFuture.completedFuture(null);
 
   @SuppressWarnings({"unchecked", "rawtypes"})
@@ -84,6 +85,11 @@ public final class Reservation implements AutoCloseable {
   /** When it ends unless it is kept alive, on the service's clock. */
   public Optional<Instant> expiresAt() {
     return expiresAt;
+  }
+
+  /** How it was committed; empty until then. */
+  public synchronized Optional<Settlement> settlement() {
+    return settlement;
   }
 
   /** Says what was used of the only item, or of each item in its order; 0 for nothing. */
@@ -205,7 +211,8 @@ public final class Reservation implements AutoCloseable {
         .thenCompose(either -> CompletableFuture.failedFuture(error));
   }
 
-  private synchronized boolean unsettled() {
+  /** Whether it is held, and neither committed nor released: nothing was tried yet. */
+  public synchronized boolean unsettled() {
     return state == State.OPEN;
   }
 
@@ -247,6 +254,7 @@ public final class Reservation implements AutoCloseable {
 
   private synchronized Settlement committed(Settlement settlement) {
     state = State.DONE;
+    this.settlement = Optional.of(settlement);
     return settlement;
   }
 

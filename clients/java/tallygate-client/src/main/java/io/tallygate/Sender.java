@@ -112,6 +112,11 @@ final class Sender {
       }
       long most = Math.min(PAUSE_FIRST_NANOS << Math.min(failures, 6), PAUSE_MAX_NANOS);
       failures++;
+      Duration pushback = calls.pushedBack();
+      if (pushback.compareTo(asked) > 0) {
+        // It came with an attempt that the deadline ended, and not with the error.
+        asked = pushback;
+      }
       pushedBack = !asked.isZero();
       long pause = ThreadLocalRandom.current().nextLong(most) + 1;
       return new Sent(gone, kept, instead, Math.max(pause, asked.toNanos()));
@@ -167,9 +172,13 @@ final class Sender {
     }
   }
 
-  /** Says whether the whole request is to be sent again: no answer came, or it was interrupted. */
+  /**
+   * Says whether the whole request is to be sent again: no answer came, or it was interrupted. An
+   * INTERNAL or UNKNOWN without a reason is none of the service's, but of what is between.
+   */
   private static boolean keep(TallygateException error) {
     return Errors.again(error)
+        || (error instanceof InternalException && error.reason().isEmpty())
         || error instanceof CallCancelledException
         || error instanceof ClosedException;
   }

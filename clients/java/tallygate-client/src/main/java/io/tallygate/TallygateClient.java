@@ -30,6 +30,9 @@ import java.util.function.Function;
  * {@link TallygateException}.
  */
 public final class TallygateClient implements AutoCloseable {
+  /** Name and version of this client, as they stand on every event. */
+  public static final String SDK = Version.SDK;
+
   /** How long {@link #close()} waits for the buffer. */
   public static final Duration CLOSE_TIMEOUT = Duration.ofSeconds(5);
 

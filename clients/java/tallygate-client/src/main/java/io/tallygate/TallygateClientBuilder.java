@@ -69,7 +69,7 @@ public final class TallygateClientBuilder {
   }
 
   /**
-   * Returns the client. It connects with its first call, and does not fail where there is nobody.
+   * Returns the client. It begins to connect at once, and does not fail where nobody is.
    *
    * @throws SpoolException if another buffer holds the spool's directory
    */
