@@ -5,6 +5,8 @@ docs/envoy.md, with other ports, and that all is ended. Refuses to know what is 
 """
 
 import asyncio
+import functools
+import json
 import socket
 import subprocess
 import tempfile
@@ -35,6 +37,7 @@ PAGE: Final = ROOT / "docs" / "envoy.md"
 PORTS: Final = {"edge": 10000, "app": 8080, "tallygate": 50061, "admin": 9901}
 
 
+@functools.cache
 def blocks() -> list[Any]:
     """Return the YAML documents of the page, in order."""
     parts = PAGE.read_text().split("```yaml\n")[1:]
@@ -91,7 +94,8 @@ async def sidecar(
 ) -> AsyncIterator[Sidecar]:
     """Run a sidecar over a catalog's parts; give it once it answers."""
     path = folder / "catalog.yaml"
-    path.write_text(yaml.safe_dump(dict(parts)))
+    # JSON is YAML, and knows no aliases.
+    path.write_text(json.dumps(parts))
     chosen: dict[str, Any] = {
         "redis_url": redis_url,
         "catalog": path,
