@@ -207,9 +207,8 @@ async def test_units_of_rates(tmp_path: Path, redis_url: str) -> None:
     """A token bucket is shown by its rate, and what has no such unit without one."""
     rate = {"id": "rate", "meter": "requests", "kind": "rate", "period": "minute", "limit": 60}
     sliding = {"id": "trailing", "meter": "calls", "kind": "sliding", "duration": "1h", "limit": 9}
-    del_period = {key: value for key, value in sliding.items()}
     parts = limits({**rate, "burst": 2}, rules=[BY_TENANT, BY_PATH])
-    parts["plans"]["free"]["limits"].append(del_period)
+    parts["plans"]["free"]["limits"].append(sliding)
     async with sidecar(tmp_path, redis_url, parts) as envoy:
         answer = await envoy.ask({"tenant": "acme"}, {"tenant": "acme", "path": "/"})
         shown = [each.current_limit for each in answer.statuses]
@@ -284,13 +283,13 @@ async def test_rules_for_callers(tmp_path: Path, redis_url: str) -> None:
         assert told.code is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_no_address_nothing_served(tmp_path: Path, redis_url: str) -> None:
-    """Callers of the data plane cannot ask as Envoy does: it is another listener."""
-    async with sidecar(tmp_path, redis_url, limits(DAILY)) as envoy:
-        async with grpc.aio.insecure_channel(envoy.process.grpc_addresses[0]) as channel:
-            ask = channel.unary_unary(
-                "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
-            )
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await ask(b"")
-            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+async def test_no_other_listener(tmp_path: Path, redis_url: str) -> None:
+    """Callers of the data plane cannot ask as Envoy does: that is another listener's."""
+    async with (
+        sidecar(tmp_path, redis_url, limits(DAILY)) as envoy,
+        grpc.aio.insecure_channel(envoy.process.grpc_addresses[0]) as channel,
+    ):
+        ask = channel.unary_unary("/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(b"")
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

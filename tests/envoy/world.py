@@ -9,6 +9,7 @@ import functools
 import json
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -30,7 +31,7 @@ from tallygate.wiring.roles import Role
 from tests.docs.pages import ROOT
 from tests.servers import eventually
 
-ENVOY: Final = "envoy"
+ENVOY: Final = Path(sys.prefix) / "bin" / "envoy"
 BODY: Final = b"x" * 1000
 PAGE: Final = ROOT / "docs" / "envoy.md"
 # Of the page's configuration.
