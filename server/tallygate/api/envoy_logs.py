@@ -15,7 +15,7 @@ from envoy.service.accesslog.v3 import als_pb2
 from tallygate.api.caller import Permits, caller_of
 from tallygate.api.envoy_entries import records_of
 from tallygate.domain.errors import TallygateError
-from tallygate.domain.identity import Service
+from tallygate.domain.identity import NOBODY, Service
 from tallygate.domain.request import UsageRequest
 from tallygate.flow.access_logs import AccessLogs
 
@@ -37,8 +37,10 @@ class AccessLogServicer:
         """Record what each message tells, until the sender ends the stream."""
         identifier = als_pb2.StreamAccessLogsMessage.Identifier()
 
+        caller = caller_of(context) if self._permits is not None else NOBODY
+
         def allowed(event: UsageRequest) -> bool:
-            return self._allowed(caller_of(context), event)
+            return self._allowed(caller, event)
 
         async for message in requests:
             if message.HasField("identifier"):
