@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from envoy.service.accesslog.v3 import als_pb2
 from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tallygate.api.envoy_entries import Entry, records_of
 from tallygate.api.envoy_logs import AccessLogServicer
@@ -355,14 +356,11 @@ async def test_sender_waits() -> None:
 async def test_redelivered(tmp_path: Path, redis_url: str) -> None:
     """What is sent again over another stream is recorded once, by a sidecar as it is shipped."""
     async with sidecar(tmp_path, redis_url, catalog()) as envoy:
+        now = Timestamp()
+        now.GetCurrentTime()
 
         async def send(numbers: Iterable[int]) -> None:
-            when = accesslog_pb2.AccessLogCommon()
-            when.start_time.GetCurrentTime()
-            start = json_format.MessageToDict(when)["startTime"]
-            entries = [
-                http(number, start_time=starts.setdefault(number, start)) for number in numbers
-            ]
+            entries = [http(number, start_time=now.ToJsonString()) for number in numbers]
             stream = envoy.logs.StreamAccessLogs()
             await stream.write(message(*entries))
             await stream.done_writing()

@@ -289,7 +289,9 @@ async def test_no_other_listener(tmp_path: Path, redis_url: str) -> None:
         sidecar(tmp_path, redis_url, limits(DAILY)) as envoy,
         grpc.aio.insecure_channel(envoy.process.grpc_addresses[0]) as channel,
     ):
-        ask = channel.unary_unary("/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
+        ask: Any = channel.unary_unary(
+            "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+        )
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await ask(b"")
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

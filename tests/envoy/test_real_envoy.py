@@ -29,12 +29,13 @@ def parts() -> dict[str, Any]:
 @asynccontextmanager
 async def ingesting(folder: Path, redis_url: str, dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """Drain the streams into a ledger; give a connection to it."""
-    settings = Settings(
-        redis_url=redis_url,
-        postgres_dsn=dsn,
-        data_dir=folder / "ingest",
-        ops_address="127.0.0.1:0",
-    )
+    chosen: dict[str, Any] = {
+        "redis_url": redis_url,
+        "postgres_dsn": dsn,
+        "data_dir": folder / "ingest",
+        "ops_address": "127.0.0.1:0",
+    }
+    settings = Settings(**chosen)
     async with running(settings, frozenset({Role.INGEST})):
         connection = await asyncpg.connect(dsn)
         try:
@@ -95,11 +96,11 @@ async def test_limited_exactly(tmp_path: Path, redis_url: str, postgres_dsn: str
 
 async def _billed(envoy: Edge, found: asyncpg.Connection, tenant: str) -> None:
     """Wait until the ledger has a tenant's calls, and each of their entries of the access log."""
-    logged: Any = {}
+    logged: dict[tuple[str, str], tuple[int, int]] = {}
 
     async def whole() -> bool:
         logged.update(await ledger(found))
-        return logged.get((tenant, "egress_bytes"), (0, 0))[0] == CALLS
+        return (tenant, "egress_bytes") in logged and logged[tenant, "egress_bytes"][0] == CALLS
 
     await eventually(whole, timeout_s=30)
     assert logged[tenant, "requests"] == (LIMIT, LIMIT)

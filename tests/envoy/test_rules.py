@@ -1,6 +1,7 @@
 """Which rule a descriptor meets, what it makes of it, and what a document may say of Envoy."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tallygate.domain.ids import MeterName
 from tests.envoy.world import catalog
 
 METER = MeterName("requests")
-WHOLE = {
+WHOLE: dict[str, Any] = {
     "domains": {
         "edge": {
             "charge": "each",
@@ -200,12 +201,13 @@ def test_whole_document() -> None:
 
 def test_changed_rules_are_told() -> None:
     """A change of one rule is told as that rule's, and another order as such."""
-    rules = WHOLE["domains"]["edge"]["rules"]  # type: ignore[call-overload]
+    rules = WHOLE["domains"]["edge"]["rules"]
     changed = [{**rules[0], "dimensions": {}}, *rules[1:]]
-    other = document({"domains": {"edge": {**WHOLE["domains"]["edge"], "rules": changed}}})  # type: ignore[call-overload]
+    edge = WHOLE["domains"]["edge"]
+    other = document({"domains": {"edge": {**edge, "rules": changed}}})
     paths = [change.path for change in diff(document({"domains": WHOLE["domains"]}), other)]
     assert paths == ["envoy.domains.edge.rules.tenant,path~/v1/*.dimensions"]
-    turned = {**WHOLE["domains"]["edge"], "rules": rules[::-1]}  # type: ignore[call-overload]
+    turned = {**edge, "rules": rules[::-1]}
     told = [*diff(document(WHOLE), document({**WHOLE, "domains": {"edge": turned}}))]
     assert [(each.path, each.after) for each in told] == [
         ("envoy.domains.edge.rules", "in another order")
