@@ -17,6 +17,7 @@ from prometheus_client import (
 from tallygate.adapters.prometheus.access import AccessMetrics
 from tallygate.adapters.prometheus.children import Children
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
+from tallygate.adapters.prometheus.envoy import EnvoyMetrics
 from tallygate.adapters.prometheus.figures import FigureMetrics
 from tallygate.adapters.prometheus.insight import InsightMetrics
 from tallygate.adapters.prometheus.invoices import InvoiceMetrics
@@ -79,6 +80,7 @@ class Metrics:
         self.invoices = InvoiceMetrics(registry)
         self.figures = FigureMetrics(registry)
         self.security = SecurityMetrics(registry)
+        self.envoy = EnvoyMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:
