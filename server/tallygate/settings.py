@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from tallygate.domain.retention import EVENT_MONTHS_MIN
 from tallygate.settings_access import AccessSettings
+from tallygate.settings_capture import CaptureSettings
 from tallygate.settings_injector import InjectorSettings
 from tallygate.settings_tls import TlsSettings
 from tallygate.settings_tracing import TracingSettings
@@ -22,7 +23,14 @@ from tallygate.settings_watch import WatchSettings
 MIB = 1024 * 1024
 
 
-class Settings(AccessSettings, InjectorSettings, TlsSettings, TracingSettings, WatchSettings):
+class Settings(
+    AccessSettings,
+    CaptureSettings,
+    InjectorSettings,
+    TlsSettings,
+    TracingSettings,
+    WatchSettings,
+):
     """Everything that an operator may set. Each field is also `TALLYGATE_` and its name."""
 
     grpc_address: Addresses = ("127.0.0.1:50051",)

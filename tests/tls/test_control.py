@@ -13,7 +13,7 @@ from tallygate.api.door import ACTOR_KEY
 from tallygate.api.peer_door import PeerDoor
 from tallygate.commands import usage
 from tallygate.commands.channel import CallFailed, Target, TokenKept
-from tallygate.commands.dialing import CertificateUnread, Dialing
+from tallygate.wiring.dialing import CertificateUnread, Dialing
 from tallygate.domain.certificate import ServerCredentials
 from tallygate.domain.identity import Refused
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc, credit_pb2
