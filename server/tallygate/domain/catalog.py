@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from tallygate.domain.event_rules import NO_EVENT_RULES, EventRules
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.price import TERMS, Price, Terms
 from tallygate.domain.stripe_sync import StripeAccount, StripeSync
@@ -199,6 +200,7 @@ class Catalog:
     plans: Mapping[PlanName, Plan] = field(default_factory=dict)
     default_plan: PlanName | None = None
     destinations: tuple[Destination, ...] = ()
+    ingest: EventRules = NO_EVENT_RULES
 
 
 def default_tenant(catalog: Catalog, tenant_id: TenantId) -> Tenant | None:

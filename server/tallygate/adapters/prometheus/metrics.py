@@ -17,6 +17,7 @@ from prometheus_client import (
 from tallygate.adapters.prometheus.access import AccessMetrics
 from tallygate.adapters.prometheus.children import Children
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
+from tallygate.adapters.prometheus.events import EventsMetrics
 from tallygate.adapters.prometheus.figures import FigureMetrics
 from tallygate.adapters.prometheus.insight import InsightMetrics
 from tallygate.adapters.prometheus.invoices import InvoiceMetrics
@@ -78,6 +79,7 @@ class Metrics:
         self.periods = PeriodMetrics(registry)
         self.invoices = InvoiceMetrics(registry)
         self.figures = FigureMetrics(registry)
+        self.events_http = EventsMetrics(registry)
         self.security = SecurityMetrics(registry)
         self._declare_process(version)
 
