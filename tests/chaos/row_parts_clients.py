@@ -4,9 +4,20 @@ from typing import Final
 
 from tests.chaos.promise import tests_of as _of
 
+_ENVOY: Final = "envoy/test_rate_limit"
 _CASES: Final = "clients/test_conformance"
 
 CLIENT_PARTS: Final = {
+    50: (
+        (
+            "several descriptors",
+            _of(_ENVOY, "together", "each", "exactly_so_many"),
+        ),
+        ("hits", _of(_ENVOY, "hits")),
+        ("unknown domain", _of(_ENVOY, "nothing_to_limit")),
+        ("20 ms", _of(_ENVOY, "within_the_budget")),
+        ("a real Envoy", _of("envoy/test_real_envoy", "limited_exactly", "sidecar_away")),
+    ),
     49: (
         (
             "retries, pushback, replay, deadlines, absence, buffer, spool, reservations, bad input",

@@ -40,7 +40,7 @@ def test_every_place_of_the_template_has_its_text(name: str) -> None:
     """A page has no placeholder left, and is short."""
     made = page(languages()[name])
     assert not PLACE.search(made)
-    assert len(made.splitlines()) <= 150
+    assert len(made.splitlines()) <= 180
 
 
 def test_a_region_without_an_end_is_a_fault() -> None:

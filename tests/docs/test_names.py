@@ -21,8 +21,8 @@ from .pages import PACKAGE, ROOT, blocks, commands, inline_commands, links, page
 
 PAGES = sorted(pages())
 NOT_FED = "*Not fed yet.*"
-# What an app is told, by who puts a sidecar beside it: no setting of ours.
-APPS = "ADDRESS"
+# What an app is told, by who puts a sidecar beside it, or tells its client: no settings of ours.
+APPS = frozenset({"ADDRESS", "TARGET"})
 SOURCE = re.compile(r"`((?:[a-z_]+/)+[a-z0-9_]+\.(?:py|lua|sql|proto|log|yaml|md))`")
 
 
@@ -64,7 +64,7 @@ def test_every_setting_is_read() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_variables_are_settings(page: str) -> None:
     """Every TALLYGATE_ variable that a page names is a setting."""
-    known = {name.upper() for name in Settings.model_fields} | {"CONFIG", APPS}
+    known = {name.upper() for name in Settings.model_fields} | {"CONFIG"} | APPS
     known |= {f"{name.upper()}_FILE" for name in secret_fields()}
     named = set(re.findall(r"TALLYGATE_([A-Z_]+[A-Z])", pages()[page]))
     assert named <= known
