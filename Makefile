@@ -18,14 +18,15 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 ARGS ?=
 SEEDS ?= 1000
 FIRST ?= 1
-SOURCES := server tests protos native helm image $(wildcard bench)
+SOURCES := server tests protos native helm image clients/__init__.py clients/builds clients/conformance \
+	clients/python clients/readme $(wildcard bench)
 # What the tests' servers run on: grpcio or native.
 TRANSPORT ?= grpcio
 export TEST_TRANSPORT := $(TRANSPORT)
 
 .PHONY: help setup demo test checks test-fast test-faults soak million emptied nightly sim month \
 	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
-	test-kubernetes image-check \
+	test-kubernetes image-check clients test-clients \
 	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
 	bench-scripts bench-curves bench-sizing watch-check rehearse game-day clean
 
@@ -95,6 +96,12 @@ game-day: setup ## Fault after fault until each is seen and over; ARGS='--at HOS
 
 nightly: setup ## Hold the script to its specification: 20 seeds on every Redis, 10,000 steps each
 	@$(BIN)/python -m tests.property.nightly $(ARGS)
+
+test-clients: setup ## Build, test, pack and install the clients of every language; play all cases
+	@$(BIN)/python -m clients.builds --all $(ARGS)
+
+clients: setup ## Build what the clients' cases need: ARGS='--lang go'
+	@$(BIN)/python -m clients.builds --build-only $(ARGS)
 
 lint: setup ## Check style and formatting
 	@$(BIN)/ruff check $(SOURCES)

@@ -30,6 +30,7 @@ meters:
   tokens: {aggregation: sum, unit: token}
   huge: {aggregation: sum, unit: unit}
   images: {aggregation: sum, unit: image, late_horizon: 1h}
+  egress_bytes: {aggregation: sum, unit: byte}
 plans:
   cases:
     limits:
@@ -37,6 +38,7 @@ plans:
       - {id: ten, meter: scarce, kind: window, period: month, limit: 10}
       - {id: tokens, meter: tokens, kind: window, period: month, limit: 1_000}
       - {id: per-model, meter: images, kind: window, period: month, limit: 5, per: model}
+      - {id: egress, meter: egress_bytes, kind: window, period: month, limit: 1_000_000_000}
 tenants:
   suspended: {plan: cases, suspended: true}
 """
@@ -78,13 +80,15 @@ class World:
 @asynccontextmanager
 async def servers() -> AsyncIterator[tuple[str, str]]:
     """Start a Redis and a migrated Postgres of the run's own; give their addresses."""
-    with tempfile.TemporaryDirectory(prefix="tg-") as otherwise:
-        with quick_folder(Path(otherwise)) as folder:
-            redis = EmbeddedRedis(folder / "redis", options=UNSYNCED)
-            postgres = EmbeddedPostgres(folder / "postgres", unsafe_fast=True)
-            async with redis, postgres:
-                await migrate(postgres.dsn)
-                yield redis.url, postgres.dsn
+    with (
+        tempfile.TemporaryDirectory(prefix="tg-") as otherwise,
+        quick_folder(Path(otherwise)) as folder,
+    ):
+        redis = EmbeddedRedis(folder / "redis", options=UNSYNCED)
+        postgres = EmbeddedPostgres(folder / "postgres", unsafe_fast=True)
+        async with redis, postgres:
+            await migrate(postgres.dsn)
+            yield redis.url, postgres.dsn
 
 
 @asynccontextmanager
