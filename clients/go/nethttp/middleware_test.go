@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -25,6 +26,8 @@ import (
 )
 
 const patience = 20 * time.Second
+
+func TestMain(m *testing.M) { os.Exit(fake.Examples(m)) }
 
 var requests = tallygate.Item{Meter: "requests", Amount: 2}
 
