@@ -121,6 +121,7 @@ imports: setup ## Check that imports point one way
 
 gen: setup ## Generate the stubs from protos/
 	@$(BIN)/python protos/generate.py
+	@$(BIN)/python protos/generate_go.py
 
 gen-check: setup ## Check that the stubs are what protos/ would give
 	@$(BIN)/python protos/generate.py --check
