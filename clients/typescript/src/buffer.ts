@@ -111,7 +111,8 @@ export class UsageBuffer {
    * what no message could carry, `ClosedError` after the client's end.
    */
   record(event: Usage): string {
-    const message = usageMessage(event);
+    // Its time is set here, so that it stays its own while it waits.
+    const message = usageMessage({ ...event, eventTime: event.eventTime ?? new Date() });
     this.accept(usageEntry(message));
     return message.eventId;
   }

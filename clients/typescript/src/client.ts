@@ -154,10 +154,11 @@ export class Client {
       return [];
     }
     const { tenantId: tenant, operationId, context, minDurability } = granted;
+    const eventTime = new Date();
     const events = granted.items.map((item, index) => {
       // As the service itself would name it: if only its reply was lost, it is recorded once.
       const eventId = `${operationId}:${index}`;
-      const event = usageMessage({ ...item, tenant, eventId, operationId: eventId });
+      const event = usageMessage({ ...item, tenant, eventId, operationId: eventId, eventTime });
       return { ...event, context, minDurability };
     });
     this.buffer.recordAll(events);
