@@ -3,9 +3,11 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { request } from "node:http";
+import { setTimeout as delay } from "node:timers/promises";
 import { Client } from "@tallygate/client";
 
 const TIMEOUT_MS = 10_000;
+const POLL_MS = 5;
 
 /** A client of the sidecar that `TALLYGATE_TARGET` names: without one these tests fail. */
 export function sidecar(options = {}) {
@@ -33,6 +35,7 @@ export async function usedIs(client, tenant, limitId, wanted) {
     if (found === wanted) {
       return;
     }
+    await delay(POLL_MS);
   }
   assert.equal(found, wanted);
 }
