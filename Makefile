@@ -122,6 +122,8 @@ imports: setup ## Check that imports point one way
 gen: setup ## Generate the stubs from protos/
 	@$(BIN)/python protos/generate.py
 	@$(BIN)/python protos/generate_go.py
+	@if [ -d clients/typescript/node_modules ]; then node clients/typescript/scripts/generate.mjs; \
+	else echo "Node's stubs stay as they are: run npm ci in clients/typescript first."; fi
 
 gen-check: setup ## Check that the stubs are what protos/ would give
 	@$(BIN)/python protos/generate.py --check
