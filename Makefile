@@ -30,7 +30,7 @@ export PYTHONDONTWRITEBYTECODE :=
 	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
 	test-kubernetes image-check clients test-clients \
 	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
-	bench-scripts bench-curves bench-sizing watch-check rehearse game-day clean
+	bench-scripts bench-curves bench-sizing bench-clients watch-check rehearse game-day clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -197,6 +197,9 @@ bench-verify: setup ## Measure how long it takes to hold everything against the 
 
 bench-limits: setup ## Measure what each kind of limit costs Redis beside a plain window
 	@$(BIN)/python -m bench.limits
+
+bench-clients: setup ## Measure what each client costs per call beside its bare stub; after make clients
+	@$(BIN)/python -m bench.clients $(ARGS)
 
 bench-scripts: setup ## Measure what an operation costs Redis by its shape, and what is stored of it
 	@$(BIN)/python -m bench.scripts
