@@ -23,6 +23,8 @@ SOURCES := server tests protos native helm image $(wildcard clients/*.py) client
 # What the tests' servers run on: grpcio or native.
 TRANSPORT ?= grpcio
 export TEST_TRANSPORT := $(TRANSPORT)
+# Some images forbid to keep what Python compiled: then every process compiles everything anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test checks test-fast test-faults soak million emptied nightly sim month \
 	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
