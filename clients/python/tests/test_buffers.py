@@ -165,6 +165,43 @@ async def test_any_thread_may_record(make: Make, fake: FakeSidecar) -> None:
     assert fake.repeats == 0
 
 
+def test_a_loop_may_end_and_another_go_on(fake: FakeSidecar) -> None:
+    """A client for asyncio goes on in another loop once its own has ended, its buffer as well."""
+    options = tg.BufferOptions(flush_ms=60_000)
+    client = tg.AsyncClient(fake.address, buffer=options, timeout=20)
+    asked = threading.Event()
+    fake.script("BatchRecordUsage", lambda _, __: asked.wait(30) and None)
+
+    async def first() -> None:
+        await client.check("a", {"requests": 1})
+        client.buffer.record("a", "requests", 1, event_id="e1")
+        assert not await client.buffer.flush(0)
+        await asyncio.to_thread(fake.wait_for, "BatchRecordUsage", 1)
+
+    async def second() -> None:
+        await client.check("a", {"requests": 1})
+        assert await client.close(20)
+
+    asyncio.run(first())
+    asked.set()
+    asyncio.run(second())
+    assert list(fake.events) == ["e1"]
+
+
+async def test_an_answer_of_nonsense_is_an_error(make: Make, fake: FakeSidecar) -> None:
+    """A reply that has not one result per event refuses them, and what comes next goes on."""
+    told: list[Any] = []
+    hooks = tg.Hooks(on_rejected=lambda _, error: told.append(error))
+    client = make(buffer=tg.BufferOptions(flush_ms=60_000), hooks=hooks)
+    fake.script("BatchRecordUsage", answers(usage_pb2.BatchRecordUsageResponse()))
+    client.buffer.record("a", "requests", 1)
+    assert await now(client.buffer.flush(20))
+    assert [type(each) for each in told] == [tg.Internal]
+    client.buffer.record("a", "requests", 1, event_id="next")
+    assert await now(client.buffer.flush(20))
+    assert list(fake.events) == ["next"]
+
+
 async def test_no_buffer_is_said(make: Make) -> None:
     """A client that was made without a buffer says how to have one."""
     with pytest.raises(RuntimeError, match="buffer=True"):
@@ -257,6 +294,24 @@ def test_a_fork_leaves_the_spool_to_its_parent(fake: FakeSidecar, tmp_path: Path
         _, errors = program.communicate(timeout=PROGRAM_S)
     assert program.returncode == 0, errors
     assert list(fake.events) == ["parent"]
+
+
+LEFT_OPEN = """
+import asyncio, sys, tallygate_client as tg
+hooks = tg.Hooks(on_rejected=lambda event, error: print(event.event_id, type(error).__name__))
+async def main():
+    client = tg.AsyncClient(sys.argv[1], buffer=True, hooks=hooks)
+    client.buffer.record("a", "requests", 1, event_id="e1")
+asyncio.run(main())
+"""
+
+
+def test_what_a_loop_left_is_told(fake: FakeSidecar) -> None:
+    """What a client for asyncio still holds when the process ends is not dropped in silence."""
+    with _program(LEFT_OPEN, fake.address) as program:
+        told, errors = program.communicate(timeout=PROGRAM_S)
+    assert told == "e1 Closed\n"
+    assert "1 events that were not sent" in errors
 
 
 async def test_a_request_refused_as_a_whole(make: Make, fake: FakeSidecar) -> None:

@@ -338,6 +338,21 @@ async def test_a_cancelled_task_is_cancelled(fake: FakeSidecar) -> None:
         assert client.stats().local_open == 0
 
 
+async def test_a_task_takes_no_token(fake: FakeSidecar) -> None:
+    """What would be ignored is refused."""
+    async with tg.AsyncClient(fake.address) as client:
+        with pytest.raises(TypeError, match="cancel"):
+            await client.check("a", {"requests": 1}, cancel=tg.Cancellation())
+
+
+async def test_two_loops_at_once_are_refused(fake: FakeSidecar) -> None:
+    """A client for asyncio says so when a second loop uses it while the first goes on."""
+    async with tg.AsyncClient(fake.address, timeout=20) as client:
+        await client.check("a", {"requests": 1})
+        with pytest.raises(RuntimeError, match="one event loop"):
+            await asyncio.to_thread(asyncio.run, client.check("a", {"requests": 1}))
+
+
 def test_the_service_config_is_everybodys() -> None:
     """The retries are those that every client of every language has."""
     shared = Path(__file__).parents[2] / "service_config.json"
