@@ -158,8 +158,8 @@ class Driver:
 
     async def do_extend(self, asked: Json) -> Json:
         """Extend."""
-        ttl = asked["ttl_ms"] / 1e3 if "ttl_ms" in asked else None
         options = options_of(asked)
+        ttl = options.pop("ttl", None)
         if "handle" in asked:
             called = self.held[asked["handle"]].extend(ttl, **options)
         else:

@@ -22,7 +22,7 @@ from .errors import (
     Closed,
     DeadlineExceeded,
     SpoolFailed,
-    SpoolLocked,
+    SpoolInUse,
     TallygateError,
     Unavailable,
     error_of_call,
@@ -36,7 +36,7 @@ from .values import Charge, Usage
 T = TypeVar("T")
 
 # Why a buffer takes nothing.
-UNTAKEN: Final = (BufferFull, SpoolFailed, SpoolLocked, Closed)
+UNTAKEN: Final = (BufferFull, SpoolFailed, SpoolInUse, Closed)
 
 _QUOTA: Final = "tallygate.v1.QuotaService"
 _USAGE: Final = "tallygate.v1.UsageService"

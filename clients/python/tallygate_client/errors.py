@@ -142,7 +142,7 @@ class BufferFull(TallygateError):
     code = "RESOURCE_EXHAUSTED"
 
 
-class SpoolLocked(TallygateError):
+class SpoolInUse(TallygateError):
     """Another process, or another client of this one, holds the spool's directory."""
 
     code = "FAILED_PRECONDITION"

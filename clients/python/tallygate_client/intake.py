@@ -53,7 +53,7 @@ class Intake(ABC):
             InvalidRequest: a field cannot be sent as it is.
             BufferFull: there is no room; the event was not taken.
             SpoolFailed: the disk refused; the event was not taken.
-            SpoolLocked: this is a forked child, and the spool is its parent's.
+            SpoolInUse: this is a forked child, and the spool is its parent's.
             Closed: the client is closed.
         """
         usage, _ = usage_of(tenant, meter, amount, options)

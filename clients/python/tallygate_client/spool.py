@@ -44,7 +44,7 @@ class Spool:
         """Hold the directory, and read what is in it.
 
         Raises:
-            SpoolLocked: somebody else holds it.
+            SpoolInUse: somebody else holds it.
             OSError: it cannot be made, read or written.
         """
         self.torn = 0

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from .errors import SpoolLocked
+from .errors import SpoolInUse
 from .forks import begin_anew_when_forked
 
 NAME: Final = "lock"
@@ -46,7 +46,7 @@ class DirectoryLock:
         """Hold the directory.
 
         Raises:
-            SpoolLocked: somebody else does.
+            SpoolInUse: somebody else does.
         """
         status = self._directory.stat()
         held = (status.st_dev, status.st_ino)
@@ -140,8 +140,8 @@ def _holder(line: str) -> str:
     return f"process {pid}" if pid.isdecimal() else "another process"
 
 
-def _locked(directory: Path, holder: str) -> SpoolLocked:
-    return SpoolLocked(
+def _locked(directory: Path, holder: str) -> SpoolInUse:
+    return SpoolInUse(
         f"the spool {directory} is held by {holder}; give each client a directory of its own",
         field="spool_dir",
     )
