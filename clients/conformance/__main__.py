@@ -47,9 +47,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-async def _play(
-    languages: Sequence[Language], cases: Sequence[Case], lanes: int
-) -> list[Outcome]:
+async def _play(languages: Sequence[Language], cases: Sequence[Case], lanes: int) -> list[Outcome]:
     async with servers() as (redis_url, dsn), world(redis_url, dsn) as made:
         return await play_all(made, languages, cases, lanes)
 

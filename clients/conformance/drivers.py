@@ -132,7 +132,9 @@ class Driver:
             async with asyncio.timeout(timeout_s):
                 return await answer
         except TimeoutError:
-            raise DriverEnded(f"no answer to {operation} in {timeout_s:g} s{self._tail()}") from None
+            raise DriverEnded(
+                f"no answer to {operation} in {timeout_s:g} s{self._tail()}"
+            ) from None
 
     def listen(self) -> None:
         """Take down answers and what is said beside them."""

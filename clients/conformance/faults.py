@@ -122,7 +122,8 @@ class Attempt:
     def shown(self) -> dict[str, Any]:
         """Return it as cases ask about it."""
         requests = getattr(self.request, "requests", None)
-        parts: Sequence[Message] = [self.request] if requests is None else list(requests)
+        parts: Sequence[Any] = [self.request] if requests is None else list(requests)
+        contexts = [each.context for each in parts if _has(each, "context")]
         return {
             "method": self.method,
             "previous": self.previous,
@@ -133,8 +134,8 @@ class Attempt:
             "tenant_id": _of(parts, "tenant_id"),
             "operation_id": _of(parts, "operation_id"),
             "event_id": _of(parts, "event_id"),
-            "sdk": _of([each.context for each in parts if _has(each, "context")], "sdk"),
-            "subject_id": _of([each.context for each in parts if _has(each, "context")], "subject_id"),
+            "sdk": _of(contexts, "sdk"),
+            "subject_id": _of(contexts, "subject_id"),
         }
 
 

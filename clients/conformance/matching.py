@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-UNSET: Final = (None, "", [], {})
+UNSET: Final[tuple[Any, ...]] = (None, "", [], {})
 """What says that there is nothing: languages differ in which of these they write."""
 
 SHOWN_MAX: Final = 300

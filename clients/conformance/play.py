@@ -35,13 +35,15 @@ async def play_all(
     """Play every case with every client; return what became of each."""
     run = secrets.token_hex(3)
     async with asyncio.TaskGroup() as group:
-        tasks = []
+        tasks: list[asyncio.Task[list[Outcome]]] = []
         for number, language in enumerate(languages):
             # One case left by another language, where there is one.
             other = languages[(number + 1) % len(languages)]
             waiting = list(reversed(cases))
-            for _ in range(min(lanes, len(cases))):
-                tasks.append(group.create_task(_lane(world, language, other, waiting, run)))
+            tasks += [
+                group.create_task(_lane(world, language, other, waiting, run))
+                for _ in range(min(lanes, len(cases)))
+            ]
     outcomes = [outcome for task in tasks for outcome in task.result()]
     await _look_again(world, outcomes)
     return outcomes

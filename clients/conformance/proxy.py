@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import grpc
 
@@ -33,7 +33,7 @@ FORWARD_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(slots=True)
-class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
+class FaultProxy(grpc.GenericRpcHandler):
     """What listens before a sidecar, for one case."""
 
     upstream: grpc.aio.Channel
@@ -46,6 +46,7 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
     _held: list[socket.socket] = field(default_factory=list)
     _listening: list[asyncio.Server] = field(default_factory=list)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _charging: set["asyncio.Task[None]"] = field(default_factory=set)
 
     @property
     def path(self) -> Path:
@@ -59,16 +60,16 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler | None:
+    ) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         """Carry any unary method as bytes."""
         method = handler_call_details.method
         name = method.rpartition("/")[2]
         if name not in REQUESTS:
             return None
-        metadata = dict(handler_call_details.invocation_metadata or ())
+        metadata = dict(handler_call_details.invocation_metadata)
 
         async def carry(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            left = context.time_remaining()
+            left = _left(context)
             attempt = Attempt(
                 name,
                 REQUESTS[name].FromString(request),
@@ -83,7 +84,7 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
                 attempt.ended = attempt.ended or "CANCELLED"
                 raise
             finally:
-                attempt.ended_s = time.monotonic()
+                attempt.ended_s = attempt.ended_s or time.monotonic()
 
         return grpc.unary_unary_rpc_method_handler(carry)
 
@@ -107,7 +108,10 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         await asyncio.sleep(fault.delay_ms / 1000)
         if fault.lose or fault.mute:
             # To the end, whatever becomes of the caller: its answer is what is lost.
-            await self.upstream.unary_unary(method)(request, timeout=FORWARD_TIMEOUT_S)
+            charged = asyncio.create_task(self._charge(method, request))
+            self._charging.add(charged)
+            charged.add_done_callback(self._charging.discard)
+            await asyncio.shield(charged)
             if fault.mute:
                 await _never()
             await self._say(fault, fault.lose, attempt, context)
@@ -117,6 +121,16 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             self.reset()
         return reply
 
+    async def _charge(self, method: str, request: bytes) -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await self._ask(method, request, FORWARD_TIMEOUT_S)
+
+    def _ask(
+        self, method: str, request: bytes, timeout_s: float
+    ) -> "grpc.aio.UnaryUnaryCall[bytes, bytes]":
+        asked: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.upstream.unary_unary(method)
+        return asked(request, timeout=timeout_s)
+
     async def _forward(
         self,
         method: str,
@@ -124,15 +138,12 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         attempt: Attempt,
         context: grpc.aio.ServicerContext[bytes, bytes],
     ) -> bytes:
-        left = context.time_remaining()
-        call = self.upstream.unary_unary(method)(
-            request, timeout=FORWARD_TIMEOUT_S if left is None else left
-        )
+        left = _left(context)
         try:
-            reply: bytes = await call
+            reply = await self._ask(method, request, FORWARD_TIMEOUT_S if left is None else left)
         except grpc.aio.AioRpcError as error:
             attempt.ended = error.code().name
-            trailers = tuple(error.trailing_metadata() or ())
+            trailers = tuple(error.trailing_metadata())
             await context.abort(error.code(), error.details() or "", trailers)
         attempt.ended = "OK"
         return reply
@@ -198,12 +209,18 @@ class FaultProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
     async def close(self) -> None:
         """Give the ports back."""
         await self.away()
+        await asyncio.gather(*self._charging)
         for each in self._held:
             each.close()
 
     def of(self, method: str) -> list[Attempt]:
         """Return the attempts of a method; `*` is any."""
         return [each for each in self.attempts if method in ("*", each.method)]
+
+
+def _left(context: grpc.aio.ServicerContext[bytes, bytes]) -> float | None:
+    """Return the seconds until a call's deadline; the stubs do not know that it may have none."""
+    return cast(float | None, context.time_remaining())
 
 
 async def _never() -> None:

@@ -78,13 +78,15 @@ class World:
 @asynccontextmanager
 async def servers() -> AsyncIterator[tuple[str, str]]:
     """Start a Redis and a migrated Postgres of the run's own; give their addresses."""
-    with tempfile.TemporaryDirectory(prefix="tg-") as otherwise:
-        with quick_folder(Path(otherwise)) as folder:
-            redis = EmbeddedRedis(folder / "redis", options=UNSYNCED)
-            postgres = EmbeddedPostgres(folder / "postgres", unsafe_fast=True)
-            async with redis, postgres:
-                await migrate(postgres.dsn)
-                yield redis.url, postgres.dsn
+    with (
+        tempfile.TemporaryDirectory(prefix="tg-") as otherwise,
+        quick_folder(Path(otherwise)) as folder,
+    ):
+        redis = EmbeddedRedis(folder / "redis", options=UNSYNCED)
+        postgres = EmbeddedPostgres(folder / "postgres", unsafe_fast=True)
+        async with redis, postgres:
+            await migrate(postgres.dsn)
+            yield redis.url, postgres.dsn
 
 
 @asynccontextmanager

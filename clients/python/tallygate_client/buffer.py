@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from .calls import Call, Core
-from .errors import TallygateError
 from .intake import CLOSE_S, Intake
 from .options import BufferOptions
 from .queueing import Sending
@@ -80,8 +79,8 @@ class Buffer(Intake):
         outcome: Any
         try:
             outcome = self._send(self._call(sending))
-        except TallygateError as error:
-            outcome = error
+        except Exception as error:  # noqa: BLE001  # else this thread ends, and nothing is sent
+            outcome = self._outcome(error)
         self._finish(outcome)
         with self._changed:
             self._changed.notify_all()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import requests, results
 from .arguments import usage_of
 from .calls import Call, Core, quietly
-from .errors import BufferFull, Closed, SpoolFailed, TallygateError
+from .errors import BufferFull, Closed, Internal, SpoolFailed, TallygateError
 from .forks import begin_anew_when_forked
 from .gen.v1 import quota_pb2, usage_pb2
 from .options import BufferOptions
@@ -127,6 +127,8 @@ class Intake(ABC):
                 self._queue.check_room(len(entries))
                 now = time.monotonic()
                 segment = self._spool.append(entries, now) if self._spool is not None else None
+                if self._syncing is not None:
+                    self._syncing.wake()
                 changed = self._queue.accept(entries, segment, now)
                 pending = self._queue.pending
                 if changed:
@@ -185,6 +187,13 @@ class Intake(ABC):
             operation_id=commit.operation_id,
             timeout=timeout,
         )
+
+    def _outcome(self, error: Exception) -> TallygateError:
+        """Return what a request that raised came to; a fault of ours must not stop the rest."""
+        if isinstance(error, TallygateError):
+            return error
+        logger.error("a request of the buffer failed", exc_info=error)
+        return Internal(f"{type(error).__name__}: {error}")
 
     @abstractmethod
     def _wake(self) -> None:

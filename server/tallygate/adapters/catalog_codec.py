@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
+from tallygate.adapters.envoy_codec import envoy_from_json, envoy_to_json
+from tallygate.adapters.event_rules_codec import event_rules_from_json, event_rules_to_json
 from tallygate.adapters.price_codec import (
     price_from_json,
     price_to_json,
@@ -31,6 +33,8 @@ from tallygate.domain.catalog import (
     Tenant,
     Weight,
 )
+from tallygate.domain.envoy import NO_RULES
+from tallygate.domain.event_rules import NO_EVENT_RULES
 from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.price import TERMS
 from tallygate.domain.stripe_sync import Mode, Proration, StripeAccount, StripeSync, SyncWindow, Way
@@ -44,16 +48,19 @@ FORMAT: Final = 1
 
 def catalog_to_json(catalog: Catalog) -> bytes:
     """Return the catalog as JSON."""
-    return _dump(
-        {
-            "format": FORMAT,
-            "version": catalog.version,
-            "meters": [asdict(meter) for meter in catalog.meters.values()],
-            "plans": [_plan_to_json(plan) for plan in catalog.plans.values()],
-            "default_plan": catalog.default_plan,
-            "destinations": [asdict(destination) for destination in catalog.destinations],
-        }
-    )
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "version": catalog.version,
+        "meters": [asdict(meter) for meter in catalog.meters.values()],
+        "plans": [_plan_to_json(plan) for plan in catalog.plans.values()],
+        "default_plan": catalog.default_plan,
+        "destinations": [asdict(destination) for destination in catalog.destinations],
+    }
+    if catalog.envoy != NO_RULES:
+        found["envoy"] = envoy_to_json(catalog.envoy)
+    if catalog.ingest != NO_EVENT_RULES:
+        found["ingest"] = event_rules_to_json(catalog.ingest)
+    return _dump(found)
 
 
 def catalog_from_json(data: bytes | str) -> Catalog:
@@ -67,6 +74,8 @@ def catalog_from_json(data: bytes | str) -> Catalog:
         plans={plan.name: plan for plan in plans},
         default_plan=found.get("default_plan"),
         destinations=tuple(_destination(each) for each in found.get("destinations", ())),
+        envoy=envoy_from_json(found.get("envoy")),
+        ingest=event_rules_from_json(found.get("ingest")),
     )
 
 
