@@ -171,10 +171,13 @@ export class Sender {
   }
 }
 
-/** No answer, or the buffer's own end: the entry is still to be sent. */
+/**
+ * Say whether the same is to be sent again: no answer came, or the buffer has ended. What is no
+ * error of a call (a disk that fails under the spool) says nothing against the entry either.
+ */
 function isAgain(error: unknown): boolean {
   if (!(error instanceof TallygateError)) {
-    throw error;
+    return true;
   }
   return isNoAnswer(error) || error instanceof CancelledError || error instanceof ClosedError;
 }

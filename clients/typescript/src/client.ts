@@ -341,11 +341,14 @@ export class Client {
   }
 
   /**
-   * Flush the buffer, then end the connection. Says whether all that was recorded is sent; what is
-   * not lies in the spool, or, without one, is lost with the process: `stats().pending` counts it.
+   * Wait for calls under way and flush the buffer, then end the connection. Says whether all that
+   * was recorded is sent; what is not lies in the spool, or, without one, is lost with the process:
+   * `stats().pending` counts it.
    */
   async close(timeoutMs = CLOSE_TIMEOUT_MS): Promise<boolean> {
-    const flushed = (await this.buffer?.close(timeoutMs)) ?? true;
+    const until = Date.now() + timeoutMs;
+    await this.#calls.finish(timeoutMs);
+    const flushed = (await this.buffer?.close(Math.max(0, until - Date.now()))) ?? true;
     this.#calls.transport.close();
     return flushed;
   }
