@@ -12,7 +12,9 @@ declare
         from pg_catalog.jsonb_each_text(rule.dimensions)
     ), '');
     too_long text := coalesce((
-        select pg_catalog.string_agg(pg_catalog.format(' or length(dimensions ->> %L) > 256', key), '')
+        select pg_catalog.string_agg(
+            pg_catalog.format(' or length(dimensions ->> %L) > 256', key), ''
+        )
         from pg_catalog.jsonb_object_keys(rule.dimensions) as key
     ), '');
     seen text := '';
@@ -168,7 +170,8 @@ begin
     ),
     taken as (
         delete from tallygate.capture_delta as delta using due where delta.delta_id = due.delta_id
-        returning delta.capture_id, delta.tenant_id, delta.dimensions, delta.units, delta.captured_at
+        returning
+            delta.capture_id, delta.tenant_id, delta.dimensions, delta.units, delta.captured_at
     ),
     spans as (
         select
