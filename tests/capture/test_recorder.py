@@ -75,9 +75,8 @@ async def test_a_refund_of_nothing_says_so(redis_url: str) -> None:
             assert isinstance(taken, Refused)
             assert taken.reason == "EVENT_NOT_FOUND"
             # A list that is too large for one message is divided.
-            heavy = [
-                replace(use(), metadata_json=f'{{"x": "{"y" * 4_000}"}}') for _ in range(1_000)
-            ]
+            labels = {f"d{number}": "x" * 256 for number in range(16)}
+            heavy = [replace(use(), dimensions=labels) for _ in range(1_000)]
             outcomes = await SidecarRecorder(opened, "tests/1").record(heavy)
             assert outcomes == [Recorded()] * 1_000
 
