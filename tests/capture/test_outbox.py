@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Protocol
 
 import asyncpg
@@ -13,7 +14,9 @@ from tallygate.domain.captured import Settled
 from tallygate.domain.errors import BackendUnavailable, StorageFault
 from tallygate.domain.recording import Refused
 from tallygate.ports.capture import CaptureOutbox
+from tallygate.settings_sources import load_settings
 from tallygate.testing.capture import FakeCaptureOutbox
+from tallygate.wiring.capturing import capture_outbox
 from tests.capture.world import TABLE, App, app
 
 NOBODY = "postgresql://127.0.0.1:1/nobody"
@@ -228,3 +231,20 @@ async def test_the_role_has_what_draining_needs(empty_postgres_dsn: str) -> None
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await world.sql.fetch(f"select * from {TABLE}")
         await world.sql.execute("reset role")
+
+
+async def test_a_new_password_is_taken_from_its_file(
+    empty_postgres_dsn: str, tmp_path: Path
+) -> None:
+    """What the address's file has is read for each connection."""
+    path = tmp_path / "dsn"
+    path.write_text(empty_postgres_dsn)
+    settings = load_settings({}, environ={"TALLYGATE_CAPTURE_DSN_FILE": str(path)})
+    async with capture_outbox(settings) as outbox:
+        assert await outbox.version() == 0
+        path.write_text(NOBODY)
+        await outbox.close()
+        with pytest.raises(BackendUnavailable):
+            await outbox.version()
+        path.write_text(empty_postgres_dsn)
+        assert await outbox.version() == 0

@@ -10,6 +10,8 @@ from typing import Any
 import aiohttp
 import jsonschema
 import pytest
+from cloudevents.core.bindings.http import to_binary_event, to_structured_event
+from cloudevents.core.v1.event import CloudEvent
 
 from tallygate.api.door import Door, OpenDoor, TokenDoor
 from tallygate.api.events_http import OPENAPI_PATH, PATHS, EventsApi, EventsOptions, openapi
@@ -133,6 +135,28 @@ async def test_every_shape_is_taken(path: str) -> None:
         assert {each["ce_id"] for each in named} == {"1", "2", "3", "4", "5", "6"}
         assert {"app one"} < {each["ce_source"] for each in named}
         assert sent.heard.outcomes["recorded"] == 12
+
+
+async def test_the_sdk_of_cloudevents_is_understood() -> None:
+    """Its events, in both modes, are those that it says; the ids that it makes name them."""
+    attributes = {"type": "prompt", "source": "https://example.com/a b", "subject": "acme"}
+    async with world() as sent:
+        for write in (to_binary_event, to_structured_event):
+            event = CloudEvent(attributes, {"tokens": 5, "model": "größer"})
+            message = write(event)
+            headers = {name.lower(): value for name, value in message.headers.items()}
+            kind = headers.pop("content-type", "application/octet-stream")
+            assert await sent.post(message.body, kind, **headers) == (204, {})
+            tokens, _ = [*sent.recorder.known.values()][-2:]
+            metadata = json.loads(tokens.metadata_json)
+            assert (metadata["ce_id"], metadata["ce_source"]) == (
+                event.get_id(),
+                attributes["source"],
+            )
+            assert tokens.dimensions == {"model": "größer"}
+            moment = event.get_time()
+            assert moment is not None
+            assert tokens.time_us == round(moment.timestamp() * 1_000_000)
 
 
 async def test_the_same_again_adds_nothing() -> None:

@@ -32,6 +32,8 @@ OPENAPI_PATH: Final = "/v1/openapi.json"
 METHOD: Final = "SendEvents"
 PROBLEM: Final = "application/problem+json"
 STRUCTURED: Final = ("application/cloudevents+json", "application/cloudevents-batch+json")
+# What a body without a kind is taken for.
+UNSAID: Final = "application/octet-stream"
 HEADER_PREFIX: Final = "ce-"
 # What an event carries at most beside its data; more are extensions, which mean nothing here.
 ATTRIBUTES: Final = ("id", "source", "type", "subject", "time", "specversion", "datacontenttype")
@@ -257,14 +259,16 @@ async def _body(request: web.Request) -> "Json":
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise InvalidField("is not offered", field="Content-Encoding")
     attributes = _attributes(request)
-    if kind not in STRUCTURED and not is_json(kind):
+    binary = kind not in STRUCTURED and "specversion" in attributes
+    # Senders leave out what kind their data are; then it is seen whether they are JSON.
+    if kind not in STRUCTURED and not is_json(kind) and not (binary and kind == UNSAID):
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "INVALID_FIELD",
             f"must be one of {', '.join((*STRUCTURED, 'application/json'))}",
         )
     body = await request.read()
-    if kind not in STRUCTURED and "specversion" in attributes:
+    if binary:
         # Binary mode: the attributes are headers, and the body is the data.
         document: dict[str, Json] = {**attributes}
         document["data"] = parsed(body) if body else None
