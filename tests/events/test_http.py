@@ -1,6 +1,7 @@
 """Events over HTTP in every shape, and the answers to them."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -279,3 +280,25 @@ async def test_the_description_is_served() -> None:
     assert set(DESCRIPTION["paths"]) == {*PATHS, OPENAPI_PATH}
     jsonschema.Draft202012Validator.check_schema(DESCRIPTION["components"]["schemas"]["Event"])
     jsonschema.validate(cloud(), described_as("Event"))
+
+
+async def test_who_says_nothing_is_not_kept() -> None:
+    """A connection on which no call begins is ended; one that has had a call stays open."""
+    api = EventsApi(TakeEvents(FakeRecorder(), reader), OpenDoor(), Heard(), EventsOptions())
+    listener = EventsListener("127.0.0.1:0", api.app(), grace_s=0.1, silence_s=0.2)
+    await listener.start()
+    silent, line = await asyncio.open_connection("127.0.0.1", listener.port)
+    line.write(b"POST /v1/events HTTP/1.1\r\nHost:")
+    heard, spoken = await asyncio.open_connection("127.0.0.1", listener.port)
+    asked = f"GET {OPENAPI_PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    spoken.write(asked)
+    assert await heard.readuntil(b"\r\n") == b"HTTP/1.1 200 OK\r\n"
+    with contextlib.suppress(ConnectionResetError):
+        assert await silent.read() == b""
+    spoken.write(asked)
+    await heard.readuntil(b"HTTP/1.1 200 OK\r\n")
+    for each in (line, spoken):
+        each.close()
+        with contextlib.suppress(ConnectionError):
+            await each.wait_closed()
+    await listener.stop()
