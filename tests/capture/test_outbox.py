@@ -1,5 +1,6 @@
 """The contract of the `CaptureOutbox` port, on the fake and on Postgres."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -8,14 +9,17 @@ from typing import Protocol
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tallygate.adapters.capture.outbox import PostgresCapture, query
+from tallygate.adapters.prometheus.capture import CaptureMetrics
 from tallygate.domain.captured import Settled
 from tallygate.domain.errors import BackendUnavailable, StorageFault
 from tallygate.domain.recording import Refused
+from tallygate.flow.capture import DrainCapture
 from tallygate.ports.capture import CaptureOutbox
 from tallygate.settings_sources import load_settings
-from tallygate.testing.capture import FakeCaptureOutbox
+from tallygate.testing.capture import FakeCaptureOutbox, FakeRecorder
 from tallygate.wiring.capturing import capture_outbox
 from tests.capture.world import TABLE, App, app
 
@@ -248,3 +252,32 @@ async def test_a_new_password_is_taken_from_its_file(
             await outbox.version()
         path.write_text(empty_postgres_dsn)
         assert await outbox.version() == 0
+
+
+async def test_many_drainers_share_an_outbox(empty_postgres_dsn: str) -> None:
+    """While rows are written and levels change, each row is handed on by one of them, once."""
+    async with app(empty_postgres_dsn) as world:
+        await world.capture("rows", "size")
+        await world.level()
+        recorder = FakeRecorder()
+        outboxes = [PostgresCapture(empty_postgres_dsn) for _ in range(4)]
+        silent = CaptureMetrics(CollectorRegistry())
+        drains = [DrainCapture(each, recorder, silent) for each in outboxes]
+        for _ in range(5):
+            await world.sql.execute(
+                f"insert into {TABLE} (org_id, body, size)"
+                " select 'org-' || g % 3, 'x', 1 from generate_series(1, 900) as g"
+            )
+            await asyncio.gather(*(each.run_once() for each in drains))
+        while (await world.sql.fetchval("select count(*) from tallygate.captured")) > 0:
+            await asyncio.gather(*(each.run_once() for each in drains))
+        told = [use.event_id for call in recorder.calls for use in call]
+        assert len(told) == len(set(told)) == len(recorder.known)
+        rows = [use for use in recorder.known.values() if use.meter == "rows"]
+        assert len(rows) == 4_500
+        last = {use.tenant_id: use.amount for call in recorder.calls for use in call
+                if use.meter == "storage" and use.amount > 1_400}  # fmt: skip
+        await world.fold()
+        assert last == await world.levels() == await world.lying()
+        for each in outboxes:
+            await each.close()

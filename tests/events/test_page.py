@@ -28,9 +28,9 @@ def shown(page: str, language: str) -> list[str]:
 def test_the_event_shown_is_usage_by_the_rules_shown() -> None:
     """The call of the page is mapped by its catalog, which names every key that there is."""
     (document,) = shown(INGEST, "yaml")
-    (call,) = shown(INGEST, "sh")
+    sent, _ = shown(INGEST, "json")
     catalog = parse(document).catalog
-    event = event_of(parsed(call[call.index("'{") + 1 : call.rindex("'")].encode()))
+    event = event_of(parsed(sent.encode()))
     uses = EventReader(catalog.ingest, frozenset(catalog.meters)).uses(event) or []
     assert [(use.meter, use.amount) for use in uses] == [("tokens", 1234), ("calls", 1)]
     assert all(f"{key}:" in document for key in (*_INGEST, *_EVENT))
@@ -38,7 +38,7 @@ def test_the_event_shown_is_usage_by_the_rules_shown() -> None:
 
 def test_the_answers_are_those_of_the_description() -> None:
     """The problem shown is one, and each status has a row."""
-    (problem,) = shown(INGEST, "json")
+    _, problem = shown(INGEST, "json")
     jsonschema.validate(json.loads(problem), described_as("Problem"))
     statuses = set(DESCRIPTION["paths"]["/v1/events"]["post"]["responses"])
     assert all(status in INGEST for status in statuses)
