@@ -273,6 +273,20 @@ async def test_calls_and_time_are_bounded() -> None:
         assert (await sent.post([cloud()]))[0] == 204
 
 
+async def test_other_paths_and_methods_have_a_problem() -> None:
+    """Where nothing is, and what is not taken, is told as everything else is."""
+    async with world() as sent:
+        for path, status, reason in (
+            ("/v2/events", 404, "NOT_FOUND"),
+            (PATHS[1], 405, "UNKNOWN_METHOD"),
+        ):
+            async with sent.http.get(f"{sent.url}{path}") as answer:
+                problem = json.loads(await answer.text())
+                assert (answer.status, problem["reason"]) == (status, reason)
+                assert answer.content_type == "application/problem+json"
+                jsonschema.validate(problem, described_as("Problem"))
+
+
 async def test_the_description_is_served() -> None:
     """It names every path that is answered, and is what the file has."""
     async with world() as sent, sent.http.get(f"{sent.url}{OPENAPI_PATH}") as answer:

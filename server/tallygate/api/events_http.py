@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from tallygate.api.door import TOKEN_KEY, Door
 from tallygate.api.edge import Context
@@ -131,7 +132,7 @@ class EventsApi:
 
     def app(self) -> web.Application:
         """Return what speaks HTTP."""
-        app = web.Application(client_max_size=self._options.body_bytes_max)
+        app = web.Application(client_max_size=self._options.body_bytes_max, middlewares=[_typed])
         for path in PATHS:
             app.router.add_post(path, self._answer)
         app.router.add_get(OPENAPI_PATH, self._document)
@@ -246,6 +247,22 @@ class HttpContext:
         if len(found) != 1 or not found[0].startswith(SPIFFE_SCHEME):
             return {}
         return {"peer_spiffe_id": [found[0].encode()]}
+
+
+@web.middleware
+async def _typed(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Have what no path answers answered as a problem too."""
+    try:
+        return await handler(request)
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        status, detail = HTTPStatus.METHOD_NOT_ALLOWED, f"this takes {allowed}"
+        response = Problem(status, "UNKNOWN_METHOD", detail).response()
+        response.headers["Allow"] = allowed
+        return response
+    except web.HTTPNotFound:
+        detail = f"events go to {PATHS[0]}"
+        return Problem(HTTPStatus.NOT_FOUND, "NOT_FOUND", detail).response()
 
 
 def openapi() -> str:
