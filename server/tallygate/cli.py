@@ -177,6 +177,7 @@ def _run_roles(settings: Settings, roles: frozenset[Role]) -> None:
     def announce(running: "Listening") -> None:
         collect_seldom()
         addresses = [*running.grpc_addresses, *running.control_addresses]
+        addresses += [f"envoy at {each}" for each in running.envoy_addresses]
         errors.print(
             f"tallygate {'+'.join(sorted(roles))}: {', '.join(addresses) or 'running'};"
             f" ops on port {running.ops_port}"

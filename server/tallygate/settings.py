@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from tallygate.domain.retention import EVENT_MONTHS_MIN
 from tallygate.settings_access import AccessSettings
 from tallygate.settings_capture import CaptureSettings
+from tallygate.settings_envoy import EnvoySettings
 from tallygate.settings_injector import InjectorSettings
 from tallygate.settings_tls import TlsSettings
 from tallygate.settings_tracing import TracingSettings
@@ -25,6 +26,7 @@ MIB = 1024 * 1024
 
 class Settings(
     AccessSettings,
+    EnvoySettings,
     CaptureSettings,
     InjectorSettings,
     TlsSettings,
@@ -311,12 +313,13 @@ class Settings(
     @model_validator(mode="after")
     def check_together(self) -> Self:
         """Refuse values that are each right and wrong together."""
-        if self.processes > 1 and any(each.startswith("unix:") for each in self.grpc_address):
+        on_unix = [each.startswith("unix:") for each in (*self.grpc_address, *self.envoy_address)]
+        if self.processes > 1 and any(on_unix):
             raise ValueError(
                 "processes above 1 need TCP in grpc_address: a Unix socket has one listener, and"
                 " nothing divides its connections"
             )
-        on_tcp = any(not each.startswith("unix:") for each in self.grpc_address)
+        on_tcp = not all(on_unix)
         if self.tls_identities is not None and on_tcp and self.tls_client_ca_file is None:
             raise ValueError(
                 "tls_identities needs tls_client_ca_file, or Unix sockets alone in grpc_address:"

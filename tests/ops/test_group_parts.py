@@ -139,7 +139,7 @@ def test_orders_carry_all_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Started(["127.0.0.1:1"], []),
+        Started(["127.0.0.1:1"], [], ["127.0.0.1:2"]),
         State(False, {"catalog": "not loaded"}, 3),
         Failed("cannot", "redis_url"),
         Leaving(),

@@ -20,6 +20,7 @@ class Listening(Protocol):
 
     grpc_addresses: list[str]
     control_addresses: list[str]
+    envoy_addresses: list[str]
     ops_port: int
 
 

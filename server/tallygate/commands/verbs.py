@@ -13,6 +13,7 @@ import typer
 # Of each verb, where it is. Whoever types one does not wait for what the others import.
 VERBS: Final[Mapping[str, str]] = {
     "import": "imports:imports",
+    "import-ratelimit-config": "import_ratelimit_config:import_ratelimit_config",
     "capture": "capture:capture",
     "credit": "credit:credit",
     "outbox": "outbox:outbox",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from tallygate.domain.envoy import NO_RULES, EnvoyRules
 from tallygate.domain.event_rules import NO_EVENT_RULES, EventRules
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.price import TERMS, Price, Terms
@@ -200,6 +201,7 @@ class Catalog:
     plans: Mapping[PlanName, Plan] = field(default_factory=dict)
     default_plan: PlanName | None = None
     destinations: tuple[Destination, ...] = ()
+    envoy: EnvoyRules = NO_RULES
     ingest: EventRules = NO_EVENT_RULES
 
 

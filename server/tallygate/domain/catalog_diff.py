@@ -13,7 +13,7 @@ from tallygate.domain.catalog import UNLIMITED, Catalog, Tenant
 from tallygate.domain.ids import TenantId
 
 # Tuples whose parts have a name of their own, in any order.
-_KEYED: Final = {"overrides": "limit_id", "weights": "meter"}
+_KEYED: Final = {"overrides": "limit_id", "weights": "meter", "rules": "key"}
 
 _Name = TypeVar("_Name", bound=str)
 
@@ -46,6 +46,7 @@ def diff(old: Catalog, new: Catalog) -> Iterator[Change]:
         {destination.name: destination for destination in old.destinations},
         {destination.name: destination for destination in new.destinations},
     )
+    yield from _envoy(old, new)
     yield from _values("ingest.unmatched", old.ingest.unmatched, new.ingest.unmatched)
     yield from _values("ingest.events", old.ingest.rules or None, new.ingest.rules or None)
 
@@ -58,6 +59,17 @@ def diff_tenants(old: Mapping[TenantId, Tenant], new: Sequence[Tenant]) -> Itera
             {tenant.tenant_id: old[tenant.tenant_id]} if tenant.tenant_id in old else {},
             {tenant.tenant_id: tenant},
         )
+
+
+def _envoy(old: Catalog, new: Catalog) -> Iterator[Change]:
+    was, will = old.envoy, new.envoy
+    yield from _mappings("envoy.domains", was.domains, will.domains)
+    for name in sorted({*was.domains} & {*will.domains}):
+        keys = [[rule.key for rule in each.domains[name].rules] for each in (was, will)]
+        # The same rules in another order are told once: of two patterns the first one counts.
+        if keys[0] != keys[1] and sorted(keys[0]) == sorted(keys[1]):
+            yield Change(ChangeKind.CHANGED, f"envoy.domains.{name}.rules", "", "in another order")
+    yield from _values("envoy.access_logs", was.access_logs or None, will.access_logs or None)
 
 
 def _plans(old: Catalog, new: Catalog) -> Iterator[Change]:

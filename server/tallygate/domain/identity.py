@@ -42,6 +42,7 @@ class Service(StrEnum):
 
     QUOTA = "quota"
     USAGE = "usage"
+    ENVOY = "envoy"
 
 
 class Refused(StrEnum):

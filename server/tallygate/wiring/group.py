@@ -74,6 +74,7 @@ class GroupParts:
     """What the processes have together: addresses, what they inherit, and where they tell."""
 
     addresses: Sequence[str]
+    envoy: Sequence[str]
     kept: Sequence[int]
     folder: Path
     own: GroupMetrics
@@ -138,6 +139,7 @@ class Group:
             "data_dir": folder_of(settings.data_dir, index),
             "ops_address": f"unix:{self._parts.ops_path(index)}",
             "grpc_address": tuple(self._parts.addresses),
+            "envoy_address": tuple(self._parts.envoy),
         }
         order = Order(
             settings.model_copy(update=own),
@@ -147,7 +149,7 @@ class Group:
         slot = Slot(order, asyncio.get_running_loop().create_future())
         if slot.hands_in:
             # Nobody waits for it, and nothing fails without it.
-            slot.started.set_result(Started([], []))
+            slot.started.set_result(Started([], [], []))
         self._slots = [*self._slots, slot]
         keeper = self._keep_heir(slot) if slot.hands_in else self._keep(slot)
         self._keepers.append(asyncio.create_task(keeper, name=f"process-{index}"))

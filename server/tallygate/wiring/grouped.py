@@ -9,7 +9,7 @@ import asyncio
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,7 @@ class RunningGroup:
 
     grpc_addresses: list[str] = field(default_factory=list)
     control_addresses: list[str] = field(default_factory=list)
+    envoy_addresses: list[str] = field(default_factory=list)
     ops_port: int = 0
 
 
@@ -51,29 +52,33 @@ async def grouped(settings: Settings, roles: frozenset[Role]) -> AsyncIterator[R
     if not sys.platform.startswith("linux") or not hasattr(socket, "SO_REUSEPORT"):
         raise RoleUnmet("several processes need Linux, which divides connections among them")
     async with AsyncExitStack() as stack:
-        ports, addresses = _claimed(settings, stack)
+        ports, addresses = _claimed(settings, settings.grpc_address, stack)
+        more, envoy = _claimed(settings, settings.envoy_address, stack)
         private = tempfile.TemporaryDirectory(prefix="tallygate-", dir=short_folder())
         folder = Path(stack.enter_context(private))
         own = GroupMetrics(CollectorRegistry())
         pages = GroupPages(own)
-        kept = [fd for port in ports for fd in port.fds]
-        group = Group(settings, roles, GroupParts(addresses, kept, folder, own, pages))
+        kept = [fd for port in (*ports, *more) for fd in port.fds]
+        group = Group(settings, roles, GroupParts(addresses, envoy, kept, folder, own, pages))
         ops = await _tell(settings, roles, group, pages, stack)
         found = RunningGroup(ops_port=ops.port)
         stack.push_async_callback(group.stop)
         started = await group.start()
         found.grpc_addresses, found.control_addresses = started.grpc, started.control
+        found.envoy_addresses = started.envoy
         for service in ("", *_services(roles)):
             ops.set_serving(service, True)
         yield found
 
 
-def _claimed(settings: Settings, stack: AsyncExitStack) -> tuple[list[SharedPort], list[str]]:
+def _claimed(
+    settings: Settings, wanted: Sequence[str], stack: AsyncExitStack
+) -> tuple[list[SharedPort], list[str]]:
     """Take the addresses that processes share; return them with their ports."""
     if settings.processes == 1:
-        return [], [*settings.grpc_address]
+        return [], [*wanted]
     ports, addresses = [], []
-    for address in settings.grpc_address:
+    for address in wanted:
         assert path_of(address) is None, "settings refuse a Unix socket for several processes"
         port = SharedPort(address)
         addresses.append(port.take())

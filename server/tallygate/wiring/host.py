@@ -51,6 +51,7 @@ class Running:
     unfinished: Callable[[], int] = int
     grpc_addresses: list[str] = field(default_factory=list)
     control_addresses: list[str] = field(default_factory=list)
+    envoy_addresses: list[str] = field(default_factory=list)
     ops_port: int = 0
     http_port: int = 0
 

@@ -35,6 +35,7 @@ from tallygate.flow.traced import TracedPipeline, TracedStore
 from tallygate.gen.v1 import quota_pb2_grpc, usage_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.ports.journal import Journal
+from tallygate.wiring.envoy import envoy_services
 from tallygate.wiring.host import Host, Running
 from tallygate.wiring.journaling import Serving, durable_of, open_sidecar_journal, take_up
 from tallygate.wiring.leasing import settling
@@ -94,6 +95,7 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
         end = settling(flows.leases, outages, host.clock, host.observer, lambda: host.ends_s)
         host.stack.push_async_callback(end)
     services, batched = _served(host, flows)
+    for_envoy = envoy_services(host, flows.admit, view) if settings.envoy_address else {}
 
     async def start() -> None:
         # Who calls as soon as we listen is answered, and not told to come back.
@@ -107,6 +109,13 @@ async def prepare_serve(host: Host, running: Running) -> Callable[[], Awaitable[
             reuse_port=host.place.shares_port,
             batched=batched,
         )
+        if for_envoy:
+            running.envoy_addresses = await host.listen(
+                settings.envoy_address,
+                for_envoy,
+                pushback_us=gather.refuse,
+                reuse_port=host.place.shares_port,
+            )
 
     return start
 

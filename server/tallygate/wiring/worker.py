@@ -42,7 +42,8 @@ async def work(order: Order, line: WorkerLine) -> bool:
     try:
         async with running(order.settings, order.roles, order.place) as process:
             collect_seldom()
-            line.say(Started(process.grpc_addresses, process.control_addresses))
+            addresses = (process.grpc_addresses, process.control_addresses)
+            line.say(Started(*addresses, process.envoy_addresses))
             await _report(process, line, stop)
             line.say(Leaving())
     except Exception as error:

@@ -72,6 +72,7 @@ class Started:
 
     grpc: list[str]
     control: list[str]
+    envoy: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,8 @@ def encoded(**fields: object) -> bytes:
 def encode(message: Message) -> bytes:
     """Return a message's bytes."""
     match message:
-        case Started(grpc, control):
-            return encoded(kind="started", grpc=grpc, control=control)
+        case Started(grpc, control, envoy):
+            return encoded(kind="started", grpc=grpc, control=control, envoy=envoy)
         case State(ready, components, unfinished):
             return encoded(kind="state", ready=ready, components=components, unfinished=unfinished)
         case Failed(text, field):

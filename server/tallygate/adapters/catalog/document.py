@@ -14,6 +14,7 @@ from yaml.nodes import Node
 from tallygate.adapters.catalog.billing import billing
 from tallygate.adapters.catalog.compose import compose
 from tallygate.adapters.catalog.destinations import destinations
+from tallygate.adapters.catalog.envoy import envoy
 from tallygate.adapters.catalog.ingest import ingest
 from tallygate.adapters.catalog.limits import limit, override
 from tallygate.adapters.catalog.meters import meters
@@ -33,7 +34,7 @@ FAULTS_MAX: Final = 1_000
 
 _ROOT: Final = (
     *("version", "default_plan", "meters", "plans", "tenants", "destinations"),
-    "ingest",
+    *("ingest", "envoy"),
 )
 _PLAN: Final = ("limits", "description", "prices", "terms")
 _TENANT: Final = (
@@ -91,6 +92,7 @@ class _Document:
                 plans=self._plans(parts.get("plans")),
                 default_plan=PlanName(default_plan) if default_plan else None,
                 destinations=destinations(self._reader, parts.get("destinations")),
+                envoy=envoy(self._reader, parts.get("envoy")),
                 ingest=ingest(self._reader, parts.get("ingest")),
             ),
             self._tenants(parts.get("tenants")),

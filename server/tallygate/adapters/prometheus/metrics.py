@@ -17,6 +17,7 @@ from prometheus_client import (
 from tallygate.adapters.prometheus.access import AccessMetrics
 from tallygate.adapters.prometheus.children import Children
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
+from tallygate.adapters.prometheus.envoy import EnvoyMetrics
 from tallygate.adapters.prometheus.events import EventsMetrics
 from tallygate.adapters.prometheus.figures import FigureMetrics
 from tallygate.adapters.prometheus.insight import InsightMetrics
@@ -81,6 +82,7 @@ class Metrics:
         self.figures = FigureMetrics(registry)
         self.events_http = EventsMetrics(registry)
         self.security = SecurityMetrics(registry)
+        self.envoy = EnvoyMetrics(registry)
         self._declare_process(version)
 
     def _declare_calls(self) -> None:
