@@ -7,6 +7,7 @@ import typer
 from prometheus_client import CollectorRegistry
 from typer.core import TyperGroup
 
+from tallygate.adapters.prometheus.capture import CaptureMetrics
 from tallygate.adapters.prometheus.injector import InjectorMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.prometheus.processes import GroupMetrics
@@ -36,8 +37,10 @@ def metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
     }
     group = GroupMetrics(CollectorRegistry()).registry
     injector = InjectorMetrics(CollectorRegistry()).registry
+    capture = CaptureMetrics(CollectorRegistry()).registry
     found = {}
-    collectors = {*group._collector_to_names, *injector._collector_to_names}
+    apart = (group, injector, capture)
+    collectors = {each for registry in apart for each in registry._collector_to_names}
     for collector in {*collectors, *declared.registry._collector_to_names}:
         name = str(getattr(collector, "_name", "") or getattr(collector, "name", ""))
         if name.startswith("tallygate_"):
