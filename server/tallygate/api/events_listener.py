@@ -93,6 +93,9 @@ class EventsListener:
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
+        self._give_back()
+
+    def _give_back(self) -> None:
         if self._bound is not None:
             self._bound.close()
             if self._path is not None:
