@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +24,6 @@ class Buffer(Intake):
     ) -> None:
         self._send = send
         super().__init__(core, options)
-        atexit.register(self._at_exit)
         if self._queue.pending:
             with self._lock:
                 self._wake()
@@ -55,7 +53,6 @@ class Buffer(Intake):
         self._end()
         with self._changed:
             self._changed.notify_all()
-        atexit.unregister(self._at_exit)
         return flushed
 
     def _begin(self) -> None:
@@ -96,5 +93,4 @@ class Buffer(Intake):
             return None
 
     def _at_exit(self) -> None:
-        if self.pending or self._spool is not None:
-            self.close(EXIT_S)
+        self.close(EXIT_S)

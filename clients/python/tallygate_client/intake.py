@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -43,6 +44,7 @@ class Intake(ABC):
         self._begin()
         self._open_spool()
         begin_anew_when_forked(self)
+        atexit.register(self._at_exit)
 
     def record(self, tenant: str, meter: str, amount: int, **options: Unpack[UsageOptions]) -> str:
         """Take an event, without waiting for anybody, and return its id.
@@ -169,6 +171,7 @@ class Intake(ABC):
             syncing.close()
         if spool is not None:
             spool.close()
+        atexit.unregister(self._at_exit)
         if left:
             logger.warning("closed with %d events that were not sent", len(left))
         for entry in left:
@@ -194,6 +197,10 @@ class Intake(ABC):
             return error
         logger.error("a request of the buffer failed", exc_info=error)
         return Internal(f"{type(error).__name__}: {error}")
+
+    def _at_exit(self) -> None:
+        """Tell what ends with the process, as nobody has closed the client."""
+        self._end()
 
     @abstractmethod
     def _wake(self) -> None:

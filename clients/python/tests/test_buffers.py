@@ -296,6 +296,24 @@ def test_a_fork_leaves_the_spool_to_its_parent(fake: FakeSidecar, tmp_path: Path
     assert list(fake.events) == ["parent"]
 
 
+LEFT_OPEN = """
+import asyncio, sys, tallygate_client as tg
+hooks = tg.Hooks(on_rejected=lambda event, error: print(event.event_id, type(error).__name__))
+async def main():
+    client = tg.AsyncClient(sys.argv[1], buffer=True, hooks=hooks)
+    client.buffer.record("a", "requests", 1, event_id="e1")
+asyncio.run(main())
+"""
+
+
+def test_what_a_loop_left_is_told(fake: FakeSidecar) -> None:
+    """What a client for asyncio still holds when the process ends is not dropped in silence."""
+    with _program(LEFT_OPEN, fake.address) as program:
+        told, errors = program.communicate(timeout=PROGRAM_S)
+    assert told == "e1 Closed\n"
+    assert "1 events that were not sent" in errors
+
+
 async def test_a_request_refused_as_a_whole(make: Make, fake: FakeSidecar) -> None:
     """One event at fault for a whole request is found, and its neighbours arrive."""
 
