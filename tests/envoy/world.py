@@ -30,6 +30,7 @@ from tallygate.wiring.process import running
 from tallygate.wiring.roles import Role
 from tests.docs.pages import ROOT
 from tests.servers import eventually
+from tests.transports import TRANSPORT
 
 ENVOY: Final = Path(sys.prefix) / "bin" / "envoy"
 BODY: Final = b"x" * 1000
@@ -42,7 +43,8 @@ PORTS: Final = {"edge": 10000, "app": 8080, "tallygate": 50061, "admin": 9901}
 def blocks() -> list[Any]:
     """Return the YAML documents of the page, in order."""
     parts = PAGE.read_text().split("```yaml\n")[1:]
-    return [yaml.safe_load(part.partition("\n```")[0]) for part in parts]
+    texts = [part.partition("\n```")[0] for part in parts]
+    return [document for text in texts for document in yaml.safe_load_all(text)]
 
 
 def catalog(**changes: Any) -> dict[str, Any]:
@@ -105,6 +107,7 @@ async def sidecar(
         "ops_address": "127.0.0.1:0",
         "envoy_address": ("127.0.0.1:0",),
         "drain_grace_ms": 1_000,
+        "transport": TRANSPORT.value,
         # There is no ledger behind it, unless a test says so.
         "counter_rebuild": "none",
     }
