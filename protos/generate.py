@@ -21,7 +21,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 GEN = ROOT / "server" / "tallygate" / "gen"
-PROTO_PACKAGE = "tallygate/v1"
+# Of each proto package, its path below that of the protos and its folder below `GEN`.
+PACKAGES = {"tallygate/v1": "v1", "tallygate/envoy/v1": "envoy"}
 PYTHON_PACKAGE = "tallygate.gen.v1"
 
 # protoc knows only the proto's own path; the stubs live one package deeper, beside the server.
@@ -34,6 +35,8 @@ INIT = {
 """
 ''',
     "v1/__init__.py": '''"""Generated stubs of the proto package `tallygate.v1`: do not edit."""
+''',
+    "envoy/__init__.py": '''"""Generated stubs of `tallygate.envoy.v1`: do not edit."""
 ''',
 }
 
@@ -64,12 +67,14 @@ def generate(target: Path, protos: Path = PROTOS) -> None:
         out = Path(scratch)
         _run_protoc(protos, out)
         shutil.rmtree(target, ignore_errors=True)
-        (target / "v1").mkdir(parents=True)
+        for folder in PACKAGES.values():
+            (target / folder).mkdir(parents=True)
         for name, text in INIT.items():
             (target / name).write_text(text, encoding="utf-8")
-        for made in sorted((out / PROTO_PACKAGE).iterdir()):
-            text = IMPORT.sub(PYTHON_PACKAGE, made.read_text(encoding="utf-8"))
-            (target / "v1" / made.name).write_text(text, encoding="utf-8")
+        for package, folder in PACKAGES.items():
+            for made in sorted((out / package).iterdir()):
+                text = IMPORT.sub(PYTHON_PACKAGE, made.read_text(encoding="utf-8"))
+                (target / folder / made.name).write_text(text, encoding="utf-8")
 
 
 def compare(fresh: Path, present: Path) -> Drift:
@@ -120,9 +125,9 @@ def _report(drift: Drift) -> int:
 
 
 def _run_protoc(protos: Path, out: Path) -> None:
-    sources = sorted(protos.glob(f"{PROTO_PACKAGE}/*.proto"))
+    sources = sorted(path for package in PACKAGES for path in protos.glob(f"{package}/*.proto"))
     if not sources:
-        raise GenerationError(f"no protos below {protos / PROTO_PACKAGE}")
+        raise GenerationError(f"no protos below {protos}")
     # The plugins of this very interpreter's environment, so that PATH cannot swap their version.
     scripts = Path(sys.executable).parent
     well_known = resources.files("grpc_tools").joinpath("_proto")

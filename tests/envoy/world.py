@@ -21,9 +21,8 @@ import aiohttp
 import grpc
 import yaml
 from aiohttp import web
-from envoy.service.accesslog.v3 import als_pb2_grpc
-from envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
 
+from tallygate.gen.envoy import access_log_pb2, rate_limit_pb2
 from tallygate.settings import Settings
 from tallygate.wiring.host import Running
 from tallygate.wiring.process import running
@@ -33,6 +32,8 @@ from tests.servers import eventually
 from tests.transports import TRANSPORT
 
 ENVOY: Final = Path(sys.prefix) / "bin" / "envoy"
+DECIDE: Final = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+LOGS: Final = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 BODY: Final = b"x" * 1000
 PAGE: Final = ROOT / "docs" / "envoy.md"
 # Of the page's configuration.
@@ -71,19 +72,37 @@ class Sidecar:
 
     process: Running
     address: str
-    limits: Any
-    logs: Any
+    channel: grpc.aio.Channel
+
+    def decide(self, request: rate_limit_pb2.RateLimitRequest, **options: Any) -> Any:
+        """Begin a call of `ShouldRateLimit`."""
+        call: Any = self.channel.unary_unary(
+            DECIDE,
+            request_serializer=rate_limit_pb2.RateLimitRequest.SerializeToString,
+            response_deserializer=rate_limit_pb2.RateLimitResponse.FromString,
+        )
+        return call(request, **options)
+
+    def stream(self) -> Any:
+        """Begin a call of `StreamAccessLogs`."""
+        call: Any = self.channel.stream_unary(
+            LOGS,
+            request_serializer=access_log_pb2.StreamAccessLogsMessage.SerializeToString,
+            response_deserializer=access_log_pb2.StreamAccessLogsResponse.FromString,
+        )
+        return call()
 
     async def ask(
         self, *descriptors: Mapping[str, str], domain: str = "edge", hits: int = 0, **options: Any
-    ) -> rls_pb2.RateLimitResponse:
+    ) -> rate_limit_pb2.RateLimitResponse:
         """Ask as Envoy does, of one descriptor per mapping."""
-        request = rls_pb2.RateLimitRequest(domain=domain, hits_addend=hits)
+        request = rate_limit_pb2.RateLimitRequest(domain=domain, hits_addend=hits)
         for each in descriptors:
             descriptor = request.descriptors.add()
             for key, value in each.items():
                 descriptor.entries.add(key=key, value=value)
-        return await self.limits.ShouldRateLimit(request, **options)
+        answer: rate_limit_pb2.RateLimitResponse = await self.decide(request, **options)
+        return answer
 
     def count(self, name: str, **labels: str) -> float:
         """Return a counter's value."""
@@ -114,9 +133,7 @@ async def sidecar(
     async with running(Settings(**{**chosen, **settings}), frozenset({Role.SERVE})) as process:
         address = process.envoy_addresses[0]
         async with grpc.aio.insecure_channel(address) as channel:
-            limits = rls_pb2_grpc.RateLimitServiceStub(channel)
-            logs = als_pb2_grpc.AccessLogServiceStub(channel)
-            yield Sidecar(process, address, limits, logs)
+            yield Sidecar(process, address, channel)
 
 
 @dataclass(frozen=True, slots=True)
