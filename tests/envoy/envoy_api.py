@@ -1,8 +1,8 @@
 """Our protos of Envoy's messages beside Envoy's own: each field that we name is the same there.
 
-Owns the comparison. Guarantees that Envoy's own are those of the newest `xds-protos`, unpacked beside
-everything and gone afterwards: installed, they would replace files of other packages. Refuses to
-know what the fields mean. `make envoy-api` runs it, as it downloads them.
+Owns the comparison. Guarantees that Envoy's own are those of the newest `xds-protos`, unpacked
+beside everything and gone afterwards: installed, they would replace files of other packages.
+Refuses to know what the fields mean. `make envoy-api` runs it, as it downloads them.
 """
 
 import subprocess
@@ -95,9 +95,8 @@ def main() -> int:
             module, _, name = named.partition(":")
             theirs = getattr(import_module(module), name)
             found += differences(message.DESCRIPTOR, theirs.DESCRIPTOR)
-    for each in found:
-        print(each)
-    print(f"{len(PAIRS)} messages, {len(found)} differences")
+    lines = [*found, f"{len(PAIRS)} messages, {len(found)} differences"]
+    sys.stdout.write("\n".join(lines) + "\n")
     return len(found)
 
 

@@ -353,6 +353,20 @@ async def test_sender_waits() -> None:
     assert told.counts["events recorded"] == 6
 
 
+async def test_stopped_with_entries_in_hand() -> None:
+    """A stream that is ended while its entries are being recorded has them recorded first."""
+    recorder = Recorder()
+    recorder.held.clear()
+    logs, told, _ = flow(recorder)
+    taking = asyncio.create_task(logs.take([entry(HTTP)], everything))
+    await asyncio.sleep(0)
+    taking.cancel()
+    recorder.held.set()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert told.counts["events recorded"] == 2
+
+
 async def test_redelivered(tmp_path: Path, redis_url: str) -> None:
     """What is sent again over another stream is recorded once, by a sidecar as it is shipped."""
     async with sidecar(tmp_path, redis_url, catalog()) as envoy:

@@ -5,6 +5,7 @@ docs/envoy.md, with other ports, and that all is ended. Refuses to know what is 
 """
 
 import asyncio
+import copy
 import functools
 import json
 import socket
@@ -40,9 +41,13 @@ PAGE: Final = ROOT / "docs" / "envoy.md"
 PORTS: Final = {"edge": 10000, "app": 8080, "tallygate": 50061, "admin": 9901}
 
 
-@functools.cache
 def blocks() -> list[Any]:
-    """Return the YAML documents of the page, in order."""
+    """Return the YAML documents of the page, in order, for whoever asks to change."""
+    return copy.deepcopy(_blocks())
+
+
+@functools.cache
+def _blocks() -> list[Any]:
     parts = PAGE.read_text().split("```yaml\n")[1:]
     texts = [part.partition("\n```")[0] for part in parts]
     return [document for text in texts for document in yaml.safe_load_all(text)]
