@@ -18,10 +18,13 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 ARGS ?=
 SEEDS ?= 1000
 FIRST ?= 1
-SOURCES := server tests protos native helm image $(wildcard bench)
+SOURCES := server tests protos native helm image $(wildcard clients/*.py) clients/conformance clients/python \
+	$(wildcard bench)
 # What the tests' servers run on: grpcio or native.
 TRANSPORT ?= grpcio
 export TEST_TRANSPORT := $(TRANSPORT)
+# Some images forbid to keep what Python compiled: then every process compiles everything anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test checks test-fast test-faults soak million emptied nightly sim month \
 	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \

@@ -1,8 +1,9 @@
 """Generate the Python stubs from the protos, or check that they are fresh.
 
-Owns `server/tallygate/gen/`: it rewrites that folder whole. Guarantees that the same protos and the
-same locked tools give the same bytes, and that descriptors keep their proto names, so that every
-language sees `tallygate.v1`. Refuses to know what the messages mean.
+Owns `server/tallygate/gen/` and `clients/python/tallygate_client/gen/`: it rewrites both whole.
+Guarantees that the same protos and the same locked tools give the same bytes, and that descriptors
+keep their proto names, so that every language sees `tallygate.v1`, and both may be loaded into one
+process. Refuses to know what the messages mean.
 
 Run `python protos/generate.py` to write, with `--check` to compare: stale files are named and the
 exit status is 1.
@@ -20,10 +21,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
-GEN = ROOT / "server" / "tallygate" / "gen"
-# Of each proto package, its path below that of the protos and its folder below `GEN`.
+# Of each proto package, its path below that of the protos and its folder below that of stubs.
 PACKAGES = {"tallygate/v1": "v1", "tallygate/envoy/v1": "envoy"}
-PYTHON_PACKAGE = "tallygate.gen.v1"
 
 # protoc knows only the proto's own path; the stubs live one package deeper, beside the server.
 IMPORT = re.compile(r"\btallygate\.v1\b(?=(?: import |\.\w+_pb2))")
@@ -39,6 +38,24 @@ INIT = {
     "envoy/__init__.py": '''"""Generated stubs of `tallygate.envoy.v1`: do not edit."""
 ''',
 }
+
+
+class Stubs(NamedTuple):
+    """A folder of stubs: where it lies, the package it is, and the protos it is made of."""
+
+    folder: Path
+    package: str
+    names: tuple[str, ...] = ()
+
+
+SERVER = Stubs(Path("server/tallygate/gen"), "tallygate.gen.v1")
+# What apps call; the control plane is none of their business.
+CLIENT = Stubs(
+    Path("clients/python/tallygate_client/gen"),
+    "tallygate_client.gen.v1",
+    ("event", "limit", "quota", "reason", "usage"),
+)
+EVERY = (SERVER, CLIENT)
 
 
 class GenerationError(Exception):
@@ -57,23 +74,25 @@ class Drift(NamedTuple):
         return any(self)
 
 
-def generate(target: Path, protos: Path = PROTOS) -> None:
-    """Write the stubs of every proto below `protos` into the folder `target`, which is replaced.
+def generate(target: Path, stubs: Stubs = SERVER, protos: Path = PROTOS) -> None:
+    """Write stubs of the protos below `protos` into the folder `target`, which is replaced.
 
     Raises:
         GenerationError: protoc or a plugin failed.
     """
     with tempfile.TemporaryDirectory(prefix="tallygate-gen-") as scratch:
         out = Path(scratch)
-        _run_protoc(protos, out)
+        _run_protoc(protos, out, stubs.names)
         shutil.rmtree(target, ignore_errors=True)
-        for folder in PACKAGES.values():
+        folders = [folder for package, folder in PACKAGES.items() if (out / package).is_dir()]
+        for folder in folders:
             (target / folder).mkdir(parents=True)
         for name, text in INIT.items():
-            (target / name).write_text(text, encoding="utf-8")
+            if "/" not in name or name.partition("/")[0] in folders:
+                (target / name).write_text(text, encoding="utf-8")
         for package, folder in PACKAGES.items():
-            for made in sorted((out / package).iterdir()):
-                text = IMPORT.sub(PYTHON_PACKAGE, made.read_text(encoding="utf-8"))
+            for made in sorted((out / package).glob("*")):
+                text = IMPORT.sub(stubs.package, made.read_text(encoding="utf-8"))
                 (target / folder / made.name).write_text(text, encoding="utf-8")
 
 
@@ -89,12 +108,12 @@ def compare(fresh: Path, present: Path) -> Drift:
     )
 
 
-def check(present: Path = GEN, protos: Path = PROTOS) -> Drift:
-    """Generate into a scratch folder and say how `present` differs from it."""
+def check(stubs: Stubs = SERVER, protos: Path = PROTOS) -> Drift:
+    """Generate into a scratch folder and say how the stubs in place differ from it."""
     with tempfile.TemporaryDirectory(prefix="tallygate-gen-check-") as scratch:
         fresh = Path(scratch) / "gen"
-        generate(fresh, protos)
-        return compare(fresh, present)
+        generate(fresh, stubs, protos)
+        return compare(fresh, ROOT / stubs.folder)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -104,28 +123,31 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.check:
-            return _report(check())
-        generate(GEN)
+            return _report({stubs: check(stubs) for stubs in EVERY})
+        for stubs in EVERY:
+            generate(ROOT / stubs.folder, stubs)
+            print(f"Wrote {len(_read(ROOT / stubs.folder))} files to {stubs.folder}.")
     except GenerationError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"Wrote {len(_read(GEN))} files to {GEN.relative_to(ROOT)}.")
     return 0
 
 
-def _report(drift: Drift) -> int:
-    for label, names in zip(("changed", "missing", "surplus"), drift, strict=True):
-        for name in names:
-            print(f"stale stub, {label}: {(GEN / name).relative_to(ROOT)}", file=sys.stderr)
-    if drift:
+def _report(drifts: dict[Stubs, Drift]) -> int:
+    for stubs, drift in drifts.items():
+        for label, names in zip(("changed", "missing", "surplus"), drift, strict=True):
+            for name in names:
+                print(f"stale stub, {label}: {stubs.folder / name}", file=sys.stderr)
+    if any(drifts.values()):
         print("Run `make gen` and commit the result.", file=sys.stderr)
         return 1
     print("The stubs are fresh.")
     return 0
 
 
-def _run_protoc(protos: Path, out: Path) -> None:
-    sources = sorted(path for package in PACKAGES for path in protos.glob(f"{package}/*.proto"))
+def _run_protoc(protos: Path, out: Path, names: tuple[str, ...]) -> None:
+    found = sorted(path for package in PACKAGES for path in protos.glob(f"{package}/*.proto"))
+    sources = [each for each in found if not names or each.stem in names]
     if not sources:
         raise GenerationError(f"no protos below {protos}")
     # The plugins of this very interpreter's environment, so that PATH cannot swap their version.

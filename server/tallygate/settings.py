@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from tallygate.domain.retention import EVENT_MONTHS_MIN
 from tallygate.settings_access import AccessSettings
+from tallygate.settings_capture import CaptureSettings
 from tallygate.settings_envoy import EnvoySettings
 from tallygate.settings_injector import InjectorSettings
 from tallygate.settings_tls import TlsSettings
@@ -26,6 +27,7 @@ MIB = 1024 * 1024
 class Settings(
     AccessSettings,
     EnvoySettings,
+    CaptureSettings,
     InjectorSettings,
     TlsSettings,
     TracingSettings,

@@ -111,6 +111,8 @@ def test_roles_have_what_the_table_says(role: AdminRole) -> None:
             assert changes == {"GrantCredit", "ClosePeriod", "ReopenPeriod"}
         case AdminRole.ADMIN:
             assert mine == set(RULES)
+        case AdminRole.SENDER:
+            assert not mine
 
 
 def test_a_method_without_a_rule_is_nobodys() -> None:

@@ -134,12 +134,23 @@ def results_of(report: Path) -> dict[str, Result]:
     return found
 
 
+def long_tests() -> list[str]:
+    """Return the tests that `make test` leaves out; what calls cost is counted by `make guard`."""
+    command = (sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "faults_long")
+    found = subprocess.run(
+        (*command, "--ignore=tests/guard"), cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return sorted({line.partition("[")[0] for line in found.stdout.splitlines() if "::" in line})
+
+
 def run_tests(seed: int, arguments: Iterable[str]) -> tuple[int, Run]:
-    """Run every test that shows a promise; return pytest's exit code and what came of each."""
+    """Run what shows a promise, and what is long; return pytest's exit code and what came of it."""
     tests = sorted({test for each in PROMISES for test in each.tests})
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         nodes = [node for test in tests for node in nodes_of(test)]
+        # What is named twice runs once.
+        nodes += long_tests()
         command = [
             *(sys.executable, "-m", "pytest", "-m", "faults_long or not faults_long"),
             *(f"--junitxml={report}", *arguments, *nodes),

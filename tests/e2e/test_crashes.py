@@ -271,6 +271,7 @@ async def test_killed_sidecar_under_load(place: Site, postgres_dsn: str) -> None
     await settle(ledger, load)
 
 
+@pytest.mark.faults_long
 async def test_redis_restart_under_load(
     place: Site, own_redis: EmbeddedRedis, postgres_dsn: str
 ) -> None:
@@ -288,6 +289,7 @@ async def test_redis_restart_under_load(
     await settle(ledger, load)
 
 
+@pytest.mark.faults_long
 async def test_postgres_restart_under_load(place: Site, own_postgres: EmbeddedPostgres) -> None:
     """While Postgres is away calls are answered; when it is back the ledger gets them all."""
     dsn = own_postgres.dsn

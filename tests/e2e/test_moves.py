@@ -148,6 +148,7 @@ async def test_credits_move_with_their_tenant(parts: Parts) -> None:
     assert used["next/monthly"] == (970, 1_000_000 - 970)
 
 
+@pytest.mark.faults_long
 async def test_load_loses_nothing_over_moves_and_changes(parts: Parts, postgres_dsn: str) -> None:
     """Callers that retry while acme moves to and fro are each answered and counted once."""
     await grant(parts, 1, 100_000)

@@ -158,6 +158,7 @@ async def test_a_stop_drains_every_process(place: Site) -> None:
     assert server.process.err.count("process_killed") == 0
 
 
+@pytest.mark.faults_long
 async def test_processes_do_not_outlive_the_one_that_watches(place: Site) -> None:
     """Where it is killed, the others drain and end, and the port is free for the next group."""
     server = await start(place, counter_rebuild="none")

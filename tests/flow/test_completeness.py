@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tallygate.domain.completeness import Identity, Lane, Ranges
+from tallygate.domain.completeness import Identity, Lane, Ranges, joined
 from tallygate.domain.errors import BackendUnavailable, Overloaded
 from tallygate.domain.ids import SourceId
 from tallygate.flow.completeness import CompletenessParts, CompletenessWatch
@@ -26,6 +26,8 @@ class Numbers:
     letters: int = 0
     seconds: float = 0.0
     failure: Exception | None = None
+    # What comes into the ledger after the stream has been read.
+    meanwhile: Ranges = ()
     told: list[Identity] = field(default_factory=list)
     ages: list[float] = field(default_factory=list)
     asked: int = 0
@@ -46,7 +48,9 @@ class Numbers:
         self.asked += 1
         if self.failure is not None:
             raise self.failure
-        return {self.lane(): self.in_stream}
+        found = {self.lane(): self.in_stream}
+        self.stored = joined([*self.stored, *self.meanwhile])
+        return found
 
     async def seen(self) -> Mapping[Lane, Ranges]:
         """Return what is stored."""
@@ -96,6 +100,17 @@ async def test_what_is_nowhere_is_told_by_its_numbers() -> None:
     (found,) = numbers.told
     assert (found.in_stream, found.unaccounted) == (3, 3)
     assert found.missing == {numbers.lane(): ((4, 5), (9, 9))}
+
+
+@pytest.mark.parametrize("last", [5, 3], ids=["as-given-out", "an-older-copy"])
+async def test_numbers_that_come_out_of_order_meanwhile_are_not_missed(last: int) -> None:
+    """The stream was read when 5 was the last; of 6 to 12, later ones are stored first."""
+    numbers = Numbers(last=last, stored=((1, 3), (5, 5)), in_stream=((4, 4),))
+    numbers.meanwhile = ((4, 4), (9, 12))
+    await (await numbers.watch()).run_once()
+    (found,) = numbers.told
+    assert (found.accepted, found.persisted, found.unaccounted, found.missing) == (5, 5, 0, {})
+    assert numbers.asked == 1
 
 
 async def test_a_comparison_that_is_put_off_gets_older() -> None:

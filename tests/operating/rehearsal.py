@@ -21,12 +21,17 @@ EQUAL: Final = "equal"
 
 @dataclass(slots=True)
 class Rehearsed:
-    """What a disaster came to. Seconds are from the loss on, but for `lost_s`, which are before."""
+    """What a disaster came to. Seconds are from the loss on, but for `lost_s`, which are before.
+
+    `lost` and `lost_strict` are the events that were lost, and the units of those among them that
+    a hard limit had granted; by no more may such limits be `passed`, in units.
+    """
 
     disaster: Disaster
     accepted: int = 0
     lost: int = 0
     lost_s: float = 0.0
+    lost_strict: int = 0
     left: int = 0
     odd: int = 0
     passed: int = 0
@@ -44,7 +49,7 @@ class Rehearsed:
             f"{self.lost} events are lost": self.lost and self.disaster.tell is None,
             f"{self.left} events are missing in the end": self.left,
             f"{self.odd} events are of nobody, or other than they were accepted": self.odd,
-            f"limits are passed by {self.passed} units": self.passed > self.lost,
+            f"limits are passed by {self.passed} units": self.passed > self.lost_strict,
             f"verify says: {self.verify}": self.verify != EQUAL,
         }
         return [f"{self.disaster.name}: {text}" for text, so in found.items() if so]
@@ -84,6 +89,7 @@ def keep(plan: Plan, results: Iterable[Rehearsed], path: Path = KEPT) -> None:
     for each in results:
         kept[each.disaster.name] = {
             "accepted": each.accepted, "lost": each.lost, "lost_s": round(each.lost_s, 2),
+            "lost_strict": each.lost_strict,
             "left": each.left, "odd": each.odd, "passed": each.passed,
             "waited_s": round(each.waited_s, 2), "ledger_s": round(each.ledger_s, 2),
             "verify": each.verify, "steps": [(name, round(s, 2)) for name, s in each.steps],

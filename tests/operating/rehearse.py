@@ -42,12 +42,14 @@ async def rehearse(at: Scene, disaster: Disaster) -> Rehearsed:
     result.waited_s = books.longest_wait_s(at.struck_s)
     lost, _ = await compared(at)
     result.lost = len(lost)
-    if lost:
-        oldest_us = min(books.accepted[name].accepted_us for name in lost)
+    sold = [books.accepted[name] for name in lost]
+    result.lost_strict = sum(each.amount for each in sold if is_strict(each.tenant))
+    if sold:
+        oldest_us = min(each.accepted_us for each in sold)
         result.lost_s = (at.struck_us - oldest_us) / 1e6
         if disaster.tell is not None:
             # What is told again is what the callers have; what journals have comes by itself.
-            await disaster.tell(at, {name: books.accepted[name] for name in lost})
+            await disaster.tell(at, dict(zip(lost, sold, strict=True)))
     await at.drain()
     left, result.odd = await compared(at)
     result.left = len(left)
@@ -74,9 +76,12 @@ async def compared(at: Scene) -> tuple[list[str], int]:
 def passed(books: Books) -> int:
     """Return by how many units hard limits were passed, all tenants together."""
     granted = books.granted().items()
-    return sum(
-        max(0, units - STRICT_UNITS) for tenant, units in granted if tenant.startswith("strict")
-    )
+    return sum(max(0, units - STRICT_UNITS) for tenant, units in granted if is_strict(tenant))
+
+
+def is_strict(tenant: str) -> bool:
+    """Tell whether a tenant has a hard limit that is reached."""
+    return tenant.startswith("strict")
 
 
 async def verified(at: Scene) -> str:

@@ -156,7 +156,8 @@ def rehearsed(name: str = "redis", **figures: object) -> Rehearsed:
 def test_each_broken_promise_is_told() -> None:
     """Lost where none may be, missing in the end, odd, passed limits, a ledger that differs."""
     assert rehearsed().wrong == []
-    assert rehearsed("region", lost=4, passed=4).wrong == []
+    assert rehearsed("region", lost=4, lost_strict=9, passed=9).wrong == []
+    assert len(rehearsed("region", lost=4, lost_strict=2, passed=3).wrong) == 1
     assert len(rehearsed(lost=1).wrong) == 1
     assert len(rehearsed("region", lost=1, left=1).wrong) == 1
     assert len(rehearsed(odd=1, passed=1, verify="counter").wrong) == 3

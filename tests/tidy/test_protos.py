@@ -12,6 +12,7 @@ from .tree import ROOT
 
 COMMAND_TIMEOUT_S = 120
 GEN = Path("server/tallygate/gen")
+CLIENT_GEN = Path("clients/python/tallygate_client/gen")
 PROTO = Path("protos/tallygate/v1/usage.proto")
 FIELD = "string tenant_id = 1;"
 
@@ -21,7 +22,8 @@ def copy(tmp_path: Path) -> Path:
     """A checkout of the protos, their scripts and the stubs, which a test may spoil."""
     unwanted = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "protos", tmp_path / "protos", ignore=unwanted)
-    shutil.copytree(ROOT / GEN, tmp_path / GEN, ignore=unwanted)
+    for stubs in (GEN, CLIENT_GEN):
+        shutil.copytree(ROOT / stubs, tmp_path / stubs, ignore=unwanted)
     shutil.copy(ROOT / "buf.yaml", tmp_path)
     return tmp_path
 
@@ -46,7 +48,8 @@ def test_changed_proto_makes_its_stub_stale(copy: Path) -> None:
     _edit(copy / PROTO, FIELD, f"{FIELD}\n  string newcomer = 999;")
     status, output = _python(copy, "protos/generate.py", "--check")
     assert status == 1
-    assert "changed: server/tallygate/gen/v1/usage_pb2.py" in output
+    for stubs in (GEN, CLIENT_GEN):
+        assert f"changed: {stubs}/v1/usage_pb2.py" in output
 
 
 def test_missing_and_surplus_stubs_are_stale(copy: Path) -> None:

@@ -12,7 +12,12 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 GIT_TIMEOUT_S = 60
-GENERATED = ("server/tallygate/gen/", "requirements.lock", "image/requirements.lock")
+GENERATED = (
+    "clients/python/tallygate_client/gen/",
+    "image/requirements.lock",
+    "requirements.lock",
+    "server/tallygate/gen/",
+)
 # Read only where there is no git, as in an unpacked release.
 NOT_SOURCE = {".git", ".venv", "__pycache__", ".tallygate", "build", "dist", "node_modules"}
 

@@ -13,11 +13,11 @@ from tallygate.api.door import ACTOR_KEY
 from tallygate.api.peer_door import PeerDoor
 from tallygate.commands import usage
 from tallygate.commands.channel import CallFailed, Target, TokenKept
-from tallygate.commands.dialing import CertificateUnread, Dialing
 from tallygate.domain.certificate import ServerCredentials
 from tallygate.domain.identity import Refused
 from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc, credit_pb2
 from tallygate.settings import Settings
+from tallygate.wiring.dialing import CertificateUnread, Dialing
 from tests.api.control import Control, controlled
 from tests.catalog.documents import GOOD
 from tests.sidecar import failure

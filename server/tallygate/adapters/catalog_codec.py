@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from tallygate.adapters.envoy_codec import envoy_from_json, envoy_to_json
+from tallygate.adapters.event_rules_codec import event_rules_from_json, event_rules_to_json
 from tallygate.adapters.price_codec import (
     price_from_json,
     price_to_json,
@@ -33,6 +34,7 @@ from tallygate.domain.catalog import (
     Weight,
 )
 from tallygate.domain.envoy import NO_RULES
+from tallygate.domain.event_rules import NO_EVENT_RULES
 from tallygate.domain.ids import LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.price import TERMS
 from tallygate.domain.stripe_sync import Mode, Proration, StripeAccount, StripeSync, SyncWindow, Way
@@ -56,6 +58,8 @@ def catalog_to_json(catalog: Catalog) -> bytes:
     }
     if catalog.envoy != NO_RULES:
         found["envoy"] = envoy_to_json(catalog.envoy)
+    if catalog.ingest != NO_EVENT_RULES:
+        found["ingest"] = event_rules_to_json(catalog.ingest)
     return _dump(found)
 
 
@@ -71,6 +75,7 @@ def catalog_from_json(data: bytes | str) -> Catalog:
         default_plan=found.get("default_plan"),
         destinations=tuple(_destination(each) for each in found.get("destinations", ())),
         envoy=envoy_from_json(found.get("envoy")),
+        ingest=event_rules_from_json(found.get("ingest")),
     )
 
 

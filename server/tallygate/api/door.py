@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from tallygate.api.caller import caller_of
 from tallygate.api.edge import Context
-from tallygate.domain.access import RULES, allow
+from tallygate.domain.access import HTTP_RULES, RULES, allow
 from tallygate.domain.caller import Caller
 from tallygate.domain.errors import (
     PermissionDenied,
@@ -124,7 +124,7 @@ class Proved:
 
     def allow(self, method: str, request: Message) -> None:
         """Return if his roles and tenants cover it; have the request say who he is."""
-        rule = RULES.get(method)
+        rule = RULES.get(method) or HTTP_RULES.get(method)
         tenant = tenant_at(request, rule.tenant) if rule else ""
         refused: TallygateError = PermissionDenied("nothing gives this caller a role")
         for each in self._given:

@@ -16,10 +16,10 @@ import grpc
 
 from tallygate.api.door import ACTOR_KEY, TOKEN_KEY
 from tallygate.commands.actor import os_actor
-from tallygate.commands.dialing import Dialing, opened
 from tallygate.domain.errors import TallygateError
 from tallygate.settings import Settings
 from tallygate.settings_access import stays_here
+from tallygate.wiring.dialing import Dialing, opened
 
 TOKEN_BYTES_MAX: Final = 16 * 1024
 # What a server that speaks TLS does to who does not, in gRPC's words.

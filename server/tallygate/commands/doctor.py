@@ -10,9 +10,9 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tallygate.commands.dialing import Dialing, opened
 from tallygate.domain.errors import CatalogInvalid, TallygateError
 from tallygate.settings import Settings
+from tallygate.wiring.dialing import Dialing, opened
 from tallygate.wiring.securing import examined
 from tallygate.wiring.tools import pending, read_catalog, redis_facts
 

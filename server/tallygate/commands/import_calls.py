@@ -6,7 +6,7 @@ Refuses to know: where events come from.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,6 +31,7 @@ class Rejected:
 
     line: int
     reason: str
+    field: str = ""
 
 
 @dataclass(slots=True)
@@ -44,15 +45,20 @@ class ImportReport:
     rejected_count: int = 0
     last_rejected: int = 0
     rejected: list[Rejected] = field(default_factory=list)
+    # Hears of every line that is rejected.
+    note: Callable[[Rejected], None] | None = None
 
-    def reject(self, line: int, reason: str) -> None:
+    def reject(self, line: int, reason: str, field_name: str = "") -> None:
         """Count a rejected line, once for all its events; keep the first few to show."""
         if line == self.last_rejected:
             return
         self.last_rejected = line
         self.rejected_count += 1
+        found = Rejected(line, reason, field_name)
+        if self.note is not None:
+            self.note(found)
         if len(self.rejected) < REJECTED_SHOWN:
-            self.rejected.append(Rejected(line, reason))
+            self.rejected.append(found)
 
 
 class ImportCalls:
@@ -85,7 +91,7 @@ class ImportCalls:
             raise ImportFailed(f"line {line}: {result.error.message}")
         else:
             name = reason_pb2.Reason.Name(result.error.reason).removeprefix("REASON_")
-            self._report.reject(line, f"{name}: {result.error.message}")
+            self._report.reject(line, f"{name}: {result.error.message}", result.error.field)
 
     async def _call(
         self, request: usage_pb2.BatchRecordUsageRequest

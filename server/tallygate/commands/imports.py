@@ -5,6 +5,7 @@ Refuses to know: how a log is read and sent.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +14,21 @@ import typer
 from tallygate.commands.channel import Target, channel
 from tallygate.commands.import_access_log import AccessLogImport, ImportOptions
 from tallygate.commands.import_calls import ImportReport
-from tallygate.commands.import_events import EventsImport
+from tallygate.commands.import_events import EventsImport, EventsTried
+from tallygate.commands.import_source import (
+    Catalog,
+    DryRun,
+    EventForm,
+    FromStart,
+    RejectedTo,
+    Resumed,
+    Source,
+    rejects_to,
+)
 from tallygate.commands.options import Config, DataDir, GrpcAddress, Json, settings_of
 from tallygate.commands.other_file import (
+    STDIN,
     Export,
-    Form,
     MeterColumn,
     Names,
     OnlyMeter,
@@ -27,17 +38,16 @@ from tallygate.commands.other_file import (
     Times,
     Unit,
     dimensions_of,
-    form_of,
-    lines,
     meters_of,
     number,
-    opened,
 )
 from tallygate.commands.output import EXIT_FAILED, Sheet, counting, progress, run, show
 from tallygate.domain import access_log
 from tallygate.domain.errors import InvalidField
-from tallygate.domain.other_export import Columns, TimeFormat, read
+from tallygate.domain.other_export import Columns, TimeFormat
 from tallygate.gen.v1 import usage_pb2_grpc
+
+METERS = ("meter", "events", "units", "tenants", "first", "last")
 
 imports = typer.Typer(no_args_is_help=True, help="Meter what was captured elsewhere.")
 
@@ -73,7 +83,7 @@ def import_access_log(
                 )
                 return await importing.run()
 
-    _show(run(work()), as_json=as_json)
+    _show(run(work()), (), as_json=as_json)
 
 
 @imports.command("events")
@@ -81,7 +91,7 @@ def import_events(
     file: Export,
     *,
     id_column: Annotated[str, typer.Option(help="What names an event, and stays.")] = "event_id",
-    form: Form = "",
+    form: EventForm = "",
     tenant_column: TenantColumn = "tenant_id",
     meter_column: MeterColumn = "meter",
     time_column: TimeColumn = "event_time",
@@ -97,14 +107,19 @@ def import_events(
     unit: Unit = "1",
     tenant: OnlyTenant = "",
     meter: OnlyMeter = "",
+    catalog: Catalog = None,
+    rejected: RejectedTo = None,
+    dry_run: DryRun = False,
+    from_start: FromStart = False,
     grpc_address: GrpcAddress = None,
+    data_dir: DataDir = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Record usage that a file has, with its ids and times; known events change nothing."""
-    settings = settings_of(config, grpc_address=grpc_address)
+    settings = settings_of(config, grpc_address=grpc_address, data_dir=data_dir)
 
-    async def work() -> ImportReport:
+    async def work() -> tuple[ImportReport, list[Sheet]]:
         columns = Columns(
             *(tenant_column, meter_column, time_column, amount_column, id_column),
             only_tenant=tenant,
@@ -114,14 +129,24 @@ def import_events(
             unit=number(unit, "--unit"),
             dimensions=dimensions_of(dimensions or ()),
         )
-        _check(columns)
-        with opened(file, "r", "FILE") as text, counting("rows read") as note:
-            async with channel(settings.grpc_address[0]) as lent:
-                importing = EventsImport(usage_pb2_grpc.UsageServiceStub(lent), note)
-                return await importing.run(read(lines(text), form_of(form, file), columns))
+        source = Source(file, form, columns, catalog)
+        if not source.cloud_events:
+            _check(columns)
+        progress = None if dry_run or file == STDIN else settings.data_dir / "imports"
+        with counting("rows read") as note, Resumed(source, progress, from_start) as rows:
+            rows.report.note = rejects_to(rejected, rows.stack, more=rows.skipped > 0)
+            if dry_run:
+                tried = EventsTried(note, rows.report)
+                return tried.run(rows.rows()), [Sheet("meters", METERS, tried.by_meter())]
+            async with channel(Target.data_plane(settings)) as lent:
+                stub = usage_pb2_grpc.UsageServiceStub(lent)
+                importing = EventsImport(stub, note, rows.confirm, rows.report)
+                report = await importing.run(rows.rows())
+            rows.done()
+            return report, []
 
-    report = run(work())
-    _show(report, as_json=as_json)
+    report, more = run(work())
+    _show(report, more, as_json=as_json)
     if report.rejected_count:
         raise typer.Exit(EXIT_FAILED)
 
@@ -137,7 +162,7 @@ def _check(columns: Columns) -> None:
             raise InvalidField("is what makes a second run harmless", field=option)
 
 
-def _show(report: ImportReport, *, as_json: bool) -> None:
+def _show(report: ImportReport, more: Sequence[Sheet], *, as_json: bool) -> None:
     figures = [
         ("lines read", report.lines),
         ("lines imported before", report.skipped_lines),
@@ -145,7 +170,7 @@ def _show(report: ImportReport, *, as_json: bool) -> None:
         ("events known already", report.known),
         ("lines rejected", report.rejected_count),
     ]
-    sheets = [Sheet("import", ("what", "count"), figures)]
+    sheets = [Sheet("import", ("what", "count"), figures), *more]
     if report.rejected:
         rejected = [(each.line, each.reason) for each in report.rejected]
         sheets.append(Sheet("rejected", ("line", "reason"), rejected))

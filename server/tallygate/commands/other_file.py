@@ -5,10 +5,14 @@ by line, each of bounded length.
 Refuses to know: what is done with the rows.
 """
 
+import gzip
+import io
+import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Final, Literal, TextIO
+from typing import Annotated, BinaryIO, Final, Literal, TextIO, cast
 
 import typer
 
@@ -18,9 +22,14 @@ from tallygate.domain.other_export import Format, TimeFormat
 
 # A line is in memory whole.
 LINE_LENGTH_MAX: Final = 1024 * 1024
+GZIP: Final = b"\x1f\x8b"
+STDIN: Final = Path("-")
 
 Export = Annotated[
-    Path, typer.Argument(help="The export: CSV with a header, or JSON lines.", dir_okay=False)
+    Path,
+    typer.Argument(
+        help="The export: CSV with a header, or JSON lines, gzip too; - is stdin.", dir_okay=False
+    ),
 ]
 Form = Annotated[str, typer.Option("--format", help="csv or jsonl; else by the file's name.")]
 TenantColumn = Annotated[str, typer.Option(help="Whose; empty if all is --tenant's.")]
@@ -36,11 +45,32 @@ OnlyMeter = Annotated[str, typer.Option(help="Only this meter, by our name.")]
 
 
 def opened(file: Path, mode: Literal["r", "w"], name: str) -> TextIO:
-    """Open a file as UTF-8, a mark of its order of bytes left out. Raises `InvalidField`."""
+    """Open a file as UTF-8, a mark of its order of bytes left out. Raises `InvalidField`.
+
+    What is read may be compressed by gzip, and `-` is what comes in on stdin.
+    """
     try:
-        return file.open(mode, encoding="utf-8-sig" if mode == "r" else "utf-8", newline="")
+        if mode == "r":
+            return _unpacked(file)
+        return file.open(mode, encoding="utf-8", newline="")
     except OSError as error:
         raise InvalidField(f"cannot be opened: {error.strerror}", field=name) from None
+
+
+def _unpacked(file: Path) -> TextIO:
+    """Return the text of a file, unpacked where it begins as gzip does."""
+    plain = sys.stdin.buffer if file == STDIN else file.open("rb")
+    # What has a buffer can be looked at without being read; a file that is opened has one.
+    content = cast(io.BufferedReader, plain)
+    if not content.peek(len(GZIP)).startswith(GZIP):
+        return io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
+    if file == STDIN:
+        packed = gzip.GzipFile(fileobj=content)
+    else:
+        # It closes with what reads it only where it is opened by its name.
+        content.close()
+        packed = gzip.GzipFile(file)
+    return io.TextIOWrapper(cast(BinaryIO, packed), encoding="utf-8-sig", newline="")
 
 
 def lines(file: TextIO) -> Iterator[str]:
@@ -54,11 +84,14 @@ def lines(file: TextIO) -> Iterator[str]:
             yield line
     except UnicodeDecodeError:
         raise InvalidField("is not UTF-8", field=f"line {count + 1}") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InvalidField("is no gzip any more", field=f"line {count + 1}") from None
 
 
 def form_of(form: str, file: Path) -> Format:
     """Return the format that is named, or that the file's name says. Raises `InvalidField`."""
-    named = form or ("csv" if file.suffix == ".csv" else "jsonl")
+    name = file.name.removesuffix(".gz")
+    named = form or ("csv" if name.endswith(".csv") else "jsonl")
     if named not in tuple(Format):
         raise InvalidField("must be csv or jsonl", field="--format")
     return Format(named)

@@ -13,12 +13,16 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ImportProgress:
-    """Everything below `offset`, in bytes, is in the stream; times are moved by `shift_us`."""
+    """Everything below `offset`, in bytes, is in the stream; times are moved by `shift_us`.
+
+    Where there is a `digest`, it is that of the lines, and `offset` is 0.
+    """
 
     log: str
     offset: int = 0
     lines: int = 0
     shift_us: int = 0
+    digest: str = ""
 
 
 def read(path: Path, log: str) -> ImportProgress | None:

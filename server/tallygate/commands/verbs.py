@@ -14,6 +14,7 @@ import typer
 VERBS: Final[Mapping[str, str]] = {
     "import": "imports:imports",
     "import-ratelimit-config": "import_ratelimit_config:import_ratelimit_config",
+    "capture": "capture:capture",
     "credit": "credit:credit",
     "outbox": "outbox:outbox",
     "rollups": "rollups:rollups",

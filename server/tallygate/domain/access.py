@@ -12,10 +12,12 @@ from typing import Final
 from tallygate.domain.caller import AdminRole, Caller
 from tallygate.domain.errors import PermissionDenied, RoleLacking
 
-ANYBODY: Final = frozenset(AdminRole)
+# Whoever sends events has an app's secret, and reads nothing by it.
+ANYBODY: Final = frozenset(AdminRole) - {AdminRole.SENDER}
 OPERATING: Final = frozenset((AdminRole.OPERATOR, AdminRole.ADMIN))
 MONEY: Final = frozenset((AdminRole.FINANCE, AdminRole.ADMIN))
 ADMINS: Final = frozenset((AdminRole.ADMIN,))
+SENDING: Final = frozenset((AdminRole.SENDER, AdminRole.ADMIN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,17 @@ RULES: Final[Mapping[str, Rule]] = {
 }
 
 
+# What is asked over HTTP, and is no method of the service.
+HTTP_RULES: Final[Mapping[str, Rule]] = {"SendEvents": Rule(SENDING, _OF_TENANT)}
+
+
 def allow(caller: Caller, method: str, tenant: str) -> None:
     """Return if the caller may call the method about this tenant, empty for none or all.
 
     Raises `RoleLacking`, and `PermissionDenied` for data that is not his. The latter is before
     anything is looked up, so that nobody learns from it which tenants there are.
     """
-    rule = RULES.get(method)
+    rule = RULES.get(method) or HTTP_RULES.get(method)
     if rule is None or not caller.roles & rule.roles:
         named = sorted(rule.roles) if rule is not None else ["none"]
         raise RoleLacking(f"{method} takes one of these roles: {', '.join(named)}")

@@ -25,6 +25,7 @@ class AdminRole(StrEnum):
     OPERATOR = "operator"
     FINANCE = "finance"
     ADMIN = "admin"
+    SENDER = "sender"
 
 
 @dataclass(frozen=True, slots=True)

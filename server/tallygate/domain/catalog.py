@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from tallygate.domain.envoy import NO_RULES, EnvoyRules
+from tallygate.domain.event_rules import NO_EVENT_RULES, EventRules
 from tallygate.domain.ids import AMOUNT_MAX, LimitId, MeterName, PlanName, TenantId
 from tallygate.domain.price import TERMS, Price, Terms
 from tallygate.domain.stripe_sync import StripeAccount, StripeSync
@@ -201,6 +202,7 @@ class Catalog:
     default_plan: PlanName | None = None
     destinations: tuple[Destination, ...] = ()
     envoy: EnvoyRules = NO_RULES
+    ingest: EventRules = NO_EVENT_RULES
 
 
 def default_tenant(catalog: Catalog, tenant_id: TenantId) -> Tenant | None:

@@ -47,6 +47,8 @@ def diff(old: Catalog, new: Catalog) -> Iterator[Change]:
         {destination.name: destination for destination in new.destinations},
     )
     yield from _envoy(old, new)
+    yield from _values("ingest.unmatched", old.ingest.unmatched, new.ingest.unmatched)
+    yield from _values("ingest.events", old.ingest.rules or None, new.ingest.rules or None)
 
 
 def diff_tenants(old: Mapping[TenantId, Tenant], new: Sequence[Tenant]) -> Iterator[Change]:

@@ -23,6 +23,7 @@ from tallygate.domain.catalog import (
 from tallygate.domain.currency import CURRENCIES
 from tallygate.domain.envoy_rules import envoy_faults
 from tallygate.domain.event import DIMENSION_VALUE_LENGTH_MAX
+from tallygate.domain.event_rules import rules_faults
 from tallygate.domain.ids import AMOUNT_MAX, MeterName, TenantId, is_name
 from tallygate.domain.limit_rules import (
     ADDING,
@@ -53,6 +54,8 @@ def catalog_faults(catalog: Catalog) -> Iterator[PathFault]:
     yield from _identity_faults(catalog)
     yield from stripe_faults(catalog)
     yield from envoy_faults(catalog)
+    for path, message in rules_faults(catalog.ingest, catalog.meters):
+        yield PathFault(path, message)
     if catalog.default_plan is not None and catalog.default_plan not in catalog.plans:
         yield unknown("default_plan", "plan", catalog.default_plan, catalog.plans)
 

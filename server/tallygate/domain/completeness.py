@@ -16,9 +16,9 @@ Ranges = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class LaneState:
-    """One source's lane: the last number given out, what the ledger has, what a stream has."""
+    """One source's lane: its last number, and which up to it the ledger has, and a stream has."""
 
-    given: int
+    last: int
     seen: Ranges = ()
     waiting: Ranges = ()
 
@@ -53,12 +53,11 @@ def identity(
     accepted = seen = in_stream = awaited = lost = unaccounted = gaps = 0
     missing: dict[Lane, Ranges] = {}
     for lane, state in lanes.items():
-        last = max(state.given, max((end for _, end in state.seen), default=0))
-        accepted += last
+        accepted += state.last
         seen += size(state.seen)
         # Each range but one that begins at the beginning has a gap before it.
         gaps += sum(1 for start, _ in state.seen if start > 1)
-        absent = without(((1, last),) if last else (), state.seen)
+        absent = without(((1, state.last),) if state.last else (), state.seen)
         nowhere = without(absent, state.waiting)
         in_stream += size(absent) - size(nowhere)
         if not nowhere:

@@ -6,16 +6,19 @@ Refuses to know: files, buckets, and what the rows are compared with.
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from tallygate.domain import ids
+from tallygate.domain.cloudevent import Json, event_of
 from tallygate.domain.compare import EXACT
-from tallygate.domain.errors import InvalidField
+from tallygate.domain.errors import InvalidField, TallygateError
+from tallygate.domain.event_rules import EventReader
 from tallygate.domain.ids import MeterName, TenantId
 from tallygate.domain.window import from_datetime
 
@@ -71,7 +74,10 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class OtherRow:
-    """A row, in our names and units; `time_us` is 0 where rows have no time."""
+    """A row, in our names and units; `time_us` is 0 where rows have no time.
+
+    With `more` the next row is of the same line.
+    """
 
     line: int
     tenant_id: TenantId
@@ -80,6 +86,18 @@ class OtherRow:
     units: Decimal
     event_id: str = ""
     dimensions: Mapping[str, str] = field(default_factory=dict)
+    subject_id: str = ""
+    metadata_json: str = ""
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RowFault:
+    """A row that is none, and why."""
+
+    line: int
+    field: str
+    message: str
 
 
 def read(lines: Iterable[str], form: Format, columns: Columns) -> Iterator[OtherRow]:
@@ -91,12 +109,65 @@ def read(lines: Iterable[str], form: Format, columns: Columns) -> Iterator[Other
             yield row
 
 
+def read_each(
+    lines: Iterable[str], form: Format, columns: Columns
+) -> Iterator[OtherRow | RowFault]:
+    """Iterate over the rows of an export, and over what is wrong with those that are none.
+
+    Raises `InvalidField` where nothing after it could be read either, as in CSV that is none.
+    """
+    if form is Format.CSV:
+        for number, cells in _csv_rows(lines, columns):
+            yield from _row_or_fault(number, partial(_row, number, cells, columns))
+        return
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield from _row_or_fault(number, partial(_json_row, number, line, columns))
+
+
+def _json_row(number: int, line: str, columns: Columns) -> OtherRow | None:
+    return _row(number, _object(number, line), columns)
+
+
+def read_cloud_events(lines: Iterable[str], reader: EventReader) -> Iterator[OtherRow | RowFault]:
+    """Iterate over the usage of CloudEvents, one a line; those that are ignored are left out."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            uses = reader.uses(event_of(_object(number, line))) or ()
+        except TallygateError as error:
+            yield RowFault(number, error.field, error.message)
+            continue
+        for place, use in enumerate(uses, 1):
+            yield OtherRow(
+                *(number, TenantId(use.tenant_id), MeterName(use.meter), use.time_us),
+                Decimal(use.amount),
+                event_id=use.event_id,
+                dimensions=use.dimensions,
+                subject_id=use.subject_id,
+                metadata_json=use.metadata_json,
+                more=place < len(uses),
+            )
+
+
+def _row_or_fault(line: int, made: Callable[[], OtherRow | None]) -> Iterator[OtherRow | RowFault]:
+    try:
+        row = made()
+    except InvalidField as error:
+        yield RowFault(line, error.field.removeprefix(f"line {line}").strip(", "), error.message)
+        return
+    if row is not None:
+        yield row
+
+
 def _csv_rows(lines: Iterable[str], columns: Columns) -> Iterator[tuple[int, Mapping[str, object]]]:
     csv.field_size_limit(CELL_LENGTH_MAX)
     reader = csv.DictReader(lines, strict=True)
     try:
         names = reader.fieldnames or ()
-        for wanted in (columns.tenant, columns.meter, columns.time, columns.amount):
+        needed = (columns.tenant, columns.meter, columns.time, columns.amount, columns.event_id)
+        for wanted in needed:
             if wanted and wanted not in names:
                 raise InvalidField(f"the file has no column {wanted!r}", field="line 1")
         for cells in reader:
@@ -109,13 +180,17 @@ def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object]
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        try:
-            cells = json.loads(line, parse_float=Decimal)
-        except (ValueError, RecursionError):
-            raise InvalidField("is no JSON", field=f"line {number}") from None
-        if not isinstance(cells, dict):
-            raise InvalidField("is no JSON object", field=f"line {number}")
-        yield number, cells
+        yield number, _object(number, line)
+
+
+def _object(number: int, line: str) -> "dict[str, Json]":
+    try:
+        cells = json.loads(line, parse_float=Decimal)
+    except (ValueError, RecursionError):
+        raise InvalidField("is no JSON", field=f"line {number}") from None
+    if not isinstance(cells, dict):
+        raise InvalidField("is no JSON object", field=f"line {number}")
+    return cells
 
 
 def _row(line: int, cells: Mapping[str, object], columns: Columns) -> OtherRow | None:

@@ -4,7 +4,7 @@ If we die here, another ingester counts on: counting changes nothing.
 
 Guarantees: at any moment of a live system a number that is told as missing is missing. What was
 given out is read first, then what lies in the streams, then what the ledger has: an entry leaves
-its stream only after the ledger has it.
+its stream only after the ledger has it. Numbers given out since then are left to the next time.
 Refuses to know: Redis, SQL, and who is alarmed.
 """
 
@@ -89,7 +89,8 @@ class CompletenessWatch:
         streams, ledger = self._parts.streams, self._parts.ledger
         given = await streams.given()
         seen = await ledger.seen()
-        shards = {lane[1] for lane in given if _absent(lane, given, seen)}
+        lasts = {lane: _last(lane, given, seen) for lane in {*given, *seen}}
+        shards = {lane[1] for lane, last in lasts.items() if _absent(last, seen.get(lane, ()))}
         waiting: Mapping[Lane, Ranges] = {}
         if shards:
             waiting = await streams.waiting(shards, ENTRIES_MAX)
@@ -98,13 +99,24 @@ class CompletenessWatch:
         letters = await ledger.dead_letters()
         # An epoch that is renewed meanwhile turns numbers of its own into those of an older one.
         states = await self._parts.stages.states()
+        # Ingesters store lists side by side: above these last ones the ledger may have numbers of
+        # which lower ones came into the stream after it had been read.
         lanes = {
-            lane: LaneState(given.get(lane, 0), seen.get(lane, ()), waiting.get(lane, ()))
-            for lane in {*given, *seen}
+            lane: LaneState(last, _up_to(last, seen.get(lane, ())), waiting.get(lane, ()))
+            for lane, last in lasts.items()
         }
         epochs = {each.shard: (each.epoch, each.stage is Stage.OPEN) for each in states}
         return identity(lanes, epochs, letters)
 
 
-def _absent(lane: Lane, given: Mapping[Lane, int], seen: Mapping[Lane, Ranges]) -> bool:
-    return bool(without(((1, given[lane]),) if given[lane] else (), seen.get(lane, ())))
+def _last(lane: Lane, given: Mapping[Lane, int], seen: Mapping[Lane, Ranges]) -> int:
+    # Of a copy of Redis that is older than the ledger, the ledger knows more.
+    return max(given.get(lane, 0), max((end for _, end in seen.get(lane, ())), default=0))
+
+
+def _up_to(last: int, ranges: Ranges) -> Ranges:
+    return tuple((start, min(end, last)) for start, end in ranges if start <= last)
+
+
+def _absent(last: int, seen: Ranges) -> bool:
+    return bool(without(((1, last),) if last else (), seen))

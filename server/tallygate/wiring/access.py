@@ -53,11 +53,12 @@ def warn_if_open(host: Host) -> None:
 
     It is not refused: a mesh or a network's policy may ask, which cannot be seen from here.
     """
-    address = host.settings.control_address
-    if host.settings.lets_everybody_in(address):
-        host.metrics.access.open.set(1)
-        log.warning(
-            "control_is_open",
-            address=address,
-            advice="set TALLYGATE_TOKEN_KEYS_FILE, or keep others away from this address",
-        )
+    settings = host.settings
+    for address in (settings.control_address, settings.http_address):
+        if address is not None and settings.lets_everybody_in(address):
+            host.metrics.access.open.set(1)
+            log.warning(
+                "control_is_open",
+                address=address,
+                advice="set TALLYGATE_TOKEN_KEYS_FILE, or keep others away from this address",
+            )

@@ -43,6 +43,7 @@ from tallygate.flow.trail import Trail
 from tallygate.gen.v1 import admin_pb2_grpc
 from tallygate.ports import QuotaStore
 from tallygate.wiring.access import door_of
+from tallygate.wiring.events import prepare_events
 from tallygate.wiring.figures import start_figures
 from tallygate.wiring.host import Host, Running
 from tallygate.wiring.insight import start_insight
@@ -113,8 +114,12 @@ async def prepare_control(host: Host, running: Running) -> Callable[[], Awaitabl
         )
     }
 
+    events = await prepare_events(host, running, door)
+
     async def start() -> None:
         running.control_addresses = await host.listen((settings.control_address,), services)
+        if events is not None:
+            await events()
 
     return start
 

@@ -53,6 +53,7 @@ class Running:
     control_addresses: list[str] = field(default_factory=list)
     envoy_addresses: list[str] = field(default_factory=list)
     ops_port: int = 0
+    http_port: int = 0
 
     def ready(self) -> bool:
         """Say whether calls should be sent here."""

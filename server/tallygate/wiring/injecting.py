@@ -191,7 +191,7 @@ class _Injector:
             if found is not None:
                 certificate, key = found
                 self._take(Pair(certificate, key))
-                files.taken(found)
+                files.taken()
 
         async def look() -> None:
             try:

@@ -102,7 +102,7 @@ class SidecarFile:
             self._current = read_sidecar(found[0])
         except TallygateError as error:
             raise InvalidField(error.message, field=str(self._path)) from error
-        self._files.taken(found)
+        self._files.taken()
         return True
 
 

@@ -15,6 +15,7 @@ from tallygate.adapters.catalog.billing import billing
 from tallygate.adapters.catalog.compose import compose
 from tallygate.adapters.catalog.destinations import destinations
 from tallygate.adapters.catalog.envoy import envoy
+from tallygate.adapters.catalog.ingest import ingest
 from tallygate.adapters.catalog.limits import limit, override
 from tallygate.adapters.catalog.meters import meters
 from tallygate.adapters.catalog.nodes import Reader
@@ -31,7 +32,10 @@ DOCUMENT_VERSION: Final = "1"
 # Nobody reads more; a reply with all of a large document's faults would not fit a message.
 FAULTS_MAX: Final = 1_000
 
-_ROOT: Final = ("version", "default_plan", "meters", "plans", "tenants", "destinations", "envoy")
+_ROOT: Final = (
+    *("version", "default_plan", "meters", "plans", "tenants", "destinations"),
+    *("ingest", "envoy"),
+)
 _PLAN: Final = ("limits", "description", "prices", "terms")
 _TENANT: Final = (
     *("plan", "anchor", "time_zone", "fiscal_month", "billing"),
@@ -89,6 +93,7 @@ class _Document:
                 default_plan=PlanName(default_plan) if default_plan else None,
                 destinations=destinations(self._reader, parts.get("destinations")),
                 envoy=envoy(self._reader, parts.get("envoy")),
+                ingest=ingest(self._reader, parts.get("ingest")),
             ),
             self._tenants(parts.get("tenants")),
             self._reader.lines,

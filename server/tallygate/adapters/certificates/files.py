@@ -1,8 +1,8 @@
 """A file, or a certificate and its key, that somebody else renews while we run.
 
-Guarantees: what is read was read whole and within a bound; it is handed on when it is another than
-before, and only then. A pair's files may change one after the other: a pair that does not fit yet
-is told by whoever takes it, and is read again.
+Guarantees: what is read was read whole and within a bound; it is handed on when a file is another
+than before by its stamp, and only then. A pair's files may change one after the other: a pair that
+does not fit yet is told by whoever takes it, and is read again.
 Refuses to know: what is in a file.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tallygate.adapters.file_stamp import Stamp, stamp_of
 from tallygate.domain.errors import InvalidField
 
 # A chain of certificates has some 10 KB, a pod's pieces the same.
@@ -21,17 +22,22 @@ class ChangingFiles:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = tuple(paths)
-        self._seen: tuple[bytes, ...] = ()
+        self._read: tuple[Stamp, ...] = ()
+        self._taken: tuple[Stamp, ...] = ()
 
     def read(self) -> tuple[bytes, ...] | None:
-        """Return what they hold, None where that is as before. Raises `InvalidField`."""
-        # Kubernetes replaces a folder by a link, so that neither times nor sizes need differ.
+        """Return what they hold, None where none was written since. Raises `InvalidField`."""
+        # Before the contents: what is written meanwhile is found next time.
+        stamps = tuple(stamp_of(path) for path in self._paths)
+        if stamps == self._taken:
+            return None
         found = tuple(_contents(path) for path in self._paths)
-        return None if found == self._seen else found
+        self._read = stamps
+        return found
 
-    def taken(self, contents: tuple[bytes, ...]) -> None:
-        """Note that these are in use: they are not handed on again."""
-        self._seen = contents
+    def taken(self) -> None:
+        """Note that what was read last is in use: it is not handed on again."""
+        self._taken = self._read
 
 
 def _contents(path: Path) -> bytes:

@@ -18,6 +18,7 @@ from tallygate.adapters.prometheus.access import AccessMetrics
 from tallygate.adapters.prometheus.children import Children
 from tallygate.adapters.prometheus.completeness import CompletenessMetrics
 from tallygate.adapters.prometheus.envoy import EnvoyMetrics
+from tallygate.adapters.prometheus.events import EventsMetrics
 from tallygate.adapters.prometheus.figures import FigureMetrics
 from tallygate.adapters.prometheus.insight import InsightMetrics
 from tallygate.adapters.prometheus.invoices import InvoiceMetrics
@@ -79,6 +80,7 @@ class Metrics:
         self.periods = PeriodMetrics(registry)
         self.invoices = InvoiceMetrics(registry)
         self.figures = FigureMetrics(registry)
+        self.events_http = EventsMetrics(registry)
         self.security = SecurityMetrics(registry)
         self.envoy = EnvoyMetrics(registry)
         self._declare_process(version)

@@ -1,4 +1,4 @@
-"""How commands speak to servers: in plain text, or by TLS with a certificate of their own.
+"""How our own programs speak to servers: in plain text, or by TLS with a certificate of theirs.
 
 Guarantees: what is shown and believed is read from its files for each channel; a file that cannot
 be used is named. Unix sockets speak no TLS.

@@ -1,0 +1,1 @@
+"""The client libraries, and what holds them to one behaviour."""

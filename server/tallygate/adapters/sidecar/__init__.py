@@ -1,0 +1,1 @@
+"""A sidecar as its callers see it: over gRPC."""

@@ -1,0 +1,1 @@
+"""What holds the clients, and the pages about them, to one behaviour."""

@@ -1,0 +1,1 @@
+"""Events over HTTP: what senders send, what comes of it, and who may send."""
