@@ -90,7 +90,7 @@ def main() -> int:
         # Before what is installed: Envoy's own wheel has an empty package of the same name.
         sys.path.insert(0, folder)
         assert (Path(folder) / "envoy").is_dir()
-        found = []
+        found: list[str] = []
         for message, named in PAIRS.items():
             module, _, name = named.partition(":")
             theirs = getattr(import_module(module), name)
