@@ -38,7 +38,7 @@ LOGS: Final = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 BODY: Final = b"x" * 1000
 PAGE: Final = ROOT / "docs" / "envoy.md"
 # Of the page's configuration.
-PORTS: Final = {"edge": 10000, "app": 8080, "tallygate": 50061, "admin": 9901}
+PORTS: Final = {"edge": 10000, "app": 8080, "tallygate": 50061, "admin": 9901, "tcp": 10001}
 
 
 def blocks() -> list[Any]:
@@ -147,6 +147,7 @@ class Edge:
 
     url: str
     admin: str
+    tcp: int
     session: aiohttp.ClientSession
 
     async def get(self, tenant: str, path: str = "/") -> tuple[int, Mapping[str, str]]:
@@ -191,6 +192,8 @@ async def edge(asks: str, config: Mapping[str, Any] | None = None) -> AsyncItera
             "app": behind,
             "tallygate": int(asks.rpartition(":")[2]),
             "admin": free_port(),
+            # Of a listener that only a test's own configuration has.
+            "tcp": free_port(),
         }
         text = yaml.safe_dump(dict(config or configuration()))
         for name, port in PORTS.items():
@@ -200,7 +203,7 @@ async def edge(asks: str, config: Mapping[str, Any] | None = None) -> AsyncItera
             path.write_text(text)
             async with _envoy(path) as process, aiohttp.ClientSession() as session:
                 admin = f"http://127.0.0.1:{ports['admin']}"
-                found = Edge(f"http://127.0.0.1:{ports['edge']}", admin, session)
+                found = Edge(f"http://127.0.0.1:{ports['edge']}", admin, ports["tcp"], session)
 
                 async def ready() -> bool:
                     assert process.returncode is None, "Envoy has ended"
