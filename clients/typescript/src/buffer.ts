@@ -8,35 +8,17 @@
  */
 
 import {
-  type CommitEntry,
   commitEntry,
   type Entry,
-  encodeBatch,
   entryOf,
   payloadOf,
   rejectedOf,
-  type UsageEntry,
   usageEntry,
 } from "./buffer-entry.js";
-import {
-  BufferFullError,
-  CancelledError,
-  ClosedError,
-  fromItem,
-  InternalError,
-  InvalidRequestError,
-  isNoAnswer,
-  ResourceExhaustedError,
-  TallygateError,
-} from "./errors.js";
-import {
-  type CommitRequest,
-  QuotaServiceService as quota,
-  ReservationOutcome,
-} from "./gen/tallygate/v1/quota.js";
-import type { RecordUsageRequest } from "./gen/tallygate/v1/usage.js";
-import { BatchRecordUsageRequest, UsageServiceService as usage } from "./gen/tallygate/v1/usage.js";
+import { Sender } from "./buffer-sender.js";
+import { BufferFullError, ClosedError, type TallygateError } from "./errors.js";
 import { type BufferOptions, type Hooks, tell } from "./options.js";
+import type { CommitRequest, RecordUsageRequest } from "./proto.js";
 import { type Usage, usageMessage } from "./requests.js";
 import { Spool } from "./spool.js";
 import type { Counters } from "./stats.js";
@@ -45,15 +27,11 @@ import type { Transport } from "./transport.js";
 const MAX_EVENTS = 10_000;
 const BATCH = 500;
 const BATCH_MAX = 1000;
-/** Well below the 4 MiB that a message may have. */
-const BATCH_BYTES = 1 << 20;
 const FLUSH_MS = 100;
 const SPOOL_SYNC_MS = 100;
 const SPOOL_MAX_BYTES = 64 << 20;
 const BACKOFF_MIN_MS = 100;
 const BACKOFF_MAX_MS = 5000;
-/** Longer than a call that somebody waits for: large lists are synced to the sidecar's disk. */
-const REQUEST_TIMEOUT_MS = 5000;
 
 /** What the buffer needs of its client. @internal */
 export interface BufferHost {
@@ -67,6 +45,7 @@ export class UsageBuffer {
   readonly #host: BufferHost;
   readonly #maxEvents: number;
   readonly #batch: number;
+  readonly #sender: Sender;
   readonly #flushMs: number;
   readonly #spool: Spool | undefined;
   readonly #waiting = new Set<Entry>();
@@ -85,6 +64,16 @@ export class UsageBuffer {
     this.#maxEvents = options.maxEvents ?? MAX_EVENTS;
     this.#batch = Math.min(options.batch ?? BATCH, BATCH_MAX);
     this.#flushMs = options.flushMs ?? FLUSH_MS;
+    const fate = {
+      done: (entry: Entry, replayed: boolean) => this.#done(entry, replayed),
+      reject: (entry: Entry, error: TallygateError) => this.#reject(entry, error),
+      later: (entry: Entry) => {
+        // Behind the others, so that they get their turn.
+        this.#waiting.delete(entry);
+        this.#waiting.add(entry);
+      },
+    };
+    this.#sender = new Sender(host.transport, fate, this.#batch, this.#stop.signal);
     if (options.spoolDir !== undefined) {
       this.#spool = new Spool(options.spoolDir, {
         syncMs: options.spoolSyncMs ?? SPOOL_SYNC_MS,
@@ -111,12 +100,13 @@ export class UsageBuffer {
    * what no message could carry, `ClosedError` after the client's end.
    */
   record(event: Usage): string {
-    const message = usageMessage(event);
+    // Its time is set here, so that it stays its own while it waits.
+    const message = usageMessage({ ...event, eventTime: event.eventTime ?? new Date() });
     this.accept(usageEntry(message));
     return message.eventId;
   }
 
-  /** Accept events that have their ids already, all of them or none. @internal */
+  /** Accept events that have their ids already, so that a repeat after an error counts once. @internal */
   recordAll(messages: readonly RecordUsageRequest[]): void {
     this.#refuseClosed();
     this.#refuseFull(messages.length);
@@ -252,7 +242,7 @@ export class UsageBuffer {
     let waitMs = 0;
     try {
       while (this.#waiting.size > 0 && waitMs === 0 && !this.#closed) {
-        const again = await this.#sendOne();
+        const again = await this.#sender.send(this.#waiting);
         if (again === undefined) {
           this.#failures = 0;
         } else {
@@ -266,128 +256,6 @@ export class UsageBuffer {
     if (this.#waiting.size > 0) {
       this.#schedule(waitMs || this.#flushMs);
     }
-  }
-
-  /** Send the first entries; return the error after which the same is to be sent again. */
-  async #sendOne(): Promise<TallygateError | undefined> {
-    const [first] = this.#waiting;
-    if (first?.kind === "commit") {
-      return await this.#settle(first);
-    }
-    const batch: UsageEntry[] = [];
-    let bytes = 0;
-    for (const entry of this.#waiting) {
-      if (entry.kind !== "usage" || batch.length >= this.#batch) {
-        break;
-      }
-      bytes += entry.encoded.length;
-      if (bytes > BATCH_BYTES && batch.length > 0) {
-        break;
-      }
-      batch.push(entry);
-    }
-    return await this.#record(batch);
-  }
-
-  async #record(batch: UsageEntry[]): Promise<TallygateError | undefined> {
-    try {
-      const encoded = encodeBatch(batch);
-      const { results } = await this.#host.transport.send(
-        usage.batchRecordUsage,
-        encoded,
-        this.#attempt(),
-      );
-      let again: TallygateError | undefined;
-      for (const [index, entry] of batch.entries()) {
-        const { response, error } = results[index] ?? {};
-        if (response !== undefined) {
-          this.#done(entry, response.replayed);
-        } else if (error !== undefined) {
-          const told = fromItem(error, entry.id);
-          if (isNoAnswer(told) || told.retryAfterMs !== undefined) {
-            again = told;
-            // Behind the others, so that they get their turn.
-            this.#waiting.delete(entry);
-            this.#waiting.add(entry);
-          } else {
-            this.#reject(entry, told);
-          }
-        } else {
-          again = new InternalError("a list was answered in part", { code: "INTERNAL" });
-        }
-      }
-      return again;
-    } catch (error) {
-      const told = error as TallygateError;
-      if (isAgain(told)) {
-        return told;
-      }
-      if (batch.length > 1 && isContent(told)) {
-        // One of them is why all were refused: find it.
-        const half = batch.length >> 1;
-        const first = await this.#record(batch.slice(0, half));
-        return (await this.#record(batch.slice(half))) ?? first;
-      }
-      for (const entry of batch) {
-        this.#reject(entry, told);
-      }
-      return undefined;
-    }
-  }
-
-  async #settle(entry: CommitEntry): Promise<TallygateError | undefined> {
-    try {
-      const reply = await this.#host.transport.send(quota.commit, entry.encoded, this.#attempt());
-      if (!isGone(reply.outcome)) {
-        this.#done(entry, reply.replayed);
-        return undefined;
-      }
-    } catch (error) {
-      const told = error as TallygateError;
-      if (isAgain(told)) {
-        return told;
-      }
-      if (told.code !== "NOT_FOUND" || entry.fallback.length === 0) {
-        this.#reject(entry, told);
-        return undefined;
-      }
-    }
-    return await this.#fallBack(entry);
-  }
-
-  /** The reservation is gone: record what was used, under the ids that the commit would have made. */
-  async #fallBack(entry: CommitEntry): Promise<TallygateError | undefined> {
-    try {
-      const { results } = await this.#host.transport.send(
-        usage.batchRecordUsage,
-        Buffer.from(BatchRecordUsageRequest.encode({ requests: [...entry.fallback] }).finish()),
-        this.#attempt(),
-      );
-      for (const { error } of results) {
-        const told = error && fromItem(error, entry.id);
-        if (told && (isNoAnswer(told) || told.retryAfterMs !== undefined)) {
-          return told;
-        }
-        if (told) {
-          this.#reject(entry, told);
-          return undefined;
-        }
-      }
-    } catch (error) {
-      const told = error as TallygateError;
-      if (isAgain(told)) {
-        return told;
-      }
-      this.#reject(entry, told);
-      return undefined;
-    }
-    this.#done(entry, false);
-    return undefined;
-  }
-
-  #attempt() {
-    const signal = this.#stop.signal;
-    return { timeoutMs: REQUEST_TIMEOUT_MS, operationId: "", signal };
   }
 
   #backOff(error: TallygateError): number {
@@ -423,25 +291,4 @@ export class UsageBuffer {
       look();
     }
   }
-}
-
-/** No answer, or the buffer's own end: the entry is still to be sent. */
-function isAgain(error: unknown): boolean {
-  if (!(error instanceof TallygateError)) {
-    throw error;
-  }
-  return isNoAnswer(error) || error instanceof CancelledError || error instanceof ClosedError;
-}
-
-/** Say whether a request may have been refused for what one of its events holds. */
-function isContent(error: TallygateError): boolean {
-  return error instanceof InvalidRequestError || error instanceof ResourceExhaustedError;
-}
-
-/** Say whether a commit has found its reservation's units given back. @internal */
-export function isGone(outcome: ReservationOutcome): boolean {
-  return (
-    outcome === ReservationOutcome.RESERVATION_OUTCOME_EXPIRED ||
-    outcome === ReservationOutcome.RESERVATION_OUTCOME_ALREADY_RELEASED
-  );
 }

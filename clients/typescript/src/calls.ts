@@ -6,7 +6,7 @@
  * mean.
  */
 
-import { InvalidRequestError, isNoAnswer, TallygateError } from "./errors.js";
+import { ClosedError, InvalidRequestError, isNoAnswer, TallygateError } from "./errors.js";
 import {
   type CallOptions,
   type ClientOptions,
@@ -27,6 +27,9 @@ export class Calls {
   readonly transport: Transport;
   readonly #timeoutMs: number;
   readonly #onAbsent: OnAbsent;
+  readonly #ended = new Set<() => void>();
+  #underWay = 0;
+  #closed = false;
 
   constructor(options: ClientOptions) {
     this.hooks = options.hooks ?? {};
@@ -45,7 +48,11 @@ export class Calls {
     const began = performance.now();
     let code: TallygateError["code"] = "OK";
     this.counters.calls += 1;
+    this.#underWay += 1;
     try {
+      if (this.#closed) {
+        throw new ClosedError(operationId);
+      }
       return await this.transport.unary(method, build(), {
         timeoutMs: options.timeoutMs ?? this.#timeoutMs,
         signal: options.signal,
@@ -57,7 +64,32 @@ export class Calls {
       code = error instanceof TallygateError ? error.code : "UNKNOWN";
       throw error;
     } finally {
+      this.#underWay -= 1;
+      for (const look of [...this.#ended]) {
+        look();
+      }
       tell(this.hooks.onCall, nameOf(method), code, (performance.now() - began) / 1000);
+    }
+  }
+
+  /** Begin no more calls, and wait for those under way, `timeoutMs` at most. */
+  async finish(timeoutMs: number): Promise<void> {
+    this.#closed = true;
+    if (this.#underWay > 0) {
+      await new Promise<void>((resolve) => {
+        const look = () => {
+          if (this.#underWay === 0) {
+            end();
+          }
+        };
+        const end = () => {
+          clearTimeout(timer);
+          this.#ended.delete(look);
+          resolve();
+        };
+        const timer = setTimeout(end, timeoutMs);
+        this.#ended.add(look);
+      });
     }
   }
 

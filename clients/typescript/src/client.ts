@@ -16,6 +16,15 @@ import {
   QuotaServiceService as quota,
   UsageServiceService as usage,
 } from "./proto.js";
+import type {
+  CheckRequest,
+  CommitRequest,
+  QuotaRequest,
+  RefundRequest,
+  ReservationRequest,
+  ReserveRequest,
+  WorkOptions,
+} from "./questions.js";
 import {
   type ConsumeRequest,
   consumeMessage,
@@ -29,13 +38,7 @@ import {
   type Usage,
   usageMessage,
 } from "./requests.js";
-import {
-  commitIdOf,
-  type ExcessPolicy,
-  Reservation,
-  type ReservationHost,
-  releaseIdOf,
-} from "./reservation.js";
+import { commitIdOf, Reservation, type ReservationHost, releaseIdOf } from "./reservation.js";
 import {
   type BatchResult,
   type Decision,
@@ -59,56 +62,6 @@ import { type WatchOptions, watch } from "./watch.js";
 
 const TTL_MS = 60_000;
 const CLOSE_TIMEOUT_MS = 5000;
-
-/** A charge to try without charging. */
-export type CheckRequest = Omit<ConsumeRequest, "operationId" | "minDurability">;
-
-/** Units to hold. */
-export interface ReserveRequest extends Omit<ConsumeRequest, "minDurability"> {
-  /** After this long they come back by themselves; 1 ms to 24 h, by default 60,000. */
-  readonly ttlMs?: number | undefined;
-}
-
-/** Which limits to read. */
-export interface QuotaRequest {
-  readonly tenant: string;
-  /** Only the limits of these meters. */
-  readonly meters?: readonly string[] | undefined;
-  /** For limits per dimension: whose counters. */
-  readonly dimensions?: Readonly<Record<string, string>> | undefined;
-}
-
-/** A reservation by its id, for those who did not make it. */
-export interface ReservationRequest {
-  readonly tenant: string;
-  readonly reservationId: string;
-}
-
-/** What a reservation came to. */
-export interface CommitRequest extends ReservationRequest {
-  /** Per item; none means what was reserved. */
-  readonly amounts?: readonly number[] | undefined;
-  readonly operationId?: string | undefined;
-  /** By default `ask`. */
-  readonly excess?: ExcessPolicy | undefined;
-}
-
-/** What to take back. */
-export interface RefundRequest {
-  readonly tenant: string;
-  readonly eventId: string;
-  /** All that is left of the event, unless set. */
-  readonly amount?: number | undefined;
-  readonly operationId?: string | undefined;
-  /** Why, for people. */
-  readonly reason?: string | undefined;
-}
-
-/** How a reservation's work is to be carried out. */
-export interface WorkOptions extends CallOptions {
-  /** By default `record`: the work is done when it is settled. */
-  readonly excess?: ExcessPolicy | undefined;
-}
 
 /** A client of one sidecar. It has one connection; make one and share it. */
 export class Client {
@@ -154,10 +107,11 @@ export class Client {
       return [];
     }
     const { tenantId: tenant, operationId, context, minDurability } = granted;
+    const eventTime = new Date();
     const events = granted.items.map((item, index) => {
       // As the service itself would name it: if only its reply was lost, it is recorded once.
       const eventId = `${operationId}:${index}`;
-      const event = usageMessage({ ...item, tenant, eventId, operationId: eventId });
+      const event = usageMessage({ ...item, tenant, eventId, operationId: eventId, eventTime });
       return { ...event, context, minDurability };
     });
     this.buffer.recordAll(events);
@@ -387,11 +341,14 @@ export class Client {
   }
 
   /**
-   * Flush the buffer, then end the connection. Says whether all that was recorded is sent; what is
-   * not lies in the spool, or, without one, is lost with the process: `stats().pending` counts it.
+   * Wait for calls under way and flush the buffer, then end the connection. Says whether all that
+   * was recorded is sent; what is not lies in the spool, or, without one, is lost with the process:
+   * `stats().pending` counts it.
    */
   async close(timeoutMs = CLOSE_TIMEOUT_MS): Promise<boolean> {
-    const flushed = (await this.buffer?.close(timeoutMs)) ?? true;
+    const until = Date.now() + timeoutMs;
+    await this.#calls.finish(timeoutMs);
+    const flushed = (await this.buffer?.close(Math.max(0, until - Date.now()))) ?? true;
     this.#calls.transport.close();
     return flushed;
   }

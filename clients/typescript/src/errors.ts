@@ -157,8 +157,8 @@ export class SpoolError extends TallygateError {
 /** The client has been closed. */
 export class ClosedError extends TallygateError {
   override readonly kind = "Closed";
-  constructor() {
-    super("the client is closed", { code: "CANCELLED", reason: "CLOSED" });
+  constructor(operationId = "") {
+    super("the client is closed", { code: "CANCELLED", reason: "CLOSED", operationId });
   }
 }
 

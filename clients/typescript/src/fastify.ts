@@ -47,7 +47,8 @@ const plugin: FastifyPluginCallback<MeterOptions<FastifyRequest>> = (
       request.tallygate = verdict.charge;
     } else if (verdict.kind === "answer") {
       const { status, headers, body } = verdict.answer;
-      return reply.code(status).headers(Object.fromEntries(headers)).send(body);
+      // As bytes: to a string Fastify adds a charset, which JSON does not have.
+      return reply.code(status).headers(Object.fromEntries(headers)).send(Buffer.from(body));
     }
   });
   done();

@@ -5,16 +5,7 @@
  */
 
 export { UsageBuffer } from "./buffer.js";
-export {
-  type CheckRequest,
-  Client,
-  type CommitRequest,
-  type QuotaRequest,
-  type RefundRequest,
-  type ReservationRequest,
-  type ReserveRequest,
-  type WorkOptions,
-} from "./client.js";
+export { Client } from "./client.js";
 export {
   BufferFullError,
   CancelledError,
@@ -44,6 +35,15 @@ export type {
   RejectedEvent,
   TlsOptions,
 } from "./options.js";
+export type {
+  CheckRequest,
+  CommitRequest,
+  QuotaRequest,
+  RefundRequest,
+  ReservationRequest,
+  ReserveRequest,
+  WorkOptions,
+} from "./questions.js";
 export type { ConsumeRequest, Context, Item, Items, Usage } from "./requests.js";
 export { type CommitOptions, type ExcessPolicy, Reservation } from "./reservation.js";
 export type {

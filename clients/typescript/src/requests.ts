@@ -58,7 +58,7 @@ export interface Usage {
   /** Unique per tenant; made unless given. */
   readonly eventId?: string | undefined;
   readonly operationId?: string | undefined;
-  /** When it was used: now, unless set. */
+  /** When it was used: when it is recorded, unless set. */
   readonly eventTime?: Date | undefined;
   readonly dimensions?: Readonly<Record<string, string>> | undefined;
   readonly context?: Context | undefined;
@@ -100,7 +100,7 @@ export function consumeMessage(
   };
 }
 
-/** Return an event's message; its time is set, so that it stays its own while it waits. @internal */
+/** Return an event's message. Without a time the service takes its own. @internal */
 export function usageMessage(usage: Usage): RecordUsageRequest {
   return {
     tenantId: text(usage.tenant, "tenant_id"),
@@ -108,7 +108,7 @@ export function usageMessage(usage: Usage): RecordUsageRequest {
     amount: integer(usage.amount, "amount"),
     eventId: text(newId(usage.eventId), "event_id"),
     operationId: text(usage.operationId ?? "", "operation_id"),
-    eventTime: eventTime(usage.eventTime ?? new Date()),
+    eventTime: usage.eventTime && eventTime(usage.eventTime),
     dimensions: dimensions(usage.dimensions, "dimensions"),
     context: contextMessage(usage.context),
     metadata: metadata(usage.metadata),

@@ -6,7 +6,8 @@
  * ids that the service's own commit gives. Refuses to know what the work is.
  */
 
-import { isGone, type UsageBuffer } from "./buffer.js";
+import type { UsageBuffer } from "./buffer.js";
+import { isGone } from "./buffer-sender.js";
 import { fromItem, invalidField, isNoAnswer, NotFoundError } from "./errors.js";
 import type { CallOptions } from "./options.js";
 import type { BatchRecordUsageResponse, CommitResponse } from "./proto.js";

@@ -98,12 +98,16 @@ export class Spool {
     if (segment === this.#current) {
       this.#current = undefined;
     }
-    if (segment.fd !== undefined) {
-      fs.closeSync(segment.fd);
-      segment.fd = undefined;
-    }
     this.bytes -= segment.bytes;
-    fs.rmSync(segment.path, { force: true });
+    try {
+      if (segment.fd !== undefined) {
+        fs.closeSync(segment.fd);
+        segment.fd = undefined;
+      }
+      fs.rmSync(segment.path, { force: true });
+    } catch {
+      // What cannot be deleted is sent again by the next process, and counted once by its ids.
+    }
   }
 
   /** Sync what is written and let go of the folder. What is not done stays in it. */
@@ -263,10 +267,14 @@ function seal(segment: Segment): void {
 }
 
 function syncFolder(folder: string): void {
-  const fd = fs.openSync(folder, "r");
   try {
-    fs.fsyncSync(fd);
-  } finally {
-    fs.closeSync(fd);
+    const fd = fs.openSync(folder, "r");
+    try {
+      fs.fsyncSync(fd);
+    } finally {
+      fs.closeSync(fd);
+    }
+  } catch {
+    // Not every system lets a folder be synced. The file's own bytes are.
   }
 }

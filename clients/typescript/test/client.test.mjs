@@ -221,6 +221,27 @@ describe("a client", () => {
     await assert.rejects(closed.watchQuota({ tenant: "acme" }).next(), ClosedError);
   });
 
+  it("is closed once the calls under way have ended", async () => {
+    const closing = new Client({ target: service.target });
+    let answer;
+    service.answers.checkAndConsume = () =>
+      new Promise((resolve) => {
+        answer = () => resolve(granted());
+        asked();
+      });
+    let asked;
+    const begun = new Promise((resolve) => {
+      asked = resolve;
+    });
+    const called = closing.checkAndConsume({ tenant: "acme", items });
+    await begun;
+    const closed = closing.close();
+    await assert.rejects(closing.getQuota({ tenant: "acme" }), ClosedError);
+    answer();
+    assert.equal((await called).allowed, true);
+    assert.equal(await closed, true);
+  });
+
   it("speaks over a Unix socket, by both ways to write it", async () => {
     const folder = mkdtempSync(join(tmpdir(), "tg-"));
     const server = new Server();

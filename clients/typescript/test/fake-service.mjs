@@ -40,7 +40,9 @@ export async function fakeService(answers = {}) {
 
 export function bind(server, address, credentials = ServerCredentials.createInsecure()) {
   return new Promise((resolve, reject) => {
-    server.bindAsync(address, credentials, (error, port) => (error ? reject(error) : resolve(port)));
+    server.bindAsync(address, credentials, (error, port) =>
+      error ? reject(error) : resolve(port),
+    );
   });
 }
 
