@@ -18,17 +18,19 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 ARGS ?=
 SEEDS ?= 1000
 FIRST ?= 1
-SOURCES := server tests protos native helm image $(wildcard clients/*.py) clients/conformance clients/python \
-	$(wildcard bench)
+SOURCES := server tests protos native helm image clients/__init__.py clients/builds clients/conformance \
+	clients/python clients/readme $(wildcard bench)
 # What the tests' servers run on: grpcio or native.
 TRANSPORT ?= grpcio
 export TEST_TRANSPORT := $(TRANSPORT)
+# Some images forbid to keep what Python compiled: then every process compiles everything anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test checks test-fast test-faults soak million emptied nightly sim month \
 	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
-	test-kubernetes image-check \
+	test-kubernetes image-check clients test-clients \
 	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
-	bench-scripts bench-curves bench-sizing watch-check rehearse game-day clean
+	bench-scripts bench-curves bench-sizing bench-clients watch-check rehearse game-day clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -97,6 +99,12 @@ game-day: setup ## Fault after fault until each is seen and over; ARGS='--at HOS
 nightly: setup ## Hold the script to its specification: 20 seeds on every Redis, 10,000 steps each
 	@$(BIN)/python -m tests.property.nightly $(ARGS)
 
+test-clients: setup ## Build, test, pack and install the clients of every language; play all cases
+	@$(BIN)/python -m clients.builds --all $(ARGS)
+
+clients: setup ## Build what the clients' cases need: ARGS='--lang go'
+	@$(BIN)/python -m clients.builds --build-only $(ARGS)
+
 lint: setup ## Check style and formatting
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
@@ -113,6 +121,7 @@ imports: setup ## Check that imports point one way
 
 gen: setup ## Generate the stubs from protos/
 	@$(BIN)/python protos/generate.py
+	@$(BIN)/python protos/generate_go.py
 	@if [ -d clients/typescript/node_modules ]; then node clients/typescript/scripts/generate.mjs; \
 	else echo "Node's stubs stay as they are: run npm ci in clients/typescript first."; fi
 
@@ -188,6 +197,9 @@ bench-verify: setup ## Measure how long it takes to hold everything against the 
 
 bench-limits: setup ## Measure what each kind of limit costs Redis beside a plain window
 	@$(BIN)/python -m bench.limits
+
+bench-clients: setup ## Measure what each client costs per call beside its bare stub; after make clients
+	@$(BIN)/python -m bench.clients $(ARGS)
 
 bench-scripts: setup ## Measure what an operation costs Redis by its shape, and what is stored of it
 	@$(BIN)/python -m bench.scripts

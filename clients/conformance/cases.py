@@ -70,7 +70,7 @@ class Case:
 
 def read(file: Path = FILE) -> list[Case]:
     """Return the cases in their order. Raises ValueError for what cannot be a case."""
-    cases = [_case(each) for each in yaml.safe_load(file.read_text())]
+    cases = [case_of(each) for each in yaml.safe_load(file.read_text())]
     names = [each.name for each in cases]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -78,7 +78,8 @@ def read(file: Path = FILE) -> list[Case]:
     return cases
 
 
-def _case(document: Mapping[str, Any]) -> Case:
+def case_of(document: Mapping[str, Any]) -> Case:
+    """Return a case from its document. Raises ValueError for what cannot be one."""
     unknown = set(document) - {"case", "says", "steps"}
     if unknown:
         raise ValueError(f"{document.get('case')}: unknown {sorted(unknown)}")

@@ -71,7 +71,7 @@ async def _play(world: World, lane: Lane, other: Language, case: Case, run: str)
             outcome.ledger = told.expected_ledger
     except (Otherwise, DriverEnded) as error:
         outcome.fault = str(error)
-    except Exception as error:  # noqa: BLE001 - one case that breaks leaves the others their outcome
+    except Exception as error:  # noqa: BLE001 - others keep their outcome
         outcome.fault = f"{type(error).__name__}: {error}"
     outcome.seconds = time.monotonic() - began
     return outcome

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
+
 from clients.conformance.cases import Case, Step
 from clients.conformance.drivers import Driver, DriverEnded, Language, driver
 from clients.conformance.faults import ALWAYS, Attempt, Fault
@@ -233,17 +235,24 @@ class Story:
 
     async def _quota(self, expected: Mapping[str, Any], _: Mapping[str, Any]) -> None:
         stub = quota_pb2_grpc.QuotaServiceStub(self.world.channel)
-        request = quota_pb2.GetQuotaRequest(tenant_id=self.tenant)
         by = asyncio.get_running_loop().time() + SETTLE_S
         while True:
-            reply = await stub.GetQuota(request, timeout=SETTLE_S)
-            used = {each.limit_id: each.used for each in reply.limits}
-            faults = list(differences(expected, used, "used"))
+            faults = list(differences(expected, await self._used(stub), "used"))
             if not faults:
                 return
             if asyncio.get_running_loop().time() > by:
                 raise Otherwise("\n    ".join(faults))
             await asyncio.sleep(0.05)
+
+    async def _used(self, stub: "quota_pb2_grpc.QuotaServiceAsyncStub") -> dict[str, int]:
+        request = quota_pb2.GetQuotaRequest(tenant_id=self.tenant)
+        try:
+            reply = await stub.GetQuota(request, timeout=SETTLE_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            return {}
+        return {each.limit_id: each.used for each in reply.limits}
 
     async def _kill(self, name: str, _: Mapping[str, Any]) -> None:
         await (await self._driver(name)).kill()

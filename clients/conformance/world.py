@@ -16,9 +16,9 @@ import grpc
 
 from tallygate.adapters.embedded import EmbeddedPostgres, EmbeddedRedis
 from tallygate.adapters.postgres.migrate import migrate
-from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc
+from tallygate.gen.v1 import admin_pb2, admin_pb2_grpc, quota_pb2, quota_pb2_grpc
 from tests.e2e.processes import site
-from tests.servers import UNSYNCED, connection, quick_folder
+from tests.servers import UNSYNCED, connection, eventually, quick_folder
 from tests.tls.certs import Authority
 
 CATALOG: Final = """\
@@ -30,6 +30,7 @@ meters:
   tokens: {aggregation: sum, unit: token}
   huge: {aggregation: sum, unit: unit}
   images: {aggregation: sum, unit: image, late_horizon: 1h}
+  egress_bytes: {aggregation: sum, unit: byte}
 plans:
   cases:
     limits:
@@ -37,11 +38,15 @@ plans:
       - {id: ten, meter: scarce, kind: window, period: month, limit: 10}
       - {id: tokens, meter: tokens, kind: window, period: month, limit: 1_000}
       - {id: per-model, meter: images, kind: window, period: month, limit: 5, per: model}
+      - {id: egress, meter: egress_bytes, kind: window, period: month, limit: 1_000_000_000}
 tenants:
   suspended: {plan: cases, suspended: true}
 """
 
 APPLY_TIMEOUT_S: Final = 30.0
+TENANTS_OF_EVERY_SHARD: Final = 100
+"""Tenants hash to 16 shards: that one of them has none of a hundred is one chance in forty."""
+
 _ROWS: Final = """\
 select tenant_id, event_id, operation_id, meter, amount, sdk, subject_id, refund_of,
        reservation_id, dimensions::text, metadata::text
@@ -111,10 +116,30 @@ async def world(redis_url: str, dsn: str) -> AsyncIterator[World]:
         assert not applied.faults, applied.faults
         await server.ready()
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
-        yield World(address, channel, dsn, folder, _papers(folder))
+        await _every_shard_answers(channel)
+        yield World(address, channel, dsn, folder, papers(folder))
 
 
-def _papers(folder: Path) -> Papers:
+async def _every_shard_answers(channel: grpc.aio.Channel) -> None:
+    """Wait until no counters are being made: tenants of every shard are read."""
+    stub = quota_pb2_grpc.QuotaServiceStub(channel)
+    for number in range(TENANTS_OF_EVERY_SHARD):
+        request = quota_pb2.GetQuotaRequest(tenant_id=f"shard-{number}")
+
+        async def answers(request: quota_pb2.GetQuotaRequest = request) -> bool:
+            try:
+                await stub.GetQuota(request, timeout=APPLY_TIMEOUT_S)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                return False
+            return True
+
+        await eventually(answers, APPLY_TIMEOUT_S, what="a shard that answers")
+
+
+def papers(folder: Path) -> Papers:
+    """Make what a server and its clients prove themselves with."""
     authority = Authority()
     ca_file = authority.write(folder)
     own_cert, own_key = authority.server().write(folder, "server")

@@ -288,7 +288,7 @@ const lockedFolder = "TALLYGATE_TEST_LOCKED_FOLDER"
 func TestMain(m *testing.M) {
 	folder := os.Getenv(lockedFolder)
 	if folder == "" {
-		os.Exit(m.Run())
+		os.Exit(fake.Examples(m))
 	}
 	if _, err := lockSpool(folder); err != nil {
 		fmt.Println(err)

@@ -10,19 +10,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import statistics
 import sys
 import threading
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from typing import Any
 
 import grpc
 import grpc.aio
 
 import tallygate_client as tg
+from conformance_bench import Benching, Work
 from conformance_words import (
     Cancelled,
     Json,
@@ -41,16 +39,13 @@ from conformance_words import (
     settlement_json,
     usage_options,
 )
-from tallygate_client.gen.v1 import quota_pb2, quota_pb2_grpc
-
-Work = Callable[[], Coroutine[Any, Any, Any]]
 
 
-class Driver:
+class Driver(Benching):
     """What both modes do alike."""
 
     def __init__(self) -> None:
-        self.clients: dict[str, Any] = {}
+        super().__init__()
         self.held: dict[str, Any] = {}
         self.sdk = f"tallygate-python/{tg.__version__}"
 
@@ -230,30 +225,6 @@ class Driver:
             for value in [getattr(stats, name)]
         }
 
-    async def do_bench(self, asked: Json) -> Json:
-        """Measure what a call takes, by the client or by the bare stub."""
-        workers = asked["concurrency"]
-        call = self.bare(asked) if asked["how"] == "bare" else self.charging(asked)
-
-        async def work(calls: int) -> list[float]:
-            taken = []
-            for _ in range(calls):
-                began = time.perf_counter()
-                await now(call())
-                taken.append(time.perf_counter() - began)
-            return taken
-
-        await self.every([lambda: work(asked.get("warmup", 0) // workers)] * workers)
-        began = time.perf_counter()
-        lists = await self.every([lambda: work(asked["calls"] // workers)] * workers)
-        seconds = time.perf_counter() - began
-        ordered = sorted(chain.from_iterable(lists))
-        return {
-            "seconds": seconds,
-            "mean_us": statistics.fmean(ordered) * 1e6,
-            "p99_us": ordered[int(len(ordered) * 0.99)] * 1e6,
-        }
-
     async def do_parallel(self, asked: Json) -> Json:
         """Do the same many times at once."""
         call = {"client": asked.get("client"), **asked["call"]}
@@ -269,36 +240,8 @@ class Driver:
         call = {"client": asked.get("client"), **asked["call"]}
         return await self.cancelled(call, asked["after_ms"] / 1e3)
 
-    def client(self, asked: Json) -> Any:
-        """Return the client that a request names."""
-        return self.clients[asked["client"]]
-
-    def charging(self, asked: Json) -> Callable[[], Any]:
-        """Return a charge through the client, to be measured."""
-        client, tenant = self.client(asked), asked.get("tenant", "bench")
-        items = items_of(asked) if "items" in asked else [tg.Item("requests", 1)]
-        return lambda: client.check_and_consume(tenant, items)
-
-    def bare(self, asked: Json) -> Callable[[], Any]:
-        """Return the same charge by the stub alone."""
-        items = items_of(asked) if "items" in asked else [tg.Item("requests", 1)]
-        sent = [quota_pb2.Item(meter=each.meter, amount=each.amount) for each in items]
-        stub: Any = quota_pb2_grpc.QuotaServiceStub(self.channel(self.client(asked).target))
-        tenant = asked.get("tenant", "bench")
-        return lambda: stub.CheckAndConsume(
-            quota_pb2.CheckAndConsumeRequest(tenant_id=tenant, items=sent), timeout=1.0
-        )
-
     def make(self, target: str, options: Json) -> Any:
         """Make a client."""
-        raise NotImplementedError
-
-    def channel(self, target: str) -> Any:
-        """Open a channel for the bare stub."""
-        raise NotImplementedError
-
-    async def every(self, works: Sequence[Work]) -> list[Any]:
-        """Do all at once."""
         raise NotImplementedError
 
     async def wait(self, seconds: float) -> None:

@@ -83,6 +83,22 @@ async def test_who_is_away_is_waited_for_longer_and_longer() -> None:
     assert (await world.run()).accepted == 1
 
 
+async def test_one_row_asks_for_all_while_nobody_answers() -> None:
+    """A long outbox is not written anew at each look; once a row is taken, all follow at once."""
+    world = World()
+    world.recorder.answers["rows"] = Later("UNAVAILABLE", "nobody answers", 1)
+    for _ in range(600):
+        world.outbox.put("acme", "rows", 1)
+    assert (await world.run()).later == 500
+    assert (await world.run()).later == 1
+    world.recorder.answers.clear()
+    counts = await world.run()
+    assert (counts.accepted, counts.more) == (1, True)
+    assert (await world.run()).accepted == 98
+    world.now_us += 60_000_000
+    assert (await world.run()).accepted == 500
+
+
 async def test_a_level_of_nothing_is_a_unit_taken_back() -> None:
     """It is recorded and refunded; where the refund is too early, both come again."""
     world = World()
@@ -92,7 +108,7 @@ async def test_a_level_of_nothing_is_a_unit_taken_back() -> None:
     assert world.recorder.known[event_id].amount == 1
     del world.recorder.answers[f"{event_id}.back"]
     world.now_us += 60_000_000
-    assert await world.run() == CaptureCounts(accepted=1, replayed=1)
+    assert await world.run() == CaptureCounts(accepted=1, replayed=1, asked=True)
     assert world.recorder.taken_back == [event_id]
 
 

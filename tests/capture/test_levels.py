@@ -6,6 +6,7 @@ import random
 import asyncpg
 import pytest
 
+from tallygate.adapters.capture.outbox import install_script
 from tests.capture.world import TABLE, App, app
 from tests.servers import connection
 
@@ -163,3 +164,46 @@ async def test_levels_need_steady_expressions(empty_postgres_dsn: str) -> None:
         with pytest.raises(asyncpg.PostgresError, match="read committed"):
             async with world.sql.transaction(isolation="serializable"):
                 await world.level()
+
+
+async def test_every_way_of_writing_is_seen(empty_postgres_dsn: str) -> None:
+    """COPY, upserts, MERGE, cascades and partitions change levels as plain statements do."""
+    async with connection(empty_postgres_dsn) as sql:
+        await sql.execute(install_script(roles=False))
+        await sql.execute(
+            "create table org (id text primary key);"
+            "create table note (id int, org_id text references org on delete cascade, body text,"
+            " length int generated always as (length(body)) stored, primary key (org_id, id))"
+            " partition by list (org_id);"
+            "create table note_acme partition of note for values in ('acme');"
+            "create table note_rest partition of note default;"
+            "insert into org values ('acme'), ('beta'), ('gamma')"
+        )
+        await sql.execute(
+            "select tallygate.capture_level('note', 'storage', 'org_id', 'length', every_s => 0)"
+        )
+        rows = [(1, "acme", "abc"), (2, "beta", "de"), (3, "gamma", "f")]
+        names = ["id", "org_id", "body"]
+        await sql.copy_records_to_table("note", records=rows, columns=names)
+        upsert = (
+            "insert into note values (1, 'acme', 'abcdef'), (4, 'acme', 'g')"
+            " on conflict (org_id, id) do update set body = excluded.body"
+        )
+        await sql.execute(upsert)
+        await sql.execute(
+            "merge into note using (values (2, 'xyzw'), (5, 'new')) as given (id, body)"
+            " on note.id = given.id when matched then update set body = given.body"
+            " when not matched then insert (id, org_id, body) values (given.id, 'beta', given.body)"
+        )
+        # A row that moves is deleted here and inserted there.
+        await sql.execute("update note set org_id = 'beta' where id = 4")
+        await sql.execute("delete from org where id = 'gamma'")
+        await sql.execute("with gone as (delete from note where id = 5 returning 1) select 1")
+        lying = await sql.fetch("select org_id, sum(length) as n from note group by 1 order by 1")
+        known = await sql.fetch(
+            "select tenant_id, sum(units)::bigint as units from tallygate.capture_sums(1)"
+            " group by 1 having sum(units) <> 0 order by 1"
+        )
+        assert [tuple(row) for row in known] == [tuple(row) for row in lying]
+        assert [tuple(row) for row in lying] == [("acme", 6), ("beta", 5)]
+        assert await sql.fetchval("select count(*) from tallygate.capture_unmeasured") == 0

@@ -1,19 +1,26 @@
 """The contract of the `CaptureOutbox` port, on the fake and on Postgres."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Protocol
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tallygate.adapters.capture.outbox import PostgresCapture, query
+from tallygate.adapters.prometheus.capture import CaptureMetrics
 from tallygate.domain.captured import Settled
 from tallygate.domain.errors import BackendUnavailable, StorageFault
 from tallygate.domain.recording import Refused
+from tallygate.flow.capture import DrainCapture
 from tallygate.ports.capture import CaptureOutbox
-from tallygate.testing.capture import FakeCaptureOutbox
+from tallygate.settings_sources import load_settings
+from tallygate.testing.capture import FakeCaptureOutbox, FakeRecorder
+from tallygate.wiring.capturing import capture_outbox
 from tests.capture.world import TABLE, App, app
 
 NOBODY = "postgresql://127.0.0.1:1/nobody"
@@ -228,3 +235,49 @@ async def test_the_role_has_what_draining_needs(empty_postgres_dsn: str) -> None
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await world.sql.fetch(f"select * from {TABLE}")
         await world.sql.execute("reset role")
+
+
+async def test_a_new_password_is_taken_from_its_file(
+    empty_postgres_dsn: str, tmp_path: Path
+) -> None:
+    """What the address's file has is read for each connection."""
+    path = tmp_path / "dsn"
+    path.write_text(empty_postgres_dsn)
+    settings = load_settings({}, environ={"TALLYGATE_CAPTURE_DSN_FILE": str(path)})
+    async with capture_outbox(settings) as outbox:
+        assert await outbox.version() == 0
+        path.write_text(NOBODY)
+        await outbox.close()
+        with pytest.raises(BackendUnavailable):
+            await outbox.version()
+        path.write_text(empty_postgres_dsn)
+        assert await outbox.version() == 0
+
+
+async def test_many_drainers_share_an_outbox(empty_postgres_dsn: str) -> None:
+    """While rows are written and levels change, each row is handed on by one of them, once."""
+    async with app(empty_postgres_dsn) as world:
+        await world.capture("rows", "size")
+        await world.level()
+        recorder = FakeRecorder()
+        outboxes = [PostgresCapture(empty_postgres_dsn) for _ in range(4)]
+        silent = CaptureMetrics(CollectorRegistry())
+        drains = [DrainCapture(each, recorder, silent) for each in outboxes]
+        for _ in range(5):
+            await world.sql.execute(
+                f"insert into {TABLE} (org_id, body, size)"
+                " select 'org-' || g % 3, 'x', 1 from generate_series(1, 900) as g"
+            )
+            await asyncio.gather(*(each.run_once() for each in drains))
+        while (await world.sql.fetchval("select count(*) from tallygate.captured")) > 0:
+            await asyncio.gather(*(each.run_once() for each in drains))
+        told = [use.event_id for call in recorder.calls for use in call]
+        assert len(told) == len(set(told)) == len(recorder.known)
+        rows = [use for use in recorder.known.values() if use.meter == "rows"]
+        assert len(rows) == 4_500
+        last = {use.tenant_id: use.amount for call in recorder.calls for use in call
+                if use.meter == "storage" and use.amount > 1_400}  # fmt: skip
+        await world.fold()
+        assert last == await world.levels() == await world.lying()
+        for each in outboxes:
+            await each.close()

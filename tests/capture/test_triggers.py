@@ -135,7 +135,8 @@ async def test_options_are_checked_at_once(
 async def test_an_app_needs_no_right_to_the_outbox(empty_postgres_dsn: str) -> None:
     """Who may only write documents has them captured; his search_path decides nothing of it."""
     async with app(empty_postgres_dsn) as world:
-        await world.capture("rows", "octet_length(body)")
+        # It says IS NOT NULL itself, by which expressions are found.
+        await world.capture("rows", "case when body is not null then octet_length(body) end")
         await world.sql.execute(
             "drop role if exists capture_app; create role capture_app;"
             f"grant usage on schema app to capture_app; grant insert on {TABLE} to capture_app;"
@@ -183,3 +184,27 @@ async def test_it_installs_again_and_beside_a_ledger(postgres_dsn: str) -> None:
 
         await again.execute(install_script(roles=True))
         assert await again.fetchval("select count(*) from tallygate.captured") == 1
+
+
+async def test_a_table_may_be_renamed(empty_postgres_dsn: str) -> None:
+    """Its rows are captured on, each alone where one fails; a column that is gone is no fault."""
+    async with app(empty_postgres_dsn) as world:
+        await world.capture("rows", "body::int")
+        await world.sql.execute(
+            f"alter table {TABLE} rename to papers; alter schema app rename to paper_app"
+        )
+        # Another session, in which nothing is compiled.
+        async with connection(empty_postgres_dsn) as other:
+            write = "insert into paper_app.papers (org_id, body) values ($1, $2), ($1, '5')"
+            await other.execute(write, "acme", "4")
+            await other.execute(write, "beta", "four")
+            expected = [("acme", 4), ("acme", 5), ("beta", 5)]
+            assert await world.captured("rows") == expected
+            await other.execute("alter table paper_app.papers rename column body to content")
+            await other.execute("insert into paper_app.papers (org_id, content) values ('a', '1')")
+            assert await world.captured("rows") == expected
+        (_, text), (_, column) = await world.unmeasured()
+        assert text.startswith("22P02")
+        assert column.startswith("42703")
+        named = "select relation::text from tallygate.captures"
+        assert await world.sql.fetchval(named) == "paper_app.papers"

@@ -8,6 +8,7 @@ from typing import Final
 from tests.chaos.promise import Promise
 from tests.chaos.promises_access import ACCESS
 from tests.chaos.promises_chart import CHART
+from tests.chaos.promises_clients import CLIENTS
 from tests.chaos.promises_envoy import ENVOY
 from tests.chaos.promises_identity import IDENTITY
 from tests.chaos.promises_money import MONEY
@@ -16,5 +17,5 @@ from tests.chaos.promises_service import SERVICE
 from tests.chaos.promises_usage import USAGE
 
 PROMISES: Final[tuple[Promise, ...]] = (
-    USAGE + MONEY + SERVICE + IDENTITY + ACCESS + OPERATING + CHART + ENVOY
+    USAGE + MONEY + SERVICE + IDENTITY + ACCESS + OPERATING + CHART + CLIENTS + ENVOY
 )

@@ -6,6 +6,7 @@ Owns the parts. Refuses to know which promise a test shows: every test here show
 from typing import Final
 
 from tests.chaos.promise import tests_of as _of
+from tests.chaos.row_parts_clients import CLIENT_PARTS
 
 Parts = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -395,4 +396,5 @@ ROW_PARTS: Final[dict[int, Parts]] = {
         ("opt-out", _of("injector/test_injection", "nothing_is_injected_unasked")),
         ("hostNetwork", _of("injector/test_injection", "pods_of_the_nodes_network_are_refused")),
     ),
+    **CLIENT_PARTS,
 }

@@ -7,6 +7,7 @@ import typer
 from prometheus_client import CollectorRegistry
 from typer.core import TyperGroup
 
+from tallygate.adapters.prometheus.capture import CaptureMetrics
 from tallygate.adapters.prometheus.injector import InjectorMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.prometheus.processes import GroupMetrics
@@ -21,8 +22,8 @@ from .pages import PACKAGE, ROOT, blocks, commands, inline_commands, links, page
 
 PAGES = sorted(pages())
 NOT_FED = "*Not fed yet.*"
-# What an app is told, by who puts a sidecar beside it: no setting of ours.
-APPS = "ADDRESS"
+# What an app is told, by who puts a sidecar beside it, or tells its client: no settings of ours.
+APPS = frozenset({"ADDRESS", "TARGET"})
 SOURCE = re.compile(r"`((?:[a-z_]+/)+[a-z0-9_]+\.(?:py|lua|sql|proto|log|yaml|md))`")
 
 
@@ -36,8 +37,10 @@ def metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
     }
     group = GroupMetrics(CollectorRegistry()).registry
     injector = InjectorMetrics(CollectorRegistry()).registry
+    capture = CaptureMetrics(CollectorRegistry()).registry
     found = {}
-    collectors = {*group._collector_to_names, *injector._collector_to_names}
+    apart = (group, injector, capture)
+    collectors = {each for registry in apart for each in registry._collector_to_names}
     for collector in {*collectors, *declared.registry._collector_to_names}:
         name = str(getattr(collector, "_name", "") or getattr(collector, "name", ""))
         if name.startswith("tallygate_"):
@@ -64,7 +67,7 @@ def test_every_setting_is_read() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_variables_are_settings(page: str) -> None:
     """Every TALLYGATE_ variable that a page names is a setting."""
-    known = {name.upper() for name in Settings.model_fields} | {"CONFIG", APPS}
+    known = {name.upper() for name in Settings.model_fields} | {"CONFIG"} | APPS
     known |= {f"{name.upper()}_FILE" for name in secret_fields()}
     named = set(re.findall(r"TALLYGATE_([A-Z_]+[A-Z])", pages()[page]))
     assert named <= known

@@ -1,6 +1,7 @@
 """Events over HTTP in every shape, and the answers to them."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,8 @@ from typing import Any
 import aiohttp
 import jsonschema
 import pytest
+from cloudevents.core.bindings.http import to_binary_event, to_structured_event
+from cloudevents.core.v1.event import CloudEvent
 
 from tallygate.api.door import Door, OpenDoor, TokenDoor
 from tallygate.api.events_http import OPENAPI_PATH, PATHS, EventsApi, EventsOptions, openapi
@@ -135,6 +138,28 @@ async def test_every_shape_is_taken(path: str) -> None:
         assert sent.heard.outcomes["recorded"] == 12
 
 
+async def test_the_sdk_of_cloudevents_is_understood() -> None:
+    """Its events, in both modes, are those that it says; the ids that it makes name them."""
+    attributes = {"type": "prompt", "source": "https://example.com/a b", "subject": "acme"}
+    async with world() as sent:
+        for write in (to_binary_event, to_structured_event):
+            event = CloudEvent(attributes, {"tokens": 5, "model": "größer"})
+            message = write(event)
+            headers = {name.lower(): value for name, value in message.headers.items()}
+            kind = headers.pop("content-type", "application/octet-stream")
+            assert await sent.post(message.body, kind, **headers) == (204, {})
+            tokens, _ = [*sent.recorder.known.values()][-2:]
+            metadata = json.loads(tokens.metadata_json)
+            assert (metadata["ce_id"], metadata["ce_source"]) == (
+                event.get_id(),
+                attributes["source"],
+            )
+            assert tokens.dimensions == {"model": "größer"}
+            moment = event.get_time()
+            assert moment is not None
+            assert tokens.time_us == round(moment.timestamp() * 1_000_000)
+
+
 async def test_the_same_again_adds_nothing() -> None:
     """A sender that heard nothing sends again, and hears that all is well."""
     async with world() as sent:
@@ -248,6 +273,20 @@ async def test_calls_and_time_are_bounded() -> None:
         assert (await sent.post([cloud()]))[0] == 204
 
 
+async def test_other_paths_and_methods_have_a_problem() -> None:
+    """Where nothing is, and what is not taken, is told as everything else is."""
+    async with world() as sent:
+        for path, status, reason in (
+            ("/v2/events", 404, "NOT_FOUND"),
+            (PATHS[1], 405, "UNKNOWN_METHOD"),
+        ):
+            async with sent.http.get(f"{sent.url}{path}") as answer:
+                problem = json.loads(await answer.text())
+                assert (answer.status, problem["reason"]) == (status, reason)
+                assert answer.content_type == "application/problem+json"
+                jsonschema.validate(problem, described_as("Problem"))
+
+
 async def test_the_description_is_served() -> None:
     """It names every path that is answered, and is what the file has."""
     async with world() as sent, sent.http.get(f"{sent.url}{OPENAPI_PATH}") as answer:
@@ -255,3 +294,25 @@ async def test_the_description_is_served() -> None:
     assert set(DESCRIPTION["paths"]) == {*PATHS, OPENAPI_PATH}
     jsonschema.Draft202012Validator.check_schema(DESCRIPTION["components"]["schemas"]["Event"])
     jsonschema.validate(cloud(), described_as("Event"))
+
+
+async def test_who_says_nothing_is_not_kept() -> None:
+    """A connection on which no call begins is ended; one that has had a call stays open."""
+    api = EventsApi(TakeEvents(FakeRecorder(), reader), OpenDoor(), Heard(), EventsOptions())
+    listener = EventsListener("127.0.0.1:0", api.app(), grace_s=0.1, silence_s=0.2)
+    await listener.start()
+    silent, line = await asyncio.open_connection("127.0.0.1", listener.port)
+    line.write(b"POST /v1/events HTTP/1.1\r\nHost:")
+    heard, spoken = await asyncio.open_connection("127.0.0.1", listener.port)
+    asked = f"GET {OPENAPI_PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    spoken.write(asked)
+    assert await heard.readuntil(b"\r\n") == b"HTTP/1.1 200 OK\r\n"
+    with contextlib.suppress(ConnectionResetError):
+        assert await silent.read() == b""
+    spoken.write(asked)
+    await heard.readuntil(b"HTTP/1.1 200 OK\r\n")
+    for each in (line, spoken):
+        each.close()
+        with contextlib.suppress(ConnectionError):
+            await each.wait_closed()
+    await listener.stop()

@@ -3,7 +3,8 @@
 `Client` is for threads, `AsyncClient` for asyncio; all that they give and raise is here.
 """
 
-from .aio import AsyncClient, AsyncReservation
+from .aio import AsyncClient
+from .aio_reservation import AsyncReservation
 from .cancellation import Cancellation
 from .client import Client, Reservation
 from .errors import (

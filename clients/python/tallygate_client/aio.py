@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Generator, Iterable
-from types import TracebackType
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -14,18 +13,17 @@ import grpc.aio
 
 from . import requests, results
 from .aio_buffer import AsyncBuffer
+from .aio_reservation import AsyncReservation, Reserving
 from .arguments import charge_of, quota_of, reserve_of, usage_of, watch_of
-from .calls import METHODS, Call, Core, Flow, proceed
+from .calls import METHODS, Call, Flow, proceed
 from .channels import async_channel
 from .configured import NO_BUFFER, Configured
 from .errors import Closed, TallygateError, Unavailable
-from .gen.v1 import quota_pb2
-from .held import Amounts, Held, committing, extending_call, releasing_call
+from .held import committing, extending_call, releasing_call
 from .results import (
     Decision,
     Excess,
     Extension,
-    Granted,
     Quota,
     QuotaChange,
     Recorded,
@@ -53,108 +51,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncReservation(Held):
-    """What is held for work, and how to settle it; see `AsyncClient.reserve`."""
-
-    def __init__(
-        self,
-        client: AsyncClient,
-        core: Core,
-        request: quota_pb2.ReserveRequest,
-        granted: Granted,
-        excess: Excess,
-    ) -> None:
-        super().__init__(core, request, granted, excess)
-        self._client = client
-        self._keeping: asyncio.Task[None] | None = None
-        self.settlement: Settlement | None = None
-
-    async def commit(
-        self, amounts: Amounts | None = None, **options: Unpack[CommitOptions]
-    ) -> Settlement:
-        """Settle with `amounts`, else with what `use` was told, else with what was reserved."""
-        self.settlement = await self._client.follow(self.committing(amounts, options))
-        self.drop()
-        return self.settlement
-
-    async def release(self, **options: Unpack[ReleaseOptions]) -> Settlement:
-        """Give all of it back: nothing was used."""
-        self.settlement = await self._client.follow(self.releasing(options))
-        self.drop()
-        return self.settlement
-
-    async def extend(self, ttl: float | None = None, **options: Unpack[CallOptions]) -> Extension:
-        """Move its end to `ttl` seconds from now, as many as at first unless given."""
-        return await self._client.follow(self.extending(ttl, options))
-
-    def keep(self) -> None:
-        """Extend it again and again in the background, until it is settled or dropped."""
-        if not self.local and self._keeping is None:
-            self._keeping = asyncio.create_task(self._extend_again_and_again())
-
-    def drop(self) -> None:
-        """Keep it no more; unless it is settled, it ends by itself."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-
-    async def _extend_again_and_again(self) -> None:
-        while True:
-            await asyncio.sleep(self.extend_every_s)
-            # The next try is soon, and the commit tells whether it came too late.
-            with contextlib.suppress(TallygateError):
-                await self.extend()
-
-
-class Reserving:
-    """A reservation to come: await it to have it raw, or enter it to have it settle itself.
-
-    Entered, it raises `QuotaExceeded` where it was refused. A normal end commits what `use` was
-    told, else what was reserved; an exception releases and goes on. Work that takes long is kept
-    alive meanwhile.
-    """
-
-    def __init__(
-        self, client: AsyncClient, core: Core, call: Call[Granted], excess: Excess
-    ) -> None:
-        self._client = client
-        self._core = core
-        self._call = call
-        self._excess = excess
-        self._held: AsyncReservation | None = None
-
-    def __await__(self) -> Generator[Any, None, AsyncReservation]:
-        return self._reserve().__await__()
-
-    async def __aenter__(self) -> AsyncReservation:
-        held = self._held = await self._reserve()
-        held.require()
-        held.keep()
-        return held
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        held = self._held
-        assert held is not None
-        held.drop()
-        if held.settled:
-            return
-        if error is None:
-            await held.commit()
-            return
-        # What cannot be given back comes back by itself; the work's own error is what counts.
-        with contextlib.suppress(TallygateError):
-            await held.release()
-
-    async def _reserve(self) -> AsyncReservation:
-        granted = await self._client.send(self._call)
-        request: Any = self._call.request
-        return AsyncReservation(self._client, self._core, request, granted, self._excess)
-
-
 class AsyncClient(Configured):
     """A client of one sidecar, for one event loop: the one in which it is first used.
 
@@ -166,6 +62,7 @@ class AsyncClient(Configured):
         self._channel: grpc.aio.Channel | None = None
         self._callables: dict[str, Any] = {}
         self._ended: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         options = self._options.buffer
         self._buffer = AsyncBuffer(self._core, options, self.send) if options is not None else None
         self._core.intake = self._buffer
@@ -234,7 +131,7 @@ class AsyncClient(Configured):
         excess = options.pop("excess", Excess.ASK)
         name = options.pop("operation_id", "") or requests.commit_id_of(reservation_id)
         request = requests.commit(tenant, reservation_id, list(amounts), name, excess)
-        return await self.follow(committing(self._core, request, (), options))
+        return await self.follow(committing(self._core, request, None, options))
 
     async def release(
         self, tenant: str, reservation_id: str, **options: Unpack[ReleaseOptions]
@@ -326,6 +223,7 @@ class AsyncClient(Configured):
         """Make one logical call."""
         core = self._core
         core.check_open(call)
+        self._check_loop(call)
         timeout = core.timeout_of(call)
         method = self._callables.get(call.method) or self._callable(call.method)
         began = time.monotonic()
@@ -354,6 +252,7 @@ class AsyncClient(Configured):
 
     async def _stream(self, watching: Watching, request: Any) -> AsyncIterator[QuotaChange]:
         call = watching.call(request)
+        self._check_loop(call)
         began = time.monotonic()
         replies = self._callable(call.method)(request, timeout=watching.left_s())
         try:
@@ -370,6 +269,19 @@ class AsyncClient(Configured):
                 raise
         finally:
             replies.cancel()
+
+    def _check_loop(self, call: Call[Any]) -> None:
+        """Begin anew where the loop that was used before has ended, as between two tests."""
+        loop = asyncio.get_running_loop()
+        if call.cancel is not None:
+            raise TypeError("a task is cancelled by itself: `cancel` is for threads")
+        if self._loop is loop:
+            return
+        if self._loop is not None and not self._loop.is_closed():
+            raise RuntimeError("an AsyncClient is for one event loop at a time")
+        self._loop = loop
+        self._channel = None
+        self._callables = {}
 
     def _callable(self, name: str) -> Any:
         if self._core.closed:

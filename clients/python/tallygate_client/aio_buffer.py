@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .calls import Call, Core
-from .errors import TallygateError
 from .intake import CLOSE_S, Intake
 from .options import BufferOptions
 
@@ -18,7 +17,7 @@ class AsyncBuffer(Intake):
     """Records without waiting: see `record`, which any thread may call, and `flush`.
 
     What it holds is sent while the client's loop runs. Events that are recorded before there is a
-    loop wait for it.
+    loop wait for it. With a spool, `record` writes to the disk in the thread that calls it.
     """
 
     def __init__(
@@ -37,8 +36,12 @@ class AsyncBuffer(Intake):
 
     def start(self) -> None:
         """Begin to send, if there is a running loop and it has not begun."""
-        if self._task is not None or self._closed:
+        if self._closed:
             return
+        if self._task is not None:
+            if self._loop is None or not self._loop.is_closed():
+                return
+            self._queue.interrupted()
         with contextlib.suppress(RuntimeError):
             loop = self._loop = asyncio.get_running_loop()
             self._changed = asyncio.Condition()
@@ -95,8 +98,8 @@ class AsyncBuffer(Intake):
             outcome: Any
             try:
                 outcome = await self._send(self._call(sending))
-            except TallygateError as error:
-                outcome = error
+            except Exception as error:  # noqa: BLE001  # else this task ends, and nothing is sent
+                outcome = self._outcome(error)
             self._finish(outcome)
             async with self._changed:
                 self._changed.notify_all()

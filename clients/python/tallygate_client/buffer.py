@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from .calls import Call, Core
-from .errors import TallygateError
 from .intake import CLOSE_S, Intake
 from .options import BufferOptions
 from .queueing import Sending
@@ -26,7 +24,6 @@ class Buffer(Intake):
     ) -> None:
         self._send = send
         super().__init__(core, options)
-        atexit.register(self._at_exit)
         if self._queue.pending:
             with self._lock:
                 self._wake()
@@ -56,7 +53,6 @@ class Buffer(Intake):
         self._end()
         with self._changed:
             self._changed.notify_all()
-        atexit.unregister(self._at_exit)
         return flushed
 
     def _begin(self) -> None:
@@ -80,8 +76,8 @@ class Buffer(Intake):
         outcome: Any
         try:
             outcome = self._send(self._call(sending))
-        except TallygateError as error:
-            outcome = error
+        except Exception as error:  # noqa: BLE001  # else this thread ends, and nothing is sent
+            outcome = self._outcome(error)
         self._finish(outcome)
         with self._changed:
             self._changed.notify_all()
@@ -97,5 +93,4 @@ class Buffer(Intake):
             return None
 
     def _at_exit(self) -> None:
-        if self.pending or self._spool is not None:
-            self.close(EXIT_S)
+        self.close(EXIT_S)

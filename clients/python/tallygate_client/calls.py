@@ -21,6 +21,7 @@ from .errors import (
     Cancelled,
     Closed,
     DeadlineExceeded,
+    Internal,
     SpoolFailed,
     SpoolInUse,
     TallygateError,
@@ -172,6 +173,7 @@ class Core:
         )
 
         def read(reply: quota_pb2.BatchCheckAndConsumeResponse) -> list[Decision | TallygateError]:
+            _check_count(reply.results, names)
             return [
                 results.decision_of(each.response, name)
                 if each.HasField("response")
@@ -233,6 +235,7 @@ class Core:
         names = [each.operation_id or each.event_id for each in events]
 
         def read(reply: usage_pb2.BatchRecordUsageResponse) -> list[Recorded | TallygateError]:
+            _check_count(reply.results, names)
             return [
                 results.recorded_of(each.response)
                 if each.HasField("response")
@@ -310,6 +313,11 @@ class Core:
             self.counts.add("errors")
         if self.options.hooks.on_call is not None:
             quietly(self.options.hooks.on_call, method, code, time.monotonic() - began)
+
+
+def _check_count(results: Sequence[Any], asked: Sequence[Any]) -> None:
+    if len(results) != len(asked):
+        raise Internal(f"answered with {len(results)} results for {len(asked)}")
 
 
 def quietly(hook: Callable[..., None], *arguments: Any) -> None:

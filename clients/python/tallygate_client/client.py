@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -91,7 +92,9 @@ class Reservation(Held):
     def keep(self) -> None:
         """Extend it again and again in the background, until it is settled or dropped."""
         if not self.local and self._kept is None:
-            self._kept = self._client.keeper.keep(self.extend_every_s, self._extend_quietly)
+            # Weak: a reservation that nobody holds any more is to end by itself.
+            extend = weakref.WeakMethod(self._keep_alive)
+            self._kept = self._client.keeper.keep(self.extend_every_s, extend)
 
     def drop(self) -> None:
         """Keep it no more; unless it is settled, it ends by itself."""
@@ -119,10 +122,14 @@ class Reservation(Held):
         with contextlib.suppress(TallygateError):
             self.release()
 
-    def _extend_quietly(self) -> None:
-        # The next try is soon, and the commit tells whether it came too late.
-        with contextlib.suppress(TallygateError):
-            self.extend()
+    def _keep_alive(self) -> None:
+        extended: Extension | TallygateError
+        try:
+            extended = self.extend()
+        except TallygateError as error:
+            extended = error
+        if not self.goes_on(extended):
+            self.drop()
 
 
 class Client(Configured):
@@ -201,7 +208,7 @@ class Client(Configured):
         excess = options.pop("excess", Excess.ASK)
         name = options.pop("operation_id", "") or requests.commit_id_of(reservation_id)
         request = requests.commit(tenant, reservation_id, list(amounts), name, excess)
-        return self.follow(committing(self._core, request, (), options))
+        return self.follow(committing(self._core, request, None, options))
 
     def release(
         self, tenant: str, reservation_id: str, **options: Unpack[ReleaseOptions]

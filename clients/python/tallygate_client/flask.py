@@ -28,7 +28,8 @@ T = TypeVar("T")
 def meter(app: flask.Flask, *, client: Client | Callable[[], Client], rules: WebRules) -> None:
     """Charge the requests of an app: all of them by the rules' cost, or views by `metered`."""
     inner: Any = app.wsgi_app
-    app.wsgi_app = MeteringMiddleware(inner, client=client, rules=rules)  # type: ignore[method-assign]
+    # Flask's own way to put middleware around an app.
+    setattr(app, "wsgi_app", MeteringMiddleware(inner, client=client, rules=rules))  # noqa: B010
     app.register_error_handler(Refused, _answer)
 
 

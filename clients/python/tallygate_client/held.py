@@ -121,6 +121,15 @@ class Held:
             self.expires_at = extended.expires_at
         return extended
 
+    def goes_on(self, extended: Extension | TallygateError) -> bool:
+        """Tell by what the last extension came to whether another makes sense.
+
+        One that nobody answered is tried again soon; the commit tells whether that was too late.
+        """
+        if isinstance(extended, TallygateError):
+            return isinstance(extended, Unavailable | DeadlineExceeded)
+        return extended.outcome is Outcome.EXTENDED
+
     def _record_locally(
         self, events: Sequence[usage_pb2.RecordUsageRequest], name: str
     ) -> Settlement:
@@ -171,10 +180,13 @@ class Held:
 def committing(
     core: Core,
     request: quota_pb2.CommitRequest,
-    instead: Sequence[usage_pb2.RecordUsageRequest],
+    instead: Sequence[usage_pb2.RecordUsageRequest] | None,
     options: Mapping[str, Any],
 ) -> Flow[Settlement]:
-    """Commit; without an answer the buffer goes on, where there is one."""
+    """Commit; without an answer the buffer goes on, where there is one.
+
+    `instead` is what to record where the reservation is gone; None where nobody knows.
+    """
     name = request.operation_id
     gone = Settlement(Outcome.EXPIRED, operation_id=name)
     try:
@@ -186,11 +198,11 @@ def committing(
             **options,
         )
     except (Unavailable, DeadlineExceeded):
-        if not core.buffered(lambda intake: intake.put_commit(request, instead)):
+        if not core.buffered(lambda intake: intake.put_commit(request, instead or ())):
             raise
         return Settlement(Outcome.UNSPECIFIED, buffered=True, operation_id=name)
     except NotFound as error:
-        if error.reason != "RESERVATION_NOT_FOUND" or not instead:
+        if error.reason != "RESERVATION_NOT_FOUND" or instead is None:
             raise
         settled = gone
     if settled.outcome not in _GONE or not instead:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import requests, results
 from .arguments import usage_of
 from .calls import Call, Core, quietly
-from .errors import BufferFull, Closed, SpoolFailed, TallygateError
+from .errors import BufferFull, Closed, Internal, SpoolFailed, TallygateError
 from .forks import begin_anew_when_forked
 from .gen.v1 import quota_pb2, usage_pb2
 from .options import BufferOptions
@@ -43,6 +44,7 @@ class Intake(ABC):
         self._begin()
         self._open_spool()
         begin_anew_when_forked(self)
+        atexit.register(self._at_exit)
 
     def record(self, tenant: str, meter: str, amount: int, **options: Unpack[UsageOptions]) -> str:
         """Take an event, without waiting for anybody, and return its id.
@@ -127,6 +129,8 @@ class Intake(ABC):
                 self._queue.check_room(len(entries))
                 now = time.monotonic()
                 segment = self._spool.append(entries, now) if self._spool is not None else None
+                if self._syncing is not None:
+                    self._syncing.wake()
                 changed = self._queue.accept(entries, segment, now)
                 pending = self._queue.pending
                 if changed:
@@ -167,6 +171,7 @@ class Intake(ABC):
             syncing.close()
         if spool is not None:
             spool.close()
+        atexit.unregister(self._at_exit)
         if left:
             logger.warning("closed with %d events that were not sent", len(left))
         for entry in left:
@@ -185,6 +190,17 @@ class Intake(ABC):
             operation_id=commit.operation_id,
             timeout=timeout,
         )
+
+    def _outcome(self, error: Exception) -> TallygateError:
+        """Return what a request that raised came to; a fault of ours must not stop the rest."""
+        if isinstance(error, TallygateError):
+            return error
+        logger.error("a request of the buffer failed", exc_info=error)
+        return Internal(f"{type(error).__name__}: {error}")
+
+    def _at_exit(self) -> None:
+        """Tell what ends with the process, as nobody has closed the client."""
+        self._end()
 
     @abstractmethod
     def _wake(self) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from .forks import begin_anew_when_forked
 
+# Finds what to call; None once nobody has it any more.
+Extend = Callable[[], Callable[[], None] | None]
 # Most work ends long before its first extension is due; what it leaves is swept in lots.
 FORGOTTEN_MAX = 1_000
 
@@ -24,13 +26,16 @@ class Keeper:
     def forked(self) -> None:
         """Begin anew, also in a forked child, whose threads are the parent's."""
         self._changed = threading.Condition()
-        self._due: list[tuple[float, int, float, Callable[[], None]]] = []
+        self._due: list[tuple[float, int, float, Extend]] = []
         self._kept: set[int] = set()
         self._numbers = itertools.count(1)
         self._thread: threading.Thread | None = None
 
-    def keep(self, every_s: float, extend: Callable[[], None]) -> int:
-        """Call `extend` every so many seconds; give the number to drop it by."""
+    def keep(self, every_s: float, extend: Extend) -> int:
+        """Call what `extend` gives every so many seconds; give the number to drop it by.
+
+        Once it gives None, it is dropped.
+        """
         with self._changed:
             number = next(self._numbers)
             self._kept.add(number)
@@ -60,10 +65,17 @@ class Keeper:
             self._changed.notify()
 
     def _run(self) -> None:
-        while (extend := self._next()) is not None:
-            extend()
+        while (step := self._next()) is not None:
+            number, find = step
+            extend = find()
+            if extend is None:
+                self.drop(number)
+            else:
+                extend()
+            # Held no longer than it works, so that it may go while this waits.
+            del extend
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next(self) -> tuple[int, Extend] | None:
         """Wait for the next that is due and return it; None when nothing is kept any more."""
         with self._changed:
             while True:
@@ -72,11 +84,11 @@ class Keeper:
                 if not self._due:
                     self._thread = None
                     return None
-                moment, number, every_s, extend = self._due[0]
+                moment, number, every_s, find = self._due[0]
                 wait_s = moment - time.monotonic()
                 if wait_s > 0:
                     self._changed.wait(wait_s)
                     continue
-                later = (time.monotonic() + every_s, number, every_s, extend)
+                later = (time.monotonic() + every_s, number, every_s, find)
                 heapq.heapreplace(self._due, later)
-                return extend
+                return number, find

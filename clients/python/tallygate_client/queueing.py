@@ -176,6 +176,12 @@ class Queue:
             self._answered(sending, outcome, now, told)
         return told
 
+    def interrupted(self) -> None:
+        """Put back what was on its way: who sent it has ended before the answer."""
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            self._waiting.extendleft(reversed(sending.entries))
+
     def left(self) -> list[Entry]:
         """Return what is not in the spool and so ends with the process, and forget everything."""
         entries = [*(self._sending.entries if self._sending else ()), *self._waiting]

@@ -17,6 +17,10 @@ from .version import SDK
 
 INT64_MAX = 2**63 - 1
 NANOS = 1_000_000_000
+_NO_CONTEXT = event_pb2.EventContext(sdk=SDK)
+_DURABILITIES = {
+    each: event_pb2.Durability.Value(f"DURABILITY_{each.value}") for each in Durability
+}
 
 
 def new_id() -> str:
@@ -32,7 +36,7 @@ def commit_id_of(reservation_id: str) -> str:
 def context_of(context: Context | None) -> event_pb2.EventContext:
     """Return the circumstances, with this package's name unless the caller set another."""
     if context is None:
-        return event_pb2.EventContext(sdk=SDK)
+        return _NO_CONTEXT
     try:
         return event_pb2.EventContext(
             subject_id=context.subject_id,
@@ -250,7 +254,7 @@ def _dimensions(values: Mapping[str, str], path: str) -> dict[str, str]:
 
 
 def _durability(value: Durability) -> Any:
-    return event_pb2.Durability.Value(f"DURABILITY_{value.value}")
+    return _DURABILITIES[value]
 
 
 def _nanos(seconds: float, path: str) -> int:

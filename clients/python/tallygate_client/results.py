@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -12,6 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from .errors import CODES, TallygateError, error_of
 from .gen.v1 import event_pb2, limit_pb2, quota_pb2, reason_pb2, usage_pb2
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class LimitState(enum.Enum):
@@ -343,4 +345,5 @@ def seconds_of(duration: Duration) -> float:
 
 
 def _moment(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(tzinfo=timezone.utc)
+    # Several times as fast as its own ToDatetime, which every limit of every call would wait for.
+    return EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1_000)

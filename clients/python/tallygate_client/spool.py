@@ -104,12 +104,12 @@ class Spool:
             self._seal()
         self._remove(segment)
 
-    def unsynced(self) -> int | None:
-        """Return a file that is to be synced, a copy of the caller's own; None when all is."""
+    def unsynced(self) -> list[int]:
+        """Return what is to be synced, as open files that are the caller's to close."""
         if not self._dirty or self._active is None:
-            return None
+            return []
         self._dirty = False
-        return os.dup(self._active.file)
+        return [os.dup(self._active.file), _opened(self._directory)]
 
     def close(self) -> None:
         """Sync what is there, and hold the directory no more."""
@@ -132,7 +132,8 @@ class Spool:
             path = self._directory / name_of(self._number)
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             self._active = Segment(path, 0, 0, os.open(path, flags, 0o600), now)
-            _sync_directory(self._directory)
+            if self._sync_each:
+                _sync([_opened(self._directory)])
         return self._active
 
     def _seal(self) -> None:
@@ -143,7 +144,7 @@ class Spool:
         try:
             if active.left and self._dirty:
                 with contextlib.suppress(OSError):
-                    os.fsync(active.file)
+                    _sync([os.dup(active.file), _opened(self._directory)])
         finally:
             self._dirty = False
             os.close(active.file)
@@ -199,26 +200,30 @@ class Syncing:
         self._spool = spool
         self._lock = lock
         self._every_s = every_s
+        self._work = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tallygate-spool", daemon=True)
         self._thread.start()
 
+    def wake(self) -> None:
+        """Hear that something was written."""
+        self._work.set()
+
     def close(self) -> None:
         """End it."""
         self._stop.set()
+        self._work.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._every_s):
+        while self._work.wait() and not self._stop.wait(self._every_s):
+            self._work.clear()
             with self._lock:
-                file = self._spool.unsynced()
-            if file is not None:
-                try:
-                    os.fsync(file)
-                except OSError as error:
-                    logger.warning("the spool could not be synced: %s", error.strerror)
-                finally:
-                    os.close(file)
+                files = self._spool.unsynced()
+            try:
+                _sync(files)
+            except OSError as error:
+                logger.warning("the spool could not be synced: %s", error.strerror)
 
 
 def _write(file: int, content: bytes) -> None:
@@ -227,9 +232,15 @@ def _write(file: int, content: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
-def _sync_directory(directory: Path) -> None:
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _opened(directory: Path) -> int:
+    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _sync(files: Sequence[int]) -> None:
+    """Sync files and close them."""
     try:
-        os.fsync(file)
+        for file in files:
+            os.fsync(file)
     finally:
-        os.close(file)
+        for file in files:
+            os.close(file)

@@ -41,7 +41,7 @@ class FakeSidecar:
         server = grpc.server(
             futures.ThreadPoolExecutor(WORKERS), options=[("grpc.so_reuseport", 0)]
         )
-        server.add_generic_rpc_handlers((_Handlers(self),))
+        server.add_generic_rpc_handlers((_Routes(self),))
         port = server.add_insecure_port(self.address or address)
         self.address = self.address or f"127.0.0.1:{port}"
         server.start()
@@ -97,7 +97,7 @@ class FakeSidecar:
             ]
         )
 
-    def _WatchQuota(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
+    def _WatchQuota(self, _: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         yield quota_pb2.WatchQuotaResponse(plan="free", cause=quota_pb2.WATCH_CAUSE_SNAPSHOT)
         ended = threading.Event()
         context.add_callback(ended.set)
@@ -111,7 +111,7 @@ class FakeSidecar:
         return usage_pb2.RecordUsageResponse(event_id=request.event_id, replayed=replayed)
 
 
-class _Handlers(grpc.GenericRpcHandler):
+class _Routes(grpc.GenericRpcHandler):
     def __init__(self, fake: FakeSidecar) -> None:
         self._fake = fake
 

@@ -23,6 +23,7 @@ from tallygate_client.gen.v1 import limit_pb2, quota_pb2, usage_pb2
 
 Make = Callable[..., Any]
 
+WRONG: Any = {"k": 7}
 KINDS = [
     (grpc.StatusCode.INVALID_ARGUMENT, tg.InvalidRequest),
     (grpc.StatusCode.OUT_OF_RANGE, tg.InvalidRequest),
@@ -129,7 +130,7 @@ async def test_errors_are_of_their_kind(
         ({"requests": True}, "items[0].amount"),
         ({"requests": 2**63}, "items[0].amount"),
         ({7: 1}, "items[0].meter"),
-        ([tg.Item("a", 1), tg.Item("b", 1, {"k": 7})], "items[1].dimensions[k]"),  # type: ignore[dict-item]
+        ([tg.Item("a", 1), tg.Item("b", 1, WRONG)], "items[1].dimensions[k]"),
     ],
 )
 async def test_what_cannot_be_sent_names_its_field(make: Make, items: Any, field: str) -> None:
@@ -205,7 +206,7 @@ async def test_what_was_let_pass_is_recorded(make: Make, fake: FakeSidecar) -> N
     assert told.event_ids == ("op:0", "op:1")
     assert await now(client.buffer.flush(20))
     event = fake.events["op:1"]
-    assert (event.meter, event.amount, event.dimensions) == ("tokens", 3, {"model": "x"})
+    assert (event.meter, event.amount, dict(event.dimensions)) == ("tokens", 3, {"model": "x"})
     assert event.operation_id == "op:1"
     assert event.HasField("event_time")
 
@@ -307,8 +308,13 @@ def test_a_token_ends_calls(fake: FakeSidecar) -> None:
     done = threading.Event()
     fake.script("Check", lambda _, __: done.wait(30) and None)
     cancel = tg.Cancellation()
+
+    def cancel_it() -> None:
+        fake.wait_for("Check", 1)
+        cancel.cancel()
+
     with tg.Client(fake.address, timeout=20, on_absent="open") as client:
-        waiting = threading.Thread(target=lambda: (fake.wait_for("Check", 1), cancel.cancel()))
+        waiting = threading.Thread(target=cancel_it)
         waiting.start()
         for _ in range(2):
             with pytest.raises(tg.Cancelled):
@@ -330,6 +336,21 @@ async def test_a_cancelled_task_is_cancelled(fake: FakeSidecar) -> None:
             await task
         done.set()
         assert client.stats().local_open == 0
+
+
+async def test_a_task_takes_no_token(fake: FakeSidecar) -> None:
+    """What would be ignored is refused."""
+    async with tg.AsyncClient(fake.address) as client:
+        with pytest.raises(TypeError, match="cancel"):
+            await client.check("a", {"requests": 1}, cancel=tg.Cancellation())
+
+
+async def test_two_loops_at_once_are_refused(fake: FakeSidecar) -> None:
+    """A client for asyncio says so when a second loop uses it while the first goes on."""
+    async with tg.AsyncClient(fake.address, timeout=20) as client:
+        await client.check("a", {"requests": 1})
+        with pytest.raises(RuntimeError, match="one event loop"):
+            await asyncio.to_thread(asyncio.run, client.check("a", {"requests": 1}))
 
 
 def test_the_service_config_is_everybodys() -> None:

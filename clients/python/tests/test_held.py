@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -121,6 +122,17 @@ async def test_usage_of_what_is_gone_is_recorded(make: Make, fake: FakeSidecar, 
     assert fake.events["01-op#c:3"].dimensions == {"model": "x"}
 
 
+async def test_nothing_used_of_what_is_gone(make: Make, fake: FakeSidecar) -> None:
+    """Where the reservation is gone and nothing was used, there is nothing to record."""
+    fake.script("Commit", refuses(grpc.StatusCode.NOT_FOUND, reason="RESERVATION_NOT_FOUND"))
+    held = await now(make().reserve("a", ITEMS))
+    assert (await now(held.commit([0, 0]))).outcome is tg.Outcome.EXPIRED
+    assert not fake.events
+    fake.script("Commit", refuses(grpc.StatusCode.NOT_FOUND, reason="RESERVATION_NOT_FOUND"))
+    with pytest.raises(tg.NotFound):
+        await now(make().commit("a", "01-x", [0, 0]))
+
+
 async def test_a_commit_by_id_says_that_it_is_gone(make: Make, fake: FakeSidecar) -> None:
     """Who commits by an id alone is told that it has expired: its meters are not known here."""
     fake.script("Commit", answers(EXPIRED))
@@ -183,6 +195,32 @@ async def test_long_work_is_kept_alive(make: Make, fake: FakeSidecar) -> None:
     await asyncio.to_thread(fake.wait_for, "ExtendReservation", 4)
     await now(held.commit())
     assert fake.seen["ExtendReservation"][0].ttl.ToMilliseconds() == 150
+
+
+async def test_what_nobody_holds_ends_by_itself(make: Make, fake: FakeSidecar) -> None:
+    """A reservation that was forgotten is extended no more, so that its units come back."""
+    client = make()
+    held = await now(client.hold("a", ITEMS, ttl=0.15))
+    await asyncio.to_thread(fake.wait_for, "ExtendReservation", 1)
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    weakref.finalize(held, loop.call_soon_threadsafe, gone.set)
+    del held
+    await asyncio.wait_for(gone.wait(), 30)
+
+
+async def test_what_has_expired_is_extended_no_more(make: Make, fake: FakeSidecar) -> None:
+    """Once the service says that a reservation is gone, no further extension is tried."""
+    client = make()
+    gone = quota_pb2.ExtendReservationResponse(outcome=quota_pb2.RESERVATION_OUTCOME_EXPIRED)
+    fake.script("ExtendReservation", answers(gone))
+    first = await now(client.hold("a", ITEMS, ttl=0.06))
+    await asyncio.to_thread(fake.wait_for, "ExtendReservation", 1)
+    second = await now(client.hold("b", ITEMS, ttl=0.06))
+    await asyncio.to_thread(fake.wait_for, "ExtendReservation", 4)
+    assert [each.tenant_id for each in fake.seen["ExtendReservation"]].count("a") == 1
+    await now(second.release())
+    await now(first.release())
 
 
 def test_the_keeper_forgets_what_has_ended() -> None:

@@ -29,7 +29,8 @@ def usage(number: int, text: str = "") -> Entry:
 def commit() -> Entry:
     """Return a commit with what to record in its stead."""
     request = quota_pb2.CommitRequest(tenant_id="a", reservation_id="r", operation_id="o")
-    return Entry(request, tuple(usage(each).message for each in range(2)))  # type: ignore[arg-type]
+    events = [usage_pb2.RecordUsageRequest(event_id=f"o:{each}") for each in range(2)]
+    return Entry(request, tuple(events))
 
 
 def opened(directory: Path, bytes_max: int = BYTES_MAX) -> Spool:

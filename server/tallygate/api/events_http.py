@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from tallygate.api.door import TOKEN_KEY, Door
 from tallygate.api.edge import Context
@@ -32,6 +33,8 @@ OPENAPI_PATH: Final = "/v1/openapi.json"
 METHOD: Final = "SendEvents"
 PROBLEM: Final = "application/problem+json"
 STRUCTURED: Final = ("application/cloudevents+json", "application/cloudevents-batch+json")
+# What a body without a kind is taken for.
+UNSAID: Final = "application/octet-stream"
 HEADER_PREFIX: Final = "ce-"
 # What an event carries at most beside its data; more are extensions, which mean nothing here.
 ATTRIBUTES: Final = ("id", "source", "type", "subject", "time", "specversion", "datacontenttype")
@@ -129,7 +132,7 @@ class EventsApi:
 
     def app(self) -> web.Application:
         """Return what speaks HTTP."""
-        app = web.Application(client_max_size=self._options.body_bytes_max)
+        app = web.Application(client_max_size=self._options.body_bytes_max, middlewares=[_typed])
         for path in PATHS:
             app.router.add_post(path, self._answer)
         app.router.add_get(OPENAPI_PATH, self._document)
@@ -246,6 +249,22 @@ class HttpContext:
         return {"peer_spiffe_id": [found[0].encode()]}
 
 
+@web.middleware
+async def _typed(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Have what no path answers answered as a problem too."""
+    try:
+        return await handler(request)
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        status, detail = HTTPStatus.METHOD_NOT_ALLOWED, f"this takes {allowed}"
+        response = Problem(status, "UNKNOWN_METHOD", detail).response()
+        response.headers["Allow"] = allowed
+        return response
+    except web.HTTPNotFound:
+        detail = f"events go to {PATHS[0]}"
+        return Problem(HTTPStatus.NOT_FOUND, "NOT_FOUND", detail).response()
+
+
 def openapi() -> str:
     """Return the description of this interface, in OpenAPI 3.1."""
     return resources.files(__package__).joinpath("events_openapi.json").read_text()
@@ -257,14 +276,16 @@ async def _body(request: web.Request) -> "Json":
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise InvalidField("is not offered", field="Content-Encoding")
     attributes = _attributes(request)
-    if kind not in STRUCTURED and not is_json(kind):
+    binary = kind not in STRUCTURED and "specversion" in attributes
+    # Senders leave out what kind their data are; then it is seen whether they are JSON.
+    if kind not in STRUCTURED and not is_json(kind) and not (binary and kind == UNSAID):
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "INVALID_FIELD",
             f"must be one of {', '.join((*STRUCTURED, 'application/json'))}",
         )
     body = await request.read()
-    if kind not in STRUCTURED and "specversion" in attributes:
+    if binary:
         # Binary mode: the attributes are headers, and the body is the data.
         document: dict[str, Json] = {**attributes}
         document["data"] = parsed(body) if body else None

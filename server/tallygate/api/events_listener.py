@@ -1,8 +1,8 @@
 """The listener of events over HTTP: its socket, its TLS, and its end in good order.
 
-Guarantees: connections are bounded, and a handshake's time; a renewed certificate counts for new
-connections, and cuts none that is open; with an authority of clients nobody comes in over TCP
-without a certificate of theirs.
+Guarantees: connections are bounded, and the time of a handshake and of a first word; a renewed
+certificate counts for new connections, and cuts none that is open; with an authority of clients
+nobody comes in over TCP without a certificate of theirs.
 Refuses to know: what is asked.
 """
 
@@ -10,8 +10,10 @@ import asyncio
 import socket
 import ssl
 from typing import Final
+from weakref import WeakSet
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from tallygate.api.ops import listen
 from tallygate.api.serving_tls import ServingTls
@@ -23,6 +25,8 @@ from tallygate.domain.certificate import CurrentCredentials, ServerCredentials
 CONNECTIONS_MAX: Final = 1_024
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 KEEPALIVE_S: Final = 75.0
+# For the head of the first call of a connection.
+SILENCE_S: Final = 10.0
 
 
 class EventsListener:
@@ -36,6 +40,7 @@ class EventsListener:
         *,
         owner: SocketOwner = OWN,
         grace_s: float = 10.0,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self._address = address
         self._owner = owner
@@ -45,6 +50,9 @@ class EventsListener:
         self._runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=grace_s, keepalive_timeout=KEEPALIVE_S
         )
+        self._silence_s = silence_s
+        self._heard: WeakSet[asyncio.BaseTransport] = WeakSet()
+        app.middlewares.append(self._note)
         self._lock: SocketLock | None = None
         self._bound: socket.socket | None = None
         self._server: asyncio.Server | None = None
@@ -95,7 +103,21 @@ class EventsListener:
         assert server is not None
         if len(server.connections) >= CONNECTIONS_MAX:
             return _TooMany()
-        return server()
+        protocol = server()
+        asyncio.get_running_loop().call_later(self._silence_s, self._end_silent, protocol)
+        return protocol
+
+    @web.middleware
+    async def _note(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.transport is not None:
+            self._heard.add(request.transport)
+        return await handler(request)
+
+    def _end_silent(self, protocol: web.RequestHandler) -> None:
+        """End a connection on which no call has begun: it would hold its place for ever."""
+        transport = protocol.transport
+        if transport is not None and transport not in self._heard:
+            transport.abort()
 
 
 class _TooMany(asyncio.Protocol):

@@ -35,12 +35,14 @@ class CaptureCounts:
     replayed: int = 0
     refused: int = 0
     later: int = 0
+    # One row asked alone whether anybody takes usage again, and somebody does.
+    asked: bool = False
 
     @property
     def more(self) -> bool:
         """Say whether there is likely more to do at once."""
         return not self.later and (
-            self.folded >= FOLD_MAX or self.accepted + self.refused >= CLAIM_MAX
+            self.folded >= FOLD_MAX or self.asked or self.accepted + self.refused >= CLAIM_MAX
         )
 
 
@@ -65,16 +67,20 @@ class DrainCapture:
         self._outbox = outbox
         self._recorder = recorder
         self._observer = observer
+        self._claim_max = CLAIM_MAX
 
     async def run_once(self) -> CaptureCounts:
         """Fold, claim, send, settle."""
         folded = await self._outbox.fold(FOLD_MAX)
-        claimed = await self._outbox.claim(CLAIM_MAX, LEASE_MS)
+        claimed = await self._outbox.claim(self._claim_max, LEASE_MS)
         counts = CaptureCounts(folded=folded)
         if claimed.uses:
             outcomes = await self._told(claimed.uses)
             await self._outbox.settle(claimed.lease, _settled(claimed.uses, outcomes))
-            counts = _counted(folded, outcomes)
+            counts = _counted(folded, outcomes, asked=self._claim_max == 1)
+            # While nobody takes anything a single row asks: each claim is a write to the app's
+            # database, and a long outbox would be written anew each minute.
+            self._claim_max = 1 if counts.later == len(outcomes) else CLAIM_MAX
         self._observer.drained(counts)
         return counts
 
@@ -114,13 +120,14 @@ def _settled(uses: Sequence[CapturedUse], outcomes: Sequence[Outcome]) -> Settle
     return Settled(accepted, refused, later)
 
 
-def _counted(folded: int, outcomes: Sequence[Outcome]) -> CaptureCounts:
+def _counted(folded: int, outcomes: Sequence[Outcome], *, asked: bool) -> CaptureCounts:
     return CaptureCounts(
         folded=folded,
         accepted=sum(isinstance(each, Recorded) for each in outcomes),
         replayed=sum(isinstance(each, Recorded) and each.replayed for each in outcomes),
         refused=sum(isinstance(each, Refused) for each in outcomes),
         later=sum(isinstance(each, Later) for each in outcomes),
+        asked=asked,
     )
 
 

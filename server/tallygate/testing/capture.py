@@ -117,7 +117,8 @@ class FakeRecorder(UsageRecorder):
         answer = self.answers.get(use.event_id) or self.answers.get(use.meter)
         if answer is not None:
             return answer
-        before = self.known.setdefault(use.event_id, use)
-        if before != use:
+        before = self.known.get(use.event_id)
+        if before is not None and before != use:
             return Refused("OPERATION_ID_REUSED", "another event had this id")
-        return Recorded(before is not use)
+        self.known[use.event_id] = use
+        return Recorded(before is not None)

@@ -8,6 +8,7 @@ Refuses to know: the command line.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib import metadata
 from typing import Final
 
@@ -22,6 +23,7 @@ from tallygate.domain.errors import TallygateError
 from tallygate.flow.capture import DrainCapture
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.settings import Settings
+from tallygate.settings_types import SecretUrl
 from tallygate.wiring.host import Host
 from tallygate.wiring.process import HEARTBEAT_MS
 from tallygate.wiring.recording import recorder_of
@@ -38,11 +40,20 @@ async def capture_outbox(settings: Settings) -> AsyncIterator[PostgresCapture]:
     """Lend the outbox of an app's database. Raises `RoleUnmet`."""
     if settings.capture_dsn is None:
         raise RoleUnmet("TALLYGATE_CAPTURE_DSN, or --dsn, is required", field="capture_dsn")
-    outbox = PostgresCapture(settings.capture_dsn.get_secret_value())
+    outbox = PostgresCapture(partial(_newest, settings.capture_dsn))
     try:
         yield outbox
     finally:
         await outbox.close()
+
+
+def _newest(dsn: SecretUrl) -> str:
+    """Return the address as its file has it now, or had it when it was read first."""
+    try:
+        text = dsn.file.read_text().strip() if dsn.file is not None else ""
+    except OSError:
+        text = ""
+    return text or dsn.get_secret_value()
 
 
 @asynccontextmanager

@@ -5,8 +5,10 @@ package fake
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -49,9 +51,19 @@ type Sidecar struct {
 // Start serves until the test ends. It allows `limit` units in all.
 func Start(t testing.TB, limit int64) *Sidecar {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	sidecar, stop, err := Serve(limit)
 	if err != nil {
 		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return sidecar
+}
+
+// Serve serves until what it returns is called.
+func Serve(limit int64) (*Sidecar, func(), error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
 	}
 	sidecar := &Sidecar{
 		Target:   listener.Addr().String(),
@@ -70,11 +82,25 @@ func Start(t testing.TB, limit int64) *Sidecar {
 		defer close(served)
 		_ = server.Serve(listener)
 	}()
-	t.Cleanup(func() {
+	return sidecar, func() {
 		server.Stop()
 		<-served
-	})
-	return sidecar
+	}, nil
+}
+
+// Examples runs a package's tests with a sidecar at TALLYGATE_TARGET, as examples want one. It
+// returns the exit status.
+func Examples(m *testing.M) int {
+	sidecar, stop, err := Serve(1_000)
+	if err == nil {
+		defer stop()
+		err = os.Setenv("TALLYGATE_TARGET", sidecar.Target)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
 }
 
 // Fail has the next calls of a method end with these errors, one each.

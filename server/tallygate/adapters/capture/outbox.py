@@ -8,7 +8,7 @@ Refuses to know: triggers, and where usage goes.
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib import resources
@@ -44,8 +44,9 @@ def install_script(*, roles: bool) -> str:
 class PostgresCapture(CaptureOutbox):
     """The `CaptureOutbox` port, on one connection that is opened anew when it fails."""
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    def __init__(self, dsn: str | Callable[[], str]) -> None:
+        # Asked for each connection, so that a new password is taken where the old one is over.
+        self._dsn = dsn if callable(dsn) else lambda: dsn
         self._lock = asyncio.Lock()
         self._held: asyncpg.Connection[asyncpg.Record] | None = None
 
@@ -149,7 +150,7 @@ class PostgresCapture(CaptureOutbox):
 
     async def _opened(self) -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(
-            self._dsn,
+            self._dsn(),
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=STATEMENT_TIMEOUT_S,
             # A pooler in front of the app's database may lend another session each time.

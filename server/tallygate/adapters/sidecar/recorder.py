@@ -34,7 +34,6 @@ _TRANSIENT: Final = frozenset(
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.UNKNOWN,
         # Who may call is the operator's to mend, and not the usage's fault.
@@ -63,7 +62,7 @@ class SidecarRecorder(UsageRecorder):
         except grpc.aio.AioRpcError as error:
             outcome = _failed(error)
             if len(uses) > 1 and isinstance(outcome, Refused):
-                # One piece may be what the whole list was refused for, as by its size.
+                # It may be too large together, or be refused for one piece.
                 middle = len(uses) // 2
                 return [*await self.record(uses[:middle]), *await self.record(uses[middle:])]
             return [outcome for _ in uses]

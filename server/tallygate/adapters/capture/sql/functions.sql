@@ -62,8 +62,9 @@ $$;
 
 create or replace function tallygate.capture_written(probe regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    -- What was put around it is taken off again; what does not end so was more than one expression.
-    select case when written like '(% IS NOT NULL)' and written not like '%IS NOT NULL% IS NOT NULL)'
+    -- What was put around it is taken off again; what was more than one expression ends otherwise,
+    -- as in `((a IS NOT NULL) OR (b IS NOT NULL))`.
+    select case when written like '(% IS NOT NULL)'
         then substr(written, 2, length(written) - 1 - length(' IS NOT NULL)')) end
     from (
         select pg_get_expr(conbin, conrelid) as written
@@ -154,16 +155,19 @@ begin
             using errcode = 'invalid_parameter_value';
     end if;
     if (select count(*) from pg_catalog.jsonb_object_keys(dimensions)) > 16 then
-        raise exception 'tallygate: at most 16 dimensions' using errcode = 'invalid_parameter_value';
+        raise exception 'tallygate: at most 16 dimensions'
+            using errcode = 'invalid_parameter_value';
     end if;
     for dimension in select key, value from pg_catalog.jsonb_each_text(dimensions) loop
         if dimension.key !~ '^.{1,64}$' then
             raise exception 'tallygate: a dimension''s name has 1 to 64 characters'
                 using errcode = 'invalid_parameter_value';
         end if;
-        written := written || pg_catalog.jsonb_build_object(dimension.key, tallygate.capture_expression(
-            relation, dimension.value, 'any', 'dimension ' || dimension.key, steady
-        ));
+        written := written || pg_catalog.jsonb_build_object(
+            dimension.key, tallygate.capture_expression(
+                relation, dimension.value, 'any', 'dimension ' || dimension.key, steady
+            )
+        );
     end loop;
     insert into tallygate.capture_rule
         (relation, meter, kind, events, tenant, amount, dimensions, per, every_s, strictly)

@@ -9,7 +9,8 @@ $$;
 
 grant usage on schema tallygate to tallygate_capture;
 grant select on tallygate.capture_version, tallygate.capture_rule, tallygate.captures,
-    tallygate.capture_delta, tallygate.capture_level, tallygate.capture_unmeasured to tallygate_capture;
+    tallygate.capture_delta, tallygate.capture_level, tallygate.capture_unmeasured
+to tallygate_capture;
 grant select, delete on tallygate.captured to tallygate_capture;
 grant insert on tallygate.captured to tallygate_capture;
 grant update (attempts, due_at, lease) on tallygate.captured to tallygate_capture;

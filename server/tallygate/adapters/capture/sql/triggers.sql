@@ -12,7 +12,9 @@ declare
         from pg_catalog.jsonb_each_text(rule.dimensions)
     ), '');
     too_long text := coalesce((
-        select pg_catalog.string_agg(pg_catalog.format(' or length(dimensions ->> %L) > 256', key), '')
+        select pg_catalog.string_agg(
+            pg_catalog.format(' or length(dimensions ->> %L) > 256', key), ''
+        )
         from pg_catalog.jsonb_object_keys(rule.dimensions) as key
     ), '');
     seen text := '';
@@ -109,8 +111,8 @@ begin
     execute pg_catalog.format(
         'create function tallygate.%I() returns trigger language plpgsql security definer '
         'set search_path = pg_catalog, pg_temp as %L',
-        name, E'#variable_conflict use_column\ndeclare capture_row '
-        || tallygate.capture_table(rule.relation) || '; begin ' || work || ' return null; end'
+        name, E'#variable_conflict use_column\ndeclare capture_row record; begin '
+        || work || ' return null; end'
     );
     execute pg_catalog.format('revoke all on function tallygate.%I() from public', name);
     execute pg_catalog.format(
@@ -125,7 +127,8 @@ end
 $$;
 
 -- What is done where a statement's rows cannot be measured together: each alone, and those that
--- cannot are counted with the reason.
+-- cannot are counted with the reason. The table's name is that of the moment: one that was written
+-- down would not compile after a rename, and fail the app's statement.
 create or replace function tallygate.capture_by_row(
     rule tallygate.capture_rule, rows text[], signs integer[], called text
 ) returns text
@@ -135,12 +138,14 @@ declare
 begin
     for i in 1 .. pg_catalog.array_length(rows, 1) loop
         work := work || pg_catalog.format(
-            'for capture_row in select * from %s loop begin %s; exception when others then '
+            'for capture_row in select * from %s loop begin '
+            'execute replace(%L, ''capture_row_type'', tg_relid::regclass::text) '
+            'using to_jsonb(capture_row); exception when others then '
             'insert into tallygate.capture_unmeasured (capture_id, row_count, reason) '
             'values (%s, 1, sqlstate || '' '' || sqlerrm); end; end loop; ',
-            rows[i], tallygate.capture_statement(
-                rule, array['(select (capture_row).*) as ' || called], array[signs[i]]
-            ), rule.capture_id
+            rows[i], tallygate.capture_statement(rule, array[
+                '(select (jsonb_populate_record(null::capture_row_type, $1)).*) as ' || called
+            ], array[signs[i]]), rule.capture_id
         );
     end loop;
     return work;
@@ -168,7 +173,8 @@ begin
     ),
     taken as (
         delete from tallygate.capture_delta as delta using due where delta.delta_id = due.delta_id
-        returning delta.capture_id, delta.tenant_id, delta.dimensions, delta.units, delta.captured_at
+        returning
+            delta.capture_id, delta.tenant_id, delta.dimensions, delta.units, delta.captured_at
     ),
     spans as (
         select

@@ -1,0 +1,1 @@
+"""How each client is built, tested, packed and installed into a project that has nothing else."""

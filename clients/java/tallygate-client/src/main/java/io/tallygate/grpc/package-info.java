@@ -1,0 +1,2 @@
+/** Charges the calls of gRPC servers. */
+package io.tallygate.grpc;

@@ -1,0 +1,1 @@
+"""The READMEs of the clients: one template, and a program for each language that they show."""
