@@ -58,6 +58,10 @@ export function watchResponse(response: ServerResponse, watcher: Watcher): void 
     watcher.ended({ how: howEnded(response), bytes: hasBody(response) ? bytes : 0 });
   };
   response.on("finish", done).on("close", done);
+  if (response.destroyed) {
+    // The client left while the decision was awaited: nobody will tell of it again.
+    done();
+  }
 }
 
 function howEnded(response: ServerResponse): Ended {
