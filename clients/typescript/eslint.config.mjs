@@ -3,7 +3,7 @@
 import tseslint from "typescript-eslint";
 
 export default tseslint.config(
-  { ignores: ["dist/**", "src/gen/**", "node_modules/**", "test/types/**"] },
+  { ignores: ["dist/**", "build/**", "src/gen/**", "node_modules/**", "test/types/**"] },
   {
     files: ["src/**/*.ts"],
     extends: [...tseslint.configs.strictTypeChecked],
