@@ -9,9 +9,9 @@ ENVOY: Final = (
     Promise(
         "Envoy is limited exactly by the plans, whatever it asks",
         "A call is over its limit if any of its descriptors is; of one tenant's, all are charged "
-        "or none, and a call that is refused is not billed. No hits take nothing; what no rule is for "
-        "passes; who cannot be charged does not. Imported limits decide what envoyproxy/ratelimit "
-        "does. An entry of an access log is recorded once.",
+        "or none, and a call that is refused is not billed. No hits take nothing; what no rule is "
+        "for passes; who cannot be charged does not. Imported limits decide what "
+        "envoyproxy/ratelimit does. An entry of an access log is recorded once.",
         "Descriptors of several tenants in one call are charged apart. Entries that Envoy has sent "
         "into a connection that broke are lost.",
         (50,),

@@ -104,7 +104,7 @@ func policy(ctx context.Context) error {
 		fmt.Println("no sidecar: let pass, and counted as LocalOpen")
 	}
 	// [/policy]
-	fmt.Println("counted", client.Stats().LocalOpen)
+	fmt.Println("counted", client.Stats().LocalOpen["CheckAndConsume"])
 	return client.Close(ctx)
 }
 

@@ -67,9 +67,9 @@ public final class Sample {
       if (decision.local()) {
         System.out.println("no sidecar: let pass, and counted as localOpen");
       }
+      System.out.printf("counted %d%n", lenient.stats().localOpen());
     }
     // [/policy]
-    System.out.println("counted 0");
   }
 
   private static void hooks() {
