@@ -30,7 +30,8 @@ export PYTHONDONTWRITEBYTECODE :=
 	lint format typecheck imports native gen gen-check proto-lint proto-breaking lock guard bench \
 	test-kubernetes image-check clients test-clients \
 	bench-peers bench-plot bench-limits bench-journal bench-rebuild bench-verify bench-lag \
-	bench-scripts bench-curves bench-sizing bench-clients watch-check rehearse game-day clean
+	bench-scripts bench-curves bench-sizing bench-clients envoy-api watch-check rehearse game-day \
+	clean
 
 help: ## List these commands
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) \
@@ -134,16 +135,19 @@ proto-lint: setup ## Lint the protos
 proto-breaking: setup ## Check that the protos break no caller of the last commit of main
 	@$(BIN)/python protos/breaking.py
 
+envoy-api: setup ## Compare our protos of Envoy's messages with Envoy's own, which it downloads
+	@$(BIN)/python -m tests.envoy.envoy_api
+
 native: setup ## Build the native transport's front with our bounds, and install it; needs cargo
 	@$(BIN)/python native/build.py
 
 lock: setup ## Resolve requirements.lock again, keeping pins that still fit
 	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-		--extra archive --extra embedded --extra envoy --extra native --extra otel --extra stripe --group dev \
+		--extra archive --extra embedded --extra native --extra otel --extra stripe --group dev \
 		--generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --output-file requirements.lock $(ARGS)
 	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-		--extra envoy --extra native --extra otel --extra stripe --constraints requirements.lock \
+		--extra native --extra otel --extra stripe --constraints requirements.lock \
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 		--output-file image/requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group bench \

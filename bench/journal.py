@@ -14,10 +14,6 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from tests.builders import ACME, REQUESTS, SHARDS, CatalogInMemory, catalog, window
-from tests.flow.lease_parts import LeaseTold
-from tests.journal.parts import Heard
-
 from tallygate.adapters.clock import SystemClock
 from tallygate.adapters.embedded import EmbeddedRedis
 from tallygate.adapters.journal.files import DiskFiles
@@ -37,6 +33,9 @@ from tallygate.flow.gather import Gather
 from tallygate.flow.journal import JournaledStore
 from tallygate.flow.outage import OutageGate
 from tallygate.ports.journal import Journal
+from tests.builders import ACME, REQUESTS, SHARDS, CatalogInMemory, catalog, window
+from tests.flow.lease_parts import LeaseTold
+from tests.journal.parts import Heard
 
 CALLS: Final = 4_000
 CALLERS: Final = 64

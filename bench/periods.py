@@ -13,9 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.periods.world import ACME, NOVEMBER, OCTOBER, SetArrivals, VirtualClock
-from tests.usage_events import event
-
 from tallygate.adapters.embedded import EmbeddedPostgres
 from tallygate.adapters.postgres.catalog_store import PostgresCatalogStore
 from tallygate.adapters.postgres.ledger import PostgresLedger
@@ -32,6 +29,8 @@ from tallygate.domain.period import GRACE_US, PeriodState
 from tallygate.flow.close_period import ClosePeriods, ClosingOptions, ClosingParts
 from tallygate.flow.verify_periods import VerifyPeriods
 from tallygate.ports import CatalogChange, LedgerBatch
+from tests.periods.world import ACME, NOVEMBER, OCTOBER, SetArrivals, VirtualClock
+from tests.usage_events import event
 
 BATCH: Final = 5_000
 LATE: Final = 10_000

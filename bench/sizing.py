@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
-from tests.journal.parts import Heard
 
 from bench import lag, ledger_cost, redis_cost, scripts
 from bench.needs import OUTAGE_S, RATES, TENANTS, Load, Unit, table
@@ -29,6 +28,7 @@ from tallygate.adapters.journal.journal import JournalOptions, open_journal
 from tallygate.commands.output import Cell, Sheet, show
 from tallygate.domain.ids import SourceId
 from tallygate.ports.journal import Entry, EntryKind
+from tests.journal.parts import Heard
 
 ROOT: Final = Path(__file__).parents[1]
 KEPT: Final = ROOT / "bench" / "results" / "sizing.json"

@@ -25,7 +25,6 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry
-from tests.e2e import catalogs
 
 from tallygate.adapters.embedded import EmbeddedRedis
 from tallygate.adapters.prometheus.tracing import TracingMetrics
@@ -37,6 +36,7 @@ from tallygate.ports.tracing import Kind, here, working_for
 from tallygate.settings_sources import load_settings
 from tallygate.wiring.process import running
 from tallygate.wiring.roles import Role
+from tests.e2e import catalogs
 
 CALLS: Final = 320
 CALLERS: Final = 32

@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
-PROTO_PACKAGE = "tallygate/v1"
+# Of each proto package, its path below that of the protos and its folder below that of stubs.
+PACKAGES = {"tallygate/v1": "v1", "tallygate/envoy/v1": "envoy"}
 
 # protoc knows only the proto's own path; the stubs live one package deeper, beside the server.
 IMPORT = re.compile(r"\btallygate\.v1\b(?=(?: import |\.\w+_pb2))")
@@ -33,6 +34,8 @@ INIT = {
 """
 ''',
     "v1/__init__.py": '''"""Generated stubs of the proto package `tallygate.v1`: do not edit."""
+''',
+    "envoy/__init__.py": '''"""Generated stubs of `tallygate.envoy.v1`: do not edit."""
 ''',
 }
 
@@ -81,12 +84,16 @@ def generate(target: Path, stubs: Stubs = SERVER, protos: Path = PROTOS) -> None
         out = Path(scratch)
         _run_protoc(protos, out, stubs.names)
         shutil.rmtree(target, ignore_errors=True)
-        (target / "v1").mkdir(parents=True)
+        folders = [folder for package, folder in PACKAGES.items() if (out / package).is_dir()]
+        for folder in folders:
+            (target / folder).mkdir(parents=True)
         for name, text in INIT.items():
-            (target / name).write_text(text, encoding="utf-8")
-        for made in sorted((out / PROTO_PACKAGE).iterdir()):
-            text = IMPORT.sub(stubs.package, made.read_text(encoding="utf-8"))
-            (target / "v1" / made.name).write_text(text, encoding="utf-8")
+            if "/" not in name or name.partition("/")[0] in folders:
+                (target / name).write_text(text, encoding="utf-8")
+        for package, folder in PACKAGES.items():
+            for made in sorted((out / package).glob("*")):
+                text = IMPORT.sub(stubs.package, made.read_text(encoding="utf-8"))
+                (target / folder / made.name).write_text(text, encoding="utf-8")
 
 
 def compare(fresh: Path, present: Path) -> Drift:
@@ -139,10 +146,10 @@ def _report(drifts: dict[Stubs, Drift]) -> int:
 
 
 def _run_protoc(protos: Path, out: Path, names: tuple[str, ...]) -> None:
-    found = sorted(protos.glob(f"{PROTO_PACKAGE}/*.proto"))
+    found = sorted(path for package in PACKAGES for path in protos.glob(f"{package}/*.proto"))
     sources = [each for each in found if not names or each.stem in names]
     if not sources:
-        raise GenerationError(f"no protos below {protos / PROTO_PACKAGE}")
+        raise GenerationError(f"no protos below {protos}")
     # The plugins of this very interpreter's environment, so that PATH cannot swap their version.
     scripts = Path(sys.executable).parent
     well_known = resources.files("grpc_tools").joinpath("_proto")

@@ -22,4 +22,4 @@ class EnvoySettings(BaseSettings):
     envoy_address: Annotated[tuple[Address, ...], NoDecode, BeforeValidator(split_commas)] = ()
     """Where `serve` answers Envoy's RateLimitService and takes its access logs; empty for nowhere.
     An address of its own, as who calls there may name any tenant that the catalog's rules let a
-    descriptor name. Needs the extra `envoy`."""
+    descriptor name."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import grpc
+
 from bench.http2 import Requests, grpc_frame, header_blocks
 from bench.open_loop import Met, Schedule, drive, merged, quantile, unframed
 

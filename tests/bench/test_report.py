@@ -1,10 +1,10 @@
 """A run is held against its budgets, and written where it is kept."""
 
 import pytest
-from bench.figures import Closed, Figure, Measured, Verdict
-from bench.peers.running import gubernator_message, ratelimit_message
 
 from bench import figures, model, report, targets
+from bench.figures import Closed, Figure, Measured, Verdict
+from bench.peers.running import gubernator_message, ratelimit_message
 from tallygate.gen.v1 import event_pb2, quota_pb2, usage_pb2
 
 

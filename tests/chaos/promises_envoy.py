@@ -31,7 +31,9 @@ ENVOY: Final = (
                 "many_at_once",
                 "rules_for_callers",
             ),
-            *_of("envoy/test_real_envoy", "limited_exactly", "sidecar_away"),
+            *_of(
+                "envoy/test_real_envoy", "limited_exactly", "sidecar_away", "connections_are_billed"
+            ),
             *_of("envoy/test_import", "decides_the_same"),
             *_of("envoy/test_access_logs", "tried_until_recorded", "sender_waits", "redelivered"),
         ),

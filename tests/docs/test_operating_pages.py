@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from bench.sizing import BEGIN, END, PAGE, kept, rendered
 
+from bench.sizing import BEGIN, END, PAGE, kept, rendered
 from tallygate.adapters.embedded import EmbeddedRedis
 from tallygate.adapters.embedded.postgres import bundled_programs
 from tests.e2e import catalogs

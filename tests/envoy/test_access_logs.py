@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from envoy.service.accesslog.v3 import als_pb2
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -34,6 +33,7 @@ from tallygate.domain.errors import (
 from tallygate.domain.ids import EventId, MeterName
 from tallygate.domain.request import Durability, RecordResult, UsageRequest
 from tallygate.flow.access_logs import AccessLogs
+from tallygate.gen.envoy import access_log_pb2 as pb
 from tests.envoy.world import catalog, sidecar
 from tests.servers import eventually
 
@@ -59,7 +59,7 @@ HTTP: dict[str, Any] = {
         },
     },
     "request": {
-        "request_method": "POST",
+        "request_method": "REQUEST_METHOD_POST",
         "authority": "api.example",
         "path": "/v1/things?secret=1",
         "request_headers_bytes": 10,
@@ -77,7 +77,7 @@ TCP: dict[str, Any] = {
     "common_properties": {
         "start_time": "2027-01-01T00:00:00Z",
         "upstream_cluster": "db",
-        "access_log_type": "TcpConnectionEnd",
+        "access_log_type": "ACCESS_LOG_TYPE_TCP_CONNECTION_END",
     },
     "connection_properties": {"received_bytes": 11, "sent_bytes": 22},
 }
@@ -87,10 +87,10 @@ REQUESTS, BYTES = MeterName("requests"), MeterName("egress_bytes")
 RULE = LogRule(TENANT, ((REQUESTS, LogMeasure.ONE), (BYTES, LogMeasure.RESPONSE_BYTES)))
 
 
-def message(*entries: dict[str, Any], tcp: bool = False) -> als_pb2.StreamAccessLogsMessage:
+def message(*entries: dict[str, Any], tcp: bool = False) -> pb.StreamAccessLogsMessage:
     """Return a message with these entries."""
     logs = {"tcp_logs" if tcp else "http_logs": {"log_entry": [*entries]}}
-    return json_format.ParseDict({"identifier": NODE, **logs}, als_pb2.StreamAccessLogsMessage())
+    return json_format.ParseDict({"identifier": NODE, **logs}, pb.StreamAccessLogsMessage())
 
 
 def http(number: int = 0, **common: Any) -> dict[str, Any]:
@@ -170,8 +170,8 @@ def test_identity() -> None:
     "common",
     [
         {"intermediate_log_entry": True},
-        {"access_log_type": "DownstreamPeriodic"},
-        {"access_log_type": "UpstreamEnd"},
+        {"access_log_type": "ACCESS_LOG_TYPE_DOWNSTREAM_PERIODIC"},
+        {"access_log_type": "ACCESS_LOG_TYPE_UPSTREAM_END"},
     ],
 )
 def test_what_goes_on(common: dict[str, Any]) -> None:
@@ -353,6 +353,20 @@ async def test_sender_waits() -> None:
     assert told.counts["events recorded"] == 6
 
 
+async def test_stopped_with_entries_in_hand() -> None:
+    """A stream that is ended while its entries are being recorded has them recorded first."""
+    recorder = Recorder()
+    recorder.held.clear()
+    logs, told, _ = flow(recorder)
+    taking = asyncio.create_task(logs.take([entry(HTTP)], everything))
+    await asyncio.sleep(0)
+    taking.cancel()
+    recorder.held.set()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert told.counts["events recorded"] == 2
+
+
 async def test_redelivered(tmp_path: Path, redis_url: str) -> None:
     """What is sent again over another stream is recorded once, by a sidecar as it is shipped."""
     async with sidecar(tmp_path, redis_url, catalog()) as envoy:
@@ -361,7 +375,7 @@ async def test_redelivered(tmp_path: Path, redis_url: str) -> None:
 
         async def send(numbers: Iterable[int]) -> None:
             entries = [http(number, start_time=now.ToJsonString()) for number in numbers]
-            stream = envoy.logs.StreamAccessLogs()
+            stream = envoy.stream()
             await stream.write(message(*entries))
             await stream.done_writing()
             await stream

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 import yaml
-from envoy.service.ratelimit.v3 import rls_pb2
 
 from tallygate.adapters.catalog.document import parse
 from tallygate.domain.errors import CatalogInvalid
+from tallygate.gen.envoy import rate_limit_pb2 as pb
 from tallygate.wiring.ratelimit_config import catalog_of_configs
 from tests.e2e.processes import tallygate
 from tests.envoy.world import sidecar
 
 CONFIG = Path(__file__).with_name("ratelimit.yaml")
-OVER = rls_pb2.RateLimitResponse.OVER_LIMIT
+OVER = pb.RATE_LIMIT_CODE_OVER_LIMIT
 UNBOUNDED = 2**32 - 1
 CALLS = 250
 
@@ -119,12 +119,12 @@ async def test_decides_the_same(tmp_path: Path, redis_url: str) -> None:
     seen: Counter[bool] = Counter()
     async with sidecar(tmp_path, redis_url, yaml.safe_load(document)) as here:
         for call in calls(8):
-            request = rls_pb2.RateLimitRequest(domain="shop")
+            request = pb.RateLimitRequest(domain="shop")
             for entries in call:
                 descriptor = request.descriptors.add()
                 for key, value in entries:
                     descriptor.entries.add(key=key, value=value)
-            answer = await here.limits.ShouldRateLimit(request)
+            answer = await here.decide(request)
             over, told = there.decide(call)
             shown = [(each.code == OVER, each.limit_remaining) for each in answer.statuses]
             for (entries, (over_there, left)), (over_here, remaining) in zip(

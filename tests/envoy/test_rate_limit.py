@@ -7,18 +7,19 @@ from typing import Any
 
 import grpc
 import pytest
-from envoy.service.ratelimit.v3 import rls_pb2
 from google.protobuf import json_format
 
 from tallygate.adapters.embedded import EmbeddedRedis
-from tests.envoy.world import catalog, sidecar
+from tallygate.gen.envoy import rate_limit_pb2 as pb
+from tests.envoy.world import DECIDE, catalog, sidecar
 from tests.servers import eventually
 from tests.sidecar import failure
 
-OK, OVER = rls_pb2.RateLimitResponse.OK, rls_pb2.RateLimitResponse.OVER_LIMIT
-UNIT = rls_pb2.RateLimitResponse.RateLimit
+OVER = pb.RATE_LIMIT_CODE_OVER_LIMIT
 NO_LIMIT = 2**32 - 1
 BUDGET_S = 0.02
+# Not decided within the budget: the caller gave up, or was told that it would have to.
+LATE = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
 BY_TENANT = {"match": [{"key": "tenant"}], "tenant": {"entry": "tenant"}, "meter": "requests"}
 BY_PATH = {
@@ -44,12 +45,12 @@ DAILY = {"id": "daily", "meter": "requests", "limit": 3}
 PER_PATH = {"id": "per-path", "meter": "calls", "limit": 2, "per": "path"}
 
 
-def codes(response: rls_pb2.RateLimitResponse) -> list[bool]:
+def codes(response: pb.RateLimitResponse) -> list[bool]:
     """Return whether the whole is over its limit, and then each descriptor."""
     return [response.overall_code == OVER, *(each.code == OVER for each in response.statuses)]
 
 
-def headers(response: rls_pb2.RateLimitResponse) -> dict[str, str]:
+def headers(response: pb.RateLimitResponse) -> dict[str, str]:
     """Return the headers that Envoy is told to add."""
     return {each.key: each.value for each in response.response_headers_to_add}
 
@@ -61,7 +62,10 @@ async def test_exactly_so_many(tmp_path: Path, redis_url: str) -> None:
         assert [codes(each)[0] for each in answers] == [False] * 3 + [True] * 2
         (status,) = answers[0].statuses
         assert status.current_limit.name == "daily"
-        assert (status.current_limit.requests_per_unit, status.current_limit.unit) == (3, UNIT.DAY)
+        assert (status.current_limit.requests_per_unit, status.current_limit.unit) == (
+            3,
+            pb.RATE_LIMIT_UNIT_DAY,
+        )
         assert [each.statuses[0].limit_remaining for each in answers] == [2, 1, 0, 0, 0]
         assert 0 < status.duration_until_reset.seconds < 86_400
         assert headers(answers[0])["ratelimit-policy"] == '"daily";q=3'
@@ -79,14 +83,14 @@ async def test_hits(tmp_path: Path, redis_url: str) -> None:
         assert first.statuses[0].limit_remaining == 9
         second = await envoy.ask({"tenant": "acme"}, hits=4)
         assert second.statuses[0].limit_remaining == 5
-        request = rls_pb2.RateLimitRequest(domain="edge", hits_addend=9)
+        request = pb.RateLimitRequest(domain="edge", hits_addend=9)
         descriptor = request.descriptors.add()
         descriptor.entries.add(key="tenant", value="acme")
         descriptor.hits_addend.value = 5
-        third = await envoy.limits.ShouldRateLimit(request)
+        third = await envoy.decide(request)
         assert (codes(third), third.statuses[0].limit_remaining) == ([False, False], 0)
         descriptor.hits_addend.value = 0
-        fourth = await envoy.limits.ShouldRateLimit(request)
+        fourth = await envoy.decide(request)
         assert (codes(fourth), fourth.statuses[0].limit_remaining) == ([False, False], 0)
         assert fourth.statuses[0].current_limit.name == "daily"
         assert codes(await envoy.ask({"tenant": "acme"}))[0]
@@ -137,18 +141,18 @@ async def test_nothing_to_limit(tmp_path: Path, redis_url: str) -> None:
 async def test_bad_requests(tmp_path: Path, redis_url: str) -> None:
     """What breaks Envoy's own rules is INVALID_ARGUMENT naming the field; nothing is charged."""
     async with sidecar(tmp_path, redis_url, limits(DAILY)) as envoy:
-        request = rls_pb2.RateLimitRequest(domain="edge")
+        request = pb.RateLimitRequest(domain="edge")
         descriptor = request.descriptors.add()
         descriptor.entries.add(key="tenant", value="acme")
         descriptor.limit.requests_per_unit = 1_000
-        told = await failure(envoy.limits.ShouldRateLimit(request))
+        told = await failure(envoy.decide(request))
         assert (told.code, told.fields) == (
             grpc.StatusCode.INVALID_ARGUMENT,
             ["descriptors[0].limit"],
         )
         for asked, fields in (
-            (rls_pb2.RateLimitRequest(), ["domain"]),
-            (rls_pb2.RateLimitRequest(domain="edge"), ["descriptors"]),
+            (pb.RateLimitRequest(), ["domain"]),
+            (pb.RateLimitRequest(domain="edge"), ["descriptors"]),
             (
                 json_format.ParseDict({"domain": "edge", "descriptors": [{}]}, request.__class__()),
                 0,
@@ -161,7 +165,7 @@ async def test_bad_requests(tmp_path: Path, redis_url: str) -> None:
                 ["descriptors[0].entries[0].key"],
             ),
         ):
-            told = await failure(envoy.limits.ShouldRateLimit(asked))
+            told = await failure(envoy.decide(asked))
             assert told.code is grpc.StatusCode.INVALID_ARGUMENT
             assert told.fields == (fields or ["descriptors[0].entries"])
         assert (await envoy.ask({"tenant": "acme"})).statuses[0].limit_remaining == 2
@@ -186,7 +190,7 @@ async def test_who_cannot_be_charged(tmp_path: Path, redis_url: str) -> None:
         assert codes(await envoy.ask({"tenant": ""}, {"tenant": "acme"}))[0]
         good = await envoy.ask({"tenant": "acme"})
         assert good.statuses[0].limit_remaining == 2
-        assert list(good.dynamic_metadata["tenants"]) == ["acme"]
+        assert json_format.MessageToDict(good.dynamic_metadata)["tenants"] == ["acme"]
         assert envoy.count("envoy_descriptors_total", outcome="refused") == 4
 
 
@@ -213,8 +217,8 @@ async def test_units_of_rates(tmp_path: Path, redis_url: str) -> None:
         answer = await envoy.ask({"tenant": "acme"}, {"tenant": "acme", "path": "/"})
         shown = [each.current_limit for each in answer.statuses]
         assert [(each.requests_per_unit, each.unit) for each in shown] == [
-            (60, UNIT.MINUTE),
-            (9, UNIT.UNKNOWN),
+            (60, pb.RATE_LIMIT_UNIT_MINUTE),
+            (9, pb.RATE_LIMIT_UNIT_UNSPECIFIED),
         ]
         assert [each.limit_remaining for each in answer.statuses] == [1, 8]
 
@@ -231,7 +235,7 @@ async def test_within_the_budget(tmp_path: Path, redis_url: str) -> None:
                 try:
                     await envoy.ask({"tenant": "acme"}, timeout=BUDGET_S)
                 except grpc.aio.AioRpcError as error:
-                    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # noqa: PT017
+                    assert error.code() in LATE  # noqa: PT017
                     return False
             return True
 
@@ -276,6 +280,8 @@ async def test_rules_for_callers(tmp_path: Path, redis_url: str) -> None:
         "tls_identities": rules,
         "envoy_address": (address,),
         "grpc_address": (f"unix:{tmp_path}/grpc.sock",),
+        # The native transport cannot tell who calls.
+        "transport": "auto",
     }
     async with sidecar(tmp_path, redis_url, limits(DAILY), **settings) as envoy:
         assert codes(await envoy.ask({"tenant": "team-a"})) == [False, False]
@@ -289,9 +295,7 @@ async def test_no_other_listener(tmp_path: Path, redis_url: str) -> None:
         sidecar(tmp_path, redis_url, limits(DAILY)) as envoy,
         grpc.aio.insecure_channel(envoy.process.grpc_addresses[0]) as channel,
     ):
-        ask: Any = channel.unary_unary(
-            "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
-        )
+        ask: Any = channel.unary_unary(DECIDE)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await ask(b"")
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -1,5 +1,6 @@
 """A real Envoy, configured as docs/envoy.md has it, is limited by a plan; the ledger has it all."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import grpc
 import yaml
 
+from tallygate.gen.v1 import quota_pb2, quota_pb2_grpc
 from tallygate.settings import Settings
 from tallygate.wiring.process import running
 from tallygate.wiring.roles import Role
@@ -124,3 +127,66 @@ async def test_sidecar_away(tmp_path: Path, redis_url: str) -> None:
 
             await eventually(refused, timeout_s=60)
             assert back.count("envoy_descriptors_total", outcome="ok") == LIMIT
+
+
+TYPE = "type.googleapis.com/envoy.extensions"
+LOGGER = f"{TYPE}.access_loggers.grpc.v3.TcpGrpcAccessLogConfig"
+CONNECTIONS: dict[str, Any] = {
+    "name": "connections",
+    "address": {"socket_address": {"address": "127.0.0.1", "port_value": 10001}},
+    "filter_chains": [
+        {
+            "filters": [
+                {
+                    "name": "envoy.filters.network.tcp_proxy",
+                    "typed_config": {
+                        "@type": f"{TYPE}.filters.network.tcp_proxy.v3.TcpProxy",
+                        "stat_prefix": "connections",
+                        "cluster": "app",
+                        "access_log": [
+                            {
+                                "name": "envoy.access_loggers.tcp_grpc",
+                                "typed_config": {
+                                    "@type": LOGGER,
+                                    "common_config": {
+                                        "log_name": "connections",
+                                        "transport_api_version": "V3",
+                                        "buffer_flush_interval": "0.1s",
+                                        "grpc_service": {
+                                            "envoy_grpc": {"cluster_name": "tallygate"}
+                                        },
+                                    },
+                                },
+                            }
+                        ],
+                    },
+                }
+            ]
+        }
+    ],
+}
+
+
+async def test_connections_are_billed(tmp_path: Path, redis_url: str) -> None:
+    """Bytes of a connection through a real Envoy are usage once it has ended, each byte of them."""
+    config = configuration()
+    config["static_resources"]["listeners"].append(CONNECTIONS)
+    rule = {"kind": "tcp", "tenant": {"field": "cluster"}, "meters": {"egress_bytes": "sent_bytes"}}
+    found = catalog(envoy={"access_logs": [rule]})
+    async with sidecar(tmp_path, redis_url, found) as asked, edge(asked.address, config) as envoy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", envoy.tcp)
+        writer.write(b"GET / HTTP/1.0\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        assert answer.endswith(BODY)
+
+        def recorded() -> bool:
+            return asked.count("envoy_log_events_total", outcome="recorded") == 1
+
+        await eventually(recorded, timeout_s=30)
+        async with grpc.aio.insecure_channel(asked.process.grpc_addresses[0]) as channel:
+            stub = quota_pb2_grpc.QuotaServiceStub(channel)
+            question = quota_pb2.GetQuotaRequest(tenant_id="app", meters=["egress_bytes"])
+            (limit,) = (await stub.GetQuota(question)).limits
+        assert limit.used == len(answer)

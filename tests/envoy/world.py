@@ -5,6 +5,7 @@ docs/envoy.md, with other ports, and that all is ended. Refuses to know what is 
 """
 
 import asyncio
+import copy
 import functools
 import json
 import socket
@@ -21,28 +22,35 @@ import aiohttp
 import grpc
 import yaml
 from aiohttp import web
-from envoy.service.accesslog.v3 import als_pb2_grpc
-from envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
 
+from tallygate.gen.envoy import access_log_pb2, rate_limit_pb2
 from tallygate.settings import Settings
 from tallygate.wiring.host import Running
 from tallygate.wiring.process import running
 from tallygate.wiring.roles import Role
 from tests.docs.pages import ROOT
 from tests.servers import eventually
+from tests.transports import TRANSPORT
 
 ENVOY: Final = Path(sys.prefix) / "bin" / "envoy"
+DECIDE: Final = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+LOGS: Final = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 BODY: Final = b"x" * 1000
 PAGE: Final = ROOT / "docs" / "envoy.md"
 # Of the page's configuration.
-PORTS: Final = {"edge": 10000, "app": 8080, "tallygate": 50061, "admin": 9901}
+PORTS: Final = {"edge": 10000, "app": 8080, "tallygate": 50061, "admin": 9901, "tcp": 10001}
+
+
+def blocks() -> list[Any]:
+    """Return the YAML documents of the page, in order, for whoever asks to change."""
+    return copy.deepcopy(_blocks())
 
 
 @functools.cache
-def blocks() -> list[Any]:
-    """Return the YAML documents of the page, in order."""
+def _blocks() -> list[Any]:
     parts = PAGE.read_text().split("```yaml\n")[1:]
-    return [yaml.safe_load(part.partition("\n```")[0]) for part in parts]
+    texts = [part.partition("\n```")[0] for part in parts]
+    return [document for text in texts for document in yaml.safe_load_all(text)]
 
 
 def catalog(**changes: Any) -> dict[str, Any]:
@@ -69,19 +77,37 @@ class Sidecar:
 
     process: Running
     address: str
-    limits: Any
-    logs: Any
+    channel: grpc.aio.Channel
+
+    def decide(self, request: rate_limit_pb2.RateLimitRequest, **options: Any) -> Any:
+        """Begin a call of `ShouldRateLimit`."""
+        call: Any = self.channel.unary_unary(
+            DECIDE,
+            request_serializer=rate_limit_pb2.RateLimitRequest.SerializeToString,
+            response_deserializer=rate_limit_pb2.RateLimitResponse.FromString,
+        )
+        return call(request, **options)
+
+    def stream(self) -> Any:
+        """Begin a call of `StreamAccessLogs`."""
+        call: Any = self.channel.stream_unary(
+            LOGS,
+            request_serializer=access_log_pb2.StreamAccessLogsMessage.SerializeToString,
+            response_deserializer=access_log_pb2.StreamAccessLogsResponse.FromString,
+        )
+        return call()
 
     async def ask(
         self, *descriptors: Mapping[str, str], domain: str = "edge", hits: int = 0, **options: Any
-    ) -> rls_pb2.RateLimitResponse:
+    ) -> rate_limit_pb2.RateLimitResponse:
         """Ask as Envoy does, of one descriptor per mapping."""
-        request = rls_pb2.RateLimitRequest(domain=domain, hits_addend=hits)
+        request = rate_limit_pb2.RateLimitRequest(domain=domain, hits_addend=hits)
         for each in descriptors:
             descriptor = request.descriptors.add()
             for key, value in each.items():
                 descriptor.entries.add(key=key, value=value)
-        return await self.limits.ShouldRateLimit(request, **options)
+        answer: rate_limit_pb2.RateLimitResponse = await self.decide(request, **options)
+        return answer
 
     def count(self, name: str, **labels: str) -> float:
         """Return a counter's value."""
@@ -105,15 +131,14 @@ async def sidecar(
         "ops_address": "127.0.0.1:0",
         "envoy_address": ("127.0.0.1:0",),
         "drain_grace_ms": 1_000,
+        "transport": TRANSPORT.value,
         # There is no ledger behind it, unless a test says so.
         "counter_rebuild": "none",
     }
     async with running(Settings(**{**chosen, **settings}), frozenset({Role.SERVE})) as process:
         address = process.envoy_addresses[0]
         async with grpc.aio.insecure_channel(address) as channel:
-            limits = rls_pb2_grpc.RateLimitServiceStub(channel)
-            logs = als_pb2_grpc.AccessLogServiceStub(channel)
-            yield Sidecar(process, address, limits, logs)
+            yield Sidecar(process, address, channel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +147,7 @@ class Edge:
 
     url: str
     admin: str
+    tcp: int
     session: aiohttp.ClientSession
 
     async def get(self, tenant: str, path: str = "/") -> tuple[int, Mapping[str, str]]:
@@ -166,6 +192,8 @@ async def edge(asks: str, config: Mapping[str, Any] | None = None) -> AsyncItera
             "app": behind,
             "tallygate": int(asks.rpartition(":")[2]),
             "admin": free_port(),
+            # Of a listener that only a test's own configuration has.
+            "tcp": free_port(),
         }
         text = yaml.safe_dump(dict(config or configuration()))
         for name, port in PORTS.items():
@@ -175,7 +203,7 @@ async def edge(asks: str, config: Mapping[str, Any] | None = None) -> AsyncItera
             path.write_text(text)
             async with _envoy(path) as process, aiohttp.ClientSession() as session:
                 admin = f"http://127.0.0.1:{ports['admin']}"
-                found = Edge(f"http://127.0.0.1:{ports['edge']}", admin, session)
+                found = Edge(f"http://127.0.0.1:{ports['edge']}", admin, ports["tcp"], session)
 
                 async def ready() -> bool:
                     assert process.returncode is None, "Envoy has ended"

@@ -3,17 +3,19 @@
 import ssl
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import pytest
 
 from tallygate.adapters.catalog.identities import parse_identities
-from tallygate.api.caller import Permits
-from tallygate.api.events_http import PATHS, EventsApi, EventsOptions
+from tallygate.api.caller import Permits, caller_of
+from tallygate.api.events_http import PATHS, EventsApi, EventsOptions, HttpContext
 from tallygate.api.events_listener import EventsListener
 from tallygate.api.peer_door import PeerDoor
 from tallygate.domain.certificate import ServerCredentials
+from tallygate.domain.identity import NOBODY
 from tallygate.flow.take_events import TakeEvents
 from tallygate.testing.capture import FakeRecorder
 from tests.events.test_http import Heard
@@ -47,15 +49,38 @@ async def status(http: aiohttp.ClientSession, url: str, event: Any, context: ssl
         return answer.status
 
 
+class Refusals:
+    """Hears of refusals."""
+
+    def caller_refused(self, *_: object) -> None:
+        """Hear of one."""
+
+
+async def test_a_unix_socket_is_who_may_open_it(tmp_path: Path) -> None:
+    """There the rule of sockets counts; who is gone before he is looked at is nobody."""
+    rules = "version: 1\nidentities: [{id: unix, tenants: [acme], roles: [sender]}]"
+    heard = Heard()
+    door = PeerDoor(Permits(parse_identities(rules), Refusals()), heard)
+    api = EventsApi(TakeEvents(FakeRecorder(), reader), door, heard, EventsOptions())
+    listener = EventsListener(f"unix:{tmp_path}/events.sock", api.app(), grace_s=0.1)
+    await listener.start()
+    connector = aiohttp.UnixConnector(f"{tmp_path}/events.sock")
+    async with aiohttp.ClientSession(connector=connector) as http:
+        for event, expected in ((cloud(), 204), (cloud(subject="beta"), 403)):
+            async with http.post(f"http://events{PATHS[0]}", json=[event]) as answer:
+                assert answer.status == expected
+    await listener.stop()
+    assert not (tmp_path / "events.sock").exists()
+    gone = HttpContext(cast(Any, SimpleNamespace(transport=None)))
+    assert caller_of(cast(Any, gone)) == NOBODY
+
+
 async def test_certificates_are_asked_for_and_renewed(tmp_path: Path) -> None:
     """A SPIFFE id with the role sends for its tenants; who comes anew sees the new certificate."""
     authority, next_one = Authority(), Authority("next")
     server = authority.server()
     now = ServerCredentials(server.pem, server.key_pem, authority.pem)
     current = [now]
-
-    class Refusals:
-        def caller_refused(self, *_: object) -> None: ...
 
     permits = Permits(parse_identities(RULES), Refusals())
     recorder, heard = FakeRecorder(), Heard()

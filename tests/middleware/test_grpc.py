@@ -19,6 +19,7 @@ from tallygate_client.metering import Measured
 from tests.middleware.world import REQUESTS_MAX, World, read_field
 
 SERVICE = "tests.Echo"
+ASKED_ON = threading.Event()
 RULES = RpcRules(
     tenant="x-tenant",
     cost=lambda call: {"requests": 1} if "Stream" not in call.method else None,
@@ -81,6 +82,8 @@ def stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
     for number in range(3):
         yield b"%d" % number
     if request == b"wait":
+        # Only once it is asked for a fourth is it sure that the third was sent.
+        ASKED_ON.set()
         ended = threading.Event()
         if context.add_callback(ended.set):
             ended.wait()
@@ -178,6 +181,7 @@ def test_a_cancelled_stream_is_settled(calls: Caller, metered_world: World, tena
     metadata = (("x-tenant", tenant),)
     replies = calls.stream("Stream")(b"wait", metadata=metadata, timeout=10)
     assert [next(replies) for _ in range(3)] == [b"0", b"1", b"2"]
+    assert ASKED_ON.wait(10)
     replies.cancel()
     metered_world.settles(tenant, 1 + 3, "messages")
 

@@ -1,6 +1,7 @@
 """Celery and RQ with real workers: refused jobs wait, retried ones are charged once."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -129,11 +130,12 @@ def test_rq_jobs_are_charged_and_put_off(
 
 
 def test_attempts_are_named_once() -> None:
-    """What is held is named by the attempt, what is charged beforehand by the job alone."""
+    """What is given back is named by the attempt, what never is by the job alone."""
     job = JobCall("rq", "job", "1.0", "work", (), {"org": "acme"}, {}, None)
     consume = JobRules(tenant="org", cost={"requests": 1}, mode="consume")
-    named = [rules.question_of(job) for rules in (RULES, consume)]
-    assert [each.operation_id for each in named if each] == ["rq:job:1.0", "rq:job"]
+    kept = replace(consume, refund_failures=False)
+    named = [rules.question_of(job) for rules in (RULES, consume, kept)]
+    assert [each.operation_id for each in named if each] == ["rq:job:1.0", "rq:job:1.0", "rq:job"]
     long = JobCall("rq", "j" * 200, "1.0", "work", (), {"org": "acme"}, {}, None)
     question = RULES.question_of(long)
     assert question is not None

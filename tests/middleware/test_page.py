@@ -57,7 +57,7 @@ def test_the_other_samples_work(metered_world: World, tenant: str) -> None:
     with contextlib.redirect_stdout(printed):
         client: Client = run("shorten", metered_world.address)["client"]
     assert printed.getvalue() == "a lo\n"
-    assert client.stats()
+    assert client.stats().calls == 2
     assert run("RpcRules", metered_world.address)["server"]
     task = run("MeteredTask", metered_world.address)["render"]
     assert isinstance(task, MeteredTask)

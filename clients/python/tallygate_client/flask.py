@@ -27,9 +27,9 @@ T = TypeVar("T")
 
 def meter(app: flask.Flask, *, client: Client | Callable[[], Client], rules: WebRules) -> None:
     """Charge the requests of an app: all of them by the rules' cost, or views by `metered`."""
-    inner: Any = app.wsgi_app
-    # Flask's own way to put middleware around an app.
-    setattr(app, "wsgi_app", MeteringMiddleware(inner, client=client, rules=rules))  # noqa: B010
+    # Flask's own way to put middleware around an app, of which its types do not know.
+    wrapped: Any = app
+    wrapped.wsgi_app = MeteringMiddleware(wrapped.wsgi_app, client=client, rules=rules)
     app.register_error_handler(Refused, _answer)
 
 

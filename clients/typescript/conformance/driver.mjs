@@ -22,7 +22,11 @@ const operations = {
     const options = { target };
     if (tls) {
       const { ca_file, cert_file, key_file } = tls;
-      options.tls = dropUnset({ ca: file(ca_file), cert: file(cert_file), key: file(key_file) });
+      options.tls = dropUnset({
+        ca: file(ca_file),
+        cert: file(cert_file),
+        key: file(key_file),
+      });
     }
     if (buffer) {
       const { max_events, spool_dir, batch, flush_ms } = buffer;

@@ -65,7 +65,11 @@ export function entryOf(kind: number, payload: Buffer): Entry | undefined {
   try {
     switch (kind) {
       case Kind.USAGE:
-        return { kind: "usage", id: RecordUsageRequest.decode(payload).eventId, encoded: payload };
+        return {
+          kind: "usage",
+          id: RecordUsageRequest.decode(payload).eventId,
+          encoded: payload,
+        };
       case Kind.COMMIT:
         return {
           kind: "commit",
@@ -77,7 +81,12 @@ export function entryOf(kind: number, payload: Buffer): Entry | undefined {
         const end = LENGTH_BYTES + payload.readUInt32LE(0);
         const encoded = payload.subarray(LENGTH_BYTES, end);
         const fallback = BatchRecordUsageRequest.decode(payload.subarray(end)).requests;
-        return { kind: "commit", id: CommitRequest.decode(encoded).operationId, encoded, fallback };
+        return {
+          kind: "commit",
+          id: CommitRequest.decode(encoded).operationId,
+          encoded,
+          fallback,
+        };
       }
       default:
         return undefined;

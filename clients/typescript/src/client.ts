@@ -13,7 +13,9 @@ import type { CallOptions, ClientOptions } from "./options.js";
 import {
   type CheckAndConsumeRequest as ConsumeMessage,
   Excess,
+  type ItemError,
   QuotaServiceService as quota,
+  Reason,
   UsageServiceService as usage,
 } from "./proto.js";
 import type {
@@ -51,6 +53,7 @@ import {
   type Quota,
   type QuotaChange,
   type Recorded,
+  recordedOf,
   type Refunded,
   type Released,
   type Settlement,
@@ -111,7 +114,13 @@ export class Client {
     const events = granted.items.map((item, index) => {
       // As the service itself would name it: if only its reply was lost, it is recorded once.
       const eventId = `${operationId}:${index}`;
-      const event = usageMessage({ ...item, tenant, eventId, operationId: eventId, eventTime });
+      const event = usageMessage({
+        ...item,
+        tenant,
+        eventId,
+        operationId: eventId,
+        eventTime,
+      });
       return { ...event, context, minDurability };
     });
     this.buffer.recordAll(events);
@@ -196,7 +205,10 @@ export class Client {
     try {
       const reply = await this.#calls.make(quota.reserve, operationId, build, options);
       decision = decisionOf(reply, operationId);
-      named = { id: reply.reservationId, expiresAt: reply.expiresAt && date(reply.expiresAt) };
+      named = {
+        id: reply.reservationId,
+        expiresAt: reply.expiresAt && date(reply.expiresAt),
+      };
     } catch (error) {
       this.#calls.decideLocally(quota.reserve, error);
       decision = localDecision(operationId);
@@ -359,7 +371,13 @@ export class Client {
 }
 
 /** Never sent by the service: a result that is neither. */
-const NO_RESULT = { reason: 0, code: 13, message: "no result", field: "", retryAfter: undefined };
+const NO_RESULT: ItemError = {
+  reason: Reason.REASON_UNSPECIFIED,
+  code: 13,
+  message: "no result",
+  field: "",
+  retryAfter: undefined,
+};
 
 function quotaMessage(request: QuotaRequest) {
   return {
@@ -378,14 +396,4 @@ function reservationMessage(request: ReservationRequest) {
 
 function ttl(ms: number) {
   return duration(integer(ms, "ttl"));
-}
-
-function recordedOf(reply: {
-  eventId: string;
-  replayed: boolean;
-  durability: number;
-  degraded: boolean;
-}): Recorded {
-  const { eventId, replayed, degraded } = reply;
-  return { eventId, replayed, durability: durabilityOf(reply.durability), degraded };
 }

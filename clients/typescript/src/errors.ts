@@ -178,6 +178,9 @@ const BY_CODE: Partial<Record<StatusCode, typeof TallygateError>> = {
   RESOURCE_EXHAUSTED: ResourceExhaustedError,
 };
 
+/** A newer service may have more. */
+const REASONS: Readonly<Record<number, string | undefined>> = Reason;
+
 /** Return the error of what a call ended with. @internal */
 export function fromStatus(error: ServiceError, operationId: string): TallygateError {
   const { reason, field, retryAfterMs } = detailsOf(error.metadata);
@@ -194,7 +197,7 @@ export function fromStatus(error: ServiceError, operationId: string): TallygateE
 export function fromItem(error: ItemError, operationId: string): TallygateError {
   return made(error.message, {
     code: nameOf(error.code),
-    reason: (Reason[error.reason] ?? "").replace(/^REASON_/, ""),
+    reason: (REASONS[error.reason] ?? "").replace(/^REASON_/, ""),
     field: error.field,
     retryAfterMs: error.retryAfter && millis(error.retryAfter),
     operationId,

@@ -16,6 +16,7 @@ export type { MeterOptions } from "./metering/meter.js";
 export type { Problem } from "./metering/problems.js";
 
 declare global {
+  // eslint-disable-next-line @typescript-eslint/no-namespace -- Express' own types are extended so.
   namespace Express {
     interface Request {
       /** What this request is charged; undefined where it passes unmetered. */

@@ -4,7 +4,7 @@
  * @packageDocumentation
  */
 
-export { UsageBuffer } from "./buffer.js";
+export type { UsageBuffer } from "./buffer.js";
 export { Client } from "./client.js";
 export {
   BufferFullError,
@@ -45,7 +45,7 @@ export type {
   WorkOptions,
 } from "./questions.js";
 export type { ConsumeRequest, Context, Item, Items, Usage } from "./requests.js";
-export { type CommitOptions, type ExcessPolicy, Reservation } from "./reservation.js";
+export type { CommitOptions, ExcessPolicy, Reservation } from "./reservation.js";
 export type {
   BatchResult,
   Decision,

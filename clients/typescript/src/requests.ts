@@ -120,7 +120,10 @@ export function usageMessage(usage: Usage): RecordUsageRequest {
 export function itemsOf(items: Items): Item[] {
   return Array.isArray(items)
     ? [...(items as readonly Item[])]
-    : Object.entries(items as Record<string, number>).map(([meter, amount]) => ({ meter, amount }));
+    : Object.entries(items as Record<string, number>).map(([meter, amount]) => ({
+        meter,
+        amount,
+      }));
 }
 
 /** @internal */
@@ -189,8 +192,9 @@ function eventTime(at: Date) {
 }
 
 function durability(name: Durability | undefined): DurabilityNumber {
-  const value = DurabilityNumber[`DURABILITY_${name ?? "UNSPECIFIED"}`];
-  if (value === undefined) {
+  const known: Readonly<Record<string, DurabilityNumber | string | undefined>> = DurabilityNumber;
+  const value = known[`DURABILITY_${name ?? "UNSPECIFIED"}`];
+  if (typeof value !== "number") {
     throw invalidField("min_durability", `there is no durability ${String(name)}`);
   }
   return value;

@@ -13,6 +13,7 @@ import type { CallOptions } from "./options.js";
 import type { BatchRecordUsageResponse, CommitResponse } from "./proto.js";
 import {
   type CommitRequest,
+  Durability,
   type EventContext,
   Excess,
   type Item as ItemMessage,
@@ -301,19 +302,19 @@ export class Reservation {
       dimensions: item.dimensions,
       context: this.#held.context,
       metadata: undefined,
-      minDurability: 0,
+      minDurability: Durability.DURABILITY_UNSPECIFIED,
     };
   }
 }
 
 /** Return the id of a reservation's commit, as the service makes it. @internal */
 export function commitIdOf(reservationId: string): string {
-  return `${String(reservationId).slice(-RESERVATION_IN_ID)}#c`;
+  return `${reservationId.slice(-RESERVATION_IN_ID)}#c`;
 }
 
 /** Return the id of a reservation's release, as the service makes it. @internal */
 export function releaseIdOf(reservationId: string): string {
-  return `${String(reservationId).slice(-RESERVATION_IN_ID)}#r`;
+  return `${reservationId.slice(-RESERVATION_IN_ID)}#r`;
 }
 
 function noReply(

@@ -13,6 +13,7 @@ import {
   LimitState as LimitStateNumber,
 } from "./gen/tallygate/v1/limit.js";
 import { type CommitResponse, ReservationOutcome, WatchCause } from "./gen/tallygate/v1/quota.js";
+import type { RecordUsageResponse } from "./gen/tallygate/v1/usage.js";
 import { date, millis } from "./time.js";
 
 /** How safely accepted events are held; later is safer. */
@@ -93,8 +94,7 @@ export interface Recorded {
 
 /** What became of one request of a list. */
 export type BatchResult<T> =
-  | { readonly ok: true; readonly value: T }
-  | { readonly ok: false; readonly error: TallygateError };
+  { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: TallygateError };
 
 /** How a reservation was settled. */
 export interface Settlement {
@@ -159,7 +159,7 @@ export function decisionOf(reply: DecisionMessage, operationId: string): Decisio
     refusedBy: reply.refusedBy || undefined,
     retryAfterMs: reply.retryAfter && millis(reply.retryAfter),
     replayed: reply.replayed ?? false,
-    durability: durabilityOf(reply.durability ?? 0),
+    durability: durabilityOf(reply.durability ?? DurabilityNumber.DURABILITY_UNSPECIFIED),
     eventIds: reply.eventIds ?? [],
     degraded: reply.degraded ?? false,
     local: false,
@@ -169,7 +169,10 @@ export function decisionOf(reply: DecisionMessage, operationId: string): Decisio
 
 /** Return the decision of `onAbsent: "open"`. @internal */
 export function localDecision(operationId: string): Decision {
-  return { ...decisionOf({ allowed: true, limits: [], refusedBy: "" }, operationId), local: true };
+  return {
+    ...decisionOf({ allowed: true, limits: [], refusedBy: "" }, operationId),
+    local: true,
+  };
 }
 
 /** Return a limit as callers see it. @internal */
@@ -201,6 +204,12 @@ export function settlementOf(reply: CommitResponse, operationId: string): Settle
     recordedAfter: false,
     operationId,
   };
+}
+
+/** @internal */
+export function recordedOf(reply: RecordUsageResponse): Recorded {
+  const { eventId, replayed, degraded } = reply;
+  return { eventId, replayed, durability: durabilityOf(reply.durability), degraded };
 }
 
 /** @internal */

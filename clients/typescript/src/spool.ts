@@ -147,7 +147,7 @@ export class Spool {
   #write(segment: Segment, record: Buffer): void {
     const fd = segment.fd as number;
     try {
-      for (let at = 0; at < record.length; ) {
+      for (let at = 0; at < record.length;) {
         at += fs.writeSync(fd, record, at, record.length - at, segment.bytes + at);
       }
     } catch (error) {
@@ -199,10 +199,21 @@ export class Spool {
         continue;
       }
       const waiting = payloads.length;
-      const segment = { path, fd: undefined, bytes: end, waiting, madeAt: 0, unsynced: false };
+      const segment = {
+        path,
+        fd: undefined,
+        bytes: end,
+        waiting,
+        madeAt: 0,
+        unsynced: false,
+      };
       this.bytes += end;
       for (const payload of payloads) {
-        this.left.push({ kind: payload[0] as number, payload: payload.subarray(1), segment });
+        this.left.push({
+          kind: payload[0] as number,
+          payload: payload.subarray(1),
+          segment,
+        });
       }
     }
   }

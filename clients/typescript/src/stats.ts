@@ -58,6 +58,6 @@ export class Counters {
   }
 
   snapshot(now: { pending: number; spoolBytes: number; spoolTorn: number }): Stats {
-    return { ...this, localByMethod: structuredClone(this.localByMethod), ...now };
+    return Object.assign({}, this, { localByMethod: structuredClone(this.localByMethod), ...now });
   }
 }

@@ -118,7 +118,9 @@ describe("the buffer", () => {
         if (meter === "later" && again) {
           again = false;
           const retryAfter = { seconds: 0, nanos: 1_000_000 };
-          return { error: { reason: 10, code: 14, message: "away", field: "", retryAfter } };
+          return {
+            error: { reason: 10, code: 14, message: "away", field: "", retryAfter },
+          };
         }
         return { response: { eventId, replayed: true, durability: 3, degraded: false } };
       }),

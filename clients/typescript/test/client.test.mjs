@@ -134,7 +134,11 @@ describe("a client", () => {
   });
 
   it("takes text with the letters of an escape for what it is", async () => {
-    service.answers.recordUsage = ({ eventId }) => ({ eventId, replayed: false, durability: 3 });
+    service.answers.recordUsage = ({ eventId }) => ({
+      eventId,
+      replayed: false,
+      durability: 3,
+    });
     const told = String.raw`\ud800`;
     const usage = { tenant: "a", meter: "m", amount: 1 };
     await client.recordUsage({ ...usage, metadata: { told } });
@@ -178,7 +182,9 @@ describe("a client", () => {
 
   it("types a status that has no details, and one with unreadable ones", async () => {
     service.answers.checkAndConsume = () => {
-      throw refusal(status.DATA_LOSS, "gone", { "grpc-status-details-bin": Buffer.from("x") });
+      throw refusal(status.DATA_LOSS, "gone", {
+        "grpc-status-details-bin": Buffer.from("x"),
+      });
     };
     await assert.rejects(client.checkAndConsume({ tenant: "acme", items }), (error) => {
       assert(error instanceof InternalError);
@@ -388,7 +394,10 @@ describe("a reservation", () => {
       return { outcome: 4 };
     };
     await client.withReservation({ ...asked, ttlMs: 60 }, () => beaten);
-    assert.deepEqual(sent("extendReservation")[0].request.ttl, { seconds: 0, nanos: 60_000_000 });
+    assert.deepEqual(sent("extendReservation")[0].request.ttl, {
+      seconds: 0,
+      nanos: 60_000_000,
+    });
     await end();
   });
 

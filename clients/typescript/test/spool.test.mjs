@@ -102,7 +102,9 @@ describe("a spool", () => {
   it("refuses more than it may hold, and holds no part of it", () => {
     const spool = new Spool(folder, { syncMs: 0, maxBytes: 30 });
     spool.append(Kind.USAGE, message("0123456789"));
-    assert.throws(() => spool.append(Kind.USAGE, message("0123456789")), { kind: "BufferFull" });
+    assert.throws(() => spool.append(Kind.USAGE, message("0123456789")), {
+      kind: "BufferFull",
+    });
     spool.close();
     const next = new Spool(folder, OPTIONS);
     assert.deepEqual(lefts(next), ["0123456789"]);

@@ -8,17 +8,21 @@ Refuses to know: what entries mean, and how they are recorded.
 import hashlib
 from typing import Any, Final
 
-from envoy.config.core.v3 import base_pb2
-from envoy.data.accesslog.v3 import accesslog_pb2
-
 from tallygate.domain.envoy import LogField, LogGiven, LogKind, LogMeasure, LogPlace
+from tallygate.gen.envoy import access_log_pb2 as pb
 
 # Half of a SHA-256: no two entries of an installation's life share one.
 IDENTITY_DIGITS: Final = 32
 
-_TYPES: Final = accesslog_pb2.AccessLogType
+_METHOD: Final = "REQUEST_METHOD_"
+
 _ENDS: Final = frozenset(
-    {_TYPES.NotSet, _TYPES.DownstreamEnd, _TYPES.TcpConnectionEnd, _TYPES.UdpSessionEnd}
+    {
+        pb.ACCESS_LOG_TYPE_UNSPECIFIED,
+        pb.ACCESS_LOG_TYPE_DOWNSTREAM_END,
+        pb.ACCESS_LOG_TYPE_TCP_CONNECTION_END,
+        pb.ACCESS_LOG_TYPE_UDP_SESSION_END,
+    }
 )
 
 
@@ -168,7 +172,7 @@ class Entry:
             return str(request.authority)
         if field is LogField.METHOD:
             method = request.request_method
-            return str(base_pb2.RequestMethod.Name(method)) if method else ""
+            return pb.RequestMethod.Name(method).removeprefix(_METHOD) if method else ""
         if field is LogField.PATH:
             path = str(request.original_path or request.path)
             return path.partition("?")[0]

@@ -10,13 +10,13 @@ import asyncio
 from typing import Any, Final
 
 import grpc
-from envoy.service.ratelimit.v3 import rls_pb2
 from google.protobuf.struct_pb2 import Struct
 
 from tallygate.api.caller import Permits, caller_of
 from tallygate.api.convert import counted, operation_id_of
 from tallygate.api.edge import remaining_s
 from tallygate.api.envoy_headers import headers_of
+from tallygate.api.guarded import Methods
 from tallygate.domain.envoy_answer import RateAnswer, RateStatus, ShownLimit
 from tallygate.domain.envoy_match import Descriptor
 from tallygate.domain.errors import InvalidField
@@ -25,6 +25,7 @@ from tallygate.domain.ids import AMOUNT_MAX
 from tallygate.domain.request import ITEMS_MAX
 from tallygate.domain.window import Period
 from tallygate.flow.rate_limit import RateAsked, RateLimit, RatePlan
+from tallygate.gen.envoy import rate_limit_pb2 as pb
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -33,16 +34,15 @@ SERVICE: Final = "envoy.service.ratelimit.v3.RateLimitService"
 UINT32_MAX: Final = 2**32 - 1
 ENTRIES_MAX: Final = 64
 
-_RESPONSE: Final = rls_pb2.RateLimitResponse
-_UNITS: Final = _RESPONSE.RateLimit.Unit
+_RESPONSE: Final = pb.RateLimitResponse
 _UNIT_OF: Final = {
-    Period.SECOND: _UNITS.SECOND,
-    Period.MINUTE: _UNITS.MINUTE,
-    Period.HOUR: _UNITS.HOUR,
-    Period.DAY: _UNITS.DAY,
-    Period.WEEK: _UNITS.WEEK,
-    Period.MONTH: _UNITS.MONTH,
-    Period.YEAR: _UNITS.YEAR,
+    Period.SECOND: pb.RATE_LIMIT_UNIT_SECOND,
+    Period.MINUTE: pb.RATE_LIMIT_UNIT_MINUTE,
+    Period.HOUR: pb.RATE_LIMIT_UNIT_HOUR,
+    Period.DAY: pb.RATE_LIMIT_UNIT_DAY,
+    Period.WEEK: pb.RATE_LIMIT_UNIT_WEEK,
+    Period.MONTH: pb.RATE_LIMIT_UNIT_MONTH,
+    Period.YEAR: pb.RATE_LIMIT_UNIT_YEAR,
 }
 
 
@@ -57,8 +57,8 @@ class RateLimitServicer:
         self._permits = permits
 
     async def ShouldRateLimit(  # noqa: N802  the name is the proto's
-        self, request: rls_pb2.RateLimitRequest, context: Context
-    ) -> rls_pb2.RateLimitResponse:
+        self, request: pb.RateLimitRequest, context: Context
+    ) -> pb.RateLimitResponse:
         """Say whether a call is over any of its limits, charging it where it is over none."""
         expires_at = asyncio.get_running_loop().time() + remaining_s(
             context, self._default_deadline_s
@@ -74,7 +74,7 @@ class RateLimitServicer:
             self._permits.check(caller, Service.ENVOY, tenant, ((meter, "descriptors"),))
 
 
-def asked_of(request: rls_pb2.RateLimitRequest) -> RateAsked:
+def asked_of(request: pb.RateLimitRequest) -> RateAsked:
     """Return what is asked for. Raises `InvalidField` and `TooManyItems`."""
     if not request.domain:
         raise InvalidField("is required", field="domain")
@@ -87,10 +87,10 @@ def asked_of(request: rls_pb2.RateLimitRequest) -> RateAsked:
     return RateAsked(request.domain, tuple(descriptors), operation_id_of(""))
 
 
-def response_of(answer: RateAnswer, domain: str) -> rls_pb2.RateLimitResponse:
+def response_of(answer: RateAnswer, domain: str) -> pb.RateLimitResponse:
     """Return the answer as Envoy reads it."""
     response = _RESPONSE(
-        overall_code=_RESPONSE.OVER_LIMIT if answer.over else _RESPONSE.OK,
+        overall_code=pb.RATE_LIMIT_CODE_OVER_LIMIT if answer.over else pb.RATE_LIMIT_CODE_OK,
         statuses=[_status(each) for each in answer.statuses],
     )
     for key, value in headers_of(answer):
@@ -100,7 +100,7 @@ def response_of(answer: RateAnswer, domain: str) -> rls_pb2.RateLimitResponse:
     return response
 
 
-def _descriptor(message: Any, hits: int, field: str) -> Descriptor:  # noqa: ANN401  has no stubs
+def _descriptor(message: pb.RateLimitDescriptor, hits: int, field: str) -> Descriptor:
     counted(message.entries, ENTRIES_MAX, f"{field}.entries")
     if message.HasField("limit"):
         raise InvalidField("is not taken: the catalog has the limits", field=f"{field}.limit")
@@ -115,10 +115,10 @@ def _descriptor(message: Any, hits: int, field: str) -> Descriptor:  # noqa: ANN
     return Descriptor(tuple([(each.key, each.value) for each in message.entries]), hits)
 
 
-def _status(status: RateStatus) -> rls_pb2.RateLimitResponse.DescriptorStatus:
+def _status(status: RateStatus) -> pb.RateLimitResponse.DescriptorStatus:
     remaining = UINT32_MAX if status.remaining is None else min(status.remaining, UINT32_MAX)
     message = _RESPONSE.DescriptorStatus(
-        code=_RESPONSE.OVER_LIMIT if status.over else _RESPONSE.OK,
+        code=pb.RATE_LIMIT_CODE_OVER_LIMIT if status.over else pb.RATE_LIMIT_CODE_OK,
         limit_remaining=remaining,
         current_limit=_limit(status.limit) if status.limit is not None else None,
     )
@@ -127,8 +127,10 @@ def _status(status: RateStatus) -> rls_pb2.RateLimitResponse.DescriptorStatus:
     return message
 
 
-def _limit(limit: ShownLimit) -> rls_pb2.RateLimitResponse.RateLimit:
-    unit = _UNIT_OF.get(limit.period, _UNITS.UNKNOWN) if limit.period else _UNITS.UNKNOWN
+def _limit(limit: ShownLimit) -> pb.RateLimitResponse.RateLimit:
+    unit = pb.RATE_LIMIT_UNIT_UNSPECIFIED
+    if limit.period is not None:
+        unit = _UNIT_OF.get(limit.period, unit)
     units = min(limit.units, UINT32_MAX)
     return _RESPONSE.RateLimit(name=limit.name, requests_per_unit=units, unit=unit)
 
@@ -147,3 +149,13 @@ def _metadata(answer: RateAnswer, domain: str) -> Struct:
         }
     )
     return found
+
+
+def register(servicer: RateLimitServicer, registry: Methods) -> None:
+    """Register the service's one method; the service itself is Envoy's, and none of our protos."""
+    handler = grpc.unary_unary_rpc_method_handler(
+        servicer.ShouldRateLimit,
+        request_deserializer=pb.RateLimitRequest.FromString,
+        response_serializer=pb.RateLimitResponse.SerializeToString,
+    )
+    registry.add_registered_method_handlers(SERVICE, {"ShouldRateLimit": handler})

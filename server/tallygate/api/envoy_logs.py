@@ -10,14 +10,15 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc
-from envoy.service.accesslog.v3 import als_pb2
 
 from tallygate.api.caller import Permits, caller_of
 from tallygate.api.envoy_entries import records_of
+from tallygate.api.guarded import Methods
 from tallygate.domain.errors import TallygateError
 from tallygate.domain.identity import NOBODY, Service
 from tallygate.domain.request import UsageRequest
 from tallygate.flow.access_logs import AccessLogs
+from tallygate.gen.envoy import access_log_pb2 as pb
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -32,10 +33,10 @@ class AccessLogServicer:
         self._permits = permits
 
     async def StreamAccessLogs(  # noqa: N802  the name is the proto's
-        self, requests: AsyncIterator[Any], context: Context
-    ) -> Any:  # noqa: ANN401  has no stubs
+        self, requests: AsyncIterator[pb.StreamAccessLogsMessage], context: Context
+    ) -> pb.StreamAccessLogsResponse:
         """Record what each message tells, until the sender ends the stream."""
-        identifier = als_pb2.StreamAccessLogsMessage.Identifier()
+        identifier = pb.StreamAccessLogsMessage.Identifier()
 
         caller = caller_of(context) if self._permits is not None else NOBODY
 
@@ -49,7 +50,7 @@ class AccessLogServicer:
             records, skipped = records_of(message, identifier)
             self._flow.skip(skipped)
             await self._flow.take(records, allowed)
-        return als_pb2.StreamAccessLogsResponse()
+        return pb.StreamAccessLogsResponse()
 
     def _allowed(self, caller: str, event: UsageRequest) -> bool:
         if self._permits is None:
@@ -59,3 +60,13 @@ class AccessLogServicer:
         except TallygateError:
             return False
         return True
+
+
+def register(servicer: AccessLogServicer, registry: Methods) -> None:
+    """Register the service's one method; the service itself is Envoy's, and none of our protos."""
+    handler = grpc.stream_unary_rpc_method_handler(
+        servicer.StreamAccessLogs,
+        request_deserializer=pb.StreamAccessLogsMessage.FromString,
+        response_serializer=pb.StreamAccessLogsResponse.SerializeToString,
+    )
+    registry.add_registered_method_handlers(SERVICE, {"StreamAccessLogs": handler})

@@ -8,6 +8,7 @@ Refuses to know: what events mean.
 
 import asyncio
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,6 +21,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from tallygate.api.caller import LOCAL_PEER
 from tallygate.api.door import TOKEN_KEY, Door
 from tallygate.api.edge import Context
 from tallygate.api.status import CODES, shown
@@ -233,10 +235,14 @@ class HttpContext:
         return [(TOKEN_KEY, each) for each in self._request.headers.getall(TOKEN_KEY, [])]
 
     def peer(self) -> str:
-        """Return whose connection it is, as gRPC spells it."""
+        """Return what kind of connection it is, as gRPC begins to spell it.
+
+        Who is gone already is nobody: only a Unix socket that is seen to be one proves anything.
+        """
         transport = self._request.transport
-        name = transport.get_extra_info("peername") if transport is not None else None
-        return f"ipv4:{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix:"
+        bound = transport.get_extra_info("socket") if transport is not None else None
+        local = bound is not None and bound.family == socket.AF_UNIX
+        return LOCAL_PEER if local else "tcp:"
 
     def auth_context(self) -> Mapping[str, list[bytes]]:
         """Return the SPIFFE id of a verified certificate that has one such id."""

@@ -9,6 +9,7 @@ Refuses to know: what is asked.
 import asyncio
 import socket
 import ssl
+from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
@@ -92,8 +93,13 @@ class EventsListener:
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
+        self._give_back()
+
+    def _give_back(self) -> None:
         if self._bound is not None:
             self._bound.close()
+            if self._path is not None:
+                Path(self._path).unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.give_back()
 

@@ -50,6 +50,7 @@ async def examine(settings: Settings) -> list[Finding]:
     """Return a finding for each part of the installation."""
     dialing = Dialing.of(settings)
     findings = [await _server("data plane", each, dialing) for each in settings.grpc_address]
+    findings += [await _server("Envoy", each, dialing) for each in settings.envoy_address]
     findings.append(await _server("control", settings.control_address, dialing))
     findings.append(_access(settings))
     ops = dialing if settings.tls_ops == "on" else None

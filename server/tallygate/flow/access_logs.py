@@ -1,7 +1,8 @@
 """Envoy ─▶ [ access_logs ] ─▶ admit: what access logs tell is recorded as usage.
 
 If we die here, what was taken and not yet recorded is lost with what is on its way: Envoy keeps no
-entry that it has sent. What was recorded is in the journal, or in Redis.
+entry that it has sent. What was recorded is in the journal, or in Redis. A stop in good order
+records what is in hand.
 
 Guarantees: a message is taken only when all of the one before is recorded, or can never be; the
 same entry is recorded once, however often it comes. While nothing can be recorded it waits, and
@@ -33,6 +34,8 @@ TRY_S: Final = 5.0
 # Between tries: a blip is over at once, and an outage is asked about every two seconds.
 WAIT_FIRST_S: Final = 0.05
 WAIT_LAST_S: Final = 2.0
+# For what is in hand when its stream ends: less than any stop leaves.
+LAST_S: Final = 3.0
 
 Allowed = Callable[[UsageRequest], bool]
 """Says whether the one who sends logs may record that."""
@@ -72,7 +75,19 @@ class AccessLogs:
             self._observer.log_entries("intermediate", count)
 
     async def take(self, records: Sequence[LogRecord], allowed: Allowed) -> None:
-        """Return when all that these entries tell is recorded, or can never be."""
+        """Return when all that these entries tell is recorded, or can never be.
+
+        Who gives up, as at a stop, is held for a moment more: nobody else has these entries.
+        """
+        work = asyncio.create_task(self._take(records, allowed))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait({work}, timeout=LAST_S)
+            work.cancel()
+            raise
+
+    async def _take(self, records: Sequence[LogRecord], allowed: Allowed) -> None:
         events = await self._events(records, allowed)
         for start in range(0, len(events), BATCH_MAX):
             await self._record(events[start : start + BATCH_MAX])

@@ -22,6 +22,7 @@ from tallygate.api.ops import Heartbeat, OpsListener, OpsOptions, short_folder
 from tallygate.api.shared_port import SharedPort
 from tallygate.api.socket_lock import path_of
 from tallygate.settings import Settings
+from tallygate.wiring.envoy import SERVICES as ENVOY
 from tallygate.wiring.group import Group, GroupParts
 from tallygate.wiring.process import HEARTBEAT_MS
 from tallygate.wiring.roles import ADMIN, Role, RoleUnmet, check_roles
@@ -66,7 +67,7 @@ async def grouped(settings: Settings, roles: frozenset[Role]) -> AsyncIterator[R
         started = await group.start()
         found.grpc_addresses, found.control_addresses = started.grpc, started.control
         found.envoy_addresses = started.envoy
-        for service in ("", *_services(roles)):
+        for service in ("", *_services(settings, roles)):
             ops.set_serving(service, True)
         yield found
 
@@ -106,7 +107,7 @@ async def _tell(
             readiness=group.readiness,
             heartbeat=heartbeat,
             stall_s=settings.loop_stall_ms / 1000,
-            services=_services(roles),
+            services=_services(settings, roles),
             refused=pages.own.ops_refused.inc,
             owner=socket_owner(settings),
             tls=credentials,
@@ -143,5 +144,6 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _services(roles: frozenset[Role]) -> list[str]:
-    return [QUOTA, USAGE] + ([ADMIN] if Role.CONTROL in roles else [])
+def _services(settings: Settings, roles: frozenset[Role]) -> list[str]:
+    envoy = ENVOY if settings.envoy_address else ()
+    return [QUOTA, USAGE, *envoy] + ([ADMIN] if Role.CONTROL in roles else [])

@@ -18,6 +18,7 @@ from tallygate.api.ops import Heartbeat, OpsListener, OpsOptions
 from tallygate.api.ops_pages import Readiness
 from tallygate.flow.loop import Loop, LoopOptions
 from tallygate.settings import Settings
+from tallygate.wiring.envoy import SERVICES as ENVOY
 from tallygate.wiring.host import Host, Running
 from tallygate.wiring.place import ALONE, Place
 from tallygate.wiring.roles import ADMIN, Role, check_roles
@@ -88,6 +89,8 @@ class _Process:
         host.watch_secrets()
         self._start_heartbeat()
         services = [QUOTA, USAGE] if Role.SERVE in roles else []
+        if Role.SERVE in roles and host.settings.envoy_address:
+            services += ENVOY
         services += [ADMIN] if Role.CONTROL in roles else []
         ops = OpsListener(
             OpsOptions(

@@ -77,9 +77,10 @@ class JobRules(Rules[JobCall]):
         question = self.question(job, self.tenant_of(job), self.cost_of(job))
         if question is None or question.operation_id:
             return question
-        # What is charged beforehand is charged for all attempts together; what is held is given
-        # back after each that fails, so that each holds anew.
-        parts = [job.queue, job.job_id, *([job.attempt] if self.mode == "reserve" else [])]
+        # What an attempt that failed has given back, the next has to ask for anew; where nothing is
+        # given back, all attempts are one charge.
+        given_back = self.mode == "reserve" or self.refund_failures
+        parts = [job.queue, job.job_id, *([job.attempt] if given_back else [])]
         return replace(question, operation_id=_short(":".join(parts)))
 
     def wait_of(self, error: TallygateError) -> int | None:

@@ -48,8 +48,7 @@ export interface MeterOptions<R> extends FieldOptions {
   readonly challenge?: string | undefined;
   /** Writes another body than `application/problem+json`. The headers stay. */
   readonly answer?:
-    | ((problem: Problem, request: R) => { contentType: string; body: string })
-    | undefined;
+    ((problem: Problem, request: R) => { contentType: string; body: string }) | undefined;
   /** Told what the operator should know: requests not metered, charges not settled. */
   readonly onError?: ((error: unknown, request: R) => void) | undefined;
 }

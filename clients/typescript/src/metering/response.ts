@@ -33,15 +33,17 @@ export function watchResponse(response: ServerResponse, watcher: Watcher): void 
       bytes += chunk.byteLength;
     }
   };
-  const { writeHead, write, end } = response;
-  response.writeHead = ((status: number, ...rest: unknown[]) => {
+  const writeHead = response.writeHead.bind(response);
+  const write = response.write.bind(response);
+  const end = response.end.bind(response);
+  response.writeHead = (status: number, ...rest: unknown[]) => {
     const fields = watcher.fields();
     for (const [name, value] of fields) {
       response.setHeader(name, value);
     }
     const given = fields.length === 0 ? rest : rest.map(withoutOurs);
     return Reflect.apply(writeHead, response, [status, ...given]) as ServerResponse;
-  }) as typeof writeHead;
+  };
   response.write = ((chunk: Chunk, ...rest: unknown[]) => {
     count(chunk, rest[0]);
     return Reflect.apply(write, response, [chunk, ...rest]) as boolean;
@@ -56,6 +58,10 @@ export function watchResponse(response: ServerResponse, watcher: Watcher): void 
     watcher.ended({ how: howEnded(response), bytes: hasBody(response) ? bytes : 0 });
   };
   response.on("finish", done).on("close", done);
+  if (response.destroyed) {
+    // The client left while the decision was awaited: nobody will tell of it again.
+    done();
+  }
 }
 
 function howEnded(response: ServerResponse): Ended {
@@ -63,9 +69,8 @@ function howEnded(response: ServerResponse): Ended {
     return "complete";
   }
   const { socket } = response.req;
-  const code = (socket.errored as NodeJS.ErrnoException | null)?.code ?? "";
-  const broken = response.errored !== null && response.errored !== undefined;
-  if (broken || !(socket.readableEnded || LEFT.includes(code))) {
+  const left: NodeJS.ErrnoException | null = socket.errored;
+  if (response.errored || !(socket.readableEnded || LEFT.includes(left?.code ?? ""))) {
     return "failed";
   }
   return response.headersSent ? "left-within" : "left-before";

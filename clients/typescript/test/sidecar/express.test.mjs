@@ -120,6 +120,39 @@ describe("an Express app", () => {
     await usedIs(client, tenant, "ten", 0);
   });
 
+  it("gives back what was granted to a client that had left meanwhile", async () => {
+    const tenant = newTenant();
+    let released;
+    const ended = new Promise((resolve) => {
+      released = resolve;
+    });
+    const hooks = { onCall: (method, code) => method === "Release" && released(code) };
+    const own = sidecar({ hooks });
+    const app = express();
+    let came;
+    const asked = new Promise((resolve) => {
+      came = resolve;
+    });
+    const left = async (request) => {
+      came();
+      await once(request.res, "close");
+      return tenant;
+    };
+    app.use(tallygate({ client: own, tenant: left, cost: { scarce: 3 } }), () => undefined);
+    const other = app.listen(0, "127.0.0.1");
+    await once(other, "listening");
+    const stop = new AbortController();
+    const { signal } = stop;
+    const called = fetch(`http://127.0.0.1:${other.address().port}/`, { signal });
+    await asked;
+    stop.abort();
+    await assert.rejects(called);
+    assert.equal(await ended, "OK");
+    assert.equal(await used(own, tenant, "ten"), 0);
+    other.close();
+    await own.close();
+  });
+
   it("charges nothing for a response that the app breaks off", async () => {
     const tenant = newTenant();
     await assert.rejects(get("/bytes/breaks", tenant).then((response) => response.text()));

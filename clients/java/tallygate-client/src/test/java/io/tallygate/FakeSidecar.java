@@ -43,6 +43,7 @@ import java.util.concurrent.ConcurrentLinkedDeque;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
 
 /** A server of the data plane that answers as it is told, and remembers what it was asked. */
 public final class FakeSidecar implements AutoCloseable {
@@ -68,6 +69,8 @@ public final class FakeSidecar implements AutoCloseable {
   /** What a commit is answered. */
   public volatile ReservationOutcome outcome =
       ReservationOutcome.RESERVATION_OUTCOME_COMMITTED;
+
+  private static final long PATIENCE_S = 20;
 
   private final Server server;
 
@@ -101,7 +104,10 @@ public final class FakeSidecar implements AutoCloseable {
   /** Returns the next question of a kind; those before it are forgotten. */
   public <T> T next(Class<T> kind) throws InterruptedException {
     while (true) {
-      Object question = asked.take();
+      Object question = asked.poll(PATIENCE_S, TimeUnit.SECONDS);
+      if (question == null) {
+        throw new AssertionError("nobody asked for a " + kind.getSimpleName());
+      }
       if (kind.isInstance(question)) {
         return kind.cast(question);
       }

@@ -37,6 +37,7 @@ public final class FilterRules {
   private Function<HttpServletRequest, EventContext> context = request -> EventContext.EMPTY;
   private Predicate<HttpServletRequest> exempt = request -> false;
   private IntPredicate charged = status -> status < FIRST_FAILURE;
+  private Predicate<HttpServletRequest> measured = request -> true;
   private Optional<Item> response = Optional.empty();
   private MeteringMode mode = MeteringMode.RESERVE;
   private ReserveOptions options = ReserveOptions.DEFAULT;
@@ -63,7 +64,7 @@ public final class FilterRules {
     return this;
   }
 
-  /** Names the header that says who pays: only one that something in front sets is to be trusted. */
+  /** Names the header that says who pays: one that something in front sets, and strips. */
   public FilterRules tenantHeader(String name) {
     return tenant(request -> request.getHeader(name));
   }
@@ -108,6 +109,12 @@ public final class FilterRules {
   public FilterRules responseBytes(String meter, long reserve) {
     this.response = Optional.of(Item.of(meter, reserve));
     return quotaUnit(meter, "content-bytes");
+  }
+
+  /** Says of which requests the response's bytes are charged; of all unless set. */
+  public FilterRules measured(Predicate<HttpServletRequest> measured) {
+    this.measured = measured;
+    return this;
   }
 
   /** Says when requests are charged. */
@@ -187,13 +194,13 @@ public final class FilterRules {
     return challenge;
   }
 
-  Optional<String> responseMeter() {
-    return response.map(Item::meter);
+  Optional<String> responseMeter(HttpServletRequest request) {
+    return response.map(Item::meter).filter(meter -> measured.test(request));
   }
 
   Charge charge(String payer, HttpServletRequest request) {
     List<Item> items = new ArrayList<>(cost.apply(request));
-    response.ifPresent(items::add);
+    response.filter(item -> measured.test(request)).ifPresent(items::add);
     return Charge.builder(payer)
         .items(items)
         .operationId(operationId.apply(request))

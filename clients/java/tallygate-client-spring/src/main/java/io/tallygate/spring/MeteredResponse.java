@@ -9,19 +9,28 @@ import java.io.PrintWriter;
 import java.io.Writer;
 import java.nio.charset.Charset;
 import java.util.Map;
+import java.util.Optional;
 import java.util.TreeMap;
 
 /** A response whose bytes are counted as they are passed on, and whose limit fields stay. */
 final class MeteredResponse extends HttpServletResponseWrapper {
   private final Map<String, String> fields = new TreeMap<>(String.CASE_INSENSITIVE_ORDER);
+  private final Optional<String> meter;
   private volatile long bytes;
   private volatile boolean abandoned;
   private ServletOutputStream stream;
   private PrintWriter writer;
 
-  MeteredResponse(HttpServletResponse response, Map<String, String> fields) {
+  MeteredResponse(
+      HttpServletResponse response, Map<String, String> fields, Optional<String> meter) {
     super(response);
     this.fields.putAll(fields);
+    this.meter = meter;
+  }
+
+  /** The meter that its bytes are charged to. */
+  Optional<String> meter() {
+    return meter;
   }
 
   long bytes() {

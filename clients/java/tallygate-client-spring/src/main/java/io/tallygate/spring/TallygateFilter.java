@@ -19,7 +19,7 @@ import java.util.Map;
 /**
  * Charges requests: asks before the app sees one, and settles once it was answered.
  *
- * <p>The app finds the charge by {@link #charge}. Settling waits for nothing and delays no response.
+ * <p>The app finds the charge by {@link #charge}. Settling delays no response.
  */
 public final class TallygateFilter implements Filter {
   /** The request's attribute that holds its charge. */
@@ -91,7 +91,8 @@ public final class TallygateFilter implements Filter {
     Map<String, String> fields = rules.fields(charge.decision());
     fields.forEach(response::setHeader);
     request.setAttribute(CHARGE, charge);
-    MeteredResponse metered = new MeteredResponse(response, fields);
+    MeteredResponse metered =
+        new MeteredResponse(response, fields, rules.responseMeter(request));
     try {
       chain.doFilter(request, metered);
     } catch (IOException | ServletException | RuntimeException | Error error) {
@@ -115,7 +116,7 @@ public final class TallygateFilter implements Filter {
       charged = charged && !failed;
     }
     if (charged) {
-      rules.responseMeter().ifPresent(meter -> charge.counted(meter, response.bytes()));
+      response.meter().ifPresent(meter -> charge.counted(meter, response.bytes()));
     }
     charge.end(charged);
   }

@@ -115,7 +115,17 @@ public final class MeteringInterceptor implements ServerInterceptor {
         @Override
         public void onMessage(Q message) {
           rules.messages().filter(Messages::received).ifPresent(each -> messages.incrementAndGet());
-          super.onMessage(message);
+          guarded(() -> super.onMessage(message));
+        }
+
+        @Override
+        public void onHalfClose() {
+          guarded(super::onHalfClose);
+        }
+
+        @Override
+        public void onReady() {
+          guarded(super::onReady);
         }
 
         @Override
@@ -128,6 +138,16 @@ public final class MeteringInterceptor implements ServerInterceptor {
           }
         }
       };
+    }
+
+    /** What a handler throws, gRPC answers by itself, and not by this call. */
+    private void guarded(Runnable handling) {
+      try {
+        handling.run();
+      } catch (RuntimeException | Error error) {
+        end(false);
+        throw error;
+      }
     }
 
     private void end(boolean charged) {

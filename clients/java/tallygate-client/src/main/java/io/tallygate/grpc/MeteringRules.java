@@ -50,7 +50,7 @@ public final class MeteringRules {
     return this;
   }
 
-  /** Names the metadata that says who pays: only one that something in front sets is to be trusted. */
+  /** Names the metadata that says who pays: what something in front sets, and strips. */
   public MeteringRules tenantKey(String name) {
     Metadata.Key<String> key = Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER);
     return tenant((headers, method) -> headers.get(key));

@@ -1,5 +1,6 @@
 package io.tallygate.metering;
 
+import io.grpc.Context;
 import io.tallygate.Charge;
 import io.tallygate.Decision;
 import io.tallygate.Reservation;
@@ -128,10 +129,15 @@ public final class RequestCharge {
       keep = charged && !cancelled;
     }
     CompletableFuture<?> ending;
+    // The request's own context ends with it, and would take the settling along.
+    Context context = Context.current().fork();
+    Context outer = context.attach();
     try {
       ending = reservation.isPresent() ? settle(reservation.get(), keep) : refund(keep);
     } catch (RuntimeException error) {
       ending = CompletableFuture.failedFuture(error);
+    } finally {
+      context.detach(outer);
     }
     return ending.handle(
         (done, error) -> {

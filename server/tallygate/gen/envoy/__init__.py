@@ -1,0 +1,1 @@
+"""Generated stubs of `tallygate.envoy.v1`: do not edit."""
