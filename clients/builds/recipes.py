@@ -154,12 +154,7 @@ RECIPES: Final[Sequence[Recipe]] = (
         "node",
         "node",
         CLIENTS / "typescript",
-        # Not `npm ci`: it refuses a lock that lacks optional packages of other platforms, which not
-        # every mirror has. Versions and hashes are those of the lock all the same.
-        build=(
-            ("npm", "install", "--no-save", *NPM_QUIET),
-            ("npm", "run", "--silent", "build"),
-        ),
+        build=(("npm", "ci", *NPM_QUIET), ("npm", "run", "--silent", "build")),
         test=(("npm", "run", "--silent", "lint"), ("npm", "test", "--silent")),
         pack=(
             ("mkdir", "-p", "dist/pack"),
