@@ -71,7 +71,7 @@ def test_every_block_has_a_known_language() -> None:
     """No block escapes the tests by being in a language that none of them looks at."""
     known = {"", "console", "json", "promql", "python", "sql", "text", "toml", "yaml"}
     # Run by each client's own tests.
-    known |= {"go", "java", "js"}
+    known |= {"go", "java", "js", "properties", "xml"}
     for each in blocks():
         assert each.language in known, (each.page, each.line)
         if each.language == "python":
