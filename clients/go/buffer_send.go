@@ -110,7 +110,9 @@ func (b *Buffer) send(ctx context.Context, batch []*entry) {
 	switch {
 	case err == nil:
 		b.read(batch, reply.GetResults())
-	case again(err):
+	case again(err) || errors.Is(err, ErrPermissionDenied):
+		// What a caller may not do for a tenant is told item by item: a list that is refused
+		// whole is refused for its caller, and a wrong certificate must not empty a buffer.
 		b.putBack(batch, err, trailer)
 	case len(batch) > 1:
 		// Something in it is refused, or it is too large: find out what.
@@ -122,9 +124,12 @@ func (b *Buffer) send(ctx context.Context, batch []*entry) {
 	}
 }
 
-// again tells whether the same call may be served another time: nothing is wrong with what it says.
+// again tells whether the same call may be served another time: nothing is wrong with what it says,
+// but with who calls, or with what is between, whose errors have no reason.
 func again(err error) bool {
-	return absent(err) || errors.Is(err, ErrCancelled) || errors.Is(err, ErrUnauthenticated)
+	var told *Error
+	between := errors.Is(err, ErrInternal) && errors.As(err, &told) && told.Reason == ""
+	return between || absent(err) || errors.Is(err, ErrCancelled) || errors.Is(err, ErrUnauthenticated)
 }
 
 func (b *Buffer) sendCommit(ctx context.Context, each *entry) {

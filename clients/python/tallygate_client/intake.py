@@ -196,7 +196,8 @@ class Intake(ABC):
         if isinstance(error, TallygateError):
             return error
         logger.error("a request of the buffer failed", exc_info=error)
-        return Internal(f"{type(error).__name__}: {error}")
+        # With a reason, as trying again would come to the same.
+        return Internal(f"{type(error).__name__}: {error}", reason="CLIENT_FAULT")
 
     def _at_exit(self) -> None:
         """Tell what ends with the process, as nobody has closed the client."""

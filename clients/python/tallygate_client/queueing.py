@@ -18,8 +18,11 @@ from .errors import (
     Closed,
     DeadlineExceeded,
     FailedPrecondition,
+    Internal,
     NotFound,
+    PermissionDenied,
     TallygateError,
+    Unauthenticated,
     Unavailable,
 )
 from .gen.v1 import quota_pb2, usage_pb2
@@ -190,7 +193,7 @@ class Queue:
         return [each.entry for each in entries if each.stored is None]
 
     def _failed(self, sending: Sending, error: TallygateError, now: float, told: Told) -> None:
-        if isinstance(error, TRANSIENT):
+        if _is_of_the_call(error, of_many=sending.commit is None):
             self._put_back(sending.entries, error.retry_after, now, told)
         elif len(sending.entries) > 1:
             # One of them is at fault for all: halves find it, and its neighbours go on.
@@ -271,3 +274,16 @@ class Queue:
 
 def _gone(outcome: Outcome) -> FailedPrecondition:
     return FailedPrecondition(f"the reservation is gone: {outcome.value}", reason=outcome.value)
+
+
+def _is_of_the_call(error: TallygateError, *, of_many: bool) -> bool:
+    """Whether an error says nothing of what is in the call, but of who calls or what is between.
+
+    A certificate that is not accepted must not empty a buffer. What a caller may not do for a
+    tenant is told item by item, so that a list that is refused whole is refused for its caller.
+    """
+    if isinstance(error, Internal):
+        return not error.reason
+    if isinstance(error, PermissionDenied):
+        return of_many
+    return isinstance(error, (*TRANSIENT, Unauthenticated))

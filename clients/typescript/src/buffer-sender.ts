@@ -13,8 +13,10 @@ import {
   InternalError,
   InvalidRequestError,
   isNoAnswer,
+  PermissionDeniedError,
   ResourceExhaustedError,
   TallygateError,
+  UnauthenticatedError,
 } from "./errors.js";
 import {
   BatchRecordUsageRequest,
@@ -100,7 +102,9 @@ export class Sender {
       return again;
     } catch (error) {
       const told = error as TallygateError;
-      if (isAgain(told)) {
+      // What a caller may not do for a tenant is told item by item: a list that is refused whole
+      // is refused for its caller, and a wrong certificate must not empty a buffer.
+      if (isAgain(told) || told instanceof PermissionDeniedError) {
         return told;
       }
       if (batch.length > 1 && isContent(told)) {
@@ -172,14 +176,21 @@ export class Sender {
 }
 
 /**
- * Say whether the same is to be sent again: no answer came, or the buffer has ended. What is no
- * error of a call (a disk that fails under the spool) says nothing against the entry either.
+ * Say whether the same is to be sent again: no answer came, who calls is not known, something
+ * between has failed (its errors have no reason), or the buffer has ended. What is no error of a
+ * call (a disk that fails under the spool) says nothing against the entry either.
  */
 function isAgain(error: unknown): boolean {
   if (!(error instanceof TallygateError)) {
     return true;
   }
-  return isNoAnswer(error) || error instanceof CancelledError || error instanceof ClosedError;
+  return (
+    isNoAnswer(error) ||
+    error instanceof UnauthenticatedError ||
+    (error instanceof InternalError && !error.reason) ||
+    error instanceof CancelledError ||
+    error instanceof ClosedError
+  );
 }
 
 /** Say whether a request may have been refused for what one of its events holds. */

@@ -123,7 +123,9 @@ final class Sender {
     }
 
     private void refused(List<Entry> batch, TallygateException error) {
-      if (keep(error)) {
+      // What a caller may not do for a tenant is told item by item: a list that is refused whole
+      // is refused for its caller, and a wrong certificate must not empty a buffer.
+      if (keep(error) || error instanceof PermissionDeniedException) {
         batch.forEach(entry -> again(entry, error));
       } else if (batch.size() == 1) {
         reject(batch.get(0), error);
@@ -173,11 +175,13 @@ final class Sender {
   }
 
   /**
-   * Says whether the whole request is to be sent again: no answer came, or it was interrupted. An
-   * INTERNAL or UNKNOWN without a reason is none of the service's, but of what is between.
+   * Says whether the whole request is to be sent again: no answer came, it was interrupted, or who
+   * calls is not known. An INTERNAL or UNKNOWN without a reason is none of the service's, but of
+   * what is between.
    */
   private static boolean keep(TallygateException error) {
     return Errors.again(error)
+        || error instanceof UnauthenticatedException
         || (error instanceof InternalException && error.reason().isEmpty())
         || error instanceof CallCancelledException
         || error instanceof ClosedException;
