@@ -40,7 +40,7 @@ help: ## List these commands
 setup: $(STAMP) ## Make .venv and install what requirements.lock names, hashes checked
 	@$(if $(filter setup,$(MAKECMDGOALS)),echo "$(VENV) is up to date.",:)
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@python="$(PYTHON)"; \
 	for candidate in python3.11 python3.12 python3.13 python3; do \
 		[ -n "$$python" ] && break; \
@@ -59,9 +59,9 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "Installing the packages of requirements.lock (a minute or so, the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5 --timeout 60 \
 		--require-hashes --requirement requirements.lock
-	@echo "Installing tallygate itself, editable"
+	@echo "Installing tallygate itself and its Python client, editable"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--no-deps --no-index --no-build-isolation --editable .
+		--no-deps --no-index --no-build-isolation --editable . --editable clients/python
 	@touch $(STAMP)
 	@echo "Ready: $(BIN)/tallygate"
 

@@ -48,9 +48,9 @@ async def test_calls_of_the_readme_work(tmp_path: Path) -> None:
     )
     async with development(settings) as running:
         address = running.process.grpc_addresses[0]
-        code = block("README.md", "python", "CheckAndConsume").replace(ADDRESS, address)
-        # The deadline is for a reader's machine, not for a loaded one.
-        code = code.replace("timeout=1.0", f"timeout={RUN_TIMEOUT_S}")
+        code = block("README.md", "python", "check_and_consume")
+        # The usual deadline is for a reader's machine, not for a loaded one.
+        code = code.replace(f'"{ADDRESS}"', f'"{address}", timeout={RUN_TIMEOUT_S}')
         assert await run_python(code) == block("README.md", "text", "order-1001")
         for method, body in grpcurl_calls():
             reply = await call(address, method, body)

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from tallygate.adapters.prometheus.capture import CaptureMetrics
 from tallygate.adapters.prometheus.injector import InjectorMetrics
 from tallygate.adapters.prometheus.metrics import Metrics
 from tallygate.adapters.prometheus.processes import GroupMetrics, GroupPages
@@ -20,6 +21,7 @@ def busy(registry: CollectorRegistry | None = None) -> Metrics:
     """Return all metrics, each of those with labels with a series of its own."""
     metrics = Metrics(registry or CollectorRegistry(), version="1")
     InjectorMetrics(metrics.registry)
+    CaptureMetrics(metrics.registry)
     metrics.rpc_duration.observe(("tallygate.v1.QuotaService/Check", "OK"), [0.004])
     _labelled(metrics.registry)
     used: Mapping[MeterName, Amount] = {MeterName("calls"): Amount(2, 5)}
