@@ -187,6 +187,10 @@ class FaultProxy(grpc.GenericRpcHandler):
             _abort(each)
 
     async def _front(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._listening:
+            # It was taken just before the doors were closed.
+            writer.transport.abort()
+            return
         inward: asyncio.StreamWriter | None = None
         try:
             self._writers.add(writer)
