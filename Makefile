@@ -15,6 +15,8 @@ PYTHON ?=
 # One per core; a file stays with one worker, so that its servers start once.
 WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5 --timeout 60 \
+	--require-hashes
 ARGS ?=
 SEEDS ?= 1000
 FIRST ?= 1
@@ -56,9 +58,12 @@ $(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
 		echo "Making $(VENV) with $$("$$python" --version)"; \
 		"$$python" -m venv --clear $(VENV); \
 	fi
-	@echo "Installing the packages of requirements.lock (a minute or so, the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5 --timeout 60 \
-		--require-hashes --requirement requirements.lock
+	@echo "Installing the packages of requirements.lock (half a minute or so, the first time)"
+	@awk '/^uv==/ { found = 1 } found { print; if (!/\\$$/) exit }' requirements.lock >$(VENV)/uv.lock
+	@$(PIP) --requirement $(VENV)/uv.lock
+	@# Three times as fast as pip, which for its part knows more ways to an index.
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes \
+		--requirement requirements.lock || $(PIP) --requirement requirements.lock
 	@echo "Installing tallygate itself and its Python client, editable"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--no-deps --no-index --no-build-isolation --editable . --editable clients/python

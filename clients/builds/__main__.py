@@ -1,7 +1,7 @@
 """`python -m clients.builds`: build, test, pack and install every client, and play all cases.
 
 Ends with status 1 where anything failed, or where a client that was asked for cannot be built here.
-`--build-only` ends once there is what the cases need.
+`--build-only` ends once there is what the cases need; `--cases` plays them, and no more.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m clients.builds", description=__doc__)
     parser.add_argument("--lang", action="append", choices=[each.name for each in RECIPES])
     parser.add_argument("--build-only", action="store_true")
+    parser.add_argument("--cases", action="store_true", help="build, and play the cases alone")
     parser.add_argument("--all", action="store_true", help="fail where a client is not there")
     asked = parser.parse_args()
     wanted = [each for each in RECIPES if not asked.lang or each.name in asked.lang]
@@ -56,19 +58,28 @@ def main() -> int:
         return 1
     console = Console(width=max(120, Console().width))
     present = [each for each in wanted if each.present]
-    return asyncio.run(_all(present, console, build_only=asked.build_only))
+    extent = Extent(tested=not (asked.build_only or asked.cases), played=not asked.build_only)
+    return asyncio.run(_all(present, console, extent))
 
 
-async def _all(recipes: Sequence[Recipe], console: Console, *, build_only: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is done: clients' own tests, packages and samples; the cases."""
+
+    tested: bool
+    played: bool
+
+
+async def _all(recipes: Sequence[Recipe], console: Console, extent: Extent) -> int:
     began, progress = time.monotonic(), Progress()
     gate = asyncio.Semaphore(AT_ONCE)
     built = await asyncio.gather(
-        *(_built(each, progress, gate, build_only=build_only) for each in recipes)
+        *(_built(each, progress, gate, tested=extent.tested) for each in recipes)
     )
     failed = 0
-    if not build_only:
+    if extent.played:
         ready = [each for each, whole in zip(recipes, built, strict=True) if whole]
-        failed = await _beside(ready, progress, console)
+        failed = await _beside(ready, progress, console, tested=extent.tested)
     _show(progress, recipes, console)
     for each in progress.faults:
         console.print(each, markup=False, highlight=False, soft_wrap=True)
@@ -77,13 +88,13 @@ async def _all(recipes: Sequence[Recipe], console: Console, *, build_only: bool)
 
 
 async def _built(
-    recipe: Recipe, progress: Progress, gate: asyncio.Semaphore, *, build_only: bool
+    recipe: Recipe, progress: Progress, gate: asyncio.Semaphore, *, tested: bool
 ) -> bool:
     """Build, test and pack a client; say whether it may go on."""
     async with gate:
         try:
             await progress.stage(recipe, "build", recipe.build)
-            if not build_only:
+            if tested:
                 await progress.stage(recipe, "test", recipe.test)
                 await progress.stage(recipe, "pack", recipe.pack)
         except StageFailed as error:
@@ -92,7 +103,9 @@ async def _built(
     return True
 
 
-async def _beside(recipes: Sequence[Recipe], progress: Progress, console: Console) -> int:
+async def _beside(
+    recipes: Sequence[Recipe], progress: Progress, console: Console, *, tested: bool
+) -> int:
     """Play the cases and run the samples beside one sidecar; return how many cases failed."""
     names = {each.name for each in recipes} | ({"asyncio"} & set(LANGUAGES))
     if "python" not in names:
@@ -102,7 +115,7 @@ async def _beside(recipes: Sequence[Recipe], progress: Progress, console: Consol
         began = time.monotonic()
         outcomes = await play_all(made, languages, read(), LANES)
         progress.seconds["all", "cases"] = time.monotonic() - began
-        for each in recipes:
+        for each in recipes if tested else ():
             try:
                 await _sample(each, made, progress)
             except StageFailed as error:

@@ -70,9 +70,8 @@ async def whole(dsn: str, units: int) -> None:
     await eventually(has, SETTLE_S, what=f"the ledger has {units} units")
 
 
-@pytest.mark.parametrize(
-    ("leases", "kills"), [pytest.param("off", 1, marks=pytest.mark.faults_long), ("on", 1)]
-)
+@pytest.mark.faults_long
+@pytest.mark.parametrize(("leases", "kills"), [("off", 1), ("on", 1)])
 async def test_killed_under_load(place: Site, postgres_dsn: str, leases: str, kills: int) -> None:
     """A process that is killed is replaced, and each answered call is in the ledger once."""
     await place.start("ingest", postgres_dsn=postgres_dsn)
