@@ -55,6 +55,9 @@ class Counter:
 class Exchange:
     """One request and its response, with all that is charged for it."""
 
+    # What it means that the app returns: a response that is whole has been settled by then.
+    returned = Ending.FAILED
+
     def __init__(self, counter: Counter, scope: Scope, receive: Receive, send: Send) -> None:
         self.rules = counter.rules
         self.request = request_of(scope)
@@ -112,6 +115,7 @@ class Exchange:
         try:
             await self.open_by_rules()
             await app(self.scope, self.receive, self.send)
+            ending = self.returned
         except Refused as refused:
             if self.charged is not None:
                 raise

@@ -5,12 +5,11 @@ Guarantees that a refused message never reaches the app. Refuses to know what me
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from .errors import QuotaExceeded, TallygateError
-from .exchange import App, Exchange, Message
-from .metering.answers import Answer, Refused, answer_of, problem_of
+from .exchange import Exchange, Message
+from .metering.answers import Answer, problem_of
 from .metering.cost import Ending
 from .metering.rules import Question, TenantMissing
 
@@ -25,24 +24,7 @@ HTTP_ANSWER = "websocket.http.response"
 class Conversation(Exchange):
     """One WebSocket, with what is charged for it and for its messages."""
 
-    async def run(self, app: App) -> None:
-        """Serve it: ask, let the app talk, settle when it is closed."""
-        ending = Ending.FAILED
-        try:
-            await self.open_by_rules()
-            await app(self.scope, self.receive, self.send)
-            ending = Ending.COMPLETE
-        except Refused as refused:
-            if self.charged is not None:
-                raise
-            await self.refuse(answer_of(refused.__cause__ or refused, self.request, self.rules))
-        except asyncio.CancelledError:
-            ending = Ending.LEFT
-            raise
-        finally:
-            self.settle(Ending.LEFT if self.left else ending)
-            if self._settled is not None:
-                await asyncio.shield(self._settled)
+    returned = Ending.COMPLETE
 
     async def refuse(self, answer: Answer) -> None:
         """Answer the handshake as HTTP where the server can, else by closing: a 403."""
