@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from itertools import chain
 from typing import Any
@@ -15,7 +16,7 @@ from tallygate_client.gen.v1 import quota_pb2, quota_pb2_grpc
 Work = Callable[[], Coroutine[Any, Any, Any]]
 
 
-class Benching:
+class Benching(ABC):
     """The clients that a driver has, and what a call of them takes."""
 
     def __init__(self) -> None:
@@ -65,10 +66,10 @@ class Benching:
             quota_pb2.CheckAndConsumeRequest(tenant_id=tenant, items=sent), timeout=1.0
         )
 
+    @abstractmethod
     def channel(self, target: str) -> Any:
         """Open a channel for the bare stub."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def every(self, works: Sequence[Work]) -> list[Any]:
         """Do all at once."""
-        raise NotImplementedError

@@ -12,6 +12,7 @@ import asyncio
 import json
 import sys
 import threading
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -240,17 +241,17 @@ class Driver(Benching):
         call = {"client": asked.get("client"), **asked["call"]}
         return await self.cancelled(call, asked["after_ms"] / 1e3)
 
+    @abstractmethod
     def make(self, target: str, options: Json) -> Any:
         """Make a client."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def wait(self, seconds: float) -> None:
         """Do nothing for so long."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def cancelled(self, call: Json, after_s: float) -> Json:
         """Begin a call and cancel it."""
-        raise NotImplementedError
 
 
 class SyncDriver(Driver):
